@@ -2,11 +2,34 @@ package websocket
 
 import (
 	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
 )
 
 // Errors that callers branch on with errors.Is. Errors that carry data are the
 // structs further down, for errors.As.
 var (
+	// ErrHubClosed says that the hub is shutting down or has shut down.
+	ErrHubClosed = errors.New("websocket: hub closed")
+	// ErrHubRunning says that Run was called a second time.
+	ErrHubRunning = errors.New("websocket: hub is running already")
+	// ErrHubNotRunning says that a call would have to wait for a hub whose Run
+	// has not been called yet.
+	ErrHubNotRunning = errors.New("websocket: hub is not running")
+	// ErrClientNotFound says that no client with that ID is connected.
+	ErrClientNotFound = errors.New("websocket: client not found")
+	// ErrClientClosed says that the client has disconnected, or that its
+	// connection is being closed. It stays so for ever: a Client is never reused.
+	ErrClientClosed = errors.New("websocket: client closed")
+	// ErrMessageTooLarge says that a message is larger than Config.ClientBacklog
+	// or Config.LogSize, so that it could never be delivered.
+	ErrMessageTooLarge = errors.New("websocket: message too large")
+	// ErrInvalidName says that a channel name or room ID is empty, too long or
+	// not UTF-8.
+	ErrInvalidName = errors.New("websocket: invalid channel name or room ID")
+	// ErrNilMessage says that a nil Message was to be published.
+	ErrNilMessage = errors.New("websocket: nil message")
 	// ErrInvalidKey says that an AES key is not 32 bytes or an HMAC key is empty.
 	ErrInvalidKey = errors.New("websocket: invalid key")
 	// ErrDecrypt says that bytes are too short, were made with another key or
@@ -18,4 +41,103 @@ var (
 	// ErrMalformed says that bytes are not an envelope of the codec that was
 	// asked to decode them. Decoders wrap it with what is wrong and where.
 	ErrMalformed = errors.New("websocket: malformed message")
+	// ErrInvalidCloseCode says that a close code may not be sent (RFC 6455
+	// section 7.4).
+	ErrInvalidCloseCode = errors.New("websocket: close code may not be sent")
 )
+
+// Close codes that the hub sends or receives (RFC 6455 section 7.4.1 and the
+// IANA registry; 4409 is this package's own). The comment says what a client
+// should do.
+const (
+	CloseNormalClosure      = 1000 // done: do not reconnect
+	CloseGoingAway          = 1001 // the hub is shutting down: reconnect
+	CloseProtocolError      = 1002 // the client broke RFC 6455: do not reconnect
+	CloseUnsupportedData    = 1003 // text where binary was agreed, or the reverse: do not reconnect
+	CloseNoStatusReceived   = 1005 // never sent: the peer gave no code
+	CloseAbnormalClosure    = 1006 // never sent: the connection broke off: reconnect
+	CloseInvalidPayloadData = 1007 // a message could not be decoded: do not reconnect
+	ClosePolicyViolation    = 1008 // for example a message that does not open: do not reconnect
+	CloseMessageTooBig      = 1009 // do not reconnect
+	CloseInternalError      = 1011 // a callback failed: reconnect with backoff
+	CloseServiceRestart     = 1012 // reconnect
+	CloseTryAgainLater      = 1013 // the client was too slow: reconnect with backoff
+	CloseUnauthorized       = 3000 // credentials have expired: authenticate, then reconnect
+	CloseForbidden          = 3003 // do not reconnect
+	CloseTimeout            = 3008 // no sign of life: reconnect
+	CloseReplaced           = 4409 // the same ID connected again: do not reconnect
+)
+
+// CloseError says how a connection ended.
+type CloseError struct {
+	// Code is the close code, CloseAbnormalClosure if the connection broke off
+	// without one.
+	Code int
+	// Reason is the text that came with the code, or what broke the connection.
+	Reason string
+	// ByPeer says that the peer began closing.
+	ByPeer bool
+}
+
+// Error implements error.
+func (e *CloseError) Error() string {
+	by := "hub"
+	if e.ByPeer {
+		by = "peer"
+	}
+	return fmt.Sprintf("websocket: closed by %s: %d %s", by, e.Code, e.Reason)
+}
+
+// CallbackTimeoutError is what Run returns when callbacks did not end within
+// Config.CallbackTimeout of shutdown.
+type CallbackTimeoutError struct {
+	// Callbacks names each callback that was still running and its client.
+	Callbacks []string
+}
+
+// Error implements error.
+func (e *CallbackTimeoutError) Error() string {
+	return fmt.Sprintf("websocket: %d callbacks still running after shutdown: %q", len(e.Callbacks), e.Callbacks)
+}
+
+// sendableCloseCode follows RFC 6455 section 7.4.
+func sendableCloseCode(code int) bool {
+	switch {
+	case code >= 3000 && code <= 4999:
+		return true
+	case code >= 1000 && code <= 1014:
+		return code != 1004 && code != CloseNoStatusReceived && code != CloseAbnormalClosure
+	default:
+		return false
+	}
+}
+
+// maxReason leaves room for the code in a control frame (RFC 6455 section 5.5).
+const maxReason = maxControlPayload - 2
+
+// trimReason makes reason fit into a Close frame as valid UTF-8.
+func trimReason(reason string) string {
+	if !utf8.ValidString(reason) {
+		reason = fmt.Sprintf("%+q", reason)
+	}
+	if len(reason) <= maxReason {
+		return reason
+	}
+	cut := maxReason
+	for !utf8.RuneStart(reason[cut]) {
+		cut--
+	}
+	return reason[:cut]
+}
+
+// isToken reports whether s is a token of HTTP (RFC 9110 section 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}

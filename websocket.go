@@ -26,27 +26,35 @@ type Message struct {
 	// ID is chosen by a client that wants an answer to a control message; the
 	// answer carries the same ID.
 	ID string
+
+	pooled bool // came from AcquireMessage and has not been released
 }
 
 var messagePool = sync.Pool{New: func() any { return new(Message) }}
 
 // AcquireMessage returns an empty Message from a pool. Release gives it back.
 func AcquireMessage() *Message {
-	return messagePool.Get().(*Message)
+	m := messagePool.Get().(*Message)
+	m.pooled = true
+	return m
 }
 
 // Release empties m and gives it back to the pool. The caller must not use m
-// afterwards. Its Data slice is let go of, never reused. A Message that did not
-// come from AcquireMessage may be released too.
+// afterwards. Its Data slice is let go of, never reused. Releasing a Message
+// twice, or one that did not come from AcquireMessage, only empties it.
 func (m *Message) Release() {
+	pooled := m.pooled
 	*m = Message{}
-	messagePool.Put(m)
+	if pooled {
+		messagePool.Put(m)
+	}
 }
 
 // Clone returns a copy that shares nothing with m and lives as long as it is
 // referenced.
 func (m *Message) Clone() *Message {
 	c := *m
+	c.pooled = false
 	if m.Data != nil {
 		c.Data = append(make([]byte, 0, len(m.Data)), m.Data...)
 	}

@@ -1,0 +1,231 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gorilla/websocket"
+)
+
+// Client is one connection. The hub makes it and never reuses it: a pointer kept
+// after the end answers ErrClientClosed for ever and never becomes another user.
+// Its methods may be called from anywhere, callbacks included.
+type Client struct {
+	// ID is unique among the hub's clients. It is set before onConnect and must
+	// not be changed.
+	ID string
+
+	hub    *Hub
+	shard  *shard
+	codec  Codec
+	slotOf int // of codec in the hub's list
+	ws     *websocket.Conn
+	conn   conn
+
+	request    *http.Request
+	endRequest context.CancelFunc
+	deflates   bool // permessage-deflate was agreed
+	httpCtx    atomic.Pointer[Context]
+	visible    atomic.Bool // between register and unregister
+	replaced   atomic.Bool // its ID was taken over
+	ending     atomic.Pointer[CloseError]
+
+	// Used by the readPump; the shard looks at busy and calling.
+	peerEnded bool                     // the peer's Close frame has been read
+	busy      atomic.Bool              // a message is being handled
+	calling   atomic.Uint32            // callback that runs
+	inbound   atomic.Pointer[pipeline] // opens what the client sends, or nil
+
+	// Guarded by the log's lock; members passes to the shard at unregister.
+	registered bool
+	members    map[*part]*membership
+
+	// Owned by the shard's goroutine.
+	slot     int   // in shard.clients, -1 when not there
+	pending  *step // what the next write brings, or nil
+	form     form
+	sealWith *pipeline // the client's own keys, or nil
+	due      int64     // on the hub's clock, when to look at it again
+	place    int       // in shard.watch
+
+	mu       sync.Mutex // guards what follows
+	aesKey   []byte
+	hmacKey  []byte
+	metadata map[string]any
+}
+
+// Codec returns the codec agreed in the handshake. It works after close too.
+func (c *Client) Codec() Codec { return c.codec }
+
+// Request returns the handshake's request without its body. Its context carries
+// the values that middleware put there, and ends with the connection. It is safe
+// to use for as long as the Client is.
+func (c *Client) Request() *http.Request { return c.request }
+
+// Context returns what was given to ServeHTTP until onConnect has returned, and
+// nil after that, since frameworks recycle their contexts then. It is always nil
+// for clients that came through Handler.
+func (c *Client) Context() Context {
+	if p := c.httpCtx.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Send sends m to this client in its own codec, sealed as its keys say. Nil
+// means that the hub has accepted it into its log. It waits while the log is
+// full. An empty Type becomes "message", a zero Timestamp the current time.
+func (c *Client) Send(m *Message) error {
+	return c.SendContext(context.Background(), m)
+}
+
+// SendContext is Send with an end to the waiting.
+func (c *Client) SendContext(ctx context.Context, m *Message) error {
+	p, err := c.hub.prepare(m, typeMessage, m.channel(), false)
+	if err != nil {
+		return err
+	}
+	return c.hub.log.send(ctx, c, p)
+}
+
+// Subscribe adds the client to a channel. What is published after it returns
+// reaches the client. Subscribing twice is not an error. It waits while the
+// hub's log is full.
+func (c *Client) Subscribe(channel string) error {
+	return c.hub.log.join(context.Background(), c, channelTopic, channel, nil)
+}
+
+// Unsubscribe takes the client out of a channel. What is published after it
+// returns does not reach the client. Not being subscribed is not an error.
+func (c *Client) Unsubscribe(channel string) error {
+	return c.hub.log.leave(context.Background(), c, channelTopic, channel, nil)
+}
+
+// JoinRoom is Subscribe for a room.
+func (c *Client) JoinRoom(roomID string) error {
+	return c.hub.log.join(context.Background(), c, roomTopic, roomID, nil)
+}
+
+// LeaveRoom is Unsubscribe for a room.
+func (c *Client) LeaveRoom(roomID string) error {
+	return c.hub.log.leave(context.Background(), c, roomTopic, roomID, nil)
+}
+
+// Close sends what was queued for the client before this call, then a Close
+// frame with code and reason, and ends the connection when the peer has answered
+// or a second has passed. It does not wait for that. Code 0 means 1000; other
+// codes must be sendable (RFC 6455 section 7.4). A reason over 123 bytes is cut.
+func (c *Client) Close(code int, reason string) error {
+	if code == 0 {
+		code = CloseNormalClosure
+	}
+	if !sendableCloseCode(code) {
+		return fmt.Errorf("%w: %d", ErrInvalidCloseCode, code)
+	}
+	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: trimReason(reason)})
+}
+
+// CloseError returns how the connection ended, or nil while it has not. In
+// onDisconnect it is set.
+func (c *Client) CloseError() *CloseError { return c.ending.Load() }
+
+// SetMetadata keeps a value of the application's with the client.
+func (c *Client) SetMetadata(key string, value any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.metadata == nil {
+		c.metadata = make(map[string]any)
+	}
+	c.metadata[key] = value
+}
+
+// GetMetadata returns a value that SetMetadata has kept.
+func (c *Client) GetMetadata(key string) (any, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.metadata[key]
+	return v, ok
+}
+
+// SetEncryptionKey gives the client an AES-256 key of its own, 32 bytes, which
+// is copied. Nil goes back to the hub's. What was sent before the call is sealed
+// as before; what arrives is opened with the new key from the next frame on. Set
+// in onConnect it holds for the very first frame in both directions.
+//
+// A key that is refused closes the client with 1008, so that a caller who does
+// not look at the error does not go on without encryption.
+func (c *Client) SetEncryptionKey(key []byte) error {
+	return c.setKeys(func() { c.aesKey = slices.Clone(key) })
+}
+
+// SetHMACKey gives the client a signing key of its own, of any length but 0. All
+// that is said at SetEncryptionKey holds here too.
+func (c *Client) SetHMACKey(key []byte) error {
+	return c.setKeys(func() { c.hmacKey = slices.Clone(key) })
+}
+
+func (c *Client) setKeys(set func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock() // held while appending, so that keys enter the log in the order they were set
+	oldAES, oldHMAC := c.aesKey, c.hmacKey
+	set()
+	keys, err := c.hub.clientKeys(c.aesKey, c.hmacKey)
+	if err != nil {
+		c.aesKey, c.hmacKey = oldAES, oldHMAC
+		c.conn.fail(ClosePolicyViolation, "no usable key")
+		return err
+	}
+	if keys != nil {
+		c.inbound.Store(keys)
+	} else {
+		c.inbound.Store(c.hub.keys)
+	}
+	return c.hub.log.tell(entryKeys, c, keys)
+}
+
+// setOutbound runs on the shard's goroutine, with nothing pending.
+func (c *Client) setOutbound(own *pipeline) {
+	c.sealWith = own
+	variant := plain
+	switch {
+	case own != nil:
+	case c.hub.keys != nil:
+		variant = sealed
+	case c.deflates:
+		variant = deflated
+	}
+	c.form = formOf(c.slotOf, variant)
+}
+
+// clientKeys returns the pipeline of a client with keys of its own, or nil. A
+// key that it has not is the hub's.
+func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
+	if aesKey == nil && hmacKey == nil {
+		return nil, nil
+	}
+	signThenEncrypt := true
+	if s := h.config.Security; s != nil {
+		signThenEncrypt = s.SignThenEncrypt
+		if aesKey == nil {
+			aesKey = s.AESKey
+		}
+		if hmacKey == nil {
+			hmacKey = s.HMACKey
+		}
+	}
+	config := SecurityConfig{AESKey: aesKey, HMACKey: hmacKey, SignThenEncrypt: signThenEncrypt}
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	return newPipeline(aesKey, hmacKey, signThenEncrypt)
+}
+
+var (
+	errWriteTimeout = errors.New("websocket: connection accepted nothing for WriteWait")
+	errCut          = errors.New("websocket: hub closed before the connection had taken what was queued")
+)

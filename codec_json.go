@@ -1,0 +1,285 @@
+package websocket
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// JSONCodec speaks JSON in text frames:
+//
+//	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
+//
+// Empty channel, client_id and id are left out. A payload that is not valid
+// JSON travels as a base64 string with "encoding":"base64" beside it, in both
+// directions; an empty one is null. The zero value is ready for use.
+type JSONCodec struct{}
+
+var _ AppendCodec = JSONCodec{}
+
+// Name returns "json".
+func (JSONCodec) Name() string { return "json" }
+
+// Index returns 0.
+func (JSONCodec) Index() int { return 0 }
+
+// WebSocketMessageType returns TextMessage.
+func (JSONCodec) WebSocketMessageType() int { return TextMessage }
+
+// Marshal returns msg as JSON. It never fails: bytes of a string that are not
+// UTF-8 become U+FFFD. Valid JSON in Data is kept byte for byte.
+func (c JSONCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
+
+// AppendMarshal appends msg to dst as Marshal encodes it.
+func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
+	return appendJSON(dst, msg, false), nil
+}
+
+// Unmarshal decodes one JSON object as encoding/json would: key names match in
+// any case, of several equal ones the last counts, unknown ones are skipped.
+// Unlike encoding/json it refuses input that is not valid UTF-8, and a data of
+// null is no Data. Errors wrap ErrMalformed and leave msg empty.
+func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
+	*msg = Message{}
+	if err := checkUTF8(data); err != nil {
+		return err
+	}
+	var e jsonEnvelope
+	if e.scan(data) {
+		return e.message(msg)
+	}
+	if err := e.decode(data); err != nil {
+		return err
+	}
+	return e.message(msg)
+}
+
+// appendJSON appends msg to dst. The caller passes checked where it knows from
+// validJSON that Data is valid.
+func appendJSON(dst []byte, msg *Message, checked bool) []byte {
+	// The keys and the timestamp take at most 98 bytes, quotes included.
+	const overhead = 100
+	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
+	dst = append(dst, `{"type":`...)
+	dst = appendJSONString(dst, msg.Type)
+	dst = appendJSONField(dst, `,"channel":`, msg.Channel)
+	dst = append(dst, `,"data":`...)
+	switch {
+	case len(msg.Data) == 0:
+		dst = append(dst, "null"...)
+	case checked || validJSON(msg.Data):
+		dst = append(dst, msg.Data...)
+	default:
+		dst = append(dst, '"')
+		dst = base64.StdEncoding.AppendEncode(dst, msg.Data)
+		dst = append(dst, `","encoding":"base64"`...)
+	}
+	dst = append(dst, `,"timestamp":`...)
+	dst = strconv.AppendInt(dst, msg.Timestamp, 10)
+	dst = appendJSONField(dst, `,"client_id":`, msg.ClientID)
+	dst = appendJSONField(dst, `,"id":`, msg.ID)
+	return append(dst, '}')
+}
+
+// appendJSONError appends the data of an "error" message.
+func appendJSONError(dst []byte, code, message string) []byte {
+	dst = append(dst, `{"code":`...)
+	dst = appendJSONString(dst, code)
+	dst = append(dst, `,"message":`...)
+	dst = appendJSONString(dst, message)
+	return append(dst, '}')
+}
+
+// appendJSONGap appends the data of a "gap" message.
+func appendJSONGap(dst []byte, g Gap) []byte {
+	dst = append(dst, '{')
+	switch {
+	case g.Channel != "":
+		dst = appendJSONField(dst, `"channel":`, g.Channel)
+		dst = append(dst, ',')
+	case g.RoomID != "":
+		dst = appendJSONField(dst, `"room_id":`, g.RoomID)
+		dst = append(dst, ',')
+	}
+	dst = append(dst, `"count":`...)
+	dst = strconv.AppendUint(dst, g.Count, 10)
+	dst = append(dst, `,"first":`...)
+	dst = strconv.AppendInt(dst, g.First, 10)
+	dst = append(dst, `,"last":`...)
+	dst = strconv.AppendInt(dst, g.Last, 10)
+	dst = append(dst, `,"reason":`...)
+	dst = appendJSONString(dst, g.Reason)
+	return append(dst, '}')
+}
+
+// appendJSONField appends a key and a string, or nothing where s is empty.
+func appendJSONField(dst []byte, key, s string) []byte {
+	if s == "" {
+		return dst
+	}
+	return appendJSONString(append(dst, key...), s)
+}
+
+// appendJSONString appends s in quotes, escaping only what JSON demands.
+func appendJSONString(dst []byte, s string) []byte {
+	s = validText(s)
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		dst = appendJSONEscape(dst, c)
+		start = i + 1
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}
+
+func appendJSONEscape(dst []byte, c byte) []byte {
+	const hex = "0123456789abcdef"
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+}
+
+// jsonEnvelope is an envelope whose data is still JSON.
+type jsonEnvelope struct {
+	envelope
+	encoding []byte
+}
+
+// message turns data into a payload and copies e into msg.
+func (e *jsonEnvelope) message(msg *Message) error {
+	raw := e.data
+	switch string(e.encoding) {
+	case "":
+		if string(raw) == "null" {
+			e.data = nil
+		}
+		e.envelope.message(msg)
+		return nil
+	case "base64":
+	default:
+		return fmt.Errorf("%w: json: unknown encoding %q", ErrMalformed, e.encoding)
+	}
+	payload, err := decodeBase64(raw)
+	if err != nil {
+		return err
+	}
+	e.data = nil
+	e.envelope.message(msg)
+	msg.Data = payload
+	return nil
+}
+
+// decodeBase64 returns the bytes that a JSON string holds in base64.
+func decodeBase64(raw []byte) ([]byte, error) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return nil, fmt.Errorf("%w: json: data with an encoding is not a string", ErrMalformed)
+	}
+	text := raw[1 : len(raw)-1]
+	if slices.Contains(text, '\\') {
+		var s string
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return nil, fmt.Errorf("%w: json: data: %v", ErrMalformed, err)
+		}
+		text = []byte(s)
+	}
+	if len(text) == 0 {
+		return nil, nil
+	}
+	payload := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(payload, text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: json: data: %v", ErrMalformed, err)
+	}
+	return payload[:n], nil
+}
+
+// decode is the slow path: encoding/json decides about everything that scan
+// finds unusual.
+func (e *jsonEnvelope) decode(data []byte) error {
+	var v struct {
+		Type      string          `json:"type"`
+		Channel   string          `json:"channel"`
+		Data      json.RawMessage `json:"data"`
+		Timestamp int64           `json:"timestamp"`
+		ClientID  string          `json:"client_id"`
+		ID        string          `json:"id"`
+		Encoding  string          `json:"encoding"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return jsonError(err)
+	}
+	*e = jsonEnvelope{
+		envelope: envelope{
+			typ:       []byte(v.Type),
+			channel:   []byte(v.Channel),
+			data:      v.Data,
+			clientID:  []byte(v.ClientID),
+			id:        []byte(v.ID),
+			timestamp: v.Timestamp,
+		},
+		encoding: []byte(v.Encoding),
+	}
+	return nil
+}
+
+// jsonError turns an error of encoding/json into one of ours.
+func jsonError(err error) error {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return malformed("json", int(syntax.Offset), syntax.Error())
+	}
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		if mismatch.Field == "" {
+			return malformed("json", int(mismatch.Offset), mismatch.Value+" instead of an object")
+		}
+		return malformed("json", int(mismatch.Offset),
+			fmt.Sprintf("%s is a %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type))
+	}
+	return fmt.Errorf("%w: json: %v", ErrMalformed, err)
+}
+
+// scan is the fast path: it reads an object as programs write them, with exact
+// key names and strings without escapes. It returns false for anything else,
+// valid or not, and then e means nothing.
+func (e *jsonEnvelope) scan(data []byte) bool {
+	s := jsonScanner{buf: data}
+	for s.next() {
+		switch string(s.key) {
+		case "type":
+			e.typ = s.text()
+		case "channel":
+			e.channel = s.text()
+		case "data":
+			e.data = s.value()
+		case "timestamp":
+			e.timestamp = s.integer()
+		case "client_id":
+			e.clientID = s.text()
+		case "id":
+			e.id = s.text()
+		case "encoding":
+			e.encoding = s.text()
+		default:
+			s.unknown()
+		}
+	}
+	return s.complete()
+}

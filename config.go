@@ -1,0 +1,290 @@
+package websocket
+
+import (
+	"compress/flate"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// Config configures a Hub. NewHub copies and checks it once; later changes have
+// no effect. Zero fields mean defaults, except for the booleans, whose literal
+// value counts.
+type Config struct {
+	// ReadBufferSize is each connection's read buffer in bytes. Messages may be
+	// larger than it. Defaults to 512.
+	ReadBufferSize int
+	// WriteBufferSize is the size in bytes of the buffer that control frames are
+	// written from while the handshake lasts. Data frames do not use it: joined
+	// writes are sized by the hub. Defaults to 512.
+	WriteBufferSize int
+	// MaxMessageSize is the largest message in bytes that a client may send,
+	// counted on the wire and again after inflating. A larger one closes the
+	// connection with 1009. Defaults to 64 KiB.
+	MaxMessageSize int64
+	// WriteWait is the longest time that a connection with something to write
+	// may go without accepting a byte. Defaults to 10 s.
+	WriteWait time.Duration
+	// PongWait is the longest silence of a client before its connection is
+	// closed with 3008. Every byte received counts as a sign of life. Defaults
+	// to 60 s.
+	PongWait time.Duration
+	// PingPeriod is the silence after which a client is pinged. It must be
+	// shorter than PongWait. Defaults to nine tenths of PongWait.
+	PingPeriod time.Duration
+	// HandshakeTimeout bounds the writing of the handshake's answer, and how
+	// long a handshake waits for Run. Defaults to 10 s.
+	HandshakeTimeout time.Duration
+
+	// EnableCompression offers permessage-deflate (RFC 7692). Compression
+	// overrides it when not nil.
+	EnableCompression bool
+	// Compression tunes permessage-deflate.
+	Compression *CompressionConfig
+	// Subprotocols names the codecs that clients may ask for. Defaults to all of
+	// Codecs.
+	Subprotocols []string
+	// Codecs lists the codecs that the hub speaks. Names and indexes must be
+	// unique. Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
+	Codecs []Codec
+	// Security seals every message with keys for the whole hub. Nil leaves
+	// sealing to keys set per client.
+	Security *SecurityConfig
+	// TLS is used by ListenAndServeTLS.
+	TLS *TLSConfig
+
+	// CheckOrigin decides whether a handshake with this Origin may go on; false
+	// answers 403. Defaults to allowing requests without an Origin and those
+	// whose Origin is the request's own host.
+	CheckOrigin func(r *http.Request) bool
+	// ClientID supplies the client's ID, for example from a session that was
+	// authenticated before. An error answers 401. Defaults to 128 random bits in
+	// hexadecimal.
+	ClientID func(r *http.Request) (string, error)
+	// DuplicateID says what happens when the ID is in use. Defaults to
+	// RefuseDuplicate.
+	DuplicateID DuplicatePolicy
+	// Authorize decides on every control message of a client; its error is
+	// answered with code "forbidden". It runs on the client's own goroutine.
+	// Defaults to allowing everything, as HypGo does.
+	Authorize func(c *Client, action Action, target string) error
+
+	// Shards is the number of hub goroutines, 64 at most. Defaults to GOMAXPROCS.
+	Shards int
+	// LogSize bounds the messages, in bytes, that have been accepted but not yet
+	// been handed to every client's connection. Publishing waits while it is
+	// full. Defaults to 64 MiB.
+	LogSize int64
+	// ClientBacklog bounds the bytes that wait for one client whose connection
+	// does not take them. Defaults to 1 MiB.
+	ClientBacklog int64
+	// DrainTimeout is how long shutdown waits for clients to take what was
+	// queued for them. Defaults to 5 s.
+	DrainTimeout time.Duration
+	// CallbackTimeout is how long shutdown waits for callbacks that still run.
+	// Defaults to 30 s.
+	CallbackTimeout time.Duration
+}
+
+// CompressionConfig tunes permessage-deflate (RFC 7692).
+type CompressionConfig struct {
+	// Enabled switches compression on for clients that offer it.
+	Enabled bool
+	// Level is a compress/flate level from 1 (fastest) to 9 (best); 0 is Go's
+	// default level.
+	Level int
+	// MinSize is the encoded size in bytes from which messages are deflated;
+	// smaller ones are sent as they are. Defaults to 256.
+	MinSize int
+}
+
+// TLSConfig is what ListenAndServeTLS serves with: a certificate in files, or a
+// ready tls.Config.
+type TLSConfig struct {
+	// CertFile and KeyFile are PEM files.
+	CertFile string
+	KeyFile  string
+	// TLSConfig, when not nil, is cloned and used; CertFile and KeyFile may then
+	// be empty if it has certificates. TLS 1.2 is the least that is spoken.
+	TLSConfig *tls.Config
+}
+
+// DuplicatePolicy says what happens when a client connects with an ID that is in use.
+type DuplicatePolicy int
+
+const (
+	// RefuseDuplicate answers the newcomer's handshake with 409.
+	RefuseDuplicate DuplicatePolicy = iota
+	// ReplaceDuplicate lets the newcomer in and closes the older connection with
+	// CloseReplaced.
+	ReplaceDuplicate
+)
+
+// DefaultConfig holds the defaults. The hub never reads it; it is a variable
+// only so that callers can copy and change it:
+//
+//	config := websocket.DefaultConfig
+//	config.Subprotocols = []string{"json"}
+var DefaultConfig = Config{
+	ReadBufferSize:    512,
+	WriteBufferSize:   512,
+	MaxMessageSize:    64 << 10,
+	WriteWait:         10 * time.Second,
+	PongWait:          60 * time.Second,
+	PingPeriod:        54 * time.Second,
+	HandshakeTimeout:  10 * time.Second,
+	EnableCompression: true,
+	Subprotocols:      []string{"json", "protobuf", "flatbuffers", "msgpack"},
+}
+
+const (
+	defaultBufferSize      = 512
+	defaultMaxMessageSize  = 64 << 10
+	defaultWriteWait       = 10 * time.Second
+	defaultPongWait        = 60 * time.Second
+	defaultHandshake       = 10 * time.Second
+	defaultMinCompress     = 256
+	defaultLogSize         = 64 << 20
+	defaultClientBacklog   = 1 << 20
+	defaultDrainTimeout    = 5 * time.Second
+	defaultCallbackTimeout = 30 * time.Second
+	maxShards              = 64 // one bit each in a wake mask
+)
+
+// Validate reports the first setting that cannot work, by name. NewHub panics
+// with the same error.
+func (c *Config) Validate() error {
+	d := c.withDefaults()
+	return d.validate()
+}
+
+// withDefaults returns a copy that shares nothing mutable with c.
+func (c *Config) withDefaults() Config {
+	d := *c
+	setDefault(&d.ReadBufferSize, defaultBufferSize)
+	setDefault(&d.WriteBufferSize, defaultBufferSize)
+	setDefault(&d.MaxMessageSize, defaultMaxMessageSize)
+	setDefault(&d.WriteWait, defaultWriteWait)
+	setDefault(&d.PongWait, defaultPongWait)
+	setDefault(&d.PingPeriod, d.PongWait/10*9)
+	setDefault(&d.HandshakeTimeout, defaultHandshake)
+	setDefault(&d.Shards, min(runtime.GOMAXPROCS(0), maxShards))
+	setDefault(&d.LogSize, defaultLogSize)
+	setDefault(&d.ClientBacklog, defaultClientBacklog)
+	setDefault(&d.DrainTimeout, defaultDrainTimeout)
+	setDefault(&d.CallbackTimeout, defaultCallbackTimeout)
+
+	compression := CompressionConfig{Enabled: d.EnableCompression}
+	if d.Compression != nil {
+		compression = *d.Compression
+	}
+	setDefault(&compression.Level, flate.DefaultCompression)
+	setDefault(&compression.MinSize, defaultMinCompress)
+	d.Compression = &compression
+
+	d.Codecs = slices.Clone(d.Codecs)
+	if len(d.Codecs) == 0 {
+		d.Codecs = []Codec{JSONCodec{}, ProtobufCodec{}, FlatBuffersCodec{}, MsgpackCodec{}}
+	}
+	d.Subprotocols = slices.Clone(d.Subprotocols)
+	if len(d.Subprotocols) == 0 {
+		for _, codec := range d.Codecs {
+			if codec != nil {
+				d.Subprotocols = append(d.Subprotocols, codec.Name())
+			}
+		}
+	}
+	if d.Security != nil {
+		security := *d.Security
+		security.AESKey = slices.Clone(security.AESKey)
+		security.HMACKey = slices.Clone(security.HMACKey)
+		d.Security = &security
+	}
+	return d
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate checks a Config that has its defaults.
+func (c *Config) validate() error {
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"ReadBufferSize", int64(c.ReadBufferSize)},
+		{"WriteBufferSize", int64(c.WriteBufferSize)},
+		{"MaxMessageSize", c.MaxMessageSize},
+		{"WriteWait", int64(c.WriteWait)},
+		{"PongWait", int64(c.PongWait)},
+		{"PingPeriod", int64(c.PingPeriod)},
+		{"HandshakeTimeout", int64(c.HandshakeTimeout)},
+		{"Shards", int64(c.Shards)},
+		{"LogSize", c.LogSize},
+		{"ClientBacklog", c.ClientBacklog},
+		{"DrainTimeout", int64(c.DrainTimeout)},
+		{"CallbackTimeout", int64(c.CallbackTimeout)},
+		{"Compression.MinSize", int64(c.Compression.MinSize)},
+	} {
+		if f.value < 0 {
+			return configError(f.name, "is negative")
+		}
+	}
+	switch {
+	case c.PingPeriod >= c.PongWait:
+		return configError("PingPeriod", "%v is not shorter than PongWait %v, so every client would time out before its ping", c.PingPeriod, c.PongWait)
+	case c.Shards > maxShards:
+		return configError("Shards", "is %d, at most %d", c.Shards, maxShards)
+	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:
+		return configError("DuplicateID", "%d is no DuplicatePolicy", c.DuplicateID)
+	case c.Compression.Level < flate.HuffmanOnly || c.Compression.Level > flate.BestCompression:
+		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
+	}
+	if err := c.validateCodecs(); err != nil {
+		return err
+	}
+	if c.Security != nil {
+		return c.Security.validate()
+	}
+	return nil
+}
+
+func (c *Config) validateCodecs() error {
+	if len(c.Codecs) > maxCodecs {
+		return configError("Codecs", "has %d codecs, at most %d", len(c.Codecs), maxCodecs)
+	}
+	names, indexes := map[string]bool{}, map[int]bool{}
+	for i, codec := range c.Codecs {
+		switch {
+		case codec == nil:
+			return configError("Codecs", "[%d] is nil", i)
+		case !isToken(codec.Name()):
+			return configError("Codecs", "[%d] has the name %q, which is no HTTP token and so no subprotocol (RFC 6455 section 4.1)", i, codec.Name())
+		case names[codec.Name()]:
+			return configError("Codecs", "has two codecs named %q", codec.Name())
+		case indexes[codec.Index()]:
+			return configError("Codecs", "has two codecs with index %d", codec.Index())
+		case codec.WebSocketMessageType() != TextMessage && codec.WebSocketMessageType() != BinaryMessage:
+			return configError("Codecs", "%q has message type %d, want TextMessage or BinaryMessage", codec.Name(), codec.WebSocketMessageType())
+		}
+		names[codec.Name()], indexes[codec.Index()] = true, true
+	}
+	for _, name := range c.Subprotocols {
+		if !names[name] {
+			return configError("Subprotocols", "names %q, but no codec of that name is in Codecs", name)
+		}
+	}
+	return nil
+}
+
+func configError(field, format string, args ...any) error {
+	return errors.New("websocket: Config." + field + " " + fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,424 @@
+package websocket
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is a client's connection as gorilla sees it, and the owner of everything
+// written to it. Until the handshake is over it passes bytes through. From then
+// on all writing goes through one small machine under mu, and what gorilla
+// writes, which is control frames only, goes through it too.
+//
+// While nothing waits, whoever has mu may write, and writes only what the kernel
+// takes at once. As soon as something is left over, a writePump goroutine alone
+// touches the socket until nothing waits any more.
+type conn struct {
+	net.Conn
+	socket socket
+	hub    *Hub
+	shard  *shard // whose counters this connection uses
+	client *Client
+
+	upgraded atomic.Bool
+	lastRead atomic.Int64 // hub clock of the last byte received
+	// waiting is 0 while nothing waits, else the hub clock when the connection
+	// last accepted a byte or began to wait.
+	waiting atomic.Int64
+
+	mu          sync.Mutex
+	state       connState
+	held        bool        // nothing is written before onConnect has returned
+	pumping     bool        // a writePump owns the socket
+	pumped      sync.Cond   // signals that pumping has ended; only finish waits
+	queue       ring        // messages that wait
+	queued      int64       // bytes that queue and the writePump's current batch refer to
+	rest        []byte      // end of a partly written frame; goes out before all else
+	restMessage bool        // rest ends a message, not a control frame
+	pong        []byte      // latest pong frame that waits
+	ping        bool        // a ping waits
+	farewell    []byte      // Close frame, once closing
+	ending      *CloseError // why it ended: the first reason stays
+}
+
+type connState uint8
+
+const (
+	connOpen    connState = iota
+	connClosing           // nothing new is accepted; what waits goes out, then the Close frame
+	connClosed            // the Close frame is out: nothing more is written
+	connDead              // the socket is closed or about to be
+)
+
+// socket is the seam between a connection and its transport. Both methods
+// belong to whoever owns the connection's writing.
+type socket interface {
+	// tryWrite writes what the transport takes without waiting.
+	tryWrite(b []byte) (int, error)
+	// write writes all of b, and stores the hub clock in progress whenever some
+	// of it has been accepted.
+	write(b []byte, progress *atomic.Int64, clock func() int64) (int, error)
+	// direct tells whether tryWrite can write anything.
+	direct() bool
+	// abort ends the connection at once, without waiting for anything.
+	abort()
+}
+
+// Read counts what arrives: any byte is a sign of life.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.lastRead.Store(c.hub.clock())
+		c.shard.counters.bytesReceived.Add(uint64(n))
+	}
+	return n, err
+}
+
+// Write passes the handshake's answer through. After it, gorilla writes only
+// whole control frames of its own, for errors in what the peer sent.
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.upgraded.Load() {
+		return c.Conn.Write(b)
+	}
+	if len(b) >= 2 && b[0] == finalBit|opClose {
+		code, reason := CloseNoStatusReceived, ""
+		if len(b) >= 4 {
+			code, reason = int(binary.BigEndian.Uint16(b[2:])), string(b[4:])
+		}
+		c.fail(code, reason)
+	}
+	return len(b), nil
+}
+
+// SetDeadline and its like work until the handshake is over; after it gorilla's
+// deadlines are not the connection's: an expired one would fail direct writes.
+func (c *conn) SetDeadline(t time.Time) error {
+	if c.upgraded.Load() {
+		return nil
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// SetWriteDeadline is explained at SetDeadline.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if c.upgraded.Load() {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// idle reports whether whoever has mu may write to the socket.
+func (c *conn) idle() bool {
+	return c.state <= connClosing && !c.held && !c.pumping && c.socket.direct()
+}
+
+// push queues a message that could not be written directly. It applies the
+// client's bound. The caller has mu and calls wake when it has pushed all.
+func (c *conn) push(it item) {
+	if c.state != connOpen {
+		c.drop(1, dropDisconnected)
+		return
+	}
+	if c.queued+it.pub.cost > c.hub.config.ClientBacklog || c.hub.overBudget() {
+		c.evict()
+		c.drop(1, dropSlowConsumer)
+		return
+	}
+	it.pub.retain(1)
+	c.queued += it.pub.cost
+	c.queue.push(it)
+}
+
+// wake starts a writePump if something waits and none runs. The caller has mu.
+func (c *conn) wake() {
+	if c.pumping || c.held || c.state > connClosing || !c.waits() {
+		return
+	}
+	c.pumping = true
+	c.waiting.Store(c.hub.clock())
+	go c.writePump() // ends when nothing waits, or with the connection
+}
+
+// wakeAndWatch is wake for goroutines other than the shard's: the shard has to
+// be told that a connection waits, so that it minds WriteWait.
+func (c *conn) wakeAndWatch() {
+	before := c.pumping
+	c.wake()
+	if c.pumping && !before {
+		_ = c.hub.log.tell(entryWatch, c.client, nil) // gone: nothing to watch
+	}
+}
+
+func (c *conn) waits() bool {
+	return c.queue.len() > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
+}
+
+// writeNow writes a control frame if that can be done at once. What is left of
+// it waits. The caller has mu.
+func (c *conn) writeNow(b []byte) bool {
+	if !c.idle() {
+		return false
+	}
+	n, err := c.socket.tryWrite(b)
+	c.shard.counters.bytesSent.Add(uint64(n))
+	if err != nil {
+		c.die(err)
+	} else if n < len(b) {
+		c.rest = append(c.rest, b[n:]...)
+	}
+	return true
+}
+
+// answerPing sends a pong, or leaves it to the writePump, where only the latest
+// is kept (RFC 6455 section 5.5.3).
+func (c *conn) answerPing(payload string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen {
+		return
+	}
+	pong := controlFrame(opPong, []byte(payload))
+	if !c.writeNow(pong) {
+		c.pong = pong
+	}
+	c.wakeAndWatch()
+}
+
+var pingFrame = controlFrame(opPing, nil)
+
+// sendPing runs on the shard's goroutine.
+func (c *conn) sendPing() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen || c.held {
+		return
+	}
+	if !c.writeNow(pingFrame) {
+		c.ping = true
+	}
+	c.wake()
+}
+
+// close lets what waits go out and then says goodbye.
+func (c *conn) close(why *CloseError) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen {
+		return
+	}
+	c.beginClosing(why)
+	if c.queue.len() == 0 && len(c.rest) == 0 && !c.held {
+		c.sayGoodbye()
+	}
+	c.wakeAndWatch()
+}
+
+// fail discards what waits, but for the end of a partly written frame, and says
+// goodbye: for peers that broke a rule, or are gone.
+func (c *conn) fail(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(&CloseError{Code: code, Reason: reason})
+}
+
+func (c *conn) failLocked(why *CloseError) {
+	if c.state != connOpen {
+		return
+	}
+	c.beginClosing(why)
+	c.discard(dropDisconnected)
+	if len(c.rest) == 0 {
+		c.sayGoodbye()
+	}
+	c.wakeAndWatch()
+}
+
+// peerClosed answers the peer's Close frame with the same code
+// (RFC 6455 section 5.5.1).
+func (c *conn) peerClosed(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
+}
+
+// evict closes a client that is over its bound. The caller has mu.
+func (c *conn) evict() {
+	if c.state != connOpen {
+		return
+	}
+	c.shard.counters.evicted.Add(1)
+	c.beginClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
+	c.discard(dropSlowConsumer)
+	c.wake()
+}
+
+func (c *conn) beginClosing(why *CloseError) {
+	c.state = connClosing
+	if c.ending == nil {
+		c.ending = why
+	}
+	reason := why.Reason
+	if why.ByPeer {
+		reason = ""
+	}
+	c.farewell = closeFrame(why.Code, reason)
+}
+
+// sayGoodbye writes the Close frame if that can be done at once.
+func (c *conn) sayGoodbye() {
+	switch {
+	case !c.writeNow(c.farewell):
+	case len(c.rest) > 0:
+		c.farewell = nil
+	case c.state == connClosing:
+		c.saidGoodbye()
+	}
+}
+
+// closeLinger is how long the peer has to answer a Close frame.
+const closeLinger = time.Second
+
+// saidGoodbye begins the wait for the peer's Close or end. Closing the socket
+// with input unread would reset the connection and could cost the peer the code.
+func (c *conn) saidGoodbye() {
+	c.state = connClosed
+	c.discard(dropDisconnected)
+	_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
+}
+
+// kill ends the connection without a Close frame.
+func (c *conn) kill(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.die(err)
+}
+
+// die is kill for callers who have mu. The readPump notices and ends the rest.
+func (c *conn) die(err error) {
+	if c.state == connDead {
+		return
+	}
+	c.state = connDead
+	if c.ending == nil {
+		c.ending = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error()}
+	}
+	c.discard(dropDisconnected)
+	c.discardRest()
+	c.socket.abort()
+}
+
+// discard counts and lets go of every message that waits.
+func (c *conn) discard(reason dropReason) {
+	c.drop(c.queue.len(), reason)
+	for c.queue.len() > 0 {
+		it := c.queue.pop()
+		c.queued -= it.pub.cost
+		it.pub.release()
+	}
+	c.queue.shrink()
+}
+
+// discardRest is discard for the end of a partly written frame, which is of use
+// as long as anything is to be written.
+func (c *conn) discardRest() {
+	if c.restMessage {
+		c.drop(1, dropDisconnected)
+	}
+	c.rest, c.restMessage = nil, false
+}
+
+func (c *conn) drop(n int, reason dropReason) {
+	if n > 0 {
+		c.shard.counters.drops[reason].Add(uint64(n))
+	}
+}
+
+// release ends the hold: what waited takes the form and keys that hold now.
+func (c *conn) release(f form, keys *pipeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = false
+	for i := range c.queue.len() {
+		it := c.queue.at(i)
+		it.form, it.keys = f, keys
+	}
+	c.wake()
+}
+
+// over reports whether messages from the peer are no longer wanted.
+func (c *conn) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state != connOpen
+}
+
+// finish closes the socket after the writePump, which has a last second to get
+// out what it holds. It returns why the connection ended.
+func (c *conn) finish(why *CloseError) *CloseError {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
+	c.mu.Lock()
+	if c.state == connOpen { // broken off: nothing can be said any more
+		c.die(errors.New(why.Reason))
+	}
+	for c.pumping {
+		c.pumped.Wait()
+	}
+	c.state = connDead
+	c.discard(dropDisconnected)
+	c.discardRest()
+	ending := c.ending
+	c.mu.Unlock()
+	_ = c.Conn.Close() // nobody is left who could act on its error
+	return ending
+}
+
+// item refers to a message that waits for one client.
+type item struct {
+	pub  *publication
+	keys *pipeline // the client's own, or nil
+	form form
+}
+
+// ring is a queue in a circular slice that grows as needed.
+type ring struct {
+	items []item
+	head  int
+	n     int
+}
+
+// shrink lets go of an empty ring's slice unless it is small.
+func (r *ring) shrink() {
+	if r.n == 0 && len(r.items) > minRing {
+		*r = ring{}
+	}
+}
+
+const minRing = 8
+
+func (r *ring) len() int { return r.n }
+
+func (r *ring) at(i int) *item { return &r.items[(r.head+i)&(len(r.items)-1)] }
+
+func (r *ring) push(it item) {
+	if r.n == len(r.items) {
+		grown := make([]item, max(minRing, 2*len(r.items)))
+		for i := range r.n {
+			grown[i] = *r.at(i)
+		}
+		r.items, r.head = grown, 0
+	}
+	r.n++
+	*r.at(r.n - 1) = it
+}
+
+func (r *ring) pop() item {
+	it := *r.at(0)
+	*r.at(0) = item{}
+	r.head = (r.head + 1) & (len(r.items) - 1)
+	r.n--
+	return it
+}

@@ -1,0 +1,104 @@
+package websocket
+
+import (
+	"container/heap"
+	"math"
+	"time"
+)
+
+// deadlines orders a shard's clients by when they have to be looked at next. A
+// client's signs of life do not move it: looking at one that has shown some puts
+// it back for as long as it may then be silent. One timer serves the shard.
+type deadlines struct{ clients []*Client }
+
+// next returns the earliest deadline on the hub's clock, or the end of time.
+func (d *deadlines) next() int64 {
+	if len(d.clients) == 0 {
+		return math.MaxInt64
+	}
+	return d.clients[0].due
+}
+
+func (d *deadlines) add(c *Client, due int64) {
+	c.due = due
+	heap.Push(d, c)
+}
+
+func (d *deadlines) remove(c *Client) { heap.Remove(d, c.place) }
+
+func (d *deadlines) move(c *Client, due int64) {
+	c.due = due
+	heap.Fix(d, c.place)
+}
+
+// Len, Less, Swap, Push and Pop implement heap.Interface.
+func (d *deadlines) Len() int           { return len(d.clients) }
+func (d *deadlines) Less(i, j int) bool { return d.clients[i].due < d.clients[j].due }
+func (d *deadlines) Swap(i, j int) {
+	d.clients[i], d.clients[j] = d.clients[j], d.clients[i]
+	d.clients[i].place, d.clients[j].place = i, j
+}
+
+func (d *deadlines) Push(x any) {
+	c := x.(*Client)
+	c.place = len(d.clients)
+	d.clients = append(d.clients, c)
+}
+
+func (d *deadlines) Pop() any {
+	last := len(d.clients) - 1
+	c := d.clients[last]
+	d.clients[last] = nil
+	d.clients = d.clients[:last]
+	return c
+}
+
+// minds makes sure that a connection with something to write is looked at when
+// WriteWait is over.
+func (s *shard) minds(c *Client) {
+	if since := c.conn.waiting.Load(); since != 0 && c.slot >= 0 {
+		if due := since + int64(s.hub.config.WriteWait); due < c.due {
+			s.watch.move(c, due)
+		}
+	}
+}
+
+// checkDeadlines looks at every client whose time has come.
+func (s *shard) checkDeadlines() {
+	if len(s.watch.clients) == 0 {
+		return
+	}
+	now := s.hub.clock()
+	for s.watch.next() <= now {
+		c := s.watch.clients[0]
+		s.watch.move(c, max(s.look(c, now), now+1))
+	}
+}
+
+// look pings or closes c if it has been silent for too long, and returns when to
+// look again.
+func (s *shard) look(c *Client, now int64) int64 {
+	config := &s.hub.config
+	since := c.conn.waiting.Load()
+	if since != 0 && now-since >= int64(config.WriteWait) {
+		c.conn.kill(errWriteTimeout)
+		return math.MaxInt64 // its end is on the way
+	}
+	heard := c.conn.lastRead.Load()
+	if c.busy.Load() {
+		heard = now // not reading, so its silence says nothing
+	}
+	due := heard + int64(config.PingPeriod)
+	switch silent := now - heard; {
+	case silent >= int64(config.PongWait):
+		c.conn.fail(CloseTimeout, "no sign of life for "+time.Duration(silent).Round(time.Millisecond).String())
+		due = now + int64(config.WriteWait)
+	case silent >= int64(config.PingPeriod):
+		c.conn.sendPing()
+		due = heard + int64(config.PongWait)
+	}
+	if since := c.conn.waiting.Load(); since != 0 {
+		due = min(due, since+int64(config.WriteWait))
+	}
+	return due
+}

@@ -1,0 +1,339 @@
+package websocket
+
+import (
+	"container/list"
+	"context"
+	"math/bits"
+	"sync"
+)
+
+// hubLog is the one ordered log of a hub. Appending is one short critical
+// section that gives an entry its place and hands it to the shards concerned;
+// each shard sees its entries in log order. The directory of channels and rooms
+// stands here too, as of the last entry appended, so that a publication reaches
+// only shards with members, membership limits are exact, and publishing to
+// nobody wakes nobody.
+type hubLog struct {
+	shards []*shard
+	size   int64         // bound on used
+	done   chan struct{} // closed by close: no more entries but those that end connections
+
+	mu      sync.Mutex
+	order   uint64
+	used    int64 // bytes of entries that not every shard has walked
+	waiters list.List
+	running bool
+	closed  bool
+	topics  [topicKinds]map[string]*topic
+	clients int
+}
+
+type entryKind uint8
+
+const (
+	entryRegister   entryKind = iota // client
+	entryRelease                     // client: onConnect has returned
+	entryUnregister                  // client
+	entryJoin                        // arg *membership
+	entryLeave                       // arg *membership
+	entryPublish                     // part, pub
+	entryBroadcast                   // pub
+	entrySend                        // client, pub
+	entryKeys                        // client, arg *pipeline
+	entryClose                       // client, arg *CloseError
+	entryWatch                       // client: its connection waits
+	entryQuery                       // part, arg *memberQuery
+	entryShutdown
+	entryStop
+)
+
+type entry struct {
+	kind   entryKind
+	client *Client
+	part   *part
+	pub    *publication
+	arg    any
+}
+
+// entryCost is what an entry without a message counts against the log's bound.
+const entryCost = 128
+
+// waiter is an append that waits for room. Whoever makes room reserves its cost
+// and closes ready.
+type waiter struct {
+	cost    int64
+	ready   chan struct{}
+	granted bool
+}
+
+func newHubLog(size int64) *hubLog {
+	l := &hubLog{size: size, done: make(chan struct{})}
+	for kind := range l.topics {
+		l.topics[kind] = make(map[string]*topic)
+	}
+	return l
+}
+
+// begin locks the log with cost reserved. It waits for room until ctx ends or
+// the log is closed; nothing is locked when it returns an error.
+func (l *hubLog) begin(ctx context.Context, cost int64) error {
+	if cost > l.size {
+		return ErrMessageTooLarge
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrHubClosed
+	}
+	if l.used+cost <= l.size && l.waiters.Len() == 0 {
+		l.used += cost
+		return nil
+	}
+	if !l.running {
+		l.mu.Unlock()
+		return ErrHubNotRunning
+	}
+	w := &waiter{cost: cost, ready: make(chan struct{})}
+	place := l.waiters.PushBack(w)
+	l.mu.Unlock()
+
+	var err error
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-l.done:
+		err = ErrHubClosed
+	}
+	l.mu.Lock()
+	if err == nil && l.closed {
+		err = ErrHubClosed
+	}
+	if err != nil {
+		if w.granted {
+			l.free(cost)
+		} else {
+			l.waiters.Remove(place)
+			l.free(0)
+		}
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// end unlocks the log and wakes the sleeping shards that wake names.
+func (l *hubLog) end(wake uint64) {
+	l.mu.Unlock()
+	for ; wake != 0; wake &= wake - 1 {
+		l.shards[bits.TrailingZeros64(wake)].wakeUp()
+	}
+}
+
+// put appends e for one shard. It returns the shard's bit if it has to be woken.
+// The log is locked.
+func (l *hubLog) put(s *shard, e entry) uint64 {
+	s.queue = append(s.queue, e)
+	if s.sleeping {
+		s.sleeping = false
+		return 1 << s.index
+	}
+	return 0
+}
+
+// putMessage appends a message entry for a shard.
+func (l *hubLog) putSend(c *Client, pub *publication) uint64 {
+	l.place(pub, 1)
+	return l.put(c.shard, entry{kind: entrySend, client: c, pub: pub})
+}
+
+// place gives pub its place in the log and one holder per shard.
+func (l *hubLog) place(pub *publication, shards int) {
+	l.order++
+	pub.order = l.order
+	pub.unwalked.Store(int32(shards))
+	pub.refs.Store(int32(shards))
+}
+
+// free gives back room and passes it on to those who wait, in order. The log is
+// locked.
+func (l *hubLog) free(cost int64) {
+	l.used -= cost
+	for front := l.waiters.Front(); front != nil; front = l.waiters.Front() {
+		w := front.Value.(*waiter)
+		if l.used+w.cost > l.size && l.used > 0 {
+			return
+		}
+		l.used += w.cost
+		w.granted = true
+		close(w.ready)
+		l.waiters.Remove(front)
+	}
+}
+
+// publish appends pub for every shard that has members of the topic, and the
+// answer, if any, right behind it. It takes over the caller's hold on both.
+func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *publication, from *Client, answer *publication) error {
+	if err := l.begin(ctx, pub.cost); err != nil {
+		pub.release()
+		return err
+	}
+	var wake uint64
+	if t := l.topics[kind][name]; t != nil {
+		l.place(pub, len(t.parts))
+		for _, p := range t.parts {
+			wake |= l.put(p.shard, entry{kind: entryPublish, part: p, pub: pub})
+		}
+		pub = nil
+	} else {
+		l.free(pub.cost)
+	}
+	wake |= l.answer(from, answer)
+	l.end(wake)
+	if pub != nil {
+		pub.release() // nobody is there
+	}
+	return nil
+}
+
+// broadcast appends pub for every shard that has clients.
+func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, answer *publication) error {
+	if err := l.begin(ctx, pub.cost); err != nil {
+		pub.release()
+		return err
+	}
+	var wake uint64
+	shards := 0
+	for _, s := range l.shards {
+		if s.population > 0 {
+			shards++
+		}
+	}
+	if shards > 0 {
+		l.place(pub, shards)
+		for _, s := range l.shards {
+			if s.population > 0 {
+				wake |= l.put(s, entry{kind: entryBroadcast, pub: pub})
+			}
+		}
+		pub = nil
+	} else {
+		l.free(pub.cost)
+	}
+	wake |= l.answer(from, answer)
+	l.end(wake)
+	if pub != nil {
+		pub.release()
+	}
+	return nil
+}
+
+// answer appends an ack or error to the client that asked. Its cost is charged
+// without waiting: it is small, and its client reads nothing more meanwhile.
+func (l *hubLog) answer(c *Client, pub *publication) uint64 {
+	if pub == nil {
+		return 0
+	}
+	if !c.registered {
+		pub.release()
+		return 0
+	}
+	l.used += pub.cost
+	return l.putSend(c, pub)
+}
+
+// send appends pub for one client.
+func (l *hubLog) send(ctx context.Context, c *Client, pub *publication) error {
+	if err := l.begin(ctx, pub.cost); err != nil {
+		pub.release()
+		return err
+	}
+	if !c.registered {
+		l.free(pub.cost)
+		l.mu.Unlock()
+		pub.release()
+		return ErrClientClosed
+	}
+	l.end(l.putSend(c, pub))
+	return nil
+}
+
+// register makes c known to its shard. It does not wait for room: connections
+// are bounded elsewhere.
+func (l *hubLog) register(c *Client) {
+	l.mu.Lock()
+	c.registered = true
+	c.shard.population++
+	l.clients++
+	l.end(l.put(c.shard, entry{kind: entryRegister, client: c}))
+}
+
+// unregister ends c's memberships and makes its shard forget it. From here on
+// c's memberships belong to the shard.
+func (l *hubLog) unregister(c *Client) {
+	l.mu.Lock()
+	c.registered = false
+	c.shard.population--
+	l.clients--
+	for p := range c.members {
+		l.leavePart(p)
+	}
+	l.end(l.put(c.shard, entry{kind: entryUnregister, client: c}))
+}
+
+// tell appends an entry about a registered client that must not wait for room.
+func (l *hubLog) tell(kind entryKind, c *Client, arg any) error {
+	l.mu.Lock()
+	if !c.registered {
+		l.mu.Unlock()
+		return ErrClientClosed
+	}
+	l.end(l.put(c.shard, entry{kind: kind, client: c, arg: arg}))
+	return nil
+}
+
+// tellAll appends an entry for every shard.
+func (l *hubLog) tellAll(kind entryKind) {
+	l.mu.Lock()
+	var wake uint64
+	for _, s := range l.shards {
+		wake |= l.put(s, entry{kind: kind})
+	}
+	l.end(wake)
+}
+
+// start lets appends wait for room, because shards now make some.
+func (l *hubLog) start() {
+	l.mu.Lock()
+	l.running = true
+	l.mu.Unlock()
+}
+
+// close refuses new entries and ends every wait.
+func (l *hubLog) close() {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.done)
+	}
+	l.mu.Unlock()
+}
+
+// take swaps s's queue for what has gathered in it and reports whether there is
+// anything to walk. If there is not and the shard would wait, it counts as
+// sleeping from then on.
+func (l *hubLog) take(s *shard, wouldWait bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free(s.walked)
+	s.walked = 0
+	if len(s.queue) == 0 {
+		s.sleeping = wouldWait
+		return false
+	}
+	s.current, s.queue = s.queue, s.current[:0]
+	s.next = 0
+	return true
+}

@@ -1,0 +1,390 @@
+package websocket
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+)
+
+// Joined writes end at these sizes: a large write costs the kernel little more
+// than a small one, and a TLS record holds 16 KiB (RFC 8446 section 5.1).
+const (
+	joinSize    = 64 << 10
+	joinSizeTLS = 16 << 10
+)
+
+// pumpSocket serves transports that cannot be asked for a non-blocking write:
+// TLS, and everything that is not plainly TCP.
+type pumpSocket struct{ conn net.Conn }
+
+func (s *pumpSocket) direct() bool { return false }
+
+func (s *pumpSocket) tryWrite([]byte) (int, error) { return 0, nil }
+
+func (s *pumpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
+	written := 0
+	for written < len(b) {
+		n, err := s.conn.Write(b[written:min(len(b), written+joinSizeTLS)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+		progress.Store(clock())
+	}
+	return written, nil
+}
+
+// abort closes beneath TLS: its own Close would wait to send an alert.
+func (s *pumpSocket) abort() {
+	if t, ok := s.conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+		return
+	}
+	_ = s.conn.Close()
+}
+
+// batch is frames joined for one write, with where each of them ends.
+type batch struct {
+	b    []byte
+	ends []int
+}
+
+var batchPool = sync.Pool{New: func() any { return &batch{b: make([]byte, 0, joinSize)} }}
+
+func (b *batch) add(wire []byte) {
+	b.b = append(b.b, wire...)
+	b.ends = append(b.ends, len(b.b))
+}
+
+// addSealed appends a frame of payload sealed with a client's own keys.
+func (b *batch) addSealed(payload []byte, keys *pipeline) {
+	b.b = appendHeader(b.b, opBinary, len(payload)+keys.overhead())
+	b.b = keys.appendSeal(b.b, payload)
+	b.ends = append(b.ends, len(b.b))
+}
+
+// addItem reports whether the message could be encoded.
+func (b *batch) addItem(it item) bool {
+	fr := it.pub.frame(it.form)
+	switch {
+	case len(fr.wire) == 0:
+		return false
+	case it.keys != nil:
+		b.addSealed(fr.payload(), it.keys)
+	default:
+		b.add(fr.wire)
+	}
+	return true
+}
+
+// whole counts the frames that end within the first n bytes.
+func (b *batch) whole(n int) int {
+	i := 0
+	for i < len(b.ends) && b.ends[i] <= n {
+		i++
+	}
+	return i
+}
+
+func (b *batch) reset() { b.b, b.ends = b.b[:0], b.ends[:0] }
+
+// putBatch gives b back unless a huge frame made it grow.
+func putBatch(b *batch) {
+	if cap(b.b) <= 4*joinSize {
+		b.reset()
+		batchPool.Put(b)
+	}
+}
+
+// flight is what a writePump is writing.
+type flight struct {
+	out     *batch
+	control int    // frames in out that are not messages, and stand first
+	resumed bool   // the first of them ends a partly written message
+	items   []item // messages that follow
+	last    bool   // the Close frame ends it
+}
+
+func (f *flight) empty() bool { return f.control == 0 && len(f.items) == 0 && !f.last }
+
+// writePump writes what waits, as much as possible at a time, until nothing
+// waits or the connection is over. There is at most one per connection.
+func (c *conn) writePump() {
+	f := flight{out: batchPool.Get().(*batch)}
+	defer putBatch(f.out)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.gather(&f); !f.empty(); c.gather(&f) {
+		c.mu.Unlock()
+		err := c.fly(&f)
+		c.mu.Lock()
+		for _, it := range f.items {
+			c.queued -= it.pub.cost
+			it.pub.release()
+		}
+		clear(f.items)
+		switch {
+		case err != nil:
+			c.die(err)
+		case f.last && c.state == connClosing:
+			c.saidGoodbye()
+		}
+	}
+	c.pumping = false
+	c.waiting.Store(0)
+	c.queue.shrink()
+	c.pumped.Broadcast()
+}
+
+// gather takes what goes out next: the end of a partly written frame, control
+// frames, messages and at last the Close frame. The caller has mu.
+func (c *conn) gather(f *flight) {
+	f.out.reset()
+	f.items, f.resumed, f.last = f.items[:0], false, false
+	if c.state > connClosing {
+		f.control = 0
+		return
+	}
+	if len(c.rest) > 0 {
+		f.out.add(c.rest)
+		f.resumed = c.restMessage
+		c.rest, c.restMessage = nil, false
+	}
+	if c.pong != nil {
+		f.out.add(c.pong)
+		c.pong = nil
+	}
+	if c.ping {
+		f.out.add(pingFrame)
+		c.ping = false
+	}
+	f.control = len(f.out.ends)
+	for size := len(f.out.b); c.queue.len() > 0; {
+		size += int(c.queue.at(0).pub.cost)
+		if size > joinSize && len(f.items) > 0 {
+			return
+		}
+		f.items = append(f.items, c.queue.pop())
+	}
+	f.last = c.state == connClosing
+}
+
+// fly encodes and writes all of f. What is not accepted counts as dropped.
+func (c *conn) fly(f *flight) error {
+	messages := 0
+	for _, it := range f.items {
+		if f.out.addItem(it) {
+			messages++
+		}
+	}
+	c.drop(len(f.items)-messages, dropCodec)
+	if f.last {
+		f.out.add(c.farewell)
+	}
+	n, err := c.socket.write(f.out.b, &c.waiting, c.hub.clock)
+	whole := f.out.whole(n)
+	sent := min(max(whole-f.control, 0), messages)
+	if f.resumed {
+		messages++
+		sent += min(whole, 1)
+	}
+	c.shard.counters.bytesSent.Add(uint64(n))
+	c.shard.counters.messagesSent.Add(uint64(sent))
+	c.drop(messages-sent, dropDisconnected)
+	return err
+}
+
+// readPump reads one client's messages until its connection ends, and is the
+// one place where a connection ends. It does so also when a callback ends the
+// goroutine.
+func (c *Client) readPump() {
+	defer c.hub.leave(c)
+	why := &CloseError{Code: CloseInternalError, Reason: "internal error"}
+	defer func() { c.disconnect(why) }()
+	why = c.readMessages()
+	c.drain()
+}
+
+// disconnect is the end of a client's life in the hub.
+func (c *Client) disconnect(why *CloseError) {
+	defer c.endRequest()
+	c.ending.Store(c.conn.finish(why))
+	c.visible.Store(false)
+	c.hub.log.unregister(c)
+	c.hub.ids.free(c)
+	if c.hub.onDisconnect != nil {
+		c.hub.call(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
+	}
+}
+
+// readMessages returns why nothing more can be read.
+func (c *Client) readMessages() *CloseError {
+	c.ws.SetPingHandler(func(payload string) error {
+		c.conn.answerPing(payload)
+		return nil
+	})
+	c.ws.SetPongHandler(func(string) error { return nil })
+	c.ws.SetCloseHandler(func(code int, reason string) error {
+		c.peerEnded = true
+		c.conn.peerClosed(code, reason)
+		return nil
+	})
+	for {
+		messageType, r, err := c.ws.NextReader()
+		if err == nil {
+			err = c.readMessage(messageType, r)
+		}
+		if err != nil {
+			return closeErrorFrom(err)
+		}
+	}
+}
+
+// readMessage reads and handles one message. Its error is the connection's; a
+// message that breaks a rule closes the connection by itself, with a reason.
+func (c *Client) readMessage(messageType int, r io.Reader) error {
+	buf := getBuffer(512)
+	defer func() { putBuffer(buf) }()
+	var err error
+	buf.b, err = readAll(buf.b, r, c.hub.config.MaxMessageSize)
+	switch {
+	case errors.Is(err, errTooBig):
+		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", c.hub.config.MaxMessageSize))
+		return err
+	case err != nil:
+		return err
+	case c.conn.over():
+		return nil // discarded on the way to the peer's Close
+	}
+	c.busy.Store(true)
+	c.handle(messageType, buf.b)
+	c.conn.lastRead.Store(c.hub.clock())
+	c.busy.Store(false)
+	return nil
+}
+
+var errTooBig = errors.New("websocket: message too big")
+
+// readAll appends all of r to dst and stops with errTooBig past limit bytes.
+func readAll(dst []byte, r io.Reader, limit int64) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			dst = append(dst, 0)[:len(dst)]
+		}
+		n, err := r.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		switch {
+		case int64(len(dst)) > limit:
+			return dst, errTooBig
+		case err == io.EOF:
+			return dst, nil
+		case err != nil:
+			return dst, err
+		}
+	}
+}
+
+// handle takes a whole message in: frame type, UTF-8, keys, codec, callback,
+// control message.
+func (c *Client) handle(messageType int, b []byte) {
+	keys := c.inbound.Load()
+	want := c.codec.WebSocketMessageType()
+	if keys != nil {
+		want = BinaryMessage
+	}
+	if messageType != want {
+		c.conn.fail(CloseUnsupportedData, fmt.Sprintf("%s client must send %s frames", c.describe(keys), frameTypeName(want)))
+		return
+	}
+	if messageType == TextMessage && !utf8.Valid(b) {
+		c.conn.fail(CloseInvalidPayloadData, "text is not UTF-8")
+		return
+	}
+	if keys != nil {
+		opened, err := keys.open(b)
+		if err != nil {
+			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
+			c.conn.fail(ClosePolicyViolation, "message does not open")
+			return
+		}
+		b = opened
+	}
+	m := inboundPool.Get().(*Message)
+	defer func() { *m = Message{}; inboundPool.Put(m) }()
+	if err := c.unmarshal(b, m); err != nil {
+		c.conn.fail(CloseInvalidPayloadData, err.Error())
+		return
+	}
+	m.ClientID = c.ID
+	m.Timestamp = c.hub.now()
+	c.shard.counters.messagesReceived.Add(1)
+	request := *m // what the callback does to m changes nothing
+	if c.hub.onMessage != nil && !c.hub.call(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
+		return
+	}
+	c.control(&request)
+}
+
+// inboundPool is apart from the pool behind AcquireMessage, so that a callback
+// that releases its Message harms nobody.
+var inboundPool = sync.Pool{New: func() any { return new(Message) }}
+
+// unmarshal runs a codec, which may be the user's own: its panic becomes an error.
+func (c *Client) unmarshal(b []byte, m *Message) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: codec %s panicked: %v", ErrMalformed, c.codec.Name(), r)
+		}
+	}()
+	return c.codec.Unmarshal(b, m)
+}
+
+func (c *Client) describe(keys *pipeline) string {
+	if keys != nil {
+		return "sealed " + c.codec.Name()
+	}
+	return c.codec.Name()
+}
+
+func frameTypeName(messageType int) string {
+	if messageType == TextMessage {
+		return "text"
+	}
+	return "binary"
+}
+
+// drain discards what the peer still sends after the hub's Close, until the
+// peer's end or the deadline that came with the Close.
+func (c *Client) drain() {
+	c.conn.mu.Lock()
+	ours := c.conn.state == connClosing || c.conn.state == connClosed
+	ours = ours && !c.conn.ending.ByPeer
+	c.conn.mu.Unlock()
+	if !ours || c.peerEnded {
+		return
+	}
+	buf := getBuffer(4096)
+	defer putBuffer(buf)
+	b := buf.b[:cap(buf.b)]
+	for {
+		if _, err := c.conn.Read(b); err != nil {
+			return
+		}
+	}
+}
+
+// closeErrorFrom turns a reading error into how the connection ended.
+func closeErrorFrom(err error) *CloseError {
+	var ce *websocket.CloseError
+	if errors.As(err, &ce) {
+		return &CloseError{Code: ce.Code, Reason: ce.Text, ByPeer: true}
+	}
+	return &CloseError{Code: CloseAbnormalClosure, Reason: err.Error()}
+}

@@ -1,0 +1,246 @@
+package websocket
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"unicode/utf8"
+)
+
+// Channels and rooms are the same thing under two sets of names: topics.
+type topicKind uint8
+
+const (
+	channelTopic topicKind = iota
+	roomTopic
+	topicKinds
+)
+
+// topic is the directory's entry of a channel or room. It exists while anybody
+// is in it, as of the last entry appended; the log's lock guards it.
+type topic struct {
+	kind    topicKind
+	name    string
+	members int
+	parts   []*part
+}
+
+// part is one shard's share of a topic.
+type part struct {
+	topic *topic
+	shard *shard
+	count int // members, as of the last entry appended; guarded by the log's lock
+
+	members []member // owned by the shard
+}
+
+// member stands in a part's list; the client pointer saves the walk a detour.
+type member struct {
+	client     *Client
+	membership *membership
+}
+
+// membership is one client's place in a part.
+type membership struct {
+	client *Client
+	part   *part
+	index  int // in part.members; owned by the shard
+}
+
+// join adds c to a topic. It reports nothing new if c is there already. The
+// answer is appended right behind it.
+func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
+	if err := checkName(name); err != nil {
+		answer.discard()
+		return err
+	}
+	if err := l.begin(ctx, entryCost); err != nil {
+		answer.discard()
+		return err
+	}
+	if !c.registered {
+		l.free(entryCost)
+		l.mu.Unlock()
+		answer.discard()
+		return ErrClientClosed
+	}
+	p := l.partFor(c.shard, kind, name)
+	if _, in := c.members[p]; in {
+		l.free(entryCost)
+		l.end(l.answer(c, answer))
+		return nil
+	}
+	m := &membership{client: c, part: p}
+	if c.members == nil {
+		c.members = make(map[*part]*membership)
+	}
+	c.members[p] = m
+	p.count++
+	p.topic.members++
+	wake := l.put(c.shard, entry{kind: entryJoin, arg: m})
+	l.end(wake | l.answer(c, answer))
+	return nil
+}
+
+// leave takes c out of a topic; not being in it is no error.
+func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
+	if err := checkName(name); err != nil {
+		answer.discard()
+		return err
+	}
+	if err := l.begin(ctx, entryCost); err != nil {
+		answer.discard()
+		return err
+	}
+	if !c.registered {
+		l.free(entryCost)
+		l.mu.Unlock()
+		answer.discard()
+		return ErrClientClosed
+	}
+	var wake uint64
+	m := l.membership(c, kind, name)
+	if m == nil {
+		l.free(entryCost)
+	} else {
+		delete(c.members, m.part)
+		l.leavePart(m.part)
+		wake = l.put(c.shard, entry{kind: entryLeave, arg: m})
+	}
+	l.end(wake | l.answer(c, answer))
+	return nil
+}
+
+// membership returns c's membership of a topic as of the last entry appended,
+// or nil. The log is locked.
+func (l *hubLog) membership(c *Client, kind topicKind, name string) *membership {
+	if t := l.topics[kind][name]; t != nil {
+		for _, p := range t.parts {
+			if p.shard == c.shard {
+				return c.members[p]
+			}
+		}
+	}
+	return nil
+}
+
+// partFor finds or makes a shard's part of a topic. A part that was made must
+// get a member before the log is unlocked.
+func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
+	t := l.topics[kind][name]
+	if t == nil {
+		t = &topic{kind: kind, name: name}
+		l.topics[kind][name] = t
+	}
+	for _, p := range t.parts {
+		if p.shard == s {
+			return p
+		}
+	}
+	p := &part{topic: t, shard: s}
+	t.parts = append(t.parts, p)
+	return p
+}
+
+// leavePart counts one member out. An empty part and an empty topic leave the
+// directory; entries appended before still find them, later ones do not.
+func (l *hubLog) leavePart(p *part) {
+	p.count--
+	t := p.topic
+	t.members--
+	if p.count > 0 {
+		return
+	}
+	i := slices.Index(t.parts, p)
+	t.parts = slices.Delete(t.parts, i, i+1)
+	if len(t.parts) == 0 {
+		delete(l.topics[t.kind], t.name)
+	}
+}
+
+// add and remove run on the shard's goroutine.
+func (m *membership) add() {
+	m.index = len(m.part.members)
+	m.part.members = append(m.part.members, member{m.client, m})
+}
+
+func (m *membership) remove() {
+	p := m.part
+	last := len(p.members) - 1
+	p.members[m.index] = p.members[last]
+	p.members[m.index].membership.index = m.index
+	p.members[last] = member{}
+	p.members = p.members[:last]
+}
+
+// memberQuery collects the IDs of a topic's members at one place in the log.
+type memberQuery struct {
+	mu      sync.Mutex
+	ids     []string
+	pending int
+	done    chan struct{} // closed by the last shard that answers
+}
+
+func (q *memberQuery) answer(p *part) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range p.members {
+		q.ids = append(q.ids, m.client.ID)
+	}
+	if q.pending--; q.pending == 0 {
+		close(q.done)
+	}
+}
+
+// RoomMembers returns the IDs of the clients in a room, in no order, as of the
+// moment of the call. It waits for the hub goroutines until ctx ends. An unknown
+// room has no members. It returns ErrHubNotRunning before Run and ErrHubClosed
+// after shutdown has begun. Anybody may call it from anywhere.
+func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) {
+	if err := checkName(roomID); err != nil {
+		return nil, err
+	}
+	l := h.log
+	if err := l.begin(ctx, 0); err != nil {
+		return nil, err
+	}
+	t := l.topics[roomTopic][roomID]
+	if !l.running || t == nil {
+		running := l.running
+		l.mu.Unlock()
+		if !running {
+			return nil, ErrHubNotRunning
+		}
+		return nil, nil
+	}
+	q := &memberQuery{pending: len(t.parts), done: make(chan struct{})}
+	var wake uint64
+	for _, p := range t.parts {
+		wake |= l.put(p.shard, entry{kind: entryQuery, part: p, arg: q})
+	}
+	l.end(wake)
+	select {
+	case <-q.done:
+		return q.ids, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-h.done:
+		return nil, ErrHubClosed
+	}
+}
+
+// maxNameLength bounds channel names and room IDs, in bytes.
+const maxNameLength = 255
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: empty", ErrInvalidName)
+	case len(name) > maxNameLength:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidName, len(name), maxNameLength)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: not UTF-8", ErrInvalidName)
+	}
+	return nil
+}

@@ -1,0 +1,541 @@
+package websocket
+
+import (
+	"slices"
+	"time"
+)
+
+// shard is one hub goroutine with the clients whose IDs hash to it. It walks its
+// entries of the log in order, which moves references to messages to the clients
+// concerned, and then writes each of those clients once for all of them.
+type shard struct {
+	hub   *Hub
+	log   *hubLog
+	index int
+	wake  chan struct{} // capacity 1; appenders send, the shard receives; never closed
+
+	counters counters
+
+	// Guarded by the log's lock.
+	queue      []entry
+	sleeping   bool
+	population int // clients, as of the last entry appended
+
+	// Owned by the hub goroutine.
+	current  []entry // being walked
+	next     int     // index in current
+	walked   int64   // cost of what was walked, to be given back to the log
+	clients  []*Client
+	roots    []step   // by form
+	rounds   []*round // with clients still to write, oldest first
+	closing  *CloseError
+	stopped  bool
+	watch    deadlines
+	timer    *time.Timer
+	timerSet int64
+
+	// Free lists and scratch space.
+	freeSteps   []*step
+	freeRounds  []*round
+	freeBatches []*batch
+	path        []*publication
+	scratch     *batch
+	single      batch // one frame, not copied
+}
+
+// step is one run of messages behind others that are to be written together. The
+// steps of a walk form trees, one for each form: clients that get the same
+// messages in the same form stand on the same step, and share the bytes that are
+// composed for it.
+type step struct {
+	parent *step
+	run    []*publication
+	child  *step  // latest
+	next   uint64 // what child's run begins with: its place in the log
+	users  int    // clients standing here
+	length int    // messages from the root to here
+
+	batches []*batch // composed bytes, once two clients need them
+}
+
+// round is what one walk brought: the clients that it made dirty, and what to
+// let go of when no client can refer to it any more, which is when this round's
+// clients and those of all rounds before are written.
+type round struct {
+	pubs  []*publication
+	steps []*step
+	dirty []*Client
+	next  int
+}
+
+// Bounds of one walk and one turn of writing: they keep a large channel from
+// holding up a small one.
+const (
+	walkPushes = 64 << 10
+	walkBytes  = 1 << 20
+	turnWrites = 256
+)
+
+func newShard(h *Hub, index int) *shard {
+	return &shard{
+		hub: h, log: h.log, index: index,
+		wake:    make(chan struct{}, 1),
+		roots:   make([]step, len(h.codecs)*int(formsPerCodec)),
+		scratch: &batch{b: make([]byte, 0, joinSize)},
+	}
+}
+
+func (s *shard) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // awake or about to be
+	}
+}
+
+// run is the hub goroutine. It ends when it walks entryStop.
+func (s *shard) run() {
+	defer s.hub.running.Done()
+	s.timer = time.NewTimer(time.Hour)
+	defer s.timer.Stop()
+	for !s.stopped {
+		quiet := len(s.rounds) == 0
+		if s.next < len(s.current) || s.log.take(s, quiet) {
+			s.walk()
+		} else if quiet {
+			s.sleep()
+		}
+		s.writeTurn()
+		s.checkDeadlines()
+	}
+}
+
+// sleep waits for an entry or the next deadline.
+func (s *shard) sleep() {
+	if due := s.watch.next(); due != s.timerSet {
+		s.timerSet = due
+		s.timer.Reset(time.Duration(max(due-s.hub.clock(), 0)))
+	}
+	select {
+	case <-s.wake:
+	case <-s.timer.C:
+		s.timerSet = 0
+	}
+}
+
+// walk takes entries in order until a bound is reached.
+func (s *shard) walk() {
+	r := s.newRound()
+	pushes, bytes := 0, int64(0)
+	for s.next < len(s.current) && pushes < walkPushes && bytes < walkBytes {
+		e := &s.current[s.next]
+		if e.pub == nil {
+			s.apply(e, r)
+			s.next++
+			continue
+		}
+		run, cost := s.takeRun(r)
+		bytes += cost
+		pushes += s.deliver(e, run, r)
+	}
+	if s.next == len(s.current) {
+		clear(s.current)
+		if cap(s.current) > 1<<14 {
+			s.current = nil
+		} else {
+			s.current = s.current[:0]
+		}
+		s.next = 0
+	}
+	s.rounds = append(s.rounds, r)
+	s.endRounds()
+}
+
+// takeRun takes the message entries from s.next on that go to the same clients.
+func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
+	first := &s.current[s.next]
+	start := len(r.pubs)
+	for ; s.next < len(s.current) && cost < joinSize; s.next++ {
+		e := &s.current[s.next]
+		if e.kind != first.kind || e.part != first.part || e.client != first.client {
+			break
+		}
+		r.pubs = append(r.pubs, e.pub)
+		cost += e.pub.cost
+		if e.pub.unwalked.Add(-1) == 0 {
+			s.walked += e.pub.cost
+		}
+	}
+	return r.pubs[start:len(r.pubs):len(r.pubs)], cost
+}
+
+// deliver moves the clients that a run is for one step on.
+func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
+	order := run[0].order
+	switch e.kind {
+	case entryPublish:
+		for _, m := range e.part.members {
+			s.push(m.client, run, order, r)
+		}
+		return len(e.part.members)
+	case entryBroadcast:
+		for _, c := range s.clients {
+			s.push(c, run, order, r)
+		}
+		return len(s.clients)
+	default:
+		if e.client.slot >= 0 {
+			s.push(e.client, run, order, r)
+		} else {
+			s.counters.drops[dropDisconnected].Add(uint64(len(run)))
+		}
+		return 1
+	}
+}
+
+func (s *shard) push(c *Client, run []*publication, order uint64, r *round) {
+	at := c.pending
+	if at == nil {
+		at = &s.roots[c.form]
+		r.dirty = append(r.dirty, c)
+	}
+	next := at.child
+	if at.next != order {
+		next = s.newStep(r)
+		next.parent, next.run, next.length = at, run, at.length+len(run)
+		at.child, at.next = next, order
+	}
+	at.users--
+	next.users++
+	c.pending = next
+}
+
+// apply walks an entry that is not a message.
+func (s *shard) apply(e *entry, r *round) {
+	c := e.client
+	switch e.kind {
+	case entryRegister:
+		c.slot = len(s.clients)
+		s.clients = append(s.clients, c)
+		s.watch.add(c, s.hub.clock()+int64(s.hub.config.PingPeriod))
+		if s.closing != nil {
+			c.conn.close(s.closing)
+		}
+	case entryRelease:
+		if c.slot >= 0 {
+			s.flush(c)
+			c.conn.release(c.form, c.sealWith)
+			s.minds(c)
+		}
+	case entryUnregister:
+		s.forget(c)
+	case entryJoin:
+		s.walked += entryCost
+		e.arg.(*membership).add()
+	case entryLeave:
+		s.walked += entryCost
+		e.arg.(*membership).remove()
+	case entryKeys:
+		if c.slot >= 0 {
+			s.flush(c)
+			c.setOutbound(e.arg.(*pipeline))
+		}
+	case entryClose:
+		if c.slot >= 0 {
+			s.flush(c)
+			c.conn.close(e.arg.(*CloseError))
+		}
+	case entryWatch:
+		s.minds(c)
+	case entryQuery:
+		e.arg.(*memberQuery).answer(e.part)
+	case entryShutdown:
+		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
+		for _, c := range s.clients {
+			s.flush(c)
+			c.conn.close(s.closing)
+		}
+	case entryStop:
+		s.stopped = true
+	}
+}
+
+// forget takes a client out of everything the shard owns.
+func (s *shard) forget(c *Client) {
+	for _, m := range c.members {
+		m.remove()
+	}
+	c.members = nil
+	last := len(s.clients) - 1
+	s.clients[c.slot] = s.clients[last]
+	s.clients[c.slot].slot = c.slot
+	s.clients[last] = nil
+	s.clients = s.clients[:last]
+	c.slot = -1
+	s.watch.remove(c)
+	if at := c.pending; at != nil {
+		c.pending = nil
+		s.counters.drops[dropDisconnected].Add(uint64(at.length))
+		s.leave(at)
+	}
+}
+
+// writeTurn writes up to turnWrites clients of each open round.
+func (s *shard) writeTurn() {
+	for _, r := range s.rounds {
+		until := min(r.next+turnWrites, len(r.dirty))
+		for ; r.next < until; r.next++ {
+			s.flush(r.dirty[r.next])
+		}
+	}
+	s.endRounds()
+}
+
+// endRounds lets go of the oldest rounds that are written.
+func (s *shard) endRounds() {
+	n := 0
+	for n < len(s.rounds) && s.rounds[n].next == len(s.rounds[n].dirty) {
+		s.freeRound(s.rounds[n])
+		n++
+	}
+	if n > 0 {
+		s.rounds = slices.Delete(s.rounds, 0, n)
+	}
+}
+
+// flush writes what is pending for c, or queues it where the connection does not
+// take it now.
+func (s *shard) flush(c *Client) {
+	at := c.pending
+	if at == nil {
+		return
+	}
+	c.pending = nil
+	c.conn.mu.Lock()
+	if c.conn.state == connOpen && c.conn.idle() {
+		s.write(c, at)
+	} else {
+		s.queueFrom(c, at, 0)
+	}
+	watch := c.conn.pumping
+	c.conn.mu.Unlock()
+	if watch {
+		s.minds(c)
+	}
+	s.leave(at)
+}
+
+// write puts on the wire what the socket takes at once. The connection is idle
+// and its lock is held.
+func (s *shard) write(c *Client, at *step) {
+	if c.sealWith != nil || at.length == 1 || at.users == 1 && len(at.batches) == 0 {
+		s.writeAlone(c, at)
+		return
+	}
+	s.compose(at, c.form)
+	sent := 0
+	for _, b := range at.batches {
+		if !s.writeBatch(c, b, at, sent) {
+			return
+		}
+		sent += len(b.ends)
+	}
+	s.dropped(at.length - sent)
+}
+
+// writeAlone composes for one client, or writes a single frame as it is.
+func (s *shard) writeAlone(c *Client, at *step) {
+	path := s.pathTo(at)
+	sent, out := 0, s.scratch
+	out.reset()
+	for _, p := range path {
+		fr := p.frame(c.form)
+		if len(fr.wire) == 0 {
+			continue
+		}
+		if len(path) == 1 && c.sealWith == nil {
+			s.single.b, s.single.ends = fr.wire, append(s.single.ends[:0], len(fr.wire))
+			out = &s.single
+			break
+		}
+		if len(out.ends) > 0 && len(out.b)+len(fr.wire) > joinSize {
+			if !s.writeBatch(c, out, at, sent) {
+				return
+			}
+			sent += len(out.ends)
+			out.reset()
+		}
+		if c.sealWith != nil {
+			out.addSealed(fr.payload(), c.sealWith)
+		} else {
+			out.add(fr.wire)
+		}
+	}
+	if len(out.ends) > 0 {
+		if !s.writeBatch(c, out, at, sent) {
+			return
+		}
+		sent += len(out.ends)
+	}
+	s.dropped(at.length - sent)
+	s.single.b = nil
+}
+
+// dropped counts messages that no codec could encode for a client.
+func (s *shard) dropped(n int) {
+	if n > 0 {
+		s.counters.drops[dropCodec].Add(uint64(n))
+	}
+}
+
+// writeBatch writes b, in which the message number sent of the path is the
+// first. If the socket does not take it all it queues the rest of the path and
+// returns false.
+func (s *shard) writeBatch(c *Client, b *batch, at *step, sent int) bool {
+	n, err := c.conn.socket.tryWrite(b.b)
+	whole := b.whole(n)
+	s.counters.bytesSent.Add(uint64(n))
+	s.counters.messagesSent.Add(uint64(whole))
+	if n == len(b.b) && err == nil {
+		return true
+	}
+	if err != nil {
+		c.conn.die(err)
+	}
+	sent += whole
+	begin := 0
+	if whole > 0 {
+		begin = b.ends[whole-1]
+	}
+	if n > begin { // stopped inside a frame
+		c.conn.rest = append([]byte(nil), b.b[n:b.ends[whole]]...)
+		c.conn.restMessage = true
+		if err != nil {
+			c.conn.discardRest()
+		}
+		sent++
+	}
+	s.queueFrom(c, at, sent)
+	return false
+}
+
+// queueFrom queues the messages on the path to at, from number sent on of those
+// that can be encoded. The connection's lock is held.
+func (s *shard) queueFrom(c *Client, at *step, sent int) {
+	for _, p := range s.pathTo(at) {
+		if sent > 0 {
+			if len(p.frame(c.form).wire) > 0 {
+				sent--
+			} else {
+				s.dropped(1)
+			}
+			continue
+		}
+		c.conn.push(item{pub: p, form: c.form, keys: c.sealWith})
+	}
+	c.conn.wake()
+}
+
+// pathTo lists the messages from the root to at. The slice is good until the
+// next call.
+func (s *shard) pathTo(at *step) []*publication {
+	if cap(s.path) < at.length {
+		s.path = make([]*publication, at.length, 2*at.length)
+	}
+	path := s.path[:at.length]
+	for ; at.parent != nil; at = at.parent {
+		copy(path[at.parent.length:], at.run)
+	}
+	return path
+}
+
+// compose joins the messages on the path to at for all its clients.
+func (s *shard) compose(at *step, f form) {
+	if len(at.batches) > 0 {
+		return
+	}
+	b := s.newBatch()
+	at.batches = append(at.batches, b)
+	for _, p := range s.pathTo(at) {
+		fr := p.frame(f)
+		if len(fr.wire) == 0 {
+			continue
+		}
+		if len(b.ends) > 0 && len(b.b)+len(fr.wire) > joinSize {
+			b = s.newBatch()
+			at.batches = append(at.batches, b)
+		}
+		b.add(fr.wire)
+	}
+}
+
+// leave takes one client off a step; the last one gives its bytes back.
+func (s *shard) leave(at *step) {
+	at.users--
+	if at.users == 0 {
+		s.freeBatchesOf(at)
+	}
+}
+
+func (s *shard) freeBatchesOf(at *step) {
+	for i, b := range at.batches {
+		if cap(b.b) <= 2*joinSize && len(s.freeBatches) < 64 {
+			b.reset()
+			s.freeBatches = append(s.freeBatches, b)
+		}
+		at.batches[i] = nil
+	}
+	at.batches = at.batches[:0]
+}
+
+func (s *shard) newBatch() *batch {
+	if n := len(s.freeBatches); n > 0 {
+		b := s.freeBatches[n-1]
+		s.freeBatches = s.freeBatches[:n-1]
+		return b
+	}
+	return &batch{}
+}
+
+func (s *shard) newStep(r *round) *step {
+	var st *step
+	if n := len(s.freeSteps); n > 0 {
+		st = s.freeSteps[n-1]
+		s.freeSteps = s.freeSteps[:n-1]
+	} else {
+		st = new(step)
+	}
+	r.steps = append(r.steps, st)
+	return st
+}
+
+func (s *shard) newRound() *round {
+	if n := len(s.freeRounds); n > 0 {
+		r := s.freeRounds[n-1]
+		s.freeRounds = s.freeRounds[:n-1]
+		return r
+	}
+	return new(round)
+}
+
+const maxFreeSteps = 4096
+
+func (s *shard) freeRound(r *round) {
+	for _, p := range r.pubs {
+		p.release()
+	}
+	for _, st := range r.steps {
+		s.freeBatchesOf(st)
+		if len(s.freeSteps) < maxFreeSteps {
+			*st = step{batches: st.batches}
+			s.freeSteps = append(s.freeSteps, st)
+		}
+	}
+	clear(r.pubs)
+	clear(r.steps)
+	clear(r.dirty)
+	if cap(r.dirty)+cap(r.pubs) > 1<<16 {
+		return
+	}
+	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], dirty: r.dirty[:0]}
+	s.freeRounds = append(s.freeRounds, r)
+}

@@ -1,0 +1,94 @@
+package websocket
+
+import "sync/atomic"
+
+// dropReason says why a message was not delivered to a client it was for.
+type dropReason uint8
+
+const (
+	dropSlowConsumer dropReason = iota
+	dropDisconnected
+	dropCodec
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{
+	dropSlowConsumer: "slow_consumer",
+	dropDisconnected: "disconnected",
+	dropCodec:        "codec",
+}
+
+// counters are one shard's; Stats adds them up.
+type counters struct {
+	messagesSent     atomic.Uint64
+	messagesReceived atomic.Uint64
+	bytesSent        atomic.Uint64
+	bytesReceived    atomic.Uint64
+	evicted          atomic.Uint64
+	drops            [dropReasons]atomic.Uint64
+}
+
+// Stats is a hub's figures at one moment. Counters grow from NewHub on.
+type Stats struct {
+	// TotalConnections counts the connections since NewHub, ActiveConnections
+	// those there are.
+	TotalConnections  uint64 `json:"total_connections"`
+	ActiveConnections int    `json:"active_connections"`
+	// MessagesSent counts messages that were written whole to a socket,
+	// MessagesReceived those that were decoded.
+	MessagesSent     uint64 `json:"messages_sent"`
+	MessagesReceived uint64 `json:"messages_received"`
+	// BytesSent and BytesReceived count WebSocket frames on the wire, before TLS
+	// and without handshakes.
+	BytesSent     uint64 `json:"bytes_sent"`
+	BytesReceived uint64 `json:"bytes_received"`
+	// TotalClients, TotalChannels and TotalRooms say how many there are;
+	// Channels and Rooms give each one's members.
+	TotalClients  int            `json:"total_clients"`
+	TotalChannels int            `json:"total_channels"`
+	TotalRooms    int            `json:"total_rooms"`
+	Channels      map[string]int `json:"channels"`
+	Rooms         map[string]int `json:"rooms"`
+	// Evicted counts clients closed with 1013 for being too slow.
+	Evicted uint64 `json:"evicted"`
+	// Dropped counts messages that a client they were for did not get, by reason:
+	// "slow_consumer" (over its bound), "disconnected" (its connection ended
+	// first) and "codec" (its codec could not encode them).
+	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Stats returns the hub's figures. Anybody may call it at any time, also after
+// shutdown. It copies the names of all channels and rooms while publishing
+// waits, so it is not for every message.
+func (h *Hub) Stats() Stats {
+	st := Stats{
+		TotalConnections: h.connected.Load(),
+		Channels:         map[string]int{},
+		Rooms:            map[string]int{},
+		Dropped:          make(map[string]uint64, dropReasons),
+	}
+	for _, s := range h.shards {
+		c := &s.counters
+		st.MessagesSent += c.messagesSent.Load()
+		st.MessagesReceived += c.messagesReceived.Load()
+		st.BytesSent += c.bytesSent.Load()
+		st.BytesReceived += c.bytesReceived.Load()
+		st.Evicted += c.evicted.Load()
+		for reason := range c.drops {
+			st.Dropped[dropNames[reason]] += c.drops[reason].Load()
+		}
+	}
+	l := h.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st.ActiveConnections = l.clients
+	st.TotalClients = l.clients
+	for name, t := range l.topics[channelTopic] {
+		st.Channels[name] = t.members
+	}
+	for name, t := range l.topics[roomTopic] {
+		st.Rooms[name] = t.members
+	}
+	st.TotalChannels, st.TotalRooms = len(st.Channels), len(st.Rooms)
+	return st
+}

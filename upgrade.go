@@ -1,0 +1,429 @@
+package websocket
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// Dialer is gorilla's, so that Go clients need no other import.
+type Dialer = websocket.Dialer
+
+// Context is what ServeHTTP needs of a framework's request context. HypGo's and
+// gin's satisfy it. Both keep the request in an exported field Request and the
+// writer in Response or Writer, which ServeHTTP looks for.
+type Context interface {
+	GetHeader(key string) string
+	Query(key string) string
+	AbortWithStatus(code int)
+}
+
+// upgrader holds what all handshakes share.
+type upgrader struct {
+	gorilla websocket.Upgrader
+	buffers sync.Pool
+}
+
+func (u *upgrader) init(config *Config) {
+	u.gorilla = websocket.Upgrader{
+		HandshakeTimeout:  config.HandshakeTimeout,
+		ReadBufferSize:    config.ReadBufferSize,
+		WriteBufferSize:   config.WriteBufferSize,
+		WriteBufferPool:   &u.buffers,
+		EnableCompression: true,                                     // for requests whose offer we have accepted
+		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
+	}
+}
+
+// ServeHTTP upgrades a request that came through HypGo or gin:
+//
+//	r.GET("/ws", func(c *hypcontext.Context) { hub.ServeHTTP(c) })
+//
+// It returns when onConnect has returned, or after the refusal is written. A
+// context without request and writer fields is answered with 500.
+func (h *Hub) ServeHTTP(c Context) {
+	r, w := fieldsOf(c)
+	if r == nil || w == nil {
+		h.logger.Errorf("websocket: ServeHTTP: %T has no field Request of type *http.Request, or none named Response or Writer that is an http.ResponseWriter", c)
+		c.AbortWithStatus(http.StatusInternalServerError)
+		return
+	}
+	h.serve(w, r, c)
+}
+
+// Handler upgrades requests of net/http and of all routers that take an
+// http.Handler. It returns when onConnect has returned, or after the refusal is
+// written.
+func (h *Hub) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, nil) })
+}
+
+// fieldsOf reads the fields that no interface can name.
+func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
+	v := reflect.ValueOf(c)
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return nil, nil
+	}
+	field := func(name string) any {
+		f := v.FieldByName(name)
+		if !f.IsValid() || !f.CanInterface() {
+			return nil
+		}
+		return f.Interface()
+	}
+	r, _ := field("Request").(*http.Request)
+	w, ok := field("Response").(http.ResponseWriter)
+	if !ok {
+		w, _ = field("Writer").(http.ResponseWriter)
+	}
+	return r, w
+}
+
+// refusal is a handshake that is answered with an HTTP status.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+func refuse(status int, format string, args ...any) error {
+	return &refusal{status, "websocket: " + fmt.Sprintf(format, args...)}
+}
+
+// serve takes one handshake from request to readPump.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
+	if !h.enter() {
+		h.answerRefusal(w, refuse(http.StatusServiceUnavailable, "hub closed"))
+		return
+	}
+	c, offer, err := h.admit(r)
+	if err != nil {
+		h.answerRefusal(w, err)
+		h.leave(c)
+		return
+	}
+	if err := h.upgrade(w, r, c, offer); err != nil {
+		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
+		h.ids.free(c)
+		h.leave(c)
+		return
+	}
+	defer func() { go c.readPump() }() // ends with the connection
+	h.connect(c, hc)
+}
+
+func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
+	e, ok := err.(*refusal)
+	if !ok {
+		e = &refusal{http.StatusInternalServerError, err.Error()}
+	}
+	switch e.status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusUpgradeRequired:
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+	}
+	w.Header().Set("Sec-Websocket-Version", "13")
+	http.Error(w, e.text, e.status)
+}
+
+// admit decides about a handshake before it is answered: it returns a client
+// whose ID is reserved, or the refusal.
+func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
+	if !websocket.IsWebSocketUpgrade(r) {
+		return nil, offer{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+	}
+	if err := h.waitForRun(r.Context()); err != nil {
+		return nil, offer{}, err
+	}
+	if !h.originAllowed(r) {
+		return nil, offer{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
+	}
+	offer, err := h.negotiate(r.Header)
+	if err != nil {
+		return nil, offer, err
+	}
+	id, err := h.idFor(r)
+	if err != nil {
+		return nil, offer, err
+	}
+	c := &Client{
+		ID: id, hub: h, shard: h.shardOf(id),
+		codec: h.codecs[offer.codec], slotOf: offer.codec, deflates: offer.deflate,
+		slot: -1,
+	}
+	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
+	c.conn.pumped.L = &c.conn.mu
+	c.inbound.Store(h.keys)
+	c.setOutbound(nil)
+	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
+		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
+	}
+	return c, offer, nil
+}
+
+// waitForRun lets handshakes come a little before Run.
+func (h *Hub) waitForRun(ctx context.Context) error {
+	select {
+	case <-h.started:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(h.config.HandshakeTimeout)
+	defer timer.Stop()
+	select {
+	case <-h.started:
+		return nil
+	case <-h.stop:
+		return refuse(http.StatusServiceUnavailable, "hub closed")
+	case <-timer.C:
+		return refuse(http.StatusServiceUnavailable, "hub is not running")
+	case <-ctx.Done():
+		return refuse(http.StatusServiceUnavailable, "request ended")
+	}
+}
+
+// originAllowed refuses browsers on other sites, which would act with the
+// user's cookies (RFC 6455 section 10.2).
+func (h *Hub) originAllowed(r *http.Request) bool {
+	if h.config.CheckOrigin != nil {
+		return h.config.CheckOrigin(r)
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
+}
+
+func (h *Hub) idFor(r *http.Request) (string, error) {
+	if h.config.ClientID == nil {
+		var b [16]byte
+		_, _ = rand.Read(b[:]) // never fails
+		return hex.EncodeToString(b[:]), nil
+	}
+	id, err := h.config.ClientID(r)
+	if err == nil {
+		err = checkName(id)
+	}
+	if err != nil {
+		h.logger.Infof("websocket: handshake from %s refused: %v", r.RemoteAddr, err)
+		return "", refuse(http.StatusUnauthorized, "not authenticated")
+	}
+	return id, nil
+}
+
+// offer is what was agreed with the client.
+type offer struct {
+	codec       int    // in the hub's list
+	subprotocol string // to echo, empty when none was offered
+	deflate     bool
+}
+
+// bearerPrefix marks a subprotocol offer that carries credentials, which is the
+// only way for browsers to send any with the handshake. It is never echoed.
+const bearerPrefix = "bearer."
+
+// negotiate picks the first codec of the client's list that the hub speaks, and
+// permessage-deflate if it is offered in a way that we honour.
+func (h *Hub) negotiate(header http.Header) (offer, error) {
+	o := offer{deflate: h.config.Compression.Enabled && deflateOffered(header)}
+	none := true
+	for _, name := range listOf(header, "Sec-Websocket-Protocol") {
+		if strings.HasPrefix(name, bearerPrefix) {
+			continue
+		}
+		none = false
+		if i := h.codecNamed(name); i >= 0 {
+			o.codec, o.subprotocol = i, name
+			return o, nil
+		}
+	}
+	if !none {
+		return o, refuse(http.StatusBadRequest, "no common subprotocol; spoken are: %s", strings.Join(h.config.Subprotocols, ", "))
+	}
+	o.codec = h.codecNamed(h.config.Subprotocols[0])
+	if i := h.codecNamed("json"); i >= 0 {
+		o.codec = i
+	}
+	return o, nil
+}
+
+// codecNamed returns the index of a codec that clients may ask for, or -1.
+func (h *Hub) codecNamed(name string) int {
+	if !slices.Contains(h.config.Subprotocols, name) {
+		return -1
+	}
+	return slices.IndexFunc(h.codecs, func(c Codec) bool { return c.Name() == name })
+}
+
+// listOf returns the elements of a comma-separated header, over all its lines.
+func listOf(header http.Header, key string) []string {
+	var list []string
+	for _, line := range header[key] {
+		for _, element := range strings.Split(line, ",") {
+			if element = strings.TrimSpace(element); element != "" {
+				list = append(list, element)
+			}
+		}
+	}
+	return list
+}
+
+// deflateOffered reports whether one of the offers is one that gorilla's
+// compression honours: no context takeover on either side, and full windows
+// (RFC 7692 section 7.1).
+func deflateOffered(header http.Header) bool {
+	for _, extension := range listOf(header, "Sec-Websocket-Extensions") {
+		name, params, _ := strings.Cut(extension, ";")
+		if strings.TrimSpace(name) == "permessage-deflate" && deflateParamsHonoured(params) {
+			return true
+		}
+	}
+	return false
+}
+
+func deflateParamsHonoured(params string) bool {
+	seen := map[string]bool{}
+	for _, param := range strings.Split(params, ";") {
+		name, value, hasValue := strings.Cut(strings.TrimSpace(param), "=")
+		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)
+		if name == "" && !hasValue && params == "" {
+			continue // no parameters
+		}
+		if seen[name] {
+			return false
+		}
+		seen[name] = true
+		bits, err := strconv.Atoi(value)
+		inRange := err == nil && bits >= 8 && bits <= 15
+		switch name {
+		case "server_no_context_takeover", "client_no_context_takeover":
+			if hasValue {
+				return false
+			}
+		case "client_max_window_bits": // we inflate with the largest window
+			if hasValue && !inRange {
+				return false
+			}
+		case "server_max_window_bits":
+			if bits != 15 || err != nil {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// upgrade answers the handshake with 101. After the hijack no status can be
+// written any more.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer) error {
+	answered := *r // gorilla gets our decisions in place of the client's offers
+	answered.Header = maps.Clone(r.Header)
+	delete(answered.Header, "Sec-Websocket-Extensions")
+	if o.deflate {
+		answered.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
+	}
+	header := http.Header{}
+	if o.subprotocol != "" {
+		header.Set("Sec-Websocket-Protocol", o.subprotocol)
+	}
+	ws, err := h.upgrader.gorilla.Upgrade(&hijacker{w, c}, &answered, header)
+	if err != nil {
+		return err
+	}
+	c.ws = ws
+	ws.SetReadLimit(readLimit(h.config.MaxMessageSize))
+	c.conn.upgraded.Store(true)
+	c.conn.lastRead.Store(h.clock())
+	c.keepRequest(r)
+	return nil
+}
+
+// readLimit is the most that a message of size bytes may take on the wire:
+// deflate makes incompressible data five bytes longer per 16 KiB or so.
+func readLimit(size int64) int64 { return size + size>>10 + 256 }
+
+// keepRequest keeps the handshake's request without what belongs to the server.
+func (c *Client) keepRequest(r *http.Request) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	kept := r.WithContext(ctx)
+	kept.Body = http.NoBody
+	kept.GetBody = nil
+	kept.Response = nil
+	c.request, c.endRequest = kept, cancel
+}
+
+// hijacker hands gorilla our connection in place of the server's.
+type hijacker struct {
+	http.ResponseWriter
+	client *Client
+}
+
+// Hijack implements http.Hijacker, also through middleware's writers.
+func (j *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(j.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	j.client.conn.Conn = nc
+	j.client.conn.socket = newSocket(nc)
+	return &j.client.conn, rw, nil
+}
+
+// connect registers the client and runs onConnect, while which what is for the
+// client waits.
+func (h *Hub) connect(c *Client, hc Context) {
+	h.mu.Lock()
+	h.live[c] = struct{}{}
+	h.mu.Unlock()
+	h.connected.Add(1)
+	if h.config.DuplicateID == ReplaceDuplicate {
+		if old := h.ids.put(c, true); old != nil {
+			old.replace()
+		}
+	}
+	h.log.register(c)
+	c.visible.Store(true)
+	if c.replaced.Load() {
+		c.replace() // by another that came between
+	}
+	defer func() {
+		c.httpCtx.Store(nil)
+		_ = h.log.tell(entryRelease, c, nil) // registered: only the readPump unregisters
+	}()
+	if hc != nil {
+		c.httpCtx.Store(&hc)
+	}
+	if h.onConnect != nil {
+		h.call(c, callingConnect, func() { h.onConnect(c) })
+	}
+}
+
+// replace closes a client whose ID was taken over.
+func (c *Client) replace() {
+	c.replaced.Store(true)
+	_ = c.Close(CloseReplaced, "connected again elsewhere") // not registered yet: connect looks at replaced
+}
