@@ -46,12 +46,10 @@ type Client struct {
 	members    map[*part]*membership
 
 	// Owned by the shard's goroutine.
-	slot     int   // in shard.clients, -1 when not there
-	pending  *step // what the next write brings, or nil
-	form     form
-	sealWith *pipeline // the client's own keys, or nil
-	due      int64     // on the hub's clock, when to look at it again
-	place    int       // in shard.watch
+	slot    int   // in shard.clients, -1 when not there
+	pending *step // what the next write brings, or nil
+	due     int64 // on the hub's clock, when to look at it again
+	place   int   // in shard.watch
 
 	mu       sync.Mutex // guards what follows
 	aesKey   []byte
@@ -86,7 +84,7 @@ func (c *Client) Send(m *Message) error {
 
 // SendContext is Send with an end to the waiting.
 func (c *Client) SendContext(ctx context.Context, m *Message) error {
-	p, err := c.hub.prepare(m, typeMessage, m.channel(), false)
+	p, err := c.hub.prepare(m, typeMessage, m.channel(), toClients)
 	if err != nil {
 		return err
 	}
@@ -188,18 +186,18 @@ func (c *Client) setKeys(set func()) error {
 	return c.hub.log.tell(entryKeys, c, keys)
 }
 
-// setOutbound runs on the shard's goroutine, with nothing pending.
-func (c *Client) setOutbound(own *pipeline) {
-	c.sealWith = own
+// formWith returns the form that a client gets messages in: own are its own keys,
+// or nil.
+func (c *Client) formWith(own *pipeline) form {
 	variant := plain
 	switch {
-	case own != nil:
+	case own != nil: // sealed one by one, from the plain form
 	case c.hub.keys != nil:
 		variant = sealed
 	case c.deflates:
 		variant = deflated
 	}
-	c.form = formOf(c.slotOf, variant)
+	return formOf(c.slotOf, variant)
 }
 
 // clientKeys returns the pipeline of a client with keys of its own, or nil. A

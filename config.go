@@ -82,6 +82,18 @@ type Config struct {
 	// ClientBacklog bounds the bytes that wait for one client whose connection
 	// does not take them. Defaults to 1 MiB.
 	ClientBacklog int64
+	// SlowConsumer says what happens when a message would exceed ClientBacklog.
+	// Defaults to EvictSlow.
+	SlowConsumer SlowConsumerPolicy
+	// MemoryBudget bounds the bytes of all messages that the hub holds, whoever
+	// they wait for, each shared byte counted once. Over it newcomers get 503,
+	// and every client that something waits for counts as over its bound.
+	// Defaults to 1 GiB.
+	MemoryBudget int64
+	// OnDrop, when not nil, is told of messages that a client did not get, added
+	// up per client, channel or room, and reason. It runs on a goroutine of its
+	// own and may call anything; what is dropped while it runs is reported next.
+	OnDrop func(c *Client, lost Gap)
 	// DrainTimeout is how long shutdown waits for clients to take what was
 	// queued for them. Defaults to 5 s.
 	DrainTimeout time.Duration
@@ -124,6 +136,21 @@ const (
 	ReplaceDuplicate
 )
 
+// SlowConsumerPolicy says what happens to a client that does not take what is
+// sent to it as fast as it comes.
+type SlowConsumerPolicy int
+
+const (
+	// EvictSlow closes the client with CloseTryAgainLater.
+	EvictSlow SlowConsumerPolicy = iota
+	// DropOldest drops what has waited longest, and tells the client with a
+	// message of type "gap".
+	DropOldest
+	// DropNewest drops what comes, and tells the client with a message of type
+	// "gap" where it would have stood.
+	DropNewest
+)
+
 // DefaultConfig holds the defaults. The hub never reads it; it is a variable
 // only so that callers can copy and change it:
 //
@@ -150,6 +177,7 @@ const (
 	defaultMinCompress     = 256
 	defaultLogSize         = 64 << 20
 	defaultClientBacklog   = 1 << 20
+	defaultMemoryBudget    = 1 << 30
 	defaultDrainTimeout    = 5 * time.Second
 	defaultCallbackTimeout = 30 * time.Second
 	maxShards              = 64 // one bit each in a wake mask
@@ -175,6 +203,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.Shards, min(runtime.GOMAXPROCS(0), maxShards))
 	setDefault(&d.LogSize, defaultLogSize)
 	setDefault(&d.ClientBacklog, defaultClientBacklog)
+	setDefault(&d.MemoryBudget, defaultMemoryBudget)
 	setDefault(&d.DrainTimeout, defaultDrainTimeout)
 	setDefault(&d.CallbackTimeout, defaultCallbackTimeout)
 
@@ -230,6 +259,7 @@ func (c *Config) validate() error {
 		{"Shards", int64(c.Shards)},
 		{"LogSize", c.LogSize},
 		{"ClientBacklog", c.ClientBacklog},
+		{"MemoryBudget", c.MemoryBudget},
 		{"DrainTimeout", int64(c.DrainTimeout)},
 		{"CallbackTimeout", int64(c.CallbackTimeout)},
 		{"Compression.MinSize", int64(c.Compression.MinSize)},
@@ -245,6 +275,8 @@ func (c *Config) validate() error {
 		return configError("Shards", "is %d, at most %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:
 		return configError("DuplicateID", "%d is no DuplicatePolicy", c.DuplicateID)
+	case c.SlowConsumer < EvictSlow || c.SlowConsumer > DropNewest:
+		return configError("SlowConsumer", "%d is no SlowConsumerPolicy", c.SlowConsumer)
 	case c.Compression.Level < flate.HuffmanOnly || c.Compression.Level > flate.BestCompression:
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
 	}

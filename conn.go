@@ -30,19 +30,22 @@ type conn struct {
 	// last accepted a byte or began to wait.
 	waiting atomic.Int64
 
-	mu          sync.Mutex
-	state       connState
-	held        bool        // nothing is written before onConnect has returned
-	pumping     bool        // a writePump owns the socket
-	pumped      sync.Cond   // signals that pumping has ended; only finish waits
-	queue       ring        // messages that wait
-	queued      int64       // bytes that queue and the writePump's current batch refer to
-	rest        []byte      // end of a partly written frame; goes out before all else
-	restMessage bool        // rest ends a message, not a control frame
-	pong        []byte      // latest pong frame that waits
-	ping        bool        // a ping waits
-	farewell    []byte      // Close frame, once closing
-	ending      *CloseError // why it ended: the first reason stays
+	mu       sync.Mutex
+	state    connState
+	held     bool         // nothing is written before onConnect has returned
+	pumping  bool         // a writePump owns the socket
+	pumped   sync.Cond    // signals that pumping has ended; only finish waits
+	queue    ring         // messages that wait
+	queued   int64        // bytes that queue and the writePump's current batch refer to
+	losses   losses       // dropped and not announced yet
+	form     form         // what it gets messages in; the shard sets it, with mu held
+	keys     *pipeline    // the client's own, or nil; the shard sets it, with mu held
+	rest     []byte       // end of a partly written frame; goes out before all else
+	restOf   *publication // message that rest ends, or nil for a control frame
+	pong     []byte       // latest pong frame that waits
+	ping     bool         // a ping waits
+	farewell []byte       // Close frame, once closing
+	ending   *CloseError  // why it ended: the first reason stays
 }
 
 type connState uint8
@@ -116,21 +119,69 @@ func (c *conn) idle() bool {
 	return c.state <= connClosing && !c.held && !c.pumping && c.socket.direct()
 }
 
-// push queues a message that could not be written directly. It applies the
-// client's bound. The caller has mu and calls wake when it has pushed all.
-func (c *conn) push(it item) {
+// push queues a message that could not be written directly, if the client's bound
+// allows it. The caller has mu and calls wake when it has pushed all.
+func (c *conn) push(p *publication) {
 	if c.state != connOpen {
-		c.drop(1, dropDisconnected)
+		c.drop(p, dropDisconnected)
 		return
 	}
-	if c.queued+it.pub.cost > c.hub.config.ClientBacklog || c.hub.overBudget() {
-		c.evict()
-		c.drop(1, dropSlowConsumer)
-		return
+	if c.over(p) {
+		switch c.hub.config.SlowConsumer {
+		case EvictSlow:
+			c.evict()
+		case DropOldest:
+			for c.queue.len() > 0 && c.over(p) {
+				oldest := c.pop()
+				c.lose(oldest.pub, dropSlowConsumer)
+				oldest.pub.release()
+			}
+		}
+		if c.state != connOpen {
+			c.drop(p, dropSlowConsumer)
+			return
+		}
+		if c.over(p) {
+			c.lose(p, dropSlowConsumer)
+			return
+		}
 	}
-	it.pub.retain(1)
-	c.queued += it.pub.cost
-	c.queue.push(it)
+	if c.hub.config.SlowConsumer != DropOldest { // which drops only what comes before all that waits
+		c.losses.settle() // p stands between what was dropped before and after it
+	}
+	p.retain(1)
+	c.queued += p.cost
+	c.queue.push(item{pub: p, form: c.form, keys: c.keys})
+}
+
+// over reports whether p would exceed the client's bound.
+func (c *conn) over(p *publication) bool {
+	return c.queued+p.cost > c.hub.config.ClientBacklog || c.queued > 0 && c.hub.overBudget()
+}
+
+// pop takes the first message off the queue, with its hold on the publication.
+func (c *conn) pop() item {
+	it := c.queue.pop()
+	c.queued -= it.pub.cost
+	return it
+}
+
+// lose drops a message for a client that stays and will be told. The caller has
+// mu and calls wake.
+func (c *conn) lose(p *publication, reason dropReason) {
+	c.drop(p, reason)
+	if p.announces == 0 && c.losses.add(p, reason) {
+		c.queued += lossCost
+	}
+}
+
+// drop counts a message that the client will not get. That of a gap notice is
+// no loss: what it told of is counted already.
+func (c *conn) drop(p *publication, reason dropReason) {
+	if p.announces == 0 {
+		c.shard.counters.drops[reason].Add(1)
+		c.hub.reportDrop(c.client, p, reason)
+	}
 }
 
 // wake starts a writePump if something waits and none runs. The caller has mu.
@@ -154,7 +205,7 @@ func (c *conn) wakeAndWatch() {
 }
 
 func (c *conn) waits() bool {
-	return c.queue.len() > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
+	return c.queue.len() > 0 || len(c.losses.queue) > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
 }
 
 // writeNow writes a control frame if that can be done at once. What is left of
@@ -168,7 +219,7 @@ func (c *conn) writeNow(b []byte) bool {
 	if err != nil {
 		c.die(err)
 	} else if n < len(b) {
-		c.rest = append(c.rest, b[n:]...)
+		c.keepRest(append([]byte(nil), b[n:]...), nil)
 	}
 	return true
 }
@@ -211,7 +262,7 @@ func (c *conn) close(why *CloseError) {
 		return
 	}
 	c.beginClosing(why)
-	if c.queue.len() == 0 && len(c.rest) == 0 && !c.held {
+	if c.queue.len() == 0 && len(c.losses.queue) == 0 && len(c.rest) == 0 && !c.held {
 		c.sayGoodbye()
 	}
 	c.wakeAndWatch()
@@ -313,44 +364,57 @@ func (c *conn) die(err error) {
 
 // discard counts and lets go of every message that waits.
 func (c *conn) discard(reason dropReason) {
-	c.drop(c.queue.len(), reason)
 	for c.queue.len() > 0 {
-		it := c.queue.pop()
-		c.queued -= it.pub.cost
+		it := c.pop()
+		c.drop(it.pub, reason)
 		it.pub.release()
 	}
 	c.queue.shrink()
+	c.queued -= int64(len(c.losses.queue)) * lossCost
+	c.losses = losses{}
+}
+
+// keepRest holds on to the end of a frame whose beginning is out. p is its
+// message, or nil.
+func (c *conn) keepRest(rest []byte, p *publication) {
+	c.rest, c.restOf = rest, p
+	if p != nil {
+		p.retain(1)
+	}
 }
 
 // discardRest is discard for the end of a partly written frame, which is of use
 // as long as anything is to be written.
 func (c *conn) discardRest() {
-	if c.restMessage {
-		c.drop(1, dropDisconnected)
+	if p := c.restOf; p != nil {
+		c.drop(p, dropDisconnected)
+		p.release()
 	}
-	c.rest, c.restMessage = nil, false
+	c.rest, c.restOf = nil, nil
 }
 
-func (c *conn) drop(n int, reason dropReason) {
-	if n > 0 {
-		c.shard.counters.drops[reason].Add(uint64(n))
-	}
+// setOutbound changes what the client gets messages in from here on. It runs on
+// the shard's goroutine.
+func (c *conn) setOutbound(f form, keys *pipeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.form, c.keys = f, keys
 }
 
 // release ends the hold: what waited takes the form and keys that hold now.
-func (c *conn) release(f form, keys *pipeline) {
+func (c *conn) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = false
 	for i := range c.queue.len() {
 		it := c.queue.at(i)
-		it.form, it.keys = f, keys
+		it.form, it.keys = c.form, c.keys
 	}
 	c.wake()
 }
 
-// over reports whether messages from the peer are no longer wanted.
-func (c *conn) over() bool {
+// ended reports whether messages from the peer are no longer wanted.
+func (c *conn) ended() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state != connOpen

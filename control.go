@@ -86,11 +86,11 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp}
 	switch action {
 	case ActionPublish:
-		p, err = c.hub.prepare(&out, typeMessage, target, false)
+		p, err = c.hub.prepare(&out, typeMessage, target, toChannel)
 	case ActionPublishRoom:
-		p, err = c.hub.prepare(&out, typeRoomMessage, target, true)
+		p, err = c.hub.prepare(&out, typeRoomMessage, target, toRoom)
 	case ActionBroadcast:
-		p, err = c.hub.prepare(&out, typeBroadcast, m.Channel, false)
+		p, err = c.hub.prepare(&out, typeBroadcast, m.Channel, toClients)
 	}
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (c *Client) ack(m *Message, target string) *publication {
 	if m.ID == "" {
 		return nil
 	}
-	return c.hub.newPublication(&Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp}, false)
+	return c.hub.newPublication(&Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp}, toClients)
 }
 
 // answerError tells the client what went wrong; errors are answered also where no
@@ -128,7 +128,7 @@ func (c *Client) answerError(m *Message, target, code string, err error) {
 	p := c.hub.newPublication(&Message{
 		Type: typeError, Channel: target, ID: m.ID, Timestamp: m.Timestamp,
 		Data: encodeError(c.codec, code, err.Error()),
-	}, false)
+	}, toClients)
 	if err := c.hub.log.send(context.Background(), c, p); err != nil {
 		c.hub.logger.Debugf("websocket: client %q was not told of an error: %v", c.ID, err)
 	}

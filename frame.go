@@ -68,9 +68,11 @@ type publication struct {
 	hub   *Hub
 	msg   Message
 	data  *buffer // holds msg.Data
-	room  bool    // msg.Channel is a room ID
-	order uint64  // place in the log
-	cost  int64   // bytes it counts against every bound
+	to    audience
+	order uint64 // place in the log
+	cost  int64  // bytes it counts against every bound
+	// announces is how many lost messages a gap notice tells of, else 0.
+	announces uint64
 
 	refs     atomic.Int32 // holders
 	unwalked atomic.Int32 // shards that have not walked it yet
@@ -80,6 +82,15 @@ type publication struct {
 	frames []frame
 	bytes  int64 // counted against the hub's budget; guarded by mu until the last release
 }
+
+// audience says whom a publication is for; it decides what its Channel names.
+type audience uint8
+
+const (
+	toClients audience = iota // one client, or all
+	toChannel
+	toRoom
+)
 
 // envelopeCost is what a message counts beside its strings and payload: about
 // what the structures around it take.
@@ -92,10 +103,11 @@ func messageCost(m *Message) int64 {
 }
 
 // newPublication copies m. It has one holder, the caller.
-func (h *Hub) newPublication(m *Message, room bool) *publication {
+func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p := publicationPool.Get().(*publication)
 	p.hub = h
-	p.room = room
+	p.to = to
+	p.announces = 0
 	p.msg = *m
 	p.msg.pooled = false
 	p.data = nil

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"iter"
@@ -60,6 +61,7 @@ type Hub struct {
 	connected atomic.Uint64
 	upgrader  upgrader
 	budget    struct{ used atomic.Int64 } // bytes of messages that anybody still holds
+	drops     dropReports
 
 	onConnect    func(*Client)
 	onDisconnect func(*Client)
@@ -112,6 +114,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		done:      make(chan struct{}),
 		empty:     make(chan struct{}),
 		live:      make(map[*Client]struct{}),
+		drops:     dropReports{wake: make(chan struct{}, 1)},
 	}
 	if s := config.Security; s != nil {
 		keys, err := newPipeline(s.AESKey, s.HMACKey, s.SignThenEncrypt)
@@ -176,13 +179,29 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, s := range h.shards {
 		go s.run() // ends when it walks entryStop
 	}
+	stopReports := make(chan struct{}) // closed below, received by the reporter
+	reported := make(chan struct{})    // closed by the reporter, received below
+	go func() {                        // ends after the last report
+		defer close(reported)
+		h.runReports(stopReports)
+	}()
 	h.log.start()
 	close(h.started)
 	select {
 	case <-ctx.Done():
 	case <-h.stop:
 	}
-	return h.finish()
+	err := h.drain()
+	close(stopReports)
+	if !waitFor(reported, h.config.CallbackTimeout) {
+		err = errors.Join(err, &CallbackTimeoutError{Callbacks: []string{"OnDrop"}})
+	}
+	h.mu.Lock()
+	h.phase = hubStopped
+	h.result = err
+	h.mu.Unlock()
+	close(h.done)
+	return err
 }
 
 // Shutdown begins what the end of Run's context begins, and waits for Run to
@@ -214,8 +233,8 @@ func (h *Hub) beginStop() {
 	}
 }
 
-// finish is the end of Run.
-func (h *Hub) finish() error {
+// drain ends every connection and every hub goroutine.
+func (h *Hub) drain() error {
 	h.mu.Lock()
 	h.phase = hubStopping
 	h.beginStop()
@@ -227,30 +246,25 @@ func (h *Hub) finish() error {
 	h.log.tellAll(entryShutdown)
 
 	var err error
-	if !h.waitEmpty(h.config.DrainTimeout) {
+	if !waitFor(h.empty, h.config.DrainTimeout) {
 		for _, c := range h.liveClients() {
 			c.conn.kill(errCut)
 		}
-		if !h.waitEmpty(h.config.CallbackTimeout) {
+		if !waitFor(h.empty, h.config.CallbackTimeout) {
 			err = h.stuck()
 		}
 	}
 	h.log.tellAll(entryStop)
 	h.running.Wait()
-
-	h.mu.Lock()
-	h.phase = hubStopped
-	h.result = err
-	h.mu.Unlock()
-	close(h.done)
 	return err
 }
 
-func (h *Hub) waitEmpty(d time.Duration) bool {
+// waitFor reports whether done was closed within d.
+func waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-h.empty:
+	case <-done:
 		return true
 	case <-timer.C:
 		return false
@@ -313,9 +327,10 @@ const (
 	callingMessage
 	callingAuthorize
 	callingDisconnect
+	callingDrop
 )
 
-var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect"}
+var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnDrop"}
 
 // call runs the user's code. This is the one place where its panics end: they
 // are logged and cost that client its connection. A callback that ends its
@@ -340,7 +355,7 @@ func (h *Hub) clock() int64 { return int64(time.Since(h.epoch)) + 1 }
 // now is a Message's Timestamp.
 func (h *Hub) now() int64 { return time.Now().UnixNano() }
 
-func (h *Hub) overBudget() bool { return false }
+func (h *Hub) overBudget() bool { return h.budget.used.Load() > h.config.MemoryBudget }
 
 func (h *Hub) shardOf(id string) *shard {
 	return h.shards[maphash.String(h.seed, id)%uint64(len(h.shards))]

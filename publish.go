@@ -12,6 +12,7 @@ const (
 	typeBroadcast   = "broadcast"
 	typeAck         = "ack"
 	typeError       = "error"
+	typeGap         = "gap"
 )
 
 // channel is m.Channel, also for a nil m, which prepare refuses.
@@ -23,7 +24,7 @@ func (m *Message) channel() string {
 }
 
 // prepare copies m for publishing under a name.
-func (h *Hub) prepare(m *Message, defaultType, name string, room bool) (*publication, error) {
+func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publication, error) {
 	if m == nil {
 		return nil, ErrNilMessage
 	}
@@ -38,7 +39,7 @@ func (h *Hub) prepare(m *Message, defaultType, name string, room bool) (*publica
 	if out.Timestamp == 0 {
 		out.Timestamp = h.now()
 	}
-	return h.newPublication(&out, room), nil
+	return h.newPublication(&out, to), nil
 }
 
 // PublishToChannel publishes m to a channel's subscribers, each of which gets it
@@ -86,7 +87,7 @@ func (h *Hub) publish(ctx context.Context, kind topicKind, defaultType, name str
 	if err := checkName(name); err != nil {
 		return err
 	}
-	p, err := h.prepare(m, defaultType, name, kind == roomTopic)
+	p, err := h.prepare(m, defaultType, name, kind.audience())
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (h *Hub) BroadcastMessage(m *Message) error {
 
 // BroadcastMessageContext is BroadcastMessage with an end to the waiting.
 func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
-	p, err := h.prepare(m, typeBroadcast, m.channel(), false)
+	p, err := h.prepare(m, typeBroadcast, m.channel(), toClients)
 	if err != nil {
 		return err
 	}

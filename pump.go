@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -106,10 +107,12 @@ func putBatch(b *batch) {
 // flight is what a writePump is writing.
 type flight struct {
 	out     *batch
-	control int    // frames in out that are not messages, and stand first
-	resumed bool   // the first of them ends a partly written message
-	items   []item // messages that follow
-	last    bool   // the Close frame ends it
+	control int          // frames in out that are not messages of items, and stand first
+	resumed *publication // what the first of them ends, or nil
+	items   []item       // messages that follow
+	last    bool         // the Close frame ends it
+	failed  []item       // those of items that could not be encoded
+	sent    int          // those of items that the socket has accepted
 }
 
 func (f *flight) empty() bool { return f.control == 0 && len(f.items) == 0 && !f.last }
@@ -125,11 +128,7 @@ func (c *conn) writePump() {
 		c.mu.Unlock()
 		err := c.fly(&f)
 		c.mu.Lock()
-		for _, it := range f.items {
-			c.queued -= it.pub.cost
-			it.pub.release()
-		}
-		clear(f.items)
+		c.land(&f)
 		switch {
 		case err != nil:
 			c.die(err)
@@ -144,18 +143,19 @@ func (c *conn) writePump() {
 }
 
 // gather takes what goes out next: the end of a partly written frame, control
-// frames, messages and at last the Close frame. The caller has mu.
+// frames, messages with gap notices where some were lost, and at last the Close
+// frame. What it takes still counts against the client's bound. The caller has
+// mu.
 func (c *conn) gather(f *flight) {
 	f.out.reset()
-	f.items, f.resumed, f.last = f.items[:0], false, false
+	*f = flight{out: f.out, items: f.items[:0], failed: f.failed[:0]}
 	if c.state > connClosing {
-		f.control = 0
 		return
 	}
 	if len(c.rest) > 0 {
 		f.out.add(c.rest)
-		f.resumed = c.restMessage
-		c.rest, c.restMessage = nil, false
+		f.resumed = c.restOf
+		c.rest, c.restOf = nil, nil
 	}
 	if c.pong != nil {
 		f.out.add(c.pong)
@@ -166,39 +166,94 @@ func (c *conn) gather(f *flight) {
 		c.ping = false
 	}
 	f.control = len(f.out.ends)
-	for size := len(f.out.b); c.queue.len() > 0; {
-		size += int(c.queue.at(0).pub.cost)
-		if size > joinSize && len(f.items) > 0 {
+	for size := len(f.out.b); ; {
+		next, ok := c.nextItem()
+		if !ok {
+			break
+		}
+		f.items = append(f.items, next)
+		if size += int(next.pub.cost); size > joinSize {
 			return
 		}
-		f.items = append(f.items, c.queue.pop())
 	}
 	f.last = c.state == connClosing
 }
 
-// fly encodes and writes all of f. What is not accepted counts as dropped.
+// nextItem takes the next message, which is a gap notice where messages before
+// it were lost.
+func (c *conn) nextItem() (item, bool) {
+	next := item{form: c.form, keys: c.keys}
+	order := uint64(math.MaxUint64)
+	if c.queue.len() > 0 {
+		next = *c.queue.at(0)
+		order = next.pub.order
+	}
+	if l, lost := c.losses.before(order); lost {
+		next.pub = c.client.notice(&l)
+		c.queued += next.pub.cost - lossCost
+		return next, true
+	}
+	if next.pub == nil {
+		return item{}, false
+	}
+	return c.queue.pop(), true
+}
+
+// fly encodes and writes all of f.
 func (c *conn) fly(f *flight) error {
-	messages := 0
+	encoded := f.items[:0]
 	for _, it := range f.items {
 		if f.out.addItem(it) {
-			messages++
+			encoded = append(encoded, it)
+		} else {
+			f.failed = append(f.failed, it)
 		}
 	}
-	c.drop(len(f.items)-messages, dropCodec)
+	f.items = encoded
 	if f.last {
 		f.out.add(c.farewell)
 	}
 	n, err := c.socket.write(f.out.b, &c.waiting, c.hub.clock)
-	whole := f.out.whole(n)
-	sent := min(max(whole-f.control, 0), messages)
-	if f.resumed {
-		messages++
-		sent += min(whole, 1)
-	}
 	c.shard.counters.bytesSent.Add(uint64(n))
-	c.shard.counters.messagesSent.Add(uint64(sent))
-	c.drop(messages-sent, dropDisconnected)
+	whole := f.out.whole(n)
+	f.sent = min(max(whole-f.control, 0), len(f.items))
+	if p := f.resumed; p != nil && whole > 0 {
+		c.accepted(p)
+		p.release()
+		f.resumed = nil
+	}
+	for _, it := range f.items[:f.sent] {
+		c.accepted(it.pub)
+	}
 	return err
+}
+
+// accepted counts a message that the socket has taken whole.
+func (c *conn) accepted(p *publication) {
+	c.shard.counters.messagesSent.Add(1)
+	c.shard.counters.announced.Add(p.announces)
+}
+
+// land settles the accounts of f. The caller has mu.
+func (c *conn) land(f *flight) {
+	if p := f.resumed; p != nil {
+		c.drop(p, dropDisconnected)
+		p.release()
+	}
+	for i, it := range f.items {
+		if i >= f.sent {
+			c.drop(it.pub, dropDisconnected)
+		}
+		c.queued -= it.pub.cost
+		it.pub.release()
+	}
+	for _, it := range f.failed {
+		c.lose(it.pub, dropCodec)
+		c.queued -= it.pub.cost
+		it.pub.release()
+	}
+	clear(f.items)
+	clear(f.failed)
 }
 
 // readPump reads one client's messages until its connection ends, and is the
@@ -260,7 +315,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		return err
 	case err != nil:
 		return err
-	case c.conn.over():
+	case c.conn.ended():
 		return nil // discarded on the way to the peer's Close
 	}
 	c.busy.Store(true)

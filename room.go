@@ -17,6 +17,13 @@ const (
 	topicKinds
 )
 
+func (k topicKind) audience() audience {
+	if k == roomTopic {
+		return toRoom
+	}
+	return toChannel
+}
+
 // topic is the directory's entry of a channel or room. It exists while anybody
 // is in it, as of the last entry appended; the log's lock guards it.
 type topic struct {

@@ -186,7 +186,7 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 		if e.client.slot >= 0 {
 			s.push(e.client, run, order, r)
 		} else {
-			s.counters.drops[dropDisconnected].Add(uint64(len(run)))
+			s.dropAll(e.client, run)
 		}
 		return 1
 	}
@@ -195,7 +195,7 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 func (s *shard) push(c *Client, run []*publication, order uint64, r *round) {
 	at := c.pending
 	if at == nil {
-		at = &s.roots[c.form]
+		at = &s.roots[c.conn.form]
 		r.dirty = append(r.dirty, c)
 	}
 	next := at.child
@@ -223,7 +223,7 @@ func (s *shard) apply(e *entry, r *round) {
 	case entryRelease:
 		if c.slot >= 0 {
 			s.flush(c)
-			c.conn.release(c.form, c.sealWith)
+			c.conn.release()
 			s.minds(c)
 		}
 	case entryUnregister:
@@ -237,7 +237,8 @@ func (s *shard) apply(e *entry, r *round) {
 	case entryKeys:
 		if c.slot >= 0 {
 			s.flush(c)
-			c.setOutbound(e.arg.(*pipeline))
+			own := e.arg.(*pipeline)
+			c.conn.setOutbound(c.formWith(own), own)
 		}
 	case entryClose:
 		if c.slot >= 0 {
@@ -274,8 +275,15 @@ func (s *shard) forget(c *Client) {
 	s.watch.remove(c)
 	if at := c.pending; at != nil {
 		c.pending = nil
-		s.counters.drops[dropDisconnected].Add(uint64(at.length))
+		s.dropAll(c, s.pathTo(at))
 		s.leave(at)
+	}
+}
+
+// dropAll counts messages for a client that is gone.
+func (s *shard) dropAll(c *Client, pubs []*publication) {
+	for _, p := range pubs {
+		c.conn.drop(p, dropDisconnected)
 	}
 }
 
@@ -314,7 +322,7 @@ func (s *shard) flush(c *Client) {
 	if c.conn.state == connOpen && c.conn.idle() {
 		s.write(c, at)
 	} else {
-		s.queueFrom(c, at, 0)
+		s.queueAll(c, at)
 	}
 	watch := c.conn.pumping
 	c.conn.mu.Unlock()
@@ -327,110 +335,121 @@ func (s *shard) flush(c *Client) {
 // write puts on the wire what the socket takes at once. The connection is idle
 // and its lock is held.
 func (s *shard) write(c *Client, at *step) {
-	if c.sealWith != nil || at.length == 1 || at.users == 1 && len(at.batches) == 0 {
-		s.writeAlone(c, at)
-		return
+	var sent int
+	var whole bool
+	if c.conn.keys != nil || at.length == 1 || at.users == 1 && len(at.batches) == 0 {
+		sent, whole = s.writeAlone(c, at)
+	} else {
+		sent, whole = s.writeShared(c, at)
 	}
-	s.compose(at, c.form)
-	sent := 0
+	if !whole || sent < at.length {
+		s.settle(c, at, sent)
+	}
+}
+
+// writeShared writes what is composed once for all that stand on a step. It
+// returns how many messages are out, and whether the socket took everything.
+func (s *shard) writeShared(c *Client, at *step) (sent int, whole bool) {
+	s.compose(at, c.conn.form)
 	for _, b := range at.batches {
-		if !s.writeBatch(c, b, at, sent) {
-			return
+		n, whole := s.writeBatch(c, b)
+		sent += n
+		if !whole {
+			return sent, false
 		}
-		sent += len(b.ends)
 	}
-	s.dropped(at.length - sent)
+	return sent, true
 }
 
 // writeAlone composes for one client, or writes a single frame as it is.
-func (s *shard) writeAlone(c *Client, at *step) {
-	path := s.pathTo(at)
-	sent, out := 0, s.scratch
+func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
+	keys, f := c.conn.keys, c.conn.form
+	if at.length == 1 && keys == nil {
+		wire := at.run[0].frame(f).wire
+		if len(wire) == 0 {
+			return 0, true
+		}
+		s.single.b, s.single.ends = wire, append(s.single.ends[:0], len(wire))
+		sent, whole = s.writeBatch(c, &s.single)
+		s.single.b = nil
+		return sent, whole
+	}
+	out := s.scratch
 	out.reset()
-	for _, p := range path {
-		fr := p.frame(c.form)
+	for _, p := range s.pathTo(at) {
+		fr := p.frame(f)
 		if len(fr.wire) == 0 {
 			continue
 		}
-		if len(path) == 1 && c.sealWith == nil {
-			s.single.b, s.single.ends = fr.wire, append(s.single.ends[:0], len(fr.wire))
-			out = &s.single
-			break
-		}
 		if len(out.ends) > 0 && len(out.b)+len(fr.wire) > joinSize {
-			if !s.writeBatch(c, out, at, sent) {
-				return
+			n, whole := s.writeBatch(c, out)
+			sent += n
+			if !whole {
+				return sent, false
 			}
-			sent += len(out.ends)
 			out.reset()
 		}
-		if c.sealWith != nil {
-			out.addSealed(fr.payload(), c.sealWith)
+		if keys != nil {
+			out.addSealed(fr.payload(), keys)
 		} else {
 			out.add(fr.wire)
 		}
 	}
-	if len(out.ends) > 0 {
-		if !s.writeBatch(c, out, at, sent) {
-			return
-		}
-		sent += len(out.ends)
+	if len(out.ends) == 0 {
+		return sent, true
 	}
-	s.dropped(at.length - sent)
-	s.single.b = nil
+	n, whole := s.writeBatch(c, out)
+	return sent + n, whole
 }
 
-// dropped counts messages that no codec could encode for a client.
-func (s *shard) dropped(n int) {
-	if n > 0 {
-		s.counters.drops[dropCodec].Add(uint64(n))
-	}
-}
-
-// writeBatch writes b, in which the message number sent of the path is the
-// first. If the socket does not take it all it queues the rest of the path and
-// returns false.
-func (s *shard) writeBatch(c *Client, b *batch, at *step, sent int) bool {
+// writeBatch returns how many frames of b are out, and whether all are. Of one
+// that is partly out the rest is kept; settle finds its message.
+func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
 	n, err := c.conn.socket.tryWrite(b.b)
-	whole := b.whole(n)
 	s.counters.bytesSent.Add(uint64(n))
-	s.counters.messagesSent.Add(uint64(whole))
-	if n == len(b.b) && err == nil {
-		return true
+	if n == len(b.b) {
+		s.counters.messagesSent.Add(uint64(len(b.ends)))
+		return len(b.ends), true
 	}
+	sent = b.whole(n)
+	s.counters.messagesSent.Add(uint64(sent))
 	if err != nil {
 		c.conn.die(err)
+		return sent, false
 	}
-	sent += whole
 	begin := 0
-	if whole > 0 {
-		begin = b.ends[whole-1]
+	if sent > 0 {
+		begin = b.ends[sent-1]
 	}
-	if n > begin { // stopped inside a frame
-		c.conn.rest = append([]byte(nil), b.b[n:b.ends[whole]]...)
-		c.conn.restMessage = true
-		if err != nil {
-			c.conn.discardRest()
-		}
-		sent++
+	if n > begin {
+		c.conn.rest = append([]byte(nil), b.b[n:b.ends[sent]]...)
 	}
-	s.queueFrom(c, at, sent)
-	return false
+	return sent, false
 }
 
-// queueFrom queues the messages on the path to at, from number sent on of those
-// that can be encoded. The connection's lock is held.
-func (s *shard) queueFrom(c *Client, at *step, sent int) {
+// settle accounts for the messages on the path to at that are not out: sent of
+// those that can be encoded are. The next one may be partly out; it and those
+// behind it wait. Those that cannot be encoded are lost.
+func (s *shard) settle(c *Client, at *step, sent int) {
 	for _, p := range s.pathTo(at) {
-		if sent > 0 {
-			if len(p.frame(c.form).wire) > 0 {
-				sent--
-			} else {
-				s.dropped(1)
-			}
-			continue
+		switch {
+		case len(p.frame(c.conn.form).wire) == 0:
+			c.conn.lose(p, dropCodec)
+		case sent > 0:
+			sent--
+		case len(c.conn.rest) > 0 && c.conn.restOf == nil:
+			c.conn.keepRest(c.conn.rest, p)
+		default:
+			c.conn.push(p)
 		}
-		c.conn.push(item{pub: p, form: c.form, keys: c.sealWith})
+	}
+	c.conn.wake()
+}
+
+// queueAll queues all messages on the path to at. The connection's lock is held.
+func (s *shard) queueAll(c *Client, at *step) {
+	for _, p := range s.pathTo(at) {
+		c.conn.push(p)
 	}
 	c.conn.wake()
 }

@@ -25,6 +25,7 @@ type counters struct {
 	bytesSent        atomic.Uint64
 	bytesReceived    atomic.Uint64
 	evicted          atomic.Uint64
+	announced        atomic.Uint64
 	drops            [dropReasons]atomic.Uint64
 }
 
@@ -55,6 +56,11 @@ type Stats struct {
 	// "slow_consumer" (over its bound), "disconnected" (its connection ended
 	// first) and "codec" (its codec could not encode them).
 	Dropped map[string]uint64 `json:"dropped"`
+	// Announced counts those of Dropped that clients were told of with a message
+	// of type "gap".
+	Announced uint64 `json:"announced"`
+	// HeldBytes is what counts against Config.MemoryBudget at the moment.
+	HeldBytes int64 `json:"held_bytes"`
 }
 
 // Stats returns the hub's figures. Anybody may call it at any time, also after
@@ -74,6 +80,7 @@ func (h *Hub) Stats() Stats {
 		st.BytesSent += c.bytesSent.Load()
 		st.BytesReceived += c.bytesReceived.Load()
 		st.Evicted += c.evicted.Load()
+		st.Announced += c.announced.Load()
 		for reason := range c.drops {
 			st.Dropped[dropNames[reason]] += c.drops[reason].Load()
 		}
@@ -81,6 +88,7 @@ func (h *Hub) Stats() Stats {
 	l := h.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	st.HeldBytes = h.budget.used.Load()
 	st.ActiveConnections = l.clients
 	st.TotalClients = l.clients
 	for name, t := range l.topics[channelTopic] {

@@ -152,6 +152,9 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	if !websocket.IsWebSocketUpgrade(r) {
 		return nil, offer{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
 	}
+	if h.overBudget() {
+		return nil, offer{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
+	}
 	if err := h.waitForRun(r.Context()); err != nil {
 		return nil, offer{}, err
 	}
@@ -174,7 +177,7 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.conn.pumped.L = &c.conn.mu
 	c.inbound.Store(h.keys)
-	c.setOutbound(nil)
+	c.conn.form = c.formWith(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
 	}

@@ -1,0 +1,100 @@
+package websocket_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// benchMessage is a message whose payload is a JSON object of size bytes.
+func benchMessage(size int) *websocket.Message {
+	data := append([]byte(`{"text":"`), bytes.Repeat([]byte("payload "), size/8+1)...)
+	data = append(data[:size-2], `"}`...)
+	return &websocket.Message{
+		Type:      "message",
+		Channel:   "news",
+		Data:      data,
+		Timestamp: 1763769600000000000,
+		ClientID:  "client-1763769600000000001",
+	}
+}
+
+func BenchmarkMarshal(b *testing.B) {
+	for _, codec := range codecs {
+		for _, size := range []int{128, 4096} {
+			b.Run(fmt.Sprintf("codec=%s/size=%d", codec.Name(), size), func(b *testing.B) {
+				msg := benchMessage(size)
+				buf, err := codec.AppendMarshal(nil, msg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					buf, _ = codec.AppendMarshal(buf[:0], msg)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkMarshalChecked is what the hub pays per encoding: it has checked the
+// payload when it was published.
+func BenchmarkMarshalChecked(b *testing.B) {
+	for _, size := range []int{128, 4096} {
+		b.Run(fmt.Sprintf("codec=json/size=%d", size), func(b *testing.B) {
+			msg := benchMessage(size)
+			buf := websocket.AppendJSON(nil, msg, true)
+			b.ReportAllocs()
+			for b.Loop() {
+				buf = websocket.AppendJSON(buf[:0], msg, true)
+			}
+		})
+	}
+}
+
+func BenchmarkUnmarshal(b *testing.B) {
+	for _, codec := range codecs {
+		for _, size := range []int{128, 4096} {
+			b.Run(fmt.Sprintf("codec=%s/size=%d", codec.Name(), size), func(b *testing.B) {
+				data, err := codec.Marshal(benchMessage(size))
+				if err != nil {
+					b.Fatal(err)
+				}
+				var msg websocket.Message
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := codec.Unmarshal(data, &msg); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkValidJSON(b *testing.B) {
+	long := benchMessage(4096).Data
+	numbers := append(bytes.Repeat([]byte("123456,"), 4096/7), '1')
+	numbers = append(append([]byte{'['}, numbers...), ']')
+	objects := append(bytes.Repeat([]byte(`{"id":17,"ok":true,"name":"bob"},`), 4096/33), '0')
+	objects = append(append([]byte{'['}, objects...), ']')
+	chinese := append(append([]byte{'"'}, bytes.Repeat([]byte("頻道"), 4096/6)...), '"')
+	for _, bb := range []struct {
+		kind string
+		data []byte
+	}{
+		{"text", long}, {"numbers", numbers}, {"objects", objects}, {"chinese", chinese},
+	} {
+		b.Run("kind="+bb.kind, func(b *testing.B) {
+			b.SetBytes(int64(len(bb.data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if !websocket.ValidJSON(bb.data) {
+					b.Fatal("invalid")
+				}
+			}
+		})
+	}
+}

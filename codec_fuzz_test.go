@@ -1,0 +1,134 @@
+package websocket_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vmihailenco/msgpack/v5"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// addVectors seeds a fuzz target with what HypGo and we write.
+func addVectors(f *testing.F, codec websocket.Codec) {
+	f.Helper()
+	for _, v := range loadVectors(f) {
+		if v.codec == codec.Name() && v.wire != nil {
+			f.Add(v.wire)
+		}
+		f.Add(mustMarshal(f, codec, &v.msg))
+	}
+	msg := fullMessage()
+	f.Add(mustMarshal(f, codec, &msg))
+}
+
+// requireStable checks that what data decodes to survives encoding.
+func requireStable(t *testing.T, codec websocket.Codec, data []byte) {
+	t.Helper()
+	var first, second websocket.Message
+	if err := codec.Unmarshal(data, &first); err != nil {
+		require.ErrorIs(t, err, websocket.ErrMalformed)
+		require.Equal(t, websocket.Message{}, first)
+		return
+	}
+	require.NoError(t, codec.Unmarshal(mustMarshal(t, codec, &first), &second))
+	if codec.Name() == "json" && json.Valid(first.Data) {
+		// A base64 payload may be JSON, which then travels as it is: without the
+		// space around it, and null as nothing.
+		first.Data = bytes.Trim(first.Data, " \t\r\n")
+		if string(first.Data) == "null" {
+			first.Data = nil
+		}
+	}
+	require.Equal(t, first, second)
+}
+
+func FuzzJSONDecode(f *testing.F) {
+	addVectors(f, websocket.JSONCodec{})
+	for _, input := range jsonInputs() {
+		if len(input) < 1000 {
+			f.Add([]byte(input))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		requireLikeJSON(t, data)
+		requireStable(t, websocket.JSONCodec{}, data)
+	})
+}
+
+func FuzzJSONValid(f *testing.F) {
+	for _, input := range jsonInputs() {
+		if len(input) < 1000 {
+			f.Add([]byte(input))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		require.Equal(t, validReference(data), websocket.ValidJSON(data))
+	})
+}
+
+func FuzzProtobufDecode(f *testing.F) {
+	addVectors(f, websocket.ProtobufCodec{})
+	for _, input := range protoInputs() {
+		if len(input) < 1000 {
+			f.Add(input)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		requireLikeProto(t, data)
+		requireStable(t, websocket.ProtobufCodec{}, data)
+	})
+}
+
+func FuzzFlatBuffersDecode(f *testing.F) {
+	addVectors(f, websocket.FlatBuffersCodec{})
+	f.Add([]byte{0xff, 0xff, 0xff, 0x7f})
+	msg := fullMessage()
+	f.Add(behindTheTable(&msg))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got websocket.Message
+		if (websocket.FlatBuffersCodec{}).Unmarshal(data, &got) == nil {
+			// What passed our checks is safe for code that makes none.
+			require.Equal(t, fromFlat(data), got)
+		}
+		requireStable(t, websocket.FlatBuffersCodec{}, data)
+	})
+}
+
+func FuzzMsgpackDecode(f *testing.F) {
+	addVectors(f, websocket.MsgpackCodec{})
+	for _, tt := range msgpackMalformed {
+		f.Add([]byte(tt.wire))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got websocket.Message
+		if (websocket.MsgpackCodec{}).Unmarshal(data, &got) == nil {
+			var want packed
+			if err := msgpack.Unmarshal(data, &want); err == nil {
+				require.Equal(t, want.message(), got)
+			}
+		}
+		requireStable(t, websocket.MsgpackCodec{}, data)
+	})
+}
+
+// FuzzFlatBuffersCorrupt changes four bytes of a valid message, which reaches
+// deeper than random input.
+func FuzzFlatBuffersCorrupt(f *testing.F) {
+	msg := fullMessage()
+	wire := mustMarshal(f, websocket.FlatBuffersCodec{}, &msg)
+	f.Add(uint8(0), uint32(0x7fffffff), uint8(8), uint32(1))
+	f.Fuzz(func(t *testing.T, at1 uint8, value1 uint32, at2 uint8, value2 uint32) {
+		data := bytes.Clone(wire)
+		last := len(data) - 4
+		binary.LittleEndian.PutUint32(data[int(at1)%last:], value1)
+		binary.LittleEndian.PutUint32(data[int(at2)%last:], value2)
+		var got websocket.Message
+		if (websocket.FlatBuffersCodec{}).Unmarshal(data, &got) == nil {
+			require.Equal(t, fromFlat(data), got)
+		}
+	})
+}

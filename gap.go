@@ -1,0 +1,154 @@
+package websocket
+
+import (
+	"slices"
+	"sync"
+)
+
+// loss is messages of one channel or room that a client was not given, for one
+// reason, with nothing of that topic given to it in between.
+type loss struct {
+	topic  lossKey
+	count  uint64
+	first  int64 // Timestamps
+	last   int64
+	order  uint64 // place in the log of the first
+	reason dropReason
+}
+
+type lossKey struct {
+	to   audience
+	name string // empty for messages to one client or to all
+}
+
+func lossKeyOf(p *publication) lossKey {
+	if p.to == toClients {
+		return lossKey{}
+	}
+	return lossKey{p.to, p.msg.Channel}
+}
+
+// losses waits beside a connection's queue, in log order, so that each loss is
+// announced where the messages would have stood.
+type losses struct {
+	queue []loss
+	open  map[lossKey]int // in queue: losses that the next drop of a topic extends
+}
+
+// lossCost is what a loss counts against the client's bound.
+const lossCost = 128
+
+// add records a drop and reports whether it takes a loss of its own.
+func (l *losses) add(p *publication, reason dropReason) bool {
+	key := lossKeyOf(p)
+	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
+		l.queue[i].count++
+		l.queue[i].last = p.msg.Timestamp
+		return false
+	}
+	if l.open == nil {
+		l.open = make(map[lossKey]int)
+	}
+	at := len(l.queue)
+	for at > 0 && l.queue[at-1].order > p.order { // seldom: what failed to encode while later ones were dropped
+		at--
+		l.settle()
+	}
+	l.open[key] = at
+	l.queue = slices.Insert(l.queue, at, loss{key, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason})
+	return true
+}
+
+// settle keeps later drops apart from those so far.
+func (l *losses) settle() { clear(l.open) }
+
+// before takes the earliest loss if it comes before that place in the log.
+func (l *losses) before(order uint64) (loss, bool) {
+	if len(l.queue) == 0 || l.queue[0].order >= order {
+		return loss{}, false
+	}
+	first := l.queue[0]
+	if l.queue = l.queue[1:]; len(l.queue) == 0 {
+		*l = losses{}
+	}
+	l.settle()
+	return first, true
+}
+
+func (l *loss) gap() Gap {
+	g := Gap{Count: l.count, First: l.first, Last: l.last, Reason: dropNames[l.reason]}
+	switch l.topic.to {
+	case toChannel:
+		g.Channel = l.topic.name
+	case toRoom:
+		g.RoomID = l.topic.name
+	}
+	return g
+}
+
+// notice makes the message that announces l to a client.
+func (c *Client) notice(l *loss) *publication {
+	p := c.hub.newPublication(&Message{
+		Type: typeGap, Channel: l.topic.name, Timestamp: c.hub.now(),
+		Data: encodeGap(c.codec, l.gap()),
+	}, l.topic.to)
+	p.announces = l.count
+	return p
+}
+
+// dropReports gathers what Config.OnDrop is told. A goroutine of its own calls
+// the hook; what happens meanwhile is added up per client, topic and reason.
+type dropReports struct {
+	mu      sync.Mutex
+	pending map[dropReport]*Gap
+	wake    chan struct{} // capacity 1; drops send, the reporter receives; never closed
+}
+
+type dropReport struct {
+	client *Client
+	topic  lossKey
+	reason dropReason
+}
+
+func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
+	if h.config.OnDrop == nil {
+		return
+	}
+	d := &h.drops
+	key := dropReport{c, lossKeyOf(p), reason}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if g := d.pending[key]; g != nil {
+		g.Count++
+		g.Last = p.msg.Timestamp
+		return
+	}
+	if d.pending == nil {
+		d.pending = make(map[dropReport]*Gap)
+	}
+	l := loss{topic: key.topic, count: 1, first: p.msg.Timestamp, last: p.msg.Timestamp, reason: reason}
+	g := l.gap()
+	d.pending[key] = &g
+	select {
+	case d.wake <- struct{}{}:
+	default: // it will look
+	}
+}
+
+// runReports calls the hook until the hub has stopped, and then for the last time.
+func (h *Hub) runReports(stopped <-chan struct{}) {
+	for last := false; !last; {
+		select {
+		case <-h.drops.wake:
+		case <-stopped:
+			last = true
+		}
+		h.drops.mu.Lock()
+		pending := h.drops.pending
+		h.drops.pending = nil
+		h.drops.mu.Unlock()
+		for key, g := range pending {
+			h.call(key.client, callingDrop, func() { h.config.OnDrop(key.client, *g) })
+		}
+	}
+}
