@@ -26,6 +26,8 @@ type hubLog struct {
 	closed  bool
 	topics  [topicKinds]map[string]*topic
 	clients int
+	// addressed counts the pairs of a message and a client that it is for.
+	addressed uint64
 }
 
 type entryKind uint8
@@ -143,15 +145,16 @@ func (l *hubLog) put(s *shard, e entry) uint64 {
 	return 0
 }
 
-// putMessage appends a message entry for a shard.
+// putSend appends a message for one client.
 func (l *hubLog) putSend(c *Client, pub *publication) uint64 {
-	l.place(pub, 1)
+	l.place(pub, 1, 1)
 	return l.put(c.shard, entry{kind: entrySend, client: c, pub: pub})
 }
 
 // place gives pub its place in the log and one holder per shard.
-func (l *hubLog) place(pub *publication, shards int) {
+func (l *hubLog) place(pub *publication, shards, clients int) {
 	l.order++
+	l.addressed += uint64(clients)
 	pub.order = l.order
 	pub.unwalked.Store(int32(shards))
 	pub.refs.Store(int32(shards))
@@ -182,7 +185,7 @@ func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *
 	}
 	var wake uint64
 	if t := l.topics[kind][name]; t != nil {
-		l.place(pub, len(t.parts))
+		l.place(pub, len(t.parts), t.members)
 		for _, p := range t.parts {
 			wake |= l.put(p.shard, entry{kind: entryPublish, part: p, pub: pub})
 		}
@@ -212,7 +215,7 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 		}
 	}
 	if shards > 0 {
-		l.place(pub, shards)
+		l.place(pub, shards, l.clients)
 		for _, s := range l.shards {
 			if s.population > 0 {
 				wake |= l.put(s, entry{kind: entryBroadcast, pub: pub})

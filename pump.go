@@ -230,8 +230,11 @@ func (c *conn) fly(f *flight) error {
 
 // accepted counts a message that the socket has taken whole.
 func (c *conn) accepted(p *publication) {
-	c.shard.counters.messagesSent.Add(1)
-	c.shard.counters.announced.Add(p.announces)
+	if p.announces > 0 {
+		c.shard.counters.announced.Add(p.announces)
+	} else {
+		c.shard.counters.messagesSent.Add(1)
+	}
 }
 
 // land settles the accounts of f. The caller has mu.

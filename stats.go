@@ -35,8 +35,12 @@ type Stats struct {
 	// those there are.
 	TotalConnections  uint64 `json:"total_connections"`
 	ActiveConnections int    `json:"active_connections"`
-	// MessagesSent counts messages that were written whole to a socket,
-	// MessagesReceived those that were decoded.
+	// MessagesAddressed counts accepted messages once for every client that each
+	// was for. When nothing waits any more it is MessagesSent and all of Dropped
+	// together: nothing is lost silently.
+	MessagesAddressed uint64 `json:"messages_addressed"`
+	// MessagesSent counts messages that were written whole to a socket, gap
+	// notices apart; MessagesReceived counts those that were decoded.
 	MessagesSent     uint64 `json:"messages_sent"`
 	MessagesReceived uint64 `json:"messages_received"`
 	// BytesSent and BytesReceived count WebSocket frames on the wire, before TLS
@@ -89,6 +93,7 @@ func (h *Hub) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.HeldBytes = h.budget.used.Load()
+	st.MessagesAddressed = l.addressed
 	st.ActiveConnections = l.clients
 	st.TotalClients = l.clients
 	for name, t := range l.topics[channelTopic] {
