@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -31,15 +32,16 @@ type Client struct {
 	endRequest context.CancelFunc
 	deflates   bool // permessage-deflate was agreed
 	httpCtx    atomic.Pointer[Context]
-	visible    atomic.Bool // between register and unregister
-	replaced   atomic.Bool // its ID was taken over
+	visible    atomic.Bool  // between register and unregister
+	replaced   atomic.Bool  // its ID was taken over
+	expires    atomic.Int64 // on the hub's clock, or 0
 	ending     atomic.Pointer[CloseError]
 
 	// Used by the readPump; the shard looks at busy and calling.
 	peerEnded bool                     // the peer's Close frame has been read
 	busy      atomic.Bool              // a message is being handled
 	calling   atomic.Uint32            // callback that runs
-	inbound   atomic.Pointer[pipeline] // opens what the client sends, or nil
+	opensWith atomic.Pointer[pipeline] // opens what the client sends, or nil
 
 	// Guarded by the log's lock; members passes to the shard at unregister.
 	registered bool
@@ -128,6 +130,18 @@ func (c *Client) Close(code int, reason string) error {
 	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: trimReason(reason)})
 }
 
+// SetExpiry closes the client with CloseUnauthorized at t, which tells it to
+// authenticate again; call it with the expiry of its credentials, and again when
+// they are renewed. The zero time takes it back.
+func (c *Client) SetExpiry(t time.Time) error {
+	var at int64
+	if !t.IsZero() {
+		at = max(c.hub.clock()+int64(time.Until(t)), 1)
+	}
+	c.expires.Store(at)
+	return c.hub.log.tell(entryWatch, c, nil)
+}
+
 // CloseError returns how the connection ended, or nil while it has not. In
 // onDisconnect it is set.
 func (c *Client) CloseError() *CloseError { return c.ending.Load() }
@@ -179,9 +193,9 @@ func (c *Client) setKeys(set func()) error {
 		return err
 	}
 	if keys != nil {
-		c.inbound.Store(keys)
+		c.opensWith.Store(keys)
 	} else {
-		c.inbound.Store(c.hub.keys)
+		c.opensWith.Store(c.hub.keys)
 	}
 	return c.hub.log.tell(entryKeys, c, keys)
 }

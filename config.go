@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"runtime"
 	"slices"
 	"time"
@@ -57,9 +58,13 @@ type Config struct {
 	// TLS is used by ListenAndServeTLS.
 	TLS *TLSConfig
 
-	// CheckOrigin decides whether a handshake with this Origin may go on; false
-	// answers 403. Defaults to allowing requests without an Origin and those
-	// whose Origin is the request's own host.
+	// AllowedOrigins lists what browsers may come from beside the request's own
+	// host: patterns of path.Match for the Origin's host and port, such as
+	// "*.example.com", or with a scheme, such as "https://app.example.com".
+	AllowedOrigins []string
+	// CheckOrigin, when not nil, decides alone whether a handshake may go on;
+	// false answers 403. Nil allows requests without an Origin, those whose Origin
+	// is the request's own host, and AllowedOrigins.
 	CheckOrigin func(r *http.Request) bool
 	// ClientID supplies the client's ID, for example from a session that was
 	// authenticated before. An error answers 401. Defaults to 128 random bits in
@@ -72,6 +77,27 @@ type Config struct {
 	// answered with code "forbidden". It runs on the client's own goroutine.
 	// Defaults to allowing everything, as HypGo does.
 	Authorize func(c *Client, action Action, target string) error
+
+	// MaxClients bounds the connections; a newcomer over it gets 503. Defaults to
+	// 100,000; negative means no limit.
+	MaxClients int
+	// MaxHandshakes bounds the handshakes under way at once; one over it gets
+	// 503. Defaults to 1,024; negative means no limit.
+	MaxHandshakes int
+	// MaxSubscriptions bounds the channels and rooms together that one client is
+	// in. Defaults to 1,000; negative means no limit.
+	MaxSubscriptions int
+	// MaxNameLength bounds channel names and room IDs, in bytes of UTF-8. Control
+	// characters are never allowed. Defaults to 255.
+	MaxNameLength int
+	// MessageRate is how many frames, of data or control, a client may send a
+	// second, and twice as many at once. Beyond it the client is not read from
+	// for a while; ten seconds of that without a break close it with 1008.
+	// Defaults to 1,000; negative means no limit.
+	MessageRate int64
+	// ByteRate is MessageRate for bytes on the wire. Defaults to 4 MiB; negative
+	// means no limit.
+	ByteRate int64
 
 	// Shards is the number of hub goroutines, 64 at most. Defaults to GOMAXPROCS.
 	Shards int
@@ -180,6 +206,12 @@ const (
 	defaultMemoryBudget    = 1 << 30
 	defaultDrainTimeout    = 5 * time.Second
 	defaultCallbackTimeout = 30 * time.Second
+	defaultMaxClients      = 100_000
+	defaultMaxHandshakes   = 1024
+	defaultSubscriptions   = 1000
+	defaultNameLength      = 255
+	defaultMessageRate     = 1000
+	defaultByteRate        = 4 << 20
 	maxShards              = 64 // one bit each in a wake mask
 )
 
@@ -203,6 +235,13 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.Shards, min(runtime.GOMAXPROCS(0), maxShards))
 	setDefault(&d.LogSize, defaultLogSize)
 	setDefault(&d.ClientBacklog, defaultClientBacklog)
+	setDefault(&d.MaxClients, defaultMaxClients)
+	setDefault(&d.MaxHandshakes, defaultMaxHandshakes)
+	setDefault(&d.MaxSubscriptions, defaultSubscriptions)
+	setDefault(&d.MaxNameLength, defaultNameLength)
+	setDefault(&d.MessageRate, defaultMessageRate)
+	setDefault(&d.ByteRate, defaultByteRate)
+	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	setDefault(&d.MemoryBudget, defaultMemoryBudget)
 	setDefault(&d.DrainTimeout, defaultDrainTimeout)
 	setDefault(&d.CallbackTimeout, defaultCallbackTimeout)
@@ -260,6 +299,7 @@ func (c *Config) validate() error {
 		{"LogSize", c.LogSize},
 		{"ClientBacklog", c.ClientBacklog},
 		{"MemoryBudget", c.MemoryBudget},
+		{"MaxNameLength", int64(c.MaxNameLength)},
 		{"DrainTimeout", int64(c.DrainTimeout)},
 		{"CallbackTimeout", int64(c.CallbackTimeout)},
 		{"Compression.MinSize", int64(c.Compression.MinSize)},
@@ -279,6 +319,11 @@ func (c *Config) validate() error {
 		return configError("SlowConsumer", "%d is no SlowConsumerPolicy", c.SlowConsumer)
 	case c.Compression.Level < flate.HuffmanOnly || c.Compression.Level > flate.BestCompression:
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
+	}
+	for _, pattern := range c.AllowedOrigins {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return configError("AllowedOrigins", "has the pattern %q: %v", pattern, err)
+		}
 	}
 	if err := c.validateCodecs(); err != nil {
 		return err

@@ -25,6 +25,7 @@ type conn struct {
 	client *Client
 
 	upgraded atomic.Bool
+	in       inbound      // the readPump owns it
 	lastRead atomic.Int64 // hub clock of the last byte received
 	// waiting is 0 while nothing waits, else the hub clock when the connection
 	// last accepted a byte or began to wait.
@@ -71,12 +72,22 @@ type socket interface {
 	abort()
 }
 
-// Read counts what arrives: any byte is a sign of life.
+// Read paces and checks what arrives: any byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
+	if err := c.admit(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))
+		c.in.bytes.spend(n)
+		n = c.in.check(b[:n])
+	}
+	if err != nil {
+		c.in.failure = err
+	} else if n == 0 {
+		return 0, c.admit() // nothing but a violation
 	}
 	return n, err
 }
@@ -224,9 +235,8 @@ func (c *conn) writeNow(b []byte) bool {
 	return true
 }
 
-// answerPing sends a pong, or leaves it to the writePump, where only the latest
-// is kept (RFC 6455 section 5.5.3).
-func (c *conn) answerPing(payload string) {
+// sendPong answers a ping, or leaves that to the writePump.
+func (c *conn) sendPong(payload string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != connOpen {
@@ -427,6 +437,11 @@ func (c *conn) finish(why *CloseError) *CloseError {
 	c.mu.Lock()
 	if c.state == connOpen { // broken off: nothing can be said any more
 		c.die(errors.New(why.Reason))
+	}
+	if c.state == connClosing && !c.pumping { // closed by the peer before the shard has walked the release
+		c.held = false
+		c.sayGoodbye()
+		c.wake()
 	}
 	for c.pumping {
 		c.pumped.Wait()

@@ -20,10 +20,42 @@ const (
 	ActionPublishRoom Action = "publish_room"
 )
 
+// AllowSubscribe is an Authorize hook that lets clients listen and join, while
+// only the server publishes.
+func AllowSubscribe(_ *Client, action Action, _ string) error {
+	switch action {
+	case ActionSubscribe, ActionUnsubscribe, ActionJoinRoom, ActionLeaveRoom:
+		return nil
+	default:
+		return ErrForbidden
+	}
+}
+
+// AllowMembers is an Authorize hook that lets clients listen and join, and
+// publish where they are members. They cannot broadcast.
+func AllowMembers(c *Client, action Action, target string) error {
+	kind := channelTopic
+	switch action {
+	case ActionPublish:
+	case ActionPublishRoom:
+		kind = roomTopic
+	default:
+		return AllowSubscribe(c, action, target)
+	}
+	l := c.hub.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.membership(c, kind, target) == nil {
+		return ErrForbidden
+	}
+	return nil
+}
+
 // Codes in messages of type "error".
 const (
 	codeBadRequest  = "bad_request"
 	codeForbidden   = "forbidden"
+	codeLimit       = "limit"
 	codeTooLarge    = "too_large"
 	codeUnavailable = "unavailable"
 )
@@ -46,7 +78,7 @@ func (c *Client) control(m *Message) {
 		return
 	}
 	if err == nil && action != ActionBroadcast {
-		err = checkName(target)
+		err = checkName(target, c.hub.config.MaxNameLength)
 	}
 	if err != nil {
 		c.answerError(m, target, codeBadRequest, err)
@@ -136,6 +168,8 @@ func (c *Client) answerError(m *Message, target, code string, err error) {
 
 func errorCode(err error) string {
 	switch {
+	case errors.Is(err, ErrTooManySubscriptions):
+		return codeLimit
 	case errors.Is(err, ErrMessageTooLarge):
 		return codeTooLarge
 	case errors.Is(err, ErrHubClosed), errors.Is(err, ErrClientClosed):

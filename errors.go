@@ -25,9 +25,14 @@ var (
 	// ErrMessageTooLarge says that a message is larger than Config.ClientBacklog
 	// or Config.LogSize, so that it could never be delivered.
 	ErrMessageTooLarge = errors.New("websocket: message too large")
-	// ErrInvalidName says that a channel name or room ID is empty, too long or
-	// not UTF-8.
+	// ErrInvalidName says that a channel name or room ID is empty, too long, not
+	// UTF-8, or has a control character.
 	ErrInvalidName = errors.New("websocket: invalid channel name or room ID")
+	// ErrTooManySubscriptions says that a client is in Config.MaxSubscriptions
+	// channels and rooms already.
+	ErrTooManySubscriptions = errors.New("websocket: too many subscriptions")
+	// ErrForbidden is what AllowSubscribe and AllowMembers refuse with.
+	ErrForbidden = errors.New("websocket: not allowed")
 	// ErrNilMessage says that a nil Message was to be published.
 	ErrNilMessage = errors.New("websocket: nil message")
 	// ErrInvalidKey says that an AES key is not 32 bytes or an HMAC key is empty.

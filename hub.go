@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -48,20 +49,21 @@ func (s slogLogger) logf(level slog.Level, format string, args []any) {
 // makes it, Run gives it life. Its methods may be called from anywhere, callbacks
 // included, before, during and after Run.
 type Hub struct {
-	config    Config
-	logger    Logger
-	codecs    []Codec
-	keys      *pipeline // hub keys, or nil
-	deflaters *deflaterPool
-	log       *hubLog
-	shards    []*shard
-	ids       registry
-	seed      maphash.Seed
-	epoch     time.Time
-	connected atomic.Uint64
-	upgrader  upgrader
-	budget    struct{ used atomic.Int64 } // bytes of messages that anybody still holds
-	drops     dropReports
+	config     Config
+	logger     Logger
+	codecs     []Codec
+	keys       *pipeline // hub keys, or nil
+	deflaters  *deflaterPool
+	log        *hubLog
+	shards     []*shard
+	ids        registry
+	seed       maphash.Seed
+	epoch      time.Time
+	connected  atomic.Uint64
+	handshakes atomic.Int64 // under way
+	upgrader   upgrader
+	budget     struct{ used atomic.Int64 } // bytes of messages that anybody still holds
+	drops      dropReports
 
 	onConnect    func(*Client)
 	onDisconnect func(*Client)
@@ -106,7 +108,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		logger:    logger,
 		codecs:    config.Codecs,
 		deflaters: &deflaterPool{level: config.Compression.Level},
-		log:       newHubLog(config.LogSize),
+		log:       newHubLog(&config),
 		seed:      maphash.MakeSeed(),
 		epoch:     time.Now(),
 		started:   make(chan struct{}),
@@ -290,15 +292,21 @@ func (h *Hub) stuck() error {
 }
 
 // enter counts a handshake in; leave counts it, or its connection, out.
-func (h *Hub) enter() bool {
+func (h *Hub) enter() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.phase >= hubStopping || h.stopping() {
-		return false
+	switch {
+	case h.phase >= hubStopping || h.stopping():
+		return refuse(http.StatusServiceUnavailable, "hub closed")
+	case h.config.MaxClients > 0 && h.conns >= h.config.MaxClients:
+		return refuse(http.StatusServiceUnavailable, "hub is full")
+	case h.config.MaxHandshakes > 0 && h.handshakes.Load() >= int64(h.config.MaxHandshakes):
+		return refuse(http.StatusServiceUnavailable, "too many handshakes at once")
 	}
 	h.served = true
 	h.conns++
-	return true
+	h.handshakes.Add(1)
+	return nil
 }
 
 func (h *Hub) leave(c *Client) {

@@ -54,13 +54,26 @@ func (d *deadlines) Pop() any {
 }
 
 // minds makes sure that a connection with something to write is looked at when
-// WriteWait is over.
+// WriteWait is over, and one that expires when it does.
 func (s *shard) minds(c *Client) {
-	if since := c.conn.waiting.Load(); since != 0 && c.slot >= 0 {
-		if due := since + int64(s.hub.config.WriteWait); due < c.due {
-			s.watch.move(c, due)
-		}
+	if c.slot < 0 {
+		return
 	}
+	if due := min(c.due, s.limits(c)); due < c.due {
+		s.watch.move(c, due)
+	}
+}
+
+// limits returns when c has to be looked at whatever it says.
+func (s *shard) limits(c *Client) int64 {
+	due := int64(math.MaxInt64)
+	if since := c.conn.waiting.Load(); since != 0 {
+		due = since + int64(s.hub.config.WriteWait)
+	}
+	if expires := c.expires.Load(); expires != 0 {
+		due = min(due, expires)
+	}
+	return due
 }
 
 // checkDeadlines looks at every client whose time has come.
@@ -84,6 +97,11 @@ func (s *shard) look(c *Client, now int64) int64 {
 		c.conn.kill(errWriteTimeout)
 		return math.MaxInt64 // its end is on the way
 	}
+	if expires := c.expires.Load(); expires != 0 && now >= expires {
+		c.expires.Store(0)
+		s.flush(c)
+		c.conn.close(&CloseError{Code: CloseUnauthorized, Reason: "credentials have expired"})
+	}
 	heard := c.conn.lastRead.Load()
 	if c.busy.Load() {
 		heard = now // not reading, so its silence says nothing
@@ -97,8 +115,5 @@ func (s *shard) look(c *Client, now int64) int64 {
 		c.conn.sendPing()
 		due = heard + int64(config.PongWait)
 	}
-	if since := c.conn.waiting.Load(); since != 0 {
-		due = min(due, since+int64(config.WriteWait))
-	}
-	return due
+	return min(due, s.limits(c))
 }

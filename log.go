@@ -14,9 +14,11 @@ import (
 // only shards with members, membership limits are exact, and publishing to
 // nobody wakes nobody.
 type hubLog struct {
-	shards []*shard
-	size   int64         // bound on used
-	done   chan struct{} // closed by close: no more entries but those that end connections
+	shards         []*shard
+	size           int64         // bound on used
+	nameLimit      int           // bytes of a topic's name
+	maxMemberships int           // of one client, if positive
+	done           chan struct{} // closed by close: no more entries but those that end connections
 
 	mu      sync.Mutex
 	order   uint64
@@ -68,8 +70,8 @@ type waiter struct {
 	granted bool
 }
 
-func newHubLog(size int64) *hubLog {
-	l := &hubLog{size: size, done: make(chan struct{})}
+func newHubLog(c *Config) *hubLog {
+	l := &hubLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, done: make(chan struct{})}
 	for kind := range l.topics {
 		l.topics[kind] = make(map[string]*topic)
 	}

@@ -84,7 +84,7 @@ func (h *Hub) PublishToRoomContext(ctx context.Context, roomID string, m *Messag
 }
 
 func (h *Hub) publish(ctx context.Context, kind topicKind, defaultType, name string, m *Message) error {
-	if err := checkName(name); err != nil {
+	if err := checkName(name, h.config.MaxNameLength); err != nil {
 		return err
 	}
 	p, err := h.prepare(m, defaultType, name, kind.audience())

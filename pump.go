@@ -285,7 +285,7 @@ func (c *Client) disconnect(why *CloseError) {
 // readMessages returns why nothing more can be read.
 func (c *Client) readMessages() *CloseError {
 	c.ws.SetPingHandler(func(payload string) error {
-		c.conn.answerPing(payload)
+		c.conn.in.pong, c.conn.in.pinged = payload, true
 		return nil
 	})
 	c.ws.SetPongHandler(func(string) error { return nil })
@@ -315,6 +315,9 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	switch {
 	case errors.Is(err, errTooBig):
 		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", c.hub.config.MaxMessageSize))
+		return err
+	case err != nil && c.conn.in.failure == nil:
+		c.conn.fail(CloseInvalidPayloadData, "compressed data is corrupt")
 		return err
 	case err != nil:
 		return err
@@ -352,7 +355,7 @@ func readAll(dst []byte, r io.Reader, limit int64) ([]byte, error) {
 // handle takes a whole message in: frame type, UTF-8, keys, codec, callback,
 // control message.
 func (c *Client) handle(messageType int, b []byte) {
-	keys := c.inbound.Load()
+	keys := c.opensWith.Load()
 	want := c.codec.WebSocketMessageType()
 	if keys != nil {
 		want = BinaryMessage
@@ -432,7 +435,7 @@ func (c *Client) drain() {
 	defer putBuffer(buf)
 	b := buf.b[:cap(buf.b)]
 	for {
-		if _, err := c.conn.Read(b); err != nil {
+		if _, err := c.conn.Conn.Read(b); err != nil {
 			return
 		}
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -58,7 +60,7 @@ type membership struct {
 // join adds c to a topic. It reports nothing new if c is there already. The
 // answer is appended right behind it.
 func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
-	if err := checkName(name); err != nil {
+	if err := checkName(name, l.nameLimit); err != nil {
 		answer.discard()
 		return err
 	}
@@ -78,6 +80,13 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 		l.end(l.answer(c, answer))
 		return nil
 	}
+	if l.maxMemberships > 0 && len(c.members) >= l.maxMemberships {
+		l.free(entryCost)
+		l.dropIfEmpty(p)
+		l.mu.Unlock()
+		answer.discard()
+		return ErrTooManySubscriptions
+	}
 	m := &membership{client: c, part: p}
 	if c.members == nil {
 		c.members = make(map[*part]*membership)
@@ -92,7 +101,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 
 // leave takes c out of a topic; not being in it is no error.
 func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
-	if err := checkName(name); err != nil {
+	if err := checkName(name, l.nameLimit); err != nil {
 		answer.discard()
 		return err
 	}
@@ -133,7 +142,7 @@ func (l *hubLog) membership(c *Client, kind topicKind, name string) *membership 
 }
 
 // partFor finds or makes a shard's part of a topic. A part that was made must
-// get a member before the log is unlocked.
+// get a member, or be dropped, before the log is unlocked.
 func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
 	t := l.topics[kind][name]
 	if t == nil {
@@ -154,11 +163,15 @@ func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
 // directory; entries appended before still find them, later ones do not.
 func (l *hubLog) leavePart(p *part) {
 	p.count--
-	t := p.topic
-	t.members--
+	p.topic.members--
+	l.dropIfEmpty(p)
+}
+
+func (l *hubLog) dropIfEmpty(p *part) {
 	if p.count > 0 {
 		return
 	}
+	t := p.topic
 	i := slices.Index(t.parts, p)
 	t.parts = slices.Delete(t.parts, i, i+1)
 	if len(t.parts) == 0 {
@@ -205,7 +218,7 @@ func (q *memberQuery) answer(p *part) {
 // room has no members. It returns ErrHubNotRunning before Run and ErrHubClosed
 // after shutdown has begun. Anybody may call it from anywhere.
 func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) {
-	if err := checkName(roomID); err != nil {
+	if err := checkName(roomID, h.config.MaxNameLength); err != nil {
 		return nil, err
 	}
 	l := h.log
@@ -237,17 +250,18 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	}
 }
 
-// maxNameLength bounds channel names and room IDs, in bytes.
-const maxNameLength = 255
-
-func checkName(name string) error {
+// checkName refuses names that could not be shown in a log or would take up too
+// much room.
+func checkName(name string, limit int) error {
 	switch {
 	case name == "":
 		return fmt.Errorf("%w: empty", ErrInvalidName)
-	case len(name) > maxNameLength:
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidName, len(name), maxNameLength)
+	case len(name) > limit:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidName, len(name), limit)
 	case !utf8.ValidString(name):
 		return fmt.Errorf("%w: not UTF-8", ErrInvalidName)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%w: has a control character", ErrInvalidName)
 	}
 	return nil
 }

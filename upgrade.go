@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"reflect"
 	"slices"
 	"strconv"
@@ -110,24 +112,33 @@ func refuse(status int, format string, args ...any) error {
 
 // serve takes one handshake from request to readPump.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
-	if !h.enter() {
-		h.answerRefusal(w, refuse(http.StatusServiceUnavailable, "hub closed"))
-		return
-	}
-	c, offer, err := h.admit(r)
-	if err != nil {
+	if err := h.enter(); err != nil {
 		h.answerRefusal(w, err)
-		h.leave(c)
 		return
 	}
-	if err := h.upgrade(w, r, c, offer); err != nil {
-		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
-		h.ids.free(c)
-		h.leave(c)
+	c, err := h.handshake(w, r)
+	h.handshakes.Add(-1)
+	if err != nil {
+		h.leave(nil)
 		return
 	}
 	defer func() { go c.readPump() }() // ends with the connection
 	h.connect(c, hc)
+}
+
+// handshake answers the request with 101 or a refusal.
+func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
+	c, offer, err := h.admit(r)
+	if err != nil {
+		h.answerRefusal(w, err)
+		return nil, err
+	}
+	if err := h.upgrade(w, r, c, offer); err != nil {
+		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
+		h.ids.free(c)
+		return nil, err
+	}
+	return c, nil
 }
 
 func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
@@ -176,7 +187,7 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.conn.pumped.L = &c.conn.mu
-	c.inbound.Store(h.keys)
+	c.opensWith.Store(h.keys)
 	c.conn.form = c.formWith(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
@@ -213,10 +224,44 @@ func (h *Hub) originAllowed(r *http.Request) bool {
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {
-		return true
+		return true // not a browser
 	}
 	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
+	if err != nil {
+		return false
+	}
+	return strings.EqualFold(u.Host, r.Host) || slices.ContainsFunc(h.config.AllowedOrigins, func(pattern string) bool {
+		return originMatches(pattern, u)
+	})
+}
+
+// originMatches compares the host, and the scheme too where the pattern names one.
+func originMatches(pattern string, origin *url.URL) bool {
+	subject := origin.Host
+	if strings.Contains(pattern, "://") {
+		subject = origin.Scheme + "://" + origin.Host
+	}
+	ok, _ := path.Match(strings.ToLower(pattern), strings.ToLower(subject)) // Validate has tried the pattern
+	return ok
+}
+
+// BearerToken returns the credentials that a handshake carries: an Authorization
+// header of type Bearer, or, since browsers cannot set headers there, an entry
+// "bearer.<token>" among the subprotocols offered, its token in unpadded
+// base64url. It is for middleware and Config.ClientID; the hub itself neither
+// checks such an entry nor ever echoes it.
+func BearerToken(r *http.Request) (string, bool) {
+	const scheme = "bearer "
+	if a := r.Header.Get("Authorization"); len(a) > len(scheme) && strings.EqualFold(a[:len(scheme)], scheme) {
+		return strings.TrimSpace(a[len(scheme):]), true
+	}
+	for _, name := range listOf(r.Header, "Sec-Websocket-Protocol") {
+		if encoded, ok := strings.CutPrefix(name, bearerPrefix); ok {
+			token, err := base64.RawURLEncoding.DecodeString(encoded)
+			return string(token), err == nil && len(token) > 0
+		}
+	}
+	return "", false
 }
 
 func (h *Hub) idFor(r *http.Request) (string, error) {
@@ -227,7 +272,7 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 	}
 	id, err := h.config.ClientID(r)
 	if err == nil {
-		err = checkName(id)
+		err = checkName(id, maxClientID)
 	}
 	if err != nil {
 		h.logger.Infof("websocket: handshake from %s refused: %v", r.RemoteAddr, err)
@@ -242,6 +287,9 @@ type offer struct {
 	subprotocol string // to echo, empty when none was offered
 	deflate     bool
 }
+
+// maxClientID bounds client IDs, in bytes.
+const maxClientID = 255
 
 // bearerPrefix marks a subprotocol offer that carries credentials, which is the
 // only way for browsers to send any with the handshake. It is never echoed.
@@ -358,7 +406,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 		return err
 	}
 	c.ws = ws
-	ws.SetReadLimit(readLimit(h.config.MaxMessageSize))
+	c.conn.in = inbound{
+		deflate:  o.deflate,
+		limit:    readLimit(h.config.MaxMessageSize),
+		messages: newPace(h.config.MessageRate, paceBurst),
+		bytes:    newPace(h.config.ByteRate, paceBurst),
+	}
 	c.conn.upgraded.Store(true)
 	c.conn.lastRead.Store(h.clock())
 	c.keepRequest(r)

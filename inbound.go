@@ -1,0 +1,222 @@
+package websocket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// inbound checks the frames of one client before gorilla sees them, because
+// gorilla lets through what RFC 6455 forbids: RSV1 on control frames and
+// continuations, lengths that are not minimal, one-byte Close payloads, and any
+// number of empty fragments. It also paces the client. The readPump owns it.
+type inbound struct {
+	deflate bool  // RSV1 may be set on the first frame of a message
+	limit   int64 // bytes of one message on the wire
+
+	header    [maxInboundHeader]byte
+	have      int    // bytes of header
+	payload   uint64 // of the current frame, still to come
+	open      bool   // a fragmented message has begun
+	size      int64  // of the current message
+	empty     int    // empty fragments of the current message
+	violation *CloseError
+
+	messages pace
+	bytes    pace
+	late     int64 // hub clock when pacing began to delay without a break, or 0
+
+	pong    string // payload of the latest ping, answered when nothing more has arrived
+	pinged  bool
+	failure error // what reading from the connection ended with
+}
+
+const (
+	maxInboundHeader  = 14 // RFC 6455 section 5.2, with mask
+	maxEmptyFragments = 128
+)
+
+var errProtocol = errors.New("websocket: protocol error")
+
+// check takes note of the frames in b and returns how many of its bytes may be
+// passed on. What comes before a violation is passed on first.
+func (in *inbound) check(b []byte) int {
+	for n := 0; n < len(b); {
+		if in.payload > 0 {
+			k := min(in.payload, uint64(len(b)-n))
+			in.payload -= k
+			n += int(k)
+			continue
+		}
+		start := n
+		for in.have < 2 || in.have < in.headerLength() {
+			if n == len(b) {
+				return n
+			}
+			in.header[in.have] = b[n]
+			in.have++
+			n++
+			if in.have == 2 {
+				if in.violation = in.checkStart(); in.violation != nil {
+					return start
+				}
+			}
+		}
+		if in.violation = in.checkLength(); in.violation != nil {
+			return start
+		}
+		in.have = 0
+	}
+	return len(b)
+}
+
+// headerLength is known once two bytes are there (RFC 6455 section 5.2).
+func (in *inbound) headerLength() int {
+	switch in.header[1] & 0x7f {
+	case 126:
+		return 8
+	case 127:
+		return 14
+	default:
+		return 6
+	}
+}
+
+func protocolError(format string, args ...any) *CloseError {
+	return &CloseError{Code: CloseProtocolError, Reason: fmt.Sprintf(format, args...)}
+}
+
+// checkStart checks the first two bytes of a frame.
+func (in *inbound) checkStart() *CloseError {
+	first, second := in.header[0], in.header[1]
+	final, opcode, length := first&finalBit != 0, first&0x0f, second&0x7f
+	switch {
+	case first&0x30 != 0:
+		return protocolError("reserved bit RSV2 or RSV3 is set") // section 5.2
+	case second&0x80 == 0:
+		return protocolError("frame is not masked") // section 5.1
+	case opcode > opBinary && opcode < opClose || opcode > opPong:
+		return protocolError("reserved opcode %#x", opcode) // section 5.2
+	case opcode >= opClose && !final:
+		return protocolError("control frame is fragmented") // section 5.5
+	case opcode >= opClose && length > maxControlPayload:
+		return protocolError("control frame is longer than %d bytes", maxControlPayload) // section 5.5
+	case opcode == opClose && length == 1:
+		return protocolError("Close frame with half a status code") // section 5.5.1
+	case first&compressedBit != 0 && (!in.deflate || opcode == 0 || opcode >= opClose):
+		return protocolError("reserved bit RSV1 is set") // RFC 7692 section 6.1
+	case opcode == 0 && !in.open:
+		return protocolError("continuation of no message") // section 5.4
+	case opcode != 0 && opcode < opClose && in.open:
+		return protocolError("new message inside a fragmented one") // section 5.4
+	}
+	return nil
+}
+
+// checkLength checks a whole header and begins its frame.
+func (in *inbound) checkLength() *CloseError {
+	length := uint64(in.header[1] & 0x7f)
+	switch length {
+	case 126:
+		length = uint64(binary.BigEndian.Uint16(in.header[2:]))
+		if length < 126 {
+			return protocolError("length is not in its shortest form") // section 5.2
+		}
+	case 127:
+		length = binary.BigEndian.Uint64(in.header[2:])
+		switch {
+		case length>>63 != 0:
+			return protocolError("length has its top bit set") // section 5.2
+		case length <= 0xffff:
+			return protocolError("length is not in its shortest form") // section 5.2
+		}
+	}
+	in.payload = length
+	in.messages.spend(1)
+	opcode := in.header[0] & 0x0f
+	if opcode >= opClose {
+		return nil
+	}
+	if opcode != 0 {
+		in.size, in.empty = 0, 0
+	}
+	in.open = in.header[0]&finalBit == 0
+	if length > uint64(in.limit-in.size) {
+		return &CloseError{Code: CloseMessageTooBig, Reason: fmt.Sprintf("message is larger than %d bytes on the wire", in.limit)}
+	}
+	in.size += int64(length)
+	if length == 0 && in.open {
+		if in.empty++; in.empty > maxEmptyFragments {
+			return &CloseError{Code: ClosePolicyViolation, Reason: "too many empty fragments"}
+		}
+	}
+	return nil
+}
+
+// pace is a token bucket in the form of a clock that runs ahead: spending moves
+// it on, and whoever is ahead of real time by more than the burst has to wait
+// (the generic cell rate algorithm, ITU-T I.371).
+type pace struct {
+	each  float64 // nanoseconds that one unit costs; 0 means no limit
+	burst float64 // nanoseconds that it may run ahead
+	ahead float64 // the clock
+}
+
+// newPace allows rate units a second, and burst seconds' worth at once.
+func newPace(rate int64, burst time.Duration) pace {
+	if rate <= 0 {
+		return pace{}
+	}
+	return pace{each: float64(time.Second) / float64(rate), burst: float64(burst)}
+}
+
+func (p *pace) spend(units int) { p.ahead += p.each * float64(units) }
+
+// wait returns how long to wait at the time now.
+func (p *pace) wait(now int64) time.Duration {
+	p.ahead = max(p.ahead, float64(now))
+	return time.Duration(p.ahead - float64(now) - p.burst)
+}
+
+const (
+	paceBurst    = 2 * time.Second  // of a client's rates may come at once
+	floodMinimum = 10 * time.Second // of delay without a break is a flood
+	maxPause     = 100 * time.Millisecond
+)
+
+// admit waits until the client may be read from again. Answers to pings go out
+// first: of those that came together only the last is answered (RFC 6455 section
+// 5.5.3).
+func (c *conn) admit() error {
+	in := &c.in
+	if in.pinged {
+		in.pinged = false
+		c.sendPong(in.pong)
+	}
+	if in.violation != nil {
+		c.fail(in.violation.Code, in.violation.Reason)
+		return errProtocol
+	}
+	for {
+		now := c.hub.clock()
+		delay := max(in.messages.wait(now), in.bytes.wait(now))
+		if delay <= 0 {
+			in.late = 0
+			return nil
+		}
+		if in.late == 0 {
+			in.late = now
+		} else if now-in.late > int64(floodMinimum) {
+			c.fail(ClosePolicyViolation, "message rate limit exceeded for too long")
+			return errProtocol
+		}
+		if c.ended() {
+			return nil // let reading find out how
+		}
+		c.client.busy.Store(true) // its silence is our doing
+		time.Sleep(min(delay, maxPause))
+		c.lastRead.Store(c.hub.clock())
+		c.client.busy.Store(false)
+	}
+}
