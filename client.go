@@ -39,7 +39,7 @@ type Client struct {
 
 	// Used by the readPump; the shard looks at busy and calling.
 	peerEnded bool                     // the peer's Close frame has been read
-	busy      atomic.Bool              // a message is being handled
+	busy      atomic.Bool              // not being read from: a message is being handled
 	calling   atomic.Uint32            // callback that runs
 	opensWith atomic.Pointer[pipeline] // opens what the client sends, or nil
 

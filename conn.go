@@ -26,7 +26,7 @@ type conn struct {
 
 	upgraded atomic.Bool
 	in       inbound      // the readPump owns it
-	lastRead atomic.Int64 // hub clock of the last byte received
+	lastRead atomic.Int64 // hub clock of the last byte received, or of when waiting for one began
 	// waiting is 0 while nothing waits, else the hub clock when the connection
 	// last accepted a byte or began to wait.
 	waiting atomic.Int64
@@ -77,6 +77,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err := c.admit(); err != nil {
 		return 0, err
 	}
+	c.client.busy.Store(false)
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
@@ -348,7 +349,9 @@ const closeLinger = time.Second
 func (c *conn) saidGoodbye() {
 	c.state = connClosed
 	c.discard(dropDisconnected)
-	_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
+	if !c.ending.ByPeer {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
+	}
 }
 
 // kill ends the connection without a Close frame.
@@ -430,10 +433,16 @@ func (c *conn) ended() bool {
 	return c.state != connOpen
 }
 
+// anythingWaits reports whether a release would write anything.
+func (c *conn) anythingWaits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waits()
+}
+
 // finish closes the socket after the writePump, which has a last second to get
 // out what it holds. It returns why the connection ended.
 func (c *conn) finish(why *CloseError) *CloseError {
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
 	c.mu.Lock()
 	if c.state == connOpen { // broken off: nothing can be said any more
 		c.die(errors.New(why.Reason))
@@ -442,6 +451,9 @@ func (c *conn) finish(why *CloseError) *CloseError {
 		c.held = false
 		c.sayGoodbye()
 		c.wake()
+	}
+	if c.pumping {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
 	}
 	for c.pumping {
 		c.pumped.Wait()

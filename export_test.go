@@ -236,3 +236,29 @@ func (p *fakePipe) setDeadline(d *fakeDeadline, t time.Time) {
 	}
 	p.changed.Broadcast()
 }
+
+// DiscardConn takes everything that is written at once and never has anything to
+// read, for benchmarks of all that comes before the kernel.
+type DiscardConn struct {
+	net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// NewDiscardConn returns a connection whose handshake has been read already.
+func NewDiscardConn() *DiscardConn { return &DiscardConn{closed: make(chan struct{})} }
+
+func (c *DiscardConn) Read([]byte) (int, error) { <-c.closed; return 0, io.EOF }
+
+func (c *DiscardConn) Write(b []byte) (int, error)      { return len(b), nil }
+func (c *DiscardConn) Close() error                     { c.once.Do(func() { close(c.closed) }); return nil }
+func (c *DiscardConn) SetDeadline(time.Time) error      { return nil }
+func (c *DiscardConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *DiscardConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *DiscardConn) direct() bool                     { return true }
+func (c *DiscardConn) tryWrite(b []byte) (int, error)   { return len(b), nil }
+func (c *DiscardConn) abort()                           { _ = c.Close() }
+
+func (c *DiscardConn) write(b []byte, _ *atomic.Int64, _ func() int64) (int, error) {
+	return len(b), nil
+}

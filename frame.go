@@ -41,11 +41,10 @@ func (f form) codecSlot() int                 { return int(f / formsPerCodec) }
 // maxCodecs keeps one bit per form in publication.built.
 const maxCodecs = 32 / int(formsPerCodec)
 
-// frame is a whole WebSocket frame, immutable once built. buf is nil where the
-// bytes belong to another form.
+// frame is a whole WebSocket frame, immutable once built. Its form's slot keeps
+// the buffer that the bytes stand in.
 type frame struct {
 	wire []byte
-	buf  *buffer
 }
 
 // payload returns what follows the header.
@@ -60,14 +59,24 @@ func (f frame) payload() []byte {
 	}
 }
 
+// slot holds one form of a publication.
+type slot struct {
+	form form
+	frame
+	buf []byte // kept for the publication's next life, unless it is large
+}
+
 // publication is one message on its way to any number of clients. Its forms are
 // built at most once each, when the first client needs them, by whichever hub
 // goroutine or writePump comes first. Holders are counted: every shard that has
 // it in its queue or in an open round, and every ring that refers to it.
+//
+// A publication is recycled whole, with its buffers: one trip to the pool serves
+// the message, its payload and the forms that most hubs need.
 type publication struct {
 	hub   *Hub
 	msg   Message
-	data  *buffer // holds msg.Data
+	data  []byte // holds msg.Data
 	to    audience
 	order uint64 // place in the log
 	cost  int64  // bytes it counts against every bound
@@ -77,10 +86,11 @@ type publication struct {
 	refs     atomic.Int32 // holders
 	unwalked atomic.Int32 // shards that have not walked it yet
 
-	built  atomic.Uint32 // bit f: frames[f] is final
-	mu     sync.Mutex    // guards building
-	frames []frame
-	bytes  int64 // counted against the hub's budget; guarded by mu until the last release
+	built atomic.Int32 // slots that are final
+	mu    sync.Mutex   // guards building
+	first [2]slot
+	more  atomic.Pointer[[]slot] // made when first is full, with room for all forms
+	bytes int64                  // counted against the hub's budget; guarded by mu until the last release
 }
 
 // audience says whom a publication is for; it decides what its Channel names.
@@ -98,6 +108,9 @@ const envelopeCost = 128
 
 var publicationPool = sync.Pool{New: func() any { return new(publication) }}
 
+// keptBuffer is the largest buffer that a publication keeps in the pool.
+const keptBuffer = 4 << 10
+
 func messageCost(m *Message) int64 {
 	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
 }
@@ -110,21 +123,11 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.announces = 0
 	p.msg = *m
 	p.msg.pooled = false
-	p.data = nil
-	if len(m.Data) > 0 {
-		p.data = getBuffer(len(m.Data))
-		p.data.b = append(p.data.b, m.Data...)
-		p.msg.Data = p.data.b
-	}
+	p.data = append(p.data[:0], m.Data...)
+	p.msg.Data = p.data
 	p.cost = messageCost(m)
 	p.bytes = p.cost
 	h.budget.used.Add(p.bytes)
-	if n := len(h.codecs) * int(formsPerCodec); cap(p.frames) < n {
-		p.frames = make([]frame, n)
-	} else {
-		p.frames = p.frames[:n]
-	}
-	p.built.Store(0)
 	p.refs.Store(1)
 	return p
 }
@@ -147,16 +150,17 @@ func (p *publication) release() {
 		panic("websocket: publication released more often than retained")
 	}
 	p.hub.budget.used.Add(-p.bytes)
-	for i := range p.frames {
-		if b := p.frames[i].buf; b != nil {
-			putBuffer(b)
+	for i := range min(int(p.built.Load()), len(p.first)) {
+		p.first[i].wire = nil
+		if cap(p.first[i].buf) > keptBuffer {
+			p.first[i].buf = nil
 		}
 	}
-	clear(p.frames)
-	if p.data != nil {
-		putBuffer(p.data)
+	if cap(p.data) > keptBuffer {
 		p.data = nil
 	}
+	p.built.Store(0)
+	p.more.Store(nil)
 	p.msg = Message{}
 	p.hub = nil
 	publicationPool.Put(p)
@@ -165,104 +169,137 @@ func (p *publication) release() {
 // frame returns the message in form f. A frame without bytes means that the
 // codec could not encode it.
 func (p *publication) frame(f form) frame {
-	if p.built.Load()&(1<<f) == 0 {
-		p.mu.Lock()
-		p.build(f)
-		p.mu.Unlock()
+	if s := p.find(f); s != nil {
+		return s.frame
 	}
-	return p.frames[f]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.build(f)
 }
 
-// build runs with mu held and may be called for a form that exists already.
-func (p *publication) build(f form) {
-	if p.built.Load()&(1<<f) != 0 {
-		return
+// find returns the slot of a form that has been built.
+func (p *publication) find(f form) *slot {
+	n := int(p.built.Load())
+	for i := range min(n, len(p.first)) {
+		if p.first[i].form == f {
+			return &p.first[i]
+		}
 	}
-	var fr frame
+	if n > len(p.first) {
+		more := *p.more.Load()
+		for i := range n - len(p.first) {
+			if more[i].form == f {
+				return &more[i]
+			}
+		}
+	}
+	return nil
+}
+
+// build makes form f if it does not exist. mu is held.
+func (p *publication) build(f form) frame {
+	if s := p.find(f); s != nil {
+		return s.frame
+	}
+	if f.variant() == deflated {
+		p.build(formOf(f.codecSlot(), plain)) // takes its slot first
+	}
+	s := p.nextSlot()
+	s.form = f
 	switch f.variant() {
 	case plain:
-		fr = p.buildPlain(f)
+		s.frame = p.buildPlain(s)
 	case deflated:
-		fr = p.buildDeflated(f)
+		s.frame = p.buildDeflated(s)
 	case sealed:
-		fr = p.buildSealed(f)
+		s.frame = p.buildSealed(s)
 	}
-	p.frames[f] = fr
-	if fr.buf != nil {
-		p.bytes += int64(cap(fr.buf.b))
-		p.hub.budget.used.Add(int64(cap(fr.buf.b)))
+	if len(s.wire) > 0 {
+		p.bytes += int64(cap(s.buf))
+		p.hub.budget.used.Add(int64(cap(s.buf)))
 	}
-	p.built.Store(p.built.Load() | 1<<f)
+	p.built.Add(1)
+	return s.frame
 }
 
-func (p *publication) buildPlain(f form) frame {
-	codec := p.hub.codecs[f.codecSlot()]
-	buf := getBuffer(maxHeader + int(p.cost))
-	out, err := appendMarshal(codec, append(buf.b, make([]byte, maxHeader)...), &p.msg)
+func (p *publication) nextSlot() *slot {
+	n := int(p.built.Load())
+	if n < len(p.first) {
+		return &p.first[n]
+	}
+	if p.more.Load() == nil {
+		more := make([]slot, len(p.hub.codecs)*int(formsPerCodec))
+		p.more.Store(&more)
+	}
+	return &(*p.more.Load())[n-len(p.first)]
+}
+
+// sized returns buf with room for a frame of n payload bytes and length
+// maxHeader, where the payload begins.
+func sized(buf []byte, n int) []byte {
+	if cap(buf) < maxHeader+n {
+		buf = make([]byte, 0, maxHeader+n)
+	}
+	return buf[:maxHeader]
+}
+
+func (p *publication) buildPlain(s *slot) frame {
+	codec := p.hub.codecs[s.form.codecSlot()]
+	out, err := appendMarshal(codec, sized(s.buf, int(p.cost)), &p.msg)
 	if err != nil {
-		p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.Name(), err)
-		putBuffer(buf)
+		p.logCodecError(codec, err)
 		return frame{}
 	}
-	buf.b = out
-	return finishFrame(buf, byte(codec.WebSocketMessageType()))
+	s.buf = out
+	return finishFrame(out, byte(codec.WebSocketMessageType()))
+}
+
+func (p *publication) logCodecError(codec Codec, err error) {
+	p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.Name(), err)
 }
 
 // buildDeflated falls back on the plain frame where deflating does not pay.
-func (p *publication) buildDeflated(f form) frame {
-	base := formOf(f.codecSlot(), plain)
-	p.build(base)
-	fr := p.frames[base]
-	fr.buf = nil
-	if len(fr.wire) == 0 {
-		return fr
+func (p *publication) buildDeflated(s *slot) frame {
+	whole := p.find(formOf(s.form.codecSlot(), plain)).frame
+	if len(whole.wire) == 0 {
+		return frame{}
 	}
-	payload := fr.payload()
+	payload := whole.payload()
 	if len(payload) < p.hub.config.Compression.MinSize {
-		return fr
+		return whole
 	}
-	buf := getBuffer(maxHeader + len(payload))
-	out, err := p.hub.deflaters.appendDeflated(append(buf.b, make([]byte, maxHeader)...), payload)
+	out, err := p.hub.deflaters.appendDeflated(sized(s.buf, len(payload)), payload)
 	if err != nil || len(out)-maxHeader >= len(payload) {
-		putBuffer(buf)
-		return fr
+		return whole
 	}
-	buf.b = out
-	return finishFrame(buf, fr.wire[0]&0x0f|compressedBit)
+	s.buf = out
+	return finishFrame(out, whole.wire[0]&0x0f|compressedBit)
 }
 
 // buildSealed seals with the hub's keys. Sealed bytes are not UTF-8, so they
 // travel in binary frames whatever the codec (RFC 6455 section 5.6).
-func (p *publication) buildSealed(f form) frame {
-	payload := p.frames[formOf(f.codecSlot(), plain)].wire
-	var scratch *buffer
-	if len(payload) > 0 {
-		payload = frame{wire: payload}.payload()
-	} else {
-		codec := p.hub.codecs[f.codecSlot()]
-		scratch = getBuffer(int(p.cost))
-		defer func() { putBuffer(scratch) }()
-		out, err := appendMarshal(codec, scratch.b, &p.msg)
-		if err != nil {
-			p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.Name(), err)
-			return frame{}
-		}
-		scratch.b = out
-		payload = out
+func (p *publication) buildSealed(s *slot) frame {
+	codec := p.hub.codecs[s.form.codecSlot()]
+	scratch := getBuffer(int(p.cost))
+	defer putBuffer(scratch)
+	payload, err := appendMarshal(codec, scratch.b, &p.msg)
+	if err != nil {
+		p.logCodecError(codec, err)
+		return frame{}
 	}
+	scratch.b = payload
 	keys := p.hub.keys
-	buf := getBuffer(maxHeader + len(payload) + keys.overhead())
-	buf.b = keys.appendSeal(append(buf.b, make([]byte, maxHeader)...), payload)
-	return finishFrame(buf, opBinary)
+	s.buf = keys.appendSeal(sized(s.buf, len(payload)+keys.overhead()), payload)
+	return finishFrame(s.buf, opBinary)
 }
 
 // finishFrame writes the header right before the payload, which starts at
 // maxHeader.
-func finishFrame(buf *buffer, first byte) frame {
-	n := len(buf.b) - maxHeader
+func finishFrame(buf []byte, first byte) frame {
+	n := len(buf) - maxHeader
 	at := maxHeader - headerSize(n)
-	appendHeader(buf.b[at:at], first, n)
-	return frame{wire: buf.b[at:], buf: buf}
+	appendHeader(buf[at:at], first, n)
+	return frame{wire: buf[at:]}
 }
 
 func headerSize(payload int) int {

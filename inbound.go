@@ -185,7 +185,8 @@ const (
 	maxPause     = 100 * time.Millisecond
 )
 
-// admit waits until the client may be read from again. Answers to pings go out
+// admit waits until the client may be read from again, which is when its silence
+// begins to count. Answers to pings go out
 // first: of those that came together only the last is answered (RFC 6455 section
 // 5.5.3).
 func (c *conn) admit() error {
@@ -200,6 +201,7 @@ func (c *conn) admit() error {
 	}
 	for {
 		now := c.hub.clock()
+		c.lastRead.Store(now) // its silence counts from here
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
 		if delay <= 0 {
 			in.late = 0
@@ -214,9 +216,6 @@ func (c *conn) admit() error {
 		if c.ended() {
 			return nil // let reading find out how
 		}
-		c.client.busy.Store(true) // its silence is our doing
 		time.Sleep(min(delay, maxPause))
-		c.lastRead.Store(c.hub.clock())
-		c.client.busy.Store(false)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/bits"
 	"sync"
+	"time"
 )
 
 // hubLog is the one ordered log of a hub. Appending is one short critical
@@ -147,6 +148,26 @@ func (l *hubLog) put(s *shard, e entry) uint64 {
 	return 0
 }
 
+// Bounds on how long putLazy lets entries lie.
+const (
+	lazyEntries = 64
+	lazyDelay   = 10 * time.Millisecond
+)
+
+// putLazy is put for entries that nobody waits for: they only have to be walked
+// before what comes after them. A shard that sleeps goes on sleeping for a
+// moment, so that a connection that comes and goes does not wake it each time.
+func (l *hubLog) putLazy(s *shard, e entry) uint64 {
+	if !s.sleeping || len(s.queue) >= lazyEntries {
+		return l.put(s, e)
+	}
+	if len(s.queue) == 0 {
+		s.lazily.Reset(lazyDelay)
+	}
+	s.queue = append(s.queue, e)
+	return 0
+}
+
 // putSend appends a message for one client.
 func (l *hubLog) putSend(c *Client, pub *publication) uint64 {
 	l.place(pub, 1, 1)
@@ -272,7 +293,7 @@ func (l *hubLog) register(c *Client) {
 	c.registered = true
 	c.shard.population++
 	l.clients++
-	l.end(l.put(c.shard, entry{kind: entryRegister, client: c}))
+	l.end(l.putLazy(c.shard, entry{kind: entryRegister, client: c}))
 }
 
 // unregister ends c's memberships and makes its shard forget it. From here on
@@ -285,7 +306,7 @@ func (l *hubLog) unregister(c *Client) {
 	for p := range c.members {
 		l.leavePart(p)
 	}
-	l.end(l.put(c.shard, entry{kind: entryUnregister, client: c}))
+	l.end(l.putLazy(c.shard, entry{kind: entryUnregister, client: c}))
 }
 
 // tell appends an entry about a registered client that must not wait for room.
@@ -297,6 +318,16 @@ func (l *hubLog) tell(kind entryKind, c *Client, arg any) error {
 	}
 	l.end(l.put(c.shard, entry{kind: kind, client: c, arg: arg}))
 	return nil
+}
+
+// release ends c's hold. If something waits for it, that is not for long.
+func (l *hubLog) release(c *Client) {
+	put := l.putLazy
+	if c.conn.anythingWaits() {
+		put = l.put
+	}
+	l.mu.Lock()
+	l.end(put(c.shard, entry{kind: entryRelease, client: c}))
 }
 
 // tellAll appends an entry for every shard.

@@ -326,8 +326,6 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	}
 	c.busy.Store(true)
 	c.handle(messageType, buf.b)
-	c.conn.lastRead.Store(c.hub.clock())
-	c.busy.Store(false)
 	return nil
 }
 

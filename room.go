@@ -94,7 +94,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	c.members[p] = m
 	p.count++
 	p.topic.members++
-	wake := l.put(c.shard, entry{kind: entryJoin, arg: m})
+	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
 	l.end(wake | l.answer(c, answer))
 	return nil
 }
@@ -122,7 +122,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 	} else {
 		delete(c.members, m.part)
 		l.leavePart(m.part)
-		wake = l.put(c.shard, entry{kind: entryLeave, arg: m})
+		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
 	l.end(wake | l.answer(c, answer))
 	return nil

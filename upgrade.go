@@ -468,7 +468,7 @@ func (h *Hub) connect(c *Client, hc Context) {
 	}
 	defer func() {
 		c.httpCtx.Store(nil)
-		_ = h.log.tell(entryRelease, c, nil) // registered: only the readPump unregisters
+		h.log.release(c)
 	}()
 	if hc != nil {
 		c.httpCtx.Store(&hc)

@@ -1,0 +1,146 @@
+package websocket_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// benchHub runs a hub with clients on connections that cost nothing, so that
+// what is measured is the library without the kernel.
+type benchHub struct {
+	*websocket.Hub
+	b *testing.B
+}
+
+func newBenchHub(b *testing.B, config websocket.Config, onConnect func(*websocket.Client)) *benchHub {
+	h := &benchHub{websocket.NewHub(quietLogger{}, config), b}
+	h.SetCallbacks(onConnect, nil, nil)
+	ran := make(chan error, 1)
+	go func() { ran <- h.Run(context.Background()) }()
+	b.Cleanup(func() {
+		require.NoError(b, h.Shutdown(context.Background()))
+		require.NoError(b, <-ran)
+	})
+	return h
+}
+
+type discardWriter struct {
+	http.ResponseWriter
+	nc net.Conn
+}
+
+func (w discardWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.nc, bufio.NewReadWriter(bufio.NewReaderSize(w.nc, 16), bufio.NewWriterSize(w.nc, 16)), nil
+}
+
+func (h *benchHub) connect(codec string) { h.connectOn(codec, websocket.NewDiscardConn()) }
+
+func (h *benchHub) connectOn(codec string, nc net.Conn) {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header = http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}, "Sec-Websocket-Protocol": {codec},
+	}
+	h.Handler().ServeHTTP(discardWriter{httptest.NewRecorder(), nc}, r)
+}
+
+// settle waits until everything is delivered.
+func (h *benchHub) settle() {
+	for {
+		st := h.Stats()
+		if st.MessagesAddressed == st.MessagesSent {
+			return
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+var codecNames = []string{"json", "protobuf", "flatbuffers", "msgpack"}
+
+// BenchmarkFanout publishes to one channel; ns/delivery is the library's share.
+func BenchmarkFanout(b *testing.B) {
+	for _, members := range []int{1, 10, 100, 1000, 10_000} {
+		for _, mix := range []string{"json", "four"} {
+			b.Run(fmt.Sprintf("members=%d/codecs=%s", members, mix), func(b *testing.B) {
+				h := newBenchHub(b, websocket.DefaultConfig, func(c *websocket.Client) { _ = c.Subscribe("c") })
+				for i := range members {
+					codec := "json"
+					if mix == "four" {
+						codec = codecNames[i%4]
+					}
+					h.connect(codec)
+				}
+				data := jsonPayload(128)
+				b.ReportAllocs()
+				for b.Loop() {
+					_ = h.PublishToChannelRaw("c", data)
+				}
+				h.settle()
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*members), "ns/delivery")
+			})
+		}
+	}
+}
+
+// BenchmarkRooms publishes to many rooms of two.
+func BenchmarkRooms(b *testing.B) {
+	for _, sealed := range []string{"no", "hub", "client"} {
+		b.Run("rooms=1000/sealed="+sealed, func(b *testing.B) {
+			n := 0
+			config := websocket.DefaultConfig
+			if sealed == "hub" {
+				config.Security = websocket.NewSecurityConfig(make([]byte, 32), []byte("k"))
+			}
+			h := newBenchHub(b, config, func(c *websocket.Client) {
+				if sealed == "client" {
+					_ = c.SetEncryptionKey(bytes.Repeat([]byte{byte(n)}, 32))
+					_ = c.SetHMACKey([]byte{1, byte(n)})
+				}
+				_ = c.JoinRoom(fmt.Sprint(n / 2))
+				n++
+			})
+			for range 2000 {
+				h.connect("json")
+			}
+			names := make([]string, 1000)
+			for i := range names {
+				names[i] = fmt.Sprint(i)
+			}
+			m := &websocket.Message{Data: jsonPayload(128)}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				_ = h.PublishToRoom(names[i%1000], m)
+				i += 7
+			}
+			h.settle()
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*2), "ns/delivery")
+		})
+	}
+}
+
+func jsonPayload(n int) []byte {
+	return append(append([]byte(`"`), bytes.Repeat([]byte("x"), n-2)...), '"')
+}
+
+// BenchmarkConnect is the library's share of a connection's life: handshake,
+// subscription and end.
+func BenchmarkConnect(b *testing.B) {
+	h := newBenchHub(b, websocket.DefaultConfig, func(c *websocket.Client) { _ = c.Subscribe("c") })
+	b.ReportAllocs()
+	for b.Loop() {
+		nc := websocket.NewDiscardConn()
+		h.connectOn("json", nc)
+		_ = nc.Close()
+	}
+}
