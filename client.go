@@ -45,7 +45,7 @@ type Client struct {
 
 	// Guarded by the log's lock; members passes to the shard at unregister.
 	registered bool
-	members    map[*part]*membership
+	members    membershipSet
 
 	// Owned by the shard's goroutine.
 	slot    int   // in shard.clients, -1 when not there

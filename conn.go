@@ -35,7 +35,7 @@ type conn struct {
 	state    connState
 	held     bool         // nothing is written before onConnect has returned
 	pumping  bool         // a writePump owns the socket
-	pumped   sync.Cond    // signals that pumping has ended; only finish waits
+	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
 	queue    ring         // messages that wait
 	queued   int64        // bytes that queue and the writePump's current batch refer to
 	losses   losses       // dropped and not announced yet
@@ -455,6 +455,7 @@ func (c *conn) finish(why *CloseError) *CloseError {
 	if c.pumping {
 		_ = c.Conn.SetWriteDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
 	}
+	c.pumped = sync.NewCond(&c.mu)
 	for c.pumping {
 		c.pumped.Wait()
 	}

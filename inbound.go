@@ -199,17 +199,19 @@ func (c *conn) admit() error {
 		c.fail(in.violation.Code, in.violation.Reason)
 		return errProtocol
 	}
-	for {
+	for waited := false; ; waited = true {
 		now := c.hub.clock()
 		c.lastRead.Store(now) // its silence counts from here
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
-		if delay <= 0 {
+		switch {
+		case delay <= 0 && !waited:
 			in.late = 0
 			return nil
-		}
-		if in.late == 0 {
+		case delay <= 0:
+			return nil
+		case in.late == 0:
 			in.late = now
-		} else if now-in.late > int64(floodMinimum) {
+		case now-in.late > int64(floodMinimum):
 			c.fail(ClosePolicyViolation, "message rate limit exceeded for too long")
 			return errProtocol
 		}

@@ -303,8 +303,8 @@ func (l *hubLog) unregister(c *Client) {
 	c.registered = false
 	c.shard.population--
 	l.clients--
-	for p := range c.members {
-		l.leavePart(p)
+	for _, m := range c.members.list {
+		l.leavePart(m.part)
 	}
 	l.end(l.putLazy(c.shard, entry{kind: entryUnregister, client: c}))
 }

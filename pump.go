@@ -139,7 +139,9 @@ func (c *conn) writePump() {
 	c.pumping = false
 	c.waiting.Store(0)
 	c.queue.shrink()
-	c.pumped.Broadcast()
+	if c.pumped != nil {
+		c.pumped.Signal()
+	}
 }
 
 // gather takes what goes out next: the end of a partly written frame, control

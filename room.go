@@ -57,6 +57,58 @@ type membership struct {
 	index  int // in part.members; owned by the shard
 }
 
+// membershipSet is a client's memberships. Most clients have few, which a list
+// holds in the least room; a long list gets an index.
+type membershipSet struct {
+	list  []*membership
+	index map[*part]int // in list, or nil
+}
+
+const longList = 32
+
+func (s *membershipSet) at(p *part) int {
+	if s.index != nil {
+		if i, ok := s.index[p]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(s.list, func(m *membership) bool { return m.part == p })
+}
+
+func (s *membershipSet) in(p *part) *membership {
+	if i := s.at(p); i >= 0 {
+		return s.list[i]
+	}
+	return nil
+}
+
+func (s *membershipSet) add(m *membership) {
+	s.list = append(s.list, m)
+	switch {
+	case s.index != nil:
+		s.index[m.part] = len(s.list) - 1
+	case len(s.list) > longList:
+		s.index = make(map[*part]int, 2*longList)
+		for i, m := range s.list {
+			s.index[m.part] = i
+		}
+	}
+}
+
+func (s *membershipSet) remove(m *membership) {
+	i, last := s.at(m.part), len(s.list)-1
+	s.list[i] = s.list[last]
+	s.list[last] = nil
+	s.list = s.list[:last]
+	if s.index != nil {
+		if i < last {
+			s.index[s.list[i].part] = i
+		}
+		delete(s.index, m.part)
+	}
+}
+
 // join adds c to a topic. It reports nothing new if c is there already. The
 // answer is appended right behind it.
 func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
@@ -75,12 +127,12 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 		return ErrClientClosed
 	}
 	p := l.partFor(c.shard, kind, name)
-	if _, in := c.members[p]; in {
+	if c.members.in(p) != nil {
 		l.free(entryCost)
 		l.end(l.answer(c, answer))
 		return nil
 	}
-	if l.maxMemberships > 0 && len(c.members) >= l.maxMemberships {
+	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
 		l.free(entryCost)
 		l.dropIfEmpty(p)
 		l.mu.Unlock()
@@ -88,10 +140,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 		return ErrTooManySubscriptions
 	}
 	m := &membership{client: c, part: p}
-	if c.members == nil {
-		c.members = make(map[*part]*membership)
-	}
-	c.members[p] = m
+	c.members.add(m)
 	p.count++
 	p.topic.members++
 	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
@@ -120,7 +169,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 	if m == nil {
 		l.free(entryCost)
 	} else {
-		delete(c.members, m.part)
+		c.members.remove(m)
 		l.leavePart(m.part)
 		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
@@ -134,7 +183,7 @@ func (l *hubLog) membership(c *Client, kind topicKind, name string) *membership 
 	if t := l.topics[kind][name]; t != nil {
 		for _, p := range t.parts {
 			if p.shard == c.shard {
-				return c.members[p]
+				return c.members.in(p)
 			}
 		}
 	}

@@ -96,17 +96,18 @@ func (s *shard) wakeUp() {
 	}
 }
 
-// run is the hub goroutine. It ends when it walks entryStop.
+// run is the hub goroutine. It ends when it has walked entryStop and let go of
+// everything.
 func (s *shard) run() {
 	defer s.hub.running.Done()
 	s.timer = time.AfterFunc(time.Hour, s.wakeUp)
 	defer s.timer.Stop()
 	defer s.lazily.Stop()
-	for !s.stopped {
+	for !s.stopped || len(s.rounds) > 0 {
 		quiet := len(s.rounds) == 0
 		if s.next < len(s.current) || s.log.take(s, quiet) {
 			s.walk()
-		} else if quiet {
+		} else if quiet && !s.stopped {
 			s.sleep()
 		}
 		s.writeTurn()
@@ -265,10 +266,10 @@ func (s *shard) apply(e *entry, r *round) {
 
 // forget takes a client out of everything the shard owns.
 func (s *shard) forget(c *Client) {
-	for _, m := range c.members {
+	for _, m := range c.members.list {
 		m.remove()
 	}
-	c.members = nil
+	c.members = membershipSet{}
 	last := len(s.clients) - 1
 	s.clients[c.slot] = s.clients[last]
 	s.clients[c.slot].slot = c.slot

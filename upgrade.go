@@ -48,6 +48,9 @@ func (u *upgrader) init(config *Config) {
 		WriteBufferPool:   &u.buffers,
 		EnableCompression: true,                                     // for requests whose offer we have accepted
 		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			http.Error(w, reason.Error(), status)
+		},
 	}
 }
 
@@ -186,7 +189,6 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		slot: -1,
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
-	c.conn.pumped.L = &c.conn.mu
 	c.opensWith.Store(h.keys)
 	c.conn.form = c.formWith(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
