@@ -28,8 +28,8 @@ type Config struct {
 	// connection with 1009. Defaults to 64 KiB.
 	MaxMessageSize int64
 	// WriteWait is the longest time that a connection with something to write
-	// may go without accepting a byte. On TLS, and whatever else is not plainly
-	// TCP, it is seen per write of up to 16 KiB. Defaults to 10 s.
+	// may go without accepting a byte. On TLS a write of up to 16 KiB is
+	// accepted as a whole. Defaults to 10 s.
 	WriteWait time.Duration
 	// PongWait is the longest silence of a client before its connection is
 	// closed with 3008. Every byte received counts as a sign of life. Defaults

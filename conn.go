@@ -449,15 +449,19 @@ func (c *conn) finish(why *CloseError) *CloseError {
 	}
 	if c.state == connClosing && !c.pumping { // closed by the peer before the shard has walked the release
 		c.held = false
+		if c.pong != nil && c.writeNow(c.pong) {
+			c.pong = nil
+		}
 		c.sayGoodbye()
 		c.wake()
 	}
 	if c.pumping {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
-	}
-	c.pumped = sync.NewCond(&c.mu)
-	for c.pumping {
-		c.pumped.Wait()
+		c.pumped = sync.NewCond(&c.mu)
+		cut := time.AfterFunc(closeLinger, func() { c.kill(errors.New(why.Reason)) })
+		for c.pumping {
+			c.pumped.Wait()
+		}
+		cut.Stop()
 	}
 	c.state = connDead
 	c.discard(dropDisconnected)

@@ -110,7 +110,7 @@ func sendableCloseCode(code int) bool {
 	switch {
 	case code >= 3000 && code <= 4999:
 		return true
-	case code >= 1000 && code <= 1014:
+	case code >= 1000 && code <= 1013:
 		return code != 1004 && code != CloseNoStatusReceived && code != CloseAbnormalClosure
 	default:
 		return false

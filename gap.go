@@ -135,8 +135,17 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	}
 }
 
-// runReports calls the hook until the hub has stopped, and then for the last time.
-func (h *Hub) runReports(stopped <-chan struct{}) {
+// runReports calls the hook until the hub has stopped, and then for the last
+// time. A hook that ends the goroutine gets a new one.
+func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
+	finished := false
+	defer func() {
+		if finished {
+			close(reported)
+		} else {
+			go h.runReports(stopped, reported) // as before
+		}
+	}()
 	for last := false; !last; {
 		select {
 		case <-h.drops.wake:
@@ -148,7 +157,8 @@ func (h *Hub) runReports(stopped <-chan struct{}) {
 		h.drops.pending = nil
 		h.drops.mu.Unlock()
 		for key, g := range pending {
-			h.call(key.client, callingDrop, func() { h.config.OnDrop(key.client, *g) })
+			h.protect("OnDrop", "client", key.client.ID, func() { h.config.OnDrop(key.client, *g) }, key.client)
 		}
 	}
+	finished = true
 }

@@ -2,13 +2,13 @@ package websocket
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"iter"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,22 +181,24 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, s := range h.shards {
 		go s.run() // ends when it walks entryStop
 	}
-	stopReports := make(chan struct{}) // closed below, received by the reporter
-	reported := make(chan struct{})    // closed by the reporter, received below
-	go func() {                        // ends after the last report
-		defer close(reported)
-		h.runReports(stopReports)
-	}()
+	stopReports := make(chan struct{})     // closed below, received by the reporter
+	reported := make(chan struct{})        // closed by the reporter, received below
+	go h.runReports(stopReports, reported) // ends after the last report
 	h.log.start()
 	close(h.started)
 	select {
 	case <-ctx.Done():
 	case <-h.stop:
 	}
-	err := h.drain()
+	stuck := h.drain()
 	close(stopReports)
 	if !waitFor(reported, h.config.CallbackTimeout) {
-		err = errors.Join(err, &CallbackTimeoutError{Callbacks: []string{"OnDrop"}})
+		stuck = append(stuck, "OnDrop")
+	}
+	var err error
+	if len(stuck) > 0 {
+		slices.Sort(stuck)
+		err = &CallbackTimeoutError{Callbacks: stuck}
 	}
 	h.mu.Lock()
 	h.phase = hubStopped
@@ -235,8 +237,9 @@ func (h *Hub) beginStop() {
 	}
 }
 
-// drain ends every connection and every hub goroutine.
-func (h *Hub) drain() error {
+// drain ends every connection and every hub goroutine. It returns the callbacks
+// that did not end.
+func (h *Hub) drain() (stuck []string) {
 	h.mu.Lock()
 	h.phase = hubStopping
 	h.beginStop()
@@ -247,18 +250,17 @@ func (h *Hub) drain() error {
 	h.log.close()
 	h.log.tellAll(entryShutdown)
 
-	var err error
 	if !waitFor(h.empty, h.config.DrainTimeout) {
 		for _, c := range h.liveClients() {
 			c.conn.kill(errCut)
 		}
 		if !waitFor(h.empty, h.config.CallbackTimeout) {
-			err = h.stuck()
+			stuck = h.stuck()
 		}
 	}
 	h.log.tellAll(entryStop)
 	h.running.Wait()
-	return err
+	return stuck
 }
 
 // waitFor reports whether done was closed within d.
@@ -283,12 +285,14 @@ func (h *Hub) liveClients() []*Client {
 	return clients
 }
 
-func (h *Hub) stuck() error {
-	e := &CallbackTimeoutError{}
+func (h *Hub) stuck() (callbacks []string) {
 	for _, c := range h.liveClients() {
-		e.Callbacks = append(e.Callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
+		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
-	return e
+	if n := h.handshakes.Load(); n > 0 {
+		callbacks = append(callbacks, fmt.Sprintf("hooks of %d handshakes (CheckOrigin or ClientID)", n))
+	}
+	return callbacks
 }
 
 // enter counts a handshake in; leave counts it, or its connection, out.
@@ -303,7 +307,6 @@ func (h *Hub) enter() error {
 	case h.config.MaxHandshakes > 0 && h.handshakes.Load() >= int64(h.config.MaxHandshakes):
 		return refuse(http.StatusServiceUnavailable, "too many handshakes at once")
 	}
-	h.served = true
 	h.conns++
 	h.handshakes.Add(1)
 	return nil
@@ -335,23 +338,30 @@ const (
 	callingMessage
 	callingAuthorize
 	callingDisconnect
-	callingDrop
 )
 
-var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnDrop"}
+var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect"}
 
-// call runs the user's code. This is the one place where its panics end: they
-// are logged and cost that client its connection. A callback that ends its
-// goroutine (runtime.Goexit, or FailNow in a test) costs no less.
-func (h *Hub) call(c *Client, which uint32, f func()) (ok bool) {
+// call runs one of a client's callbacks. If it fails, that costs the client its
+// connection.
+func (h *Hub) call(c *Client, which uint32, f func()) bool {
 	c.calling.Store(which)
+	defer c.calling.Store(callingNothing)
+	return h.protect(callbackNames[which], "client", c.ID, f, c)
+}
+
+// protect runs the user's code. This is the one place where its panics end: they
+// are logged, and closed is failed, if there is one. Code that ends its goroutine
+// (runtime.Goexit, or FailNow in a test) is treated alike, as far as it can be.
+func (h *Hub) protect(what, whose, id string, f func(), closed *Client) (ok bool) {
 	defer func() {
-		c.calling.Store(callingNothing)
 		if ok {
 			return
 		}
-		h.logger.Errorf("websocket: %s of client %q panicked: %v\n%s", callbackNames[which], c.ID, recover(), debug.Stack())
-		c.conn.fail(CloseInternalError, "internal error")
+		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", what, whose, id, recover(), debug.Stack())
+		if closed != nil {
+			closed.conn.fail(CloseInternalError, "internal error")
+		}
 	}()
 	f()
 	return true

@@ -15,17 +15,22 @@ type inbound struct {
 	deflate bool  // RSV1 may be set on the first frame of a message
 	limit   int64 // bytes of one message on the wire
 
-	header    [maxInboundHeader]byte
-	have      int    // bytes of header
-	payload   uint64 // of the current frame, still to come
-	open      bool   // a fragmented message has begun
-	size      int64  // of the current message
-	empty     int    // empty fragments of the current message
-	violation *CloseError
+	header  [maxInboundHeader]byte
+	have    int    // bytes of header
+	length  uint64 // of the current frame's payload
+	payload uint64 // of it, still to come
+	// compressed tells it of each message that gorilla has not begun to read;
+	// they are no more than its buffer holds.
+	compressed []bool
+	open       bool  // a fragmented message has begun
+	size       int64 // of the current message
+	empty      int   // empty fragments of the current message
+	violation  *CloseError
 
 	messages pace
 	bytes    pace
-	late     int64 // hub clock when pacing began to delay without a break, or 0
+	late     int64 // hub clock when pacing began to delay, or 0 after a break
+	delayed  int64 // hub clock when it did last
 
 	pong    string // payload of the latest ping, answered when nothing more has arrived
 	pinged  bool
@@ -34,6 +39,7 @@ type inbound struct {
 
 const (
 	maxInboundHeader  = 14 // RFC 6455 section 5.2, with mask
+	maskLength        = 4
 	maxEmptyFragments = 128
 )
 
@@ -55,20 +61,36 @@ func (in *inbound) check(b []byte) int {
 				return n
 			}
 			in.header[in.have] = b[n]
+			if in.have == 0 && in.deflate && isData(b[n]) {
+				b[n] &^= compressedBit // we inflate by ourselves
+			}
 			in.have++
 			n++
 			if in.have == 2 {
-				if in.violation = in.checkStart(); in.violation != nil {
-					return start
-				}
+				in.violation = in.checkStart()
+			}
+			if in.violation == nil && in.have >= 2 && in.have == in.headerLength()-maskLength {
+				in.violation = in.checkLength()
+			}
+			if in.violation != nil {
+				return start
 			}
 		}
-		if in.violation = in.checkLength(); in.violation != nil {
-			return start
-		}
+		in.payload = in.length
 		in.have = 0
 	}
 	return len(b)
+}
+
+func isData(first byte) bool { return first&0x0f == opText || first&0x0f == opBinary }
+
+// nextCompressed tells whether the message that is read next is compressed.
+func (in *inbound) nextCompressed() bool {
+	compressed := in.compressed[0]
+	if in.compressed = in.compressed[1:]; len(in.compressed) == 0 {
+		in.compressed = nil
+	}
+	return compressed
 }
 
 // headerLength is known once two bytes are there (RFC 6455 section 5.2).
@@ -114,7 +136,7 @@ func (in *inbound) checkStart() *CloseError {
 	return nil
 }
 
-// checkLength checks a whole header and begins its frame.
+// checkLength checks a header but for its mask and takes note of its frame.
 func (in *inbound) checkLength() *CloseError {
 	length := uint64(in.header[1] & 0x7f)
 	switch length {
@@ -132,7 +154,7 @@ func (in *inbound) checkLength() *CloseError {
 			return protocolError("length is not in its shortest form") // section 5.2
 		}
 	}
-	in.payload = length
+	in.length = length
 	in.messages.spend(1)
 	opcode := in.header[0] & 0x0f
 	if opcode >= opClose {
@@ -140,6 +162,7 @@ func (in *inbound) checkLength() *CloseError {
 	}
 	if opcode != 0 {
 		in.size, in.empty = 0, 0
+		in.compressed = append(in.compressed, in.header[0]&compressedBit != 0)
 	}
 	in.open = in.header[0]&finalBit == 0
 	if length > uint64(in.limit-in.size) {
@@ -181,7 +204,8 @@ func (p *pace) wait(now int64) time.Duration {
 
 const (
 	paceBurst    = 2 * time.Second  // of a client's rates may come at once
-	floodMinimum = 10 * time.Second // of delay without a break is a flood
+	floodMinimum = 10 * time.Second // of delays without a break is a flood
+	floodBreak   = time.Second
 	maxPause     = 100 * time.Millisecond
 )
 
@@ -199,15 +223,15 @@ func (c *conn) admit() error {
 		c.fail(in.violation.Code, in.violation.Reason)
 		return errProtocol
 	}
-	for waited := false; ; waited = true {
+	for {
 		now := c.hub.clock()
 		c.lastRead.Store(now) // its silence counts from here
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
 		switch {
-		case delay <= 0 && !waited:
-			in.late = 0
-			return nil
 		case delay <= 0:
+			if now-in.delayed > int64(floodBreak) {
+				in.late = 0
+			}
 			return nil
 		case in.late == 0:
 			in.late = now
@@ -215,6 +239,7 @@ func (c *conn) admit() error {
 			c.fail(ClosePolicyViolation, "message rate limit exceeded for too long")
 			return errProtocol
 		}
+		in.delayed = now
 		if c.ended() {
 			return nil // let reading find out how
 		}

@@ -102,7 +102,9 @@ func TestStalledReaderIsCutAfterWriteWait(t *testing.T) {
 			ce := <-ended
 			require.Equal(t, websocket.CloseAbnormalClosure, ce.Code)
 			require.Contains(t, ce.Reason, "WriteWait")
-			require.Equal(t, 10*time.Second, time.Since(start))
+			cut := time.Since(start)
+			require.GreaterOrEqual(t, cut, 10*time.Second)
+			require.LessOrEqual(t, cut, 11*time.Second, "the pump looks for progress every second")
 			require.EqualValues(t, 1, hub.Stats().Dropped["disconnected"])
 			_ = peer.Close()
 		})

@@ -28,9 +28,6 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	if m == nil {
 		return nil, ErrNilMessage
 	}
-	if messageCost(m)+int64(len(name)) > min(h.config.ClientBacklog, h.config.LogSize) {
-		return nil, ErrMessageTooLarge
-	}
 	out := *m
 	out.Channel = name
 	if out.Type == "" {
@@ -38,6 +35,9 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	}
 	if out.Timestamp == 0 {
 		out.Timestamp = h.now()
+	}
+	if messageCost(&out) > min(h.config.ClientBacklog, h.config.LogSize) {
+		return nil, ErrMessageTooLarge
 	}
 	return h.newPublication(&out, to), nil
 }

@@ -7,8 +7,10 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
@@ -29,15 +31,23 @@ func (s *pumpSocket) direct() bool { return false }
 
 func (s *pumpSocket) tryWrite([]byte) (int, error) { return 0, nil }
 
+// write looks for progress every second, except on TLS, which does not survive a
+// write that timed out.
 func (s *pumpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
+	_, isTLS := s.conn.(*tls.Conn)
 	written := 0
 	for written < len(b) {
+		if !isTLS {
+			_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second)) // without it progress is seen later
+		}
 		n, err := s.conn.Write(b[written:min(len(b), written+joinSizeTLS)])
 		written += n
-		if err != nil {
+		if n > 0 {
+			progress.Store(clock())
+		}
+		if err != nil && (isTLS || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return written, err
 		}
-		progress.Store(clock())
 	}
 	return written, nil
 }
@@ -310,24 +320,33 @@ func (c *Client) readMessages() *CloseError {
 // readMessage reads and handles one message. Its error is the connection's; a
 // message that breaks a rule closes the connection by itself, with a reason.
 func (c *Client) readMessage(messageType int, r io.Reader) error {
+	limit := c.hub.config.MaxMessageSize
 	buf := getBuffer(512)
 	defer func() { putBuffer(buf) }()
 	var err error
-	buf.b, err = readAll(buf.b, r, c.hub.config.MaxMessageSize)
-	switch {
-	case errors.Is(err, errTooBig):
-		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", c.hub.config.MaxMessageSize))
-		return err
-	case err != nil && c.conn.in.failure == nil:
-		c.conn.fail(CloseInvalidPayloadData, "compressed data is corrupt")
-		return err
-	case err != nil:
-		return err
-	case c.conn.ended():
+	if buf.b, err = readAll(buf.b, r, c.conn.in.limit); err != nil {
+		return err // past its limit on the wire, the frame check has ended the connection
+	}
+	compressed := c.conn.in.nextCompressed()
+	if c.conn.ended() {
 		return nil // discarded on the way to the peer's Close
 	}
+	message := buf.b
+	if compressed {
+		out := getBuffer(4 * len(message))
+		defer func() { putBuffer(out) }()
+		if out.b, err = inflaters.appendInflated(out.b, message, limit); err != nil && !errors.Is(err, errTooBig) {
+			c.conn.fail(CloseInvalidPayloadData, "compressed data is corrupt")
+			return nil
+		}
+		message = out.b
+	}
+	if int64(len(message)) > limit {
+		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
+		return nil
+	}
 	c.busy.Store(true)
-	c.handle(messageType, buf.b)
+	c.handle(messageType, message)
 	return nil
 }
 

@@ -8,13 +8,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"path"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +49,10 @@ func (u *upgrader) init(config *Config) {
 		EnableCompression: true,                                     // for requests whose offer we have accepted
 		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			w.Header().Set("Sec-Websocket-Version", "13") // RFC 6455 section 4.4
+			if status == http.StatusMethodNotAllowed {
+				w.Header().Set("Allow", http.MethodGet)
+			}
 			http.Error(w, reason.Error(), status)
 		},
 	}
@@ -119,15 +123,31 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
 		h.answerRefusal(w, err)
 		return
 	}
-	c, err := h.handshake(w, r)
-	h.handshakes.Add(-1)
-	if err != nil {
-		h.leave(nil)
+	c := h.handshakeOnce(w, r)
+	if c == nil {
 		return
 	}
 	defer func() { go c.readPump() }() // ends with the connection
 	h.connect(c, hc)
 }
+
+// handshakeOnce returns nil where there is no client, which is then counted out,
+// whatever the user's hooks do.
+func (h *Hub) handshakeOnce(w http.ResponseWriter, r *http.Request) (c *Client) {
+	defer func() {
+		h.handshakes.Add(-1)
+		if c == nil {
+			h.leave(nil)
+		}
+	}()
+	c, err := h.handshake(w, r)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+var errHook = refuse(http.StatusInternalServerError, "internal error")
 
 // handshake answers the request with 101 or a refusal.
 func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
@@ -163,8 +183,11 @@ func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
 // admit decides about a handshake before it is answered: it returns a client
 // whose ID is reserved, or the refusal.
 func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
-	if !websocket.IsWebSocketUpgrade(r) {
+	switch {
+	case !websocket.IsWebSocketUpgrade(r):
 		return nil, offer{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+	case !r.ProtoAtLeast(1, 1):
+		return nil, offer{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
 	}
 	if h.overBudget() {
 		return nil, offer{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
@@ -172,7 +195,11 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	if err := h.waitForRun(r.Context()); err != nil {
 		return nil, offer{}, err
 	}
-	if !h.originAllowed(r) {
+	allowed := false
+	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.originAllowed(r) }, nil) {
+		return nil, offer{}, errHook
+	}
+	if !allowed {
 		return nil, offer{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
 	}
 	offer, err := h.negotiate(r.Header)
@@ -190,6 +217,7 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.opensWith.Store(h.keys)
+	c.busy.Store(true) // until it is read from
 	c.conn.form = c.formWith(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
@@ -229,7 +257,7 @@ func (h *Hub) originAllowed(r *http.Request) bool {
 		return true // not a browser
 	}
 	u, err := url.Parse(origin)
-	if err != nil {
+	if err != nil || u.Host == "" {
 		return false
 	}
 	return strings.EqualFold(u.Host, r.Host) || slices.ContainsFunc(h.config.AllowedOrigins, func(pattern string) bool {
@@ -272,7 +300,11 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 		_, _ = rand.Read(b[:]) // never fails
 		return hex.EncodeToString(b[:]), nil
 	}
-	id, err := h.config.ClientID(r)
+	var id string
+	var err error
+	if !h.protect("ClientID", "a handshake from", r.RemoteAddr, func() { id, err = h.config.ClientID(r) }, nil) {
+		return "", errHook
+	}
 	if err == nil {
 		err = checkName(id, maxClientID)
 	}
@@ -343,51 +375,74 @@ func listOf(header http.Header, key string) []string {
 	return list
 }
 
-// deflateOffered reports whether one of the offers is one that gorilla's
-// compression honours: no context takeover on either side, and full windows
-// (RFC 7692 section 7.1).
+// deflateOffered reports whether one of the offers is one that we honour as
+// gorilla words the answer: no context takeover on either side, and windows of
+// any size from the client (RFC 7692 section 7.1).
 func deflateOffered(header http.Header) bool {
-	for _, extension := range listOf(header, "Sec-Websocket-Extensions") {
-		name, params, _ := strings.Cut(extension, ";")
-		if strings.TrimSpace(name) == "permessage-deflate" && deflateParamsHonoured(params) {
-			return true
+	for _, line := range header["Sec-Websocket-Extensions"] {
+		for _, extension := range splitQuoted(line, ',') {
+			params := splitQuoted(extension, ';')
+			if len(params) > 0 && strings.TrimSpace(params[0]) == "permessage-deflate" && deflateParamsHonoured(params[1:]) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-func deflateParamsHonoured(params string) bool {
+func deflateParamsHonoured(params []string) bool {
 	seen := map[string]bool{}
-	for _, param := range strings.Split(params, ";") {
+	for _, param := range params {
 		name, value, hasValue := strings.Cut(strings.TrimSpace(param), "=")
-		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)
-		if name == "" && !hasValue && params == "" {
-			continue // no parameters
-		}
 		if seen[name] {
 			return false
 		}
 		seen[name] = true
-		bits, err := strconv.Atoi(value)
-		inRange := err == nil && bits >= 8 && bits <= 15
 		switch name {
 		case "server_no_context_takeover", "client_no_context_takeover":
 			if hasValue {
 				return false
 			}
-		case "client_max_window_bits": // we inflate with the largest window
-			if hasValue && !inRange {
+		case "client_max_window_bits":
+			if hasValue && !slices.Contains(windowBits, unquote(value)) {
 				return false
 			}
-		case "server_max_window_bits":
-			if bits != 15 || err != nil {
-				return false
-			}
-		default:
+		default: // server_max_window_bits among them: the answer would have to repeat it
 			return false
 		}
 	}
 	return true
+}
+
+var windowBits = []string{"8", "9", "10", "11", "12", "13", "14", "15"}
+
+// splitQuoted splits at separators outside quoted strings (RFC 9110 section
+// 5.6.4). A string that does not end makes all of s unusable.
+func splitQuoted(s string, separator byte) []string {
+	var parts []string
+	start, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == separator && !quoted:
+			parts = append(parts, s[start:i])
+			start = i + 1
+		}
+	}
+	if quoted {
+		return nil
+	}
+	return append(parts, s[start:])
+}
+
+func unquote(s string) string {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return s[1 : len(s)-1]
+	}
+	return s
 }
 
 // upgrade answers the handshake with 101. After the hijack no status can be
@@ -422,7 +477,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 
 // readLimit is the most that a message of size bytes may take on the wire:
 // deflate makes incompressible data five bytes longer per 16 KiB or so.
-func readLimit(size int64) int64 { return size + size>>10 + 256 }
+func readLimit(size int64) int64 {
+	if limit := size + size>>10 + 256; limit > size {
+		return limit
+	}
+	return math.MaxInt64
+}
 
 // keepRequest keeps the handshake's request without what belongs to the server.
 func (c *Client) keepRequest(r *http.Request) {
@@ -455,6 +515,7 @@ func (j *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // client waits.
 func (h *Hub) connect(c *Client, hc Context) {
 	h.mu.Lock()
+	h.served = true
 	h.live[c] = struct{}{}
 	h.mu.Unlock()
 	h.connected.Add(1)

@@ -1,0 +1,213 @@
+package websocket_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// asked is one call of the hook.
+type asked struct {
+	action websocket.Action
+	target string
+}
+
+// ask is a control message with the question that the hook should get for it.
+type ask struct {
+	action websocket.Action
+	target string
+	make   func(p *peer) wire
+}
+
+// controlAsks has one for each action. The channel and room are those of the test.
+func controlAsks(channel, room string) []ask {
+	return []ask{
+		{websocket.ActionSubscribe, channel, func(p *peer) wire { return wire{Data: p.codec.channel(channel)} }},
+		{websocket.ActionPublish, channel, func(*peer) wire { return wire{Channel: channel} }},
+		{websocket.ActionJoinRoom, room, func(p *peer) wire { return wire{Data: p.codec.room(room)} }},
+		{websocket.ActionPublishRoom, room, func(*peer) wire { return wire{Channel: room} }},
+		{websocket.ActionBroadcast, "", func(*peer) wire { return wire{} }},
+		{websocket.ActionUnsubscribe, channel, func(p *peer) wire { return wire{Data: p.codec.channel(channel)} }},
+		{websocket.ActionLeaveRoom, room, func(p *peer) wire { return wire{Data: p.codec.room(room)} }},
+	}
+}
+
+// request is the message of a, with an ID or none.
+func (a ask) request(p *peer, id string) wire {
+	m := a.make(p)
+	m.Type, m.ID = string(a.action), id
+	return m
+}
+
+// TestAuthorize refuses one action after the other to every codec. A refused
+// action has no effect and is answered, with an ID or without one.
+func TestAuthorize(t *testing.T) {
+	t.Parallel()
+	for _, refused := range controlAsks("", "") {
+		for _, codec := range subprotocols {
+			t.Run(fmt.Sprint(refused.action, " ", codec), func(t *testing.T) {
+				t.Parallel()
+				var mu sync.Mutex
+				var calls []asked
+				var who *websocket.Client
+				config := websocket.DefaultConfig
+				config.Authorize = func(c *websocket.Client, action websocket.Action, target string) error {
+					mu.Lock()
+					defer mu.Unlock()
+					who = c
+					calls = append(calls, asked{action, target})
+					if action == refused.action {
+						return errors.New("not you, " + c.Codec().Name())
+					}
+					return nil
+				}
+				b := setup(t, config, options{})
+				p, c := b.connect(t, dialing{codec: codec})
+				var want []asked
+				effects := map[websocket.Action]bool{} // in force as of now
+				for _, a := range controlAsks("news 📰", "room_101") {
+					for _, id := range []string{"7", ""} {
+						want = append(want, asked{a.action, a.target})
+						p.send(t, a.request(p, id))
+						if a.action == refused.action {
+							require.Equal(t, "not you, "+codec, p.requireError(t, id, a.target, "forbidden"))
+							continue
+						}
+						effects[a.action] = true
+						publishes := a.action == websocket.ActionBroadcast ||
+							a.action == websocket.ActionPublish && effects[websocket.ActionSubscribe] ||
+							a.action == websocket.ActionPublishRoom && effects[websocket.ActionJoinRoom]
+						if publishes {
+							got := p.read(t)
+							require.NotContains(t, []string{"ack", "error"}, got.Type)
+							require.Equal(t, a.target, got.Channel)
+						}
+						if id != "" {
+							got := p.read(t)
+							require.Equal(t, "ack", got.Type)
+							require.Equal(t, id, got.ID)
+							require.Equal(t, a.target, got.Channel)
+						}
+					}
+				}
+				p.send(t, wire{Type: "own", ID: "8", Data: []byte("1")})      // asks for nothing
+				p.send(t, wire{Type: "subscribe", Data: p.codec.channel("")}) // is refused before
+				p.requireError(t, "", "", "bad_request")
+
+				mu.Lock()
+				defer mu.Unlock()
+				require.Equal(t, want, calls)
+				require.Same(t, c, who)
+				st := b.hub.Stats()
+				require.Equal(t, refused.action == websocket.ActionUnsubscribe, st.Channels["news 📰"] == 1)
+				require.Equal(t, refused.action == websocket.ActionLeaveRoom, st.Rooms["room_101"] == 1)
+				require.NoError(t, c.Subscribe("by the server"), "the hook is for clients")
+				require.Equal(t, len(want)+2, b.messages.len(), "onMessage sees all, refused or not")
+			})
+		}
+	}
+}
+
+// TestAuthorizeMayCallAnything lets the hook use the hub and the client.
+func TestAuthorizeMayCallAnything(t *testing.T) {
+	t.Parallel()
+	var b *bundle
+	ready := make(chan struct{})
+	config := websocket.DefaultConfig
+	config.Authorize = func(c *websocket.Client, _ websocket.Action, target string) error {
+		<-ready
+		_ = b.hub.Broadcast([]byte(`"asked"`))
+		_, _ = b.hub.RoomMembers(c.Request().Context(), "r")
+		return c.JoinRoom("checked " + target)
+	}
+	b = setup(t, config, options{})
+	close(ready)
+	p, _ := b.connect(t, dialing{})
+	p.send(t, wire{Type: "subscribe", Data: jsonChannel("news"), ID: "1"})
+	require.Equal(t, `"asked"`, string(p.read(t).Data))
+	require.Equal(t, "ack", p.read(t).Type)
+	require.Equal(t, map[string]int{"checked news": 1}, b.hub.Stats().Rooms)
+	require.Equal(t, map[string]int{"news": 1}, b.hub.Stats().Channels)
+}
+
+// TestAuthorizePanics closes that one client and does nothing of what it asked for.
+func TestAuthorizePanics(t *testing.T) {
+	t.Parallel()
+	config := named(websocket.DefaultConfig)
+	config.Authorize = func(_ *websocket.Client, _ websocket.Action, target string) error {
+		if strings.HasPrefix(target, "bad") {
+			panic("boom")
+		}
+		return nil
+	}
+	b := setup(t, config, options{logsError: true})
+	good, _ := b.connect(t, dialing{query: "id=good"})
+	good.subscribe(t, "elsewhere")
+	p, c := b.connect(t, dialing{query: "id=bad"})
+	p.send(t, wire{Type: "subscribe", Data: jsonChannel("bad one"), ID: "1"})
+	p.requireClosed(t, websocket.CloseInternalError)
+	require.Same(t, c, b.disconnected.take(t))
+	require.Len(t, b.logs.matching("error", `Authorize of client "bad" panicked: boom`), 1)
+	require.NotContains(t, b.hub.Stats().Channels, "bad one")
+	require.Len(t, good.do(t, wire{Type: "publish", Channel: "elsewhere"}), 1)
+}
+
+// TestReadyMadeHooks are the hooks that the package brings.
+func TestReadyMadeHooks(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		hook func(*websocket.Client, websocket.Action, string) error
+		// What a client may do outside of the channel and room, and inside.
+		outside, inside []websocket.Action
+	}{
+		{
+			"AllowSubscribe", websocket.AllowSubscribe,
+			[]websocket.Action{websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom},
+			[]websocket.Action{websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom},
+		},
+		{
+			"AllowMembers", websocket.AllowMembers,
+			[]websocket.Action{websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom},
+			[]websocket.Action{
+				websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom,
+				websocket.ActionPublish, websocket.ActionPublishRoom,
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			config.Authorize = tt.hook
+			b := setup(t, config, options{})
+			_, c := b.connect(t, dialing{})
+			other, member := b.connect(t, dialing{})
+			require.NoError(t, member.Subscribe("name"))
+			require.NoError(t, member.JoinRoom("name"))
+			other.do(t, wire{Type: "subscribe", Data: jsonChannel("another")})
+			for _, a := range controlAsks("name", "name") {
+				check := func(c *websocket.Client, allowed []websocket.Action) {
+					err := tt.hook(c, a.action, a.target)
+					for _, action := range allowed {
+						if action == a.action {
+							require.NoError(t, err, a.action)
+							return
+						}
+					}
+					require.ErrorIs(t, err, websocket.ErrForbidden, a.action)
+				}
+				check(c, tt.outside)
+				check(member, tt.inside)
+			}
+			require.NoError(t, member.LeaveRoom("name")) // still in the channel of that name
+			require.ErrorIs(t, tt.hook(member, websocket.ActionPublishRoom, "name"), websocket.ErrForbidden)
+		})
+	}
+}

@@ -1,0 +1,192 @@
+// Command bench measures the library against its peers and against the floors
+// of the machine. It builds a server and a load generator, runs every system in
+// turn, several rounds, and writes a table in Markdown and all samples in JSON.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	log.SetFlags(0)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+type config struct {
+	rows, systems []string
+	rounds        int
+	quick         bool
+	clients       int
+	tags          string
+	dir           string
+	out           string
+}
+
+func flags() (c config, err error) {
+	var rowList, systemList string
+	flag.StringVar(&rowList, "rows", "all", "rows to measure, separated by commas: all, "+strings.Join(rowNames(), ", "))
+	flag.StringVar(&systemList, "systems", "all", "systems to measure, separated by commas: all, "+strings.Join(systemNames(), ", "))
+	flag.IntVar(&c.rounds, "rounds", 3, "rounds; medians are taken over them")
+	flag.BoolVar(&c.quick, "quick", false, "short runs, to see that everything works; the figures are rough")
+	flag.IntVar(&c.clients, "clients", 1000, "clients in the rows that say 1,000")
+	flag.StringVar(&c.tags, "tags", "", "build tags for the server; noours leaves out this library")
+	flag.StringVar(&c.dir, "dir", ".", "directory of the benchmarks module")
+	flag.StringVar(&c.out, "out", "results", "write OUT.md and OUT.json; empty prints the table only")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	if c.rounds < 1 || c.rounds > 100 || c.clients < 10 || c.clients > 10000 {
+		return c, errors.New("rounds must be 1 to 100 and clients 10 to 10,000")
+	}
+	if c.rows, err = choose("row", rowList, rowNames()); err != nil {
+		return c, err
+	}
+	c.systems, err = choose("system", systemList, systemNames())
+	return c, err
+}
+
+// choose returns the names in a list, in the order of known.
+func choose(kind, list string, known []string) ([]string, error) {
+	if list == "all" {
+		return known, nil
+	}
+	want := strings.Split(list, ",")
+	for _, w := range want {
+		if !slices.Contains(known, w) {
+			return nil, fmt.Errorf("no %s %q; there are %s", kind, w, strings.Join(known, ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !slices.Contains(want, k) }), nil
+}
+
+func run(ctx context.Context) error {
+	cfg, err := flags()
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	b := &bench{config: cfg, server: filepath.Join(tmp, "server"), loadgen: filepath.Join(tmp, "loadgen")}
+	if err := build(ctx, cfg.dir, cfg.tags, b.server, "./cmd/server"); err != nil {
+		return err
+	}
+	if err := build(ctx, cfg.dir, "", b.loadgen, "./cmd/loadgen"); err != nil {
+		return err
+	}
+	list, err := exec.CommandContext(ctx, b.server, "-list").Output()
+	if err != nil {
+		return fmt.Errorf("server -list: %w", err)
+	}
+	b.present = strings.Fields(string(list))
+
+	rep := newReport(cfg)
+	for _, name := range cfg.systems {
+		if !slices.Contains(b.present, name) {
+			rep.Missing = append(rep.Missing, name)
+			log.Printf("%s is not in the server's binary and is left out", name)
+		}
+	}
+	start := time.Now()
+	for _, r := range rows {
+		if slices.Contains(cfg.rows, r.name) {
+			b.row(ctx, r, rep)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	rep.Took = time.Since(start).Round(time.Second).String()
+	rep.Versions = b.versions
+	rep.summarize()
+	table := rep.markdown()
+	fmt.Print(table)
+	if cfg.out != "" {
+		if err := rep.write(cfg.out, table); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted; the report holds what was measured")
+	}
+	if n := len(rep.Failures); n > 0 {
+		return fmt.Errorf("%d runs failed; the report names them", n)
+	}
+	return nil
+}
+
+func build(ctx context.Context, dir, tags, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", out, pkg)
+	cmd.Dir = dir
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, msg)
+	}
+	return nil
+}
+
+// bench runs rows.
+type bench struct {
+	config
+	server, loadgen string
+	present         []string
+	versions        map[string]string
+	rates           map[string]float64 // where the search for each system's rate begins
+}
+
+// row measures one row: all rounds, and in each of them every system, beginning
+// with another one each time.
+func (b *bench) row(ctx context.Context, r row, rep *report) {
+	var with []spec
+	for _, s := range specs {
+		if slices.Contains(b.systems, s.name) && slices.Contains(b.present, s.name) && slices.Contains(r.systems, s.name) {
+			with = append(with, s)
+		}
+	}
+	for round := range b.rounds {
+		for i := range with {
+			s := with[(i+round)%len(with)]
+			if ctx.Err() != nil {
+				return
+			}
+			began := time.Now()
+			results, err := b.once(ctx, r, s)
+			for _, res := range results {
+				rep.add(r.name, res.variant, s.name, res.sample)
+				if res.note != "" {
+					rep.Notes = append(rep.Notes, fmt.Sprintf("%s, %s, round %d: %s", r.name, s.name, round+1, res.note))
+				}
+				log.Printf("%-14s %-10s %-10s round %d  %s", r.name, res.variant, s.name, round+1, res.brief())
+			}
+			if err != nil && ctx.Err() == nil {
+				rep.Failures = append(rep.Failures, fmt.Sprintf("%s, %s, round %d: %v", r.name, s.name, round+1, err))
+				log.Printf("%-14s %-10s round %d failed after %s: %v", r.name, s.name, round+1, time.Since(began).Round(time.Millisecond), err)
+			}
+		}
+	}
+}
+
+func (b *bench) once(ctx context.Context, r row, s spec) ([]result, error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	return r.run(ctx, b, s)
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
+)
+
+// setup is what a server and its clients are started with.
+type setup struct {
+	clients int
+	targets int // 0 means 1
+	size    int // 0 means 128
+	stalled int
+	tls     bool
+	deflate bool
+	sealed  string
+}
+
+func (s setup) withDefaults() setup {
+	s.targets = cmp.Or(s.targets, 1)
+	s.size = cmp.Or(s.size, 128)
+	return s
+}
+
+// pair is one server with one load generator.
+type pair struct {
+	setup
+	spec spec
+	srv  *child.Process
+	gen  *child.Process
+	note string // the load generator's first error
+}
+
+// start runs both, without clients yet.
+func (b *bench) start(ctx context.Context, s spec, set setup) (*pair, error) {
+	p := &pair{setup: set.withDefaults(), spec: s}
+	args := []string{"-system", s.name}
+	if set.tls {
+		args = append(args, "-tls")
+	}
+	if set.deflate {
+		args = append(args, "-deflate")
+	}
+	if p.targets > 1 {
+		args = append(args, "-rooms")
+	}
+	if set.sealed != "" {
+		args = append(args, "-sealed", set.sealed)
+	}
+	var err error
+	if p.srv, err = child.Start(ctx, b.server, args...); err != nil {
+		return nil, err
+	}
+	b.versions = p.srv.Ready.Versions
+	if p.gen, err = child.Start(ctx, b.loadgen); err != nil {
+		p.srv.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pair) stop() {
+	p.gen.Stop()
+	p.srv.Stop()
+}
+
+// connected starts both and connects the clients.
+func (b *bench) connected(ctx context.Context, s spec, set setup) (*pair, error) {
+	p, err := b.start(ctx, s, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.connect(ctx); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pair) client() api.Connect {
+	return api.Connect{
+		Addr: p.srv.Ready.WS, CertPEM: p.srv.Ready.CertPEM, Clients: p.clients, Targets: p.targets,
+		Stalled: p.stalled, Size: p.size, Dialect: p.spec.dialect, Subprotocol: p.spec.subprotocol,
+		Deflate: p.deflate, Sealed: p.sealedFor(),
+	}
+}
+
+// sealedFor is what the clients must open: floors have no keys per client.
+func (p *pair) sealedFor() string {
+	if p.sealed != "" && p.spec.floor {
+		return api.SealHub
+	}
+	return p.sealed
+}
+
+func (p *pair) connect(ctx context.Context) error {
+	var n int
+	if err := p.gen.Call(ctx, "/connect", p.client(), &n); err != nil {
+		return err
+	}
+	return p.await(ctx, p.clients)
+}
+
+// await waits until the server has n members.
+func (p *pair) await(ctx context.Context, n int) error {
+	var got int
+	for range 2000 {
+		if err := p.srv.Call(ctx, "/members", struct{}{}, &got); err != nil {
+			return err
+		}
+		if got == n {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("server has %d members, want %d", got, n)
+}
+
+// scenario fills in what follows from the setup.
+func (p *pair) scenario(sc api.Scenario) api.Scenario {
+	sc.Targets, sc.Size, sc.Sync = p.targets, p.size, p.gen.Ready.Sync
+	sc.PerPublish = (p.clients - p.stalled) / p.targets
+	sc.Stall = cmp.Or(sc.Stall, time.Second)
+	return sc
+}
+
+// warm has a few messages delivered that do not count.
+func (p *pair) warm(ctx context.Context) error {
+	n := 5
+	if p.targets > 1 {
+		n = 2 * p.targets
+	}
+	var out api.Outcome
+	sc := p.scenario(api.Scenario{Burst: min(n, 100), Repeat: max(n/100, 1), MinWall: 5 * time.Second})
+	if err := p.srv.Call(ctx, "/run", sc, &out); err != nil {
+		return err
+	}
+	if out.Received != out.Expected {
+		var st api.Stats
+		if err := p.gen.Call(ctx, "/stats", struct{}{}, &st); err != nil {
+			return err
+		}
+		return fmt.Errorf("warming up: %d of %d arrived; first error: %q, bad %d", out.Received, out.Expected, st.Error, st.Bad)
+	}
+	return nil
+}
+
+// metrics of a sample, by these names in the JSON file too.
+const (
+	mCPU      = "server_cpu_us"        // per delivery, or cycle
+	mPerSec   = "per_second"           // deliveries, or cycles
+	mP50      = "p50_us"               // latency
+	mP99      = "p99_us"               //
+	mMax      = "max_us"               //
+	mLost     = "lost"                 // deliveries
+	mDisorder = "out_of_order"         // deliveries
+	mCut      = "disconnected"         // clients
+	mAllocs   = "allocs"               // of the server, per delivery
+	mBytes    = "alloc_bytes"          // of the server, per delivery
+	mGenCPU   = "loadgen_cpu_us"       // per delivery
+	mGenBusy  = "loadgen_cores"        // processors kept busy
+	mOthers   = "other_cores"          // by everything else on the machine
+	mRate     = "messages_per_second"  //
+	mIdle     = "bytes_per_connection" // heap and stacks
+	mIdleRSS  = "rss_per_connection"   //
+	mRoutines = "goroutines_per_conn"  //
+	mMemory   = "server_memory_bytes"  // heap and stacks after a collection, growth over the run
+	mEvicted  = "stalled_cut_off"      // clients that never read and were cut off
+	mErrors   = "publish_errors"       //
+	mBad      = "undecodable"          // messages
+	mCount    = "deliveries"           //
+	mWall     = "seconds"              //
+)
+
+type sample map[string]float64
+
+// result is a sample of one variant of a row. A note is what the load generator
+// had to say about losses.
+type result struct {
+	variant string
+	sample  sample
+	note    string
+}
+
+func (r result) brief() string {
+	s := ""
+	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mIdle, mAllocs, mLost, mCut, mDisorder, mGenBusy, mOthers} {
+		if v, ok := r.sample[k]; ok && (v != 0 || k == mLost) {
+			s += fmt.Sprintf("%s=%.4g ", k, v)
+		}
+	}
+	return s
+}
+
+// window is what the machine and the load generator had used when it began.
+type window struct {
+	at      time.Time
+	machine time.Duration
+	gen     api.Usage
+	srv     api.Usage
+}
+
+func (p *pair) open(ctx context.Context) (w window, err error) {
+	if err = p.srv.Call(ctx, "/usage", false, &w.srv); err != nil {
+		return w, err
+	}
+	err = p.gen.Call(ctx, "/usage", struct{}{}, &w.gen)
+	w.at, w.machine = time.Now(), usage.Machine()
+	return w, err
+}
+
+// close returns what was used since, apart from what the server's own account
+// of its publishing says better.
+func (p *pair) close(ctx context.Context, w window, deliveries uint64) (sample, api.Usage, error) {
+	machine, wall := usage.Machine()-w.machine, time.Since(w.at)
+	var st api.Stats
+	if err := p.gen.Call(ctx, "/stats", struct{}{}, &st); err != nil {
+		return nil, api.Usage{}, err
+	}
+	var srv api.Usage
+	if err := p.srv.Call(ctx, "/usage", false, &srv); err != nil {
+		return nil, srv, err
+	}
+	p.note = st.Error
+	n := float64(max(deliveries, 1))
+	gen := st.Usage.CPU() - w.gen.CPU()
+	others := machine - time.Duration(gen) - time.Duration(srv.CPU()-w.srv.CPU())
+	return sample{
+		mGenCPU:   float64(gen) / 1e3 / n,
+		mGenBusy:  float64(gen) / float64(wall),
+		mOthers:   max(float64(others)/float64(wall), 0),
+		mCut:      float64(st.Cut),
+		mDisorder: float64(st.Disorder),
+		mBad:      float64(st.Bad),
+		mP50:      float64(st.P50) / 1e3,
+		mP99:      float64(st.P99) / 1e3,
+		mMax:      float64(st.Max) / 1e3,
+	}, srv, nil
+}
+
+// publish runs one scenario and accounts for it.
+func (p *pair) publish(ctx context.Context, sc api.Scenario) (sample, api.Outcome, error) {
+	var out api.Outcome
+	w, err := p.open(ctx)
+	if err != nil {
+		return nil, out, err
+	}
+	if err := p.srv.Call(ctx, "/run", p.scenario(sc), &out); err != nil {
+		return nil, out, err
+	}
+	s, _, err := p.close(ctx, w, out.Received)
+	if err != nil {
+		return nil, out, err
+	}
+	if !sc.Latency {
+		delete(s, mP50)
+		delete(s, mP99)
+		delete(s, mMax)
+	}
+	s.server(out.Before, out.After, out.Received, out.Wall)
+	s[mLost] = float64(out.Expected) - float64(out.Received)
+	s[mErrors] = float64(out.Errors)
+	return s, out, nil
+}
+
+func (s sample) server(before, after api.Usage, deliveries uint64, wall time.Duration) {
+	n := float64(max(deliveries, 1))
+	s[mCPU] = float64(after.CPU()-before.CPU()) / 1e3 / n
+	s[mAllocs] = float64(after.Mallocs-before.Mallocs) / n
+	s[mBytes] = float64(after.TotalAlloc-before.TotalAlloc) / n
+	s[mPerSec] = float64(deliveries) / wall.Seconds()
+	s[mCount] = float64(deliveries)
+	s[mWall] = wall.Seconds()
+}
+
+// echo has clients send and accounts for what comes back.
+func (p *pair) echo(ctx context.Context, rate float64, d time.Duration) (sample, error) {
+	w, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	per := p.clients / p.targets
+	var res api.EchoResult
+	req := api.Echo{Rate: rate, Duration: d, PerSend: per, Stall: time.Second}
+	if err := p.gen.Call(ctx, "/echo", req, &res); err != nil {
+		return nil, err
+	}
+	s, srv, err := p.close(ctx, w, res.Received)
+	if err != nil {
+		return nil, err
+	}
+	s.server(w.srv, srv, res.Received, res.Wall)
+	s[mLost] = float64(res.Sent)*float64(per) - float64(res.Received)
+	return s, nil
+}

@@ -1,0 +1,470 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+)
+
+// spec is what the driver knows about a system.
+type spec struct {
+	name        string
+	dialect     string
+	subprotocol string
+	floor       bool
+	start       float64 // messages/s at which the search for its rate begins
+}
+
+const (
+	ours       = "ours"
+	bare       = "bare"
+	joined     = "joined"
+	gorilla    = "gorilla"
+	melody     = "melody"
+	gws        = "gws"
+	centrifuge = "centrifuge"
+	tuned      = "centrifuge-tuned"
+)
+
+var specs = []spec{
+	{name: ours, dialect: api.DialectEnvelope, subprotocol: "json", start: 4000},
+	{name: bare, dialect: api.DialectRaw, floor: true, start: 128},
+	{name: joined, dialect: api.DialectRaw, floor: true},
+	{name: gorilla, dialect: api.DialectRaw, start: 128},
+	{name: melody, dialect: api.DialectRaw, start: 128},
+	{name: gws, dialect: api.DialectRaw, start: 256},
+	{name: centrifuge, dialect: api.DialectCentrifuge, start: 512},
+	{name: tuned, dialect: api.DialectCentrifuge, start: 512},
+}
+
+var (
+	peers = []string{gorilla, melody, gws, centrifuge, tuned}
+	all   = append([]string{ours, bare, joined}, peers...)
+	// A joined write waits for a hundred messages, so it is a floor only where
+	// they come at once.
+	single = append([]string{ours, bare}, peers...)
+)
+
+// goal is what the library must reach, as a ratio to a reference in the same
+// run. Best stands for the best of the peers.
+type goal struct {
+	variant string
+	metric  string
+	ref     string
+	refRow  string // where it is another one
+	factor  float64
+	higher  bool // more is better
+}
+
+const best = "best peer"
+
+// row is one line of the comparison, or several variants of one.
+type row struct {
+	name    string
+	title   string
+	systems []string
+	columns []column
+	goals   []goal
+	run     func(context.Context, *bench, spec) ([]result, error)
+}
+
+func rowNames() (n []string) {
+	for _, r := range rows {
+		n = append(n, r.name)
+	}
+	return n
+}
+
+func systemNames() (n []string) {
+	for _, s := range specs {
+		n = append(n, s.name)
+	}
+	return n
+}
+
+var rows []row
+
+func init() { // not in the variable: rows and their functions name each other
+	rows = []row{
+		{
+			name: "burst1000", title: "1,000 messages at once to 1,000 clients of one channel, 128 bytes",
+			systems: all, columns: burstColumns,
+			goals: []goal{{metric: mCPU, ref: tuned, factor: 1.0 / 12}, {metric: mLost, factor: 0}, {metric: mCut, factor: 0}},
+			run:   burst(1000, setup{}),
+		},
+		{
+			name: "burst200", title: "200 messages at once to 1,000 clients of one channel, 128 bytes",
+			systems: all, columns: burstColumns,
+			goals: []goal{{metric: mCPU, ref: centrifuge, factor: 1.0 / 10}},
+			run:   burst(200, setup{}),
+		},
+		{
+			name: "rate", title: "highest loss-free rate, messages/s to 1,000 clients, 128 bytes",
+			systems: single, columns: rateColumns,
+			goals: []goal{{metric: mRate, ref: centrifuge, factor: 4, higher: true}},
+			run:   highestRate,
+		},
+		{
+			name: "paced50", title: "50 messages/s to 1,000 clients, 128 bytes",
+			systems: single, columns: pacedColumns,
+			goals: []goal{{metric: mCPU, ref: bare, factor: 1.1}, {metric: mP99, ref: bare, factor: 1.2}},
+			run:   paced(50, setup{}),
+		},
+		{
+			name: "deflate1k", title: "200 messages at once to 1,000 clients, 1 KiB, permessage-deflate level 1",
+			systems: all, columns: burstColumns,
+			goals: []goal{{metric: mCPU, ref: best, factor: 1.0 / 6}},
+			run:   burst(200, setup{size: 1024, deflate: true}),
+		},
+		{
+			name: "rooms", title: "1,000 rooms of 2, 128 bytes, messages to random rooms",
+			systems: single, columns: pacedColumns,
+			goals: []goal{{variant: "unpaced", metric: mCPU, ref: best, factor: 1.0 / 4}},
+			run:   rooms,
+		},
+		{
+			name: "echo", title: "one client's message, published to its room of two: one in, two out, 128 bytes",
+			systems: single, columns: pacedColumns,
+			goals: []goal{{metric: mCPU, ref: bare, factor: 1.1}, {metric: mAllocs, factor: 3}},
+			run:   echo,
+		},
+		{
+			name: "sealed-hub", title: "200 messages at once to 1,000 clients, 128 bytes, signed and encrypted with the hub's keys",
+			systems: []string{ours, joined}, columns: burstColumns,
+			goals: []goal{{metric: mCPU, ref: ours, refRow: "burst200", factor: 2}},
+			run:   burst(200, setup{sealed: api.SealHub}),
+		},
+		{
+			name: "sealed-client", title: "the same, with an AES key for each client; the floor keeps the hub's keys",
+			systems: []string{ours, joined}, columns: burstColumns,
+			goals: []goal{{metric: mCPU, ref: ours, refRow: "burst200", factor: 6}},
+			run:   burst(200, setup{sealed: api.SealClient}),
+		},
+		{
+			name: "churn", title: "connect, subscribe, close; per cycle",
+			systems: single, columns: churnColumns,
+			goals: []goal{{metric: mCPU, ref: gws, factor: 1.1}, {metric: mErrors, factor: 0}},
+			run:   churnRow,
+		},
+		{
+			name: "idle", title: "memory per idle connection",
+			systems: single, columns: idleColumns,
+			goals: []goal{{metric: mIdle, ref: gws, factor: 1}},
+			run:   idle,
+		},
+		{
+			name: "tls-burst", title: "TLS: 200 messages at once to 1,000 clients, 128 bytes",
+			systems: []string{ours, gorilla, gws, melody, centrifuge}, columns: burstColumns,
+			run: burst(200, setup{tls: true}),
+		},
+		{
+			name: "tls-paced", title: "TLS: 50 messages/s to 1,000 clients, 128 bytes",
+			systems: []string{ours, gorilla, gws, melody, centrifuge}, columns: pacedColumns,
+			run: paced(50, setup{tls: true}),
+		},
+		{
+			name: "members", title: "200 messages at once to one channel of as many members as the variant says, 128 bytes",
+			systems: all, columns: burstColumns,
+			run: members,
+		},
+		{
+			name: "slowreader", title: "60 messages/s of 8 KiB to 1,000 clients, of whom none or one never reads",
+			systems: append([]string{ours}, peers...), columns: slowColumns,
+			run: slowReader,
+		},
+	}
+}
+
+// pick returns the first while measuring and the second in a quick run.
+func pick[T any](b *bench, full, quick T) T {
+	if b.quick {
+		return quick
+	}
+	return full
+}
+
+func one(r result, err error) ([]result, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []result{r}, nil
+}
+
+func burst(n int, set setup) func(context.Context, *bench, spec) ([]result, error) {
+	return func(ctx context.Context, b *bench, s spec) ([]result, error) {
+		set := set
+		set.clients = b.clients
+		return one(b.burst(ctx, s, set, n))
+	}
+}
+
+func (b *bench) burst(ctx context.Context, s spec, set setup, n int) (res result, err error) {
+	p, err := b.connected(ctx, s, set)
+	if err != nil {
+		return res, err
+	}
+	defer p.stop()
+	if err := p.warm(ctx); err != nil {
+		return res, err
+	}
+	// As many bursts as fill the time, each awaited before the next.
+	sc := api.Scenario{Burst: n, Repeat: 1 << 14, MinWall: pick(b, 2*time.Second, 300*time.Millisecond)}
+	res.sample, _, err = p.publish(ctx, sc)
+	res.note = p.note
+	return res, err
+}
+
+func paced(rate float64, set setup) func(context.Context, *bench, spec) ([]result, error) {
+	return func(ctx context.Context, b *bench, s spec) ([]result, error) {
+		set := set
+		set.clients = b.clients
+		return one(b.paced(ctx, s, set, rate, pick(b, 6*time.Second, time.Second)))
+	}
+}
+
+func (b *bench) paced(ctx context.Context, s spec, set setup, rate float64, d time.Duration) (res result, err error) {
+	p, err := b.connected(ctx, s, set)
+	if err != nil {
+		return res, err
+	}
+	defer p.stop()
+	if err := p.warm(ctx); err != nil {
+		return res, err
+	}
+	return p.paced(ctx, rate, d)
+}
+
+func (p *pair) paced(ctx context.Context, rate float64, d time.Duration) (res result, err error) {
+	m, out, err := p.publish(ctx, api.Scenario{Rate: rate, Duration: d, MaxLag: 2 * time.Second, Latency: true})
+	if err == nil && out.Late {
+		err = fmt.Errorf("publisher fell 2 s behind %g messages/s", rate)
+	}
+	return result{sample: m, note: p.note}, err
+}
+
+// highestRate looks for the highest rate at which everything arrives in time,
+// doubling or halving first, then closing in to a twentieth. A rate has failed
+// when it failed twice. Every probe is a fresh server: one that has lost messages
+// has lost clients too.
+func highestRate(ctx context.Context, b *bench, s spec) ([]result, error) {
+	if b.rates == nil {
+		b.rates = map[string]float64{}
+	}
+	rate := s.start
+	if r, ok := b.rates[s.name]; ok {
+		rate = r
+	}
+	rate *= 1000 / float64(b.clients)
+	var low, high float64 // highest good, lowest bad; 0 is unknown
+	var good sample
+	width, step := pick(b, 1.05, 1.3), pick(b, 1.25, 2.0)
+	if _, ok := b.rates[s.name]; !ok {
+		step = 2
+	}
+	for probe := 0; probe < 24 && (low == 0 || high == 0 || high/low > width); probe++ {
+		m, ok, err := b.probe(ctx, s, rate)
+		if err == nil && !ok { // once more: a hiccup of the machine is no limit
+			m, ok, err = b.probe(ctx, s, rate)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			low, good = rate, m
+		} else {
+			high = rate
+		}
+		switch {
+		case high == 0:
+			rate *= step
+		case low == 0:
+			rate /= step
+		default:
+			rate = math.Sqrt(low * high)
+		}
+		if rate < 1 {
+			return nil, errors.New("not even one message a second arrives in time")
+		}
+	}
+	if good == nil {
+		return nil, errors.New("no rate found in 24 probes")
+	}
+	good[mRate] = low
+	b.rates[s.name] = low * float64(b.clients) / 1000
+	return []result{{sample: good}}, nil
+}
+
+// probe says whether a rate is sustained: nothing lost, nobody cut off, and the
+// last message delivered no later than a tenth of the time after its turn.
+func (b *bench) probe(ctx context.Context, s spec, rate float64) (sample, bool, error) {
+	p, err := b.connected(ctx, s, setup{clients: b.clients})
+	if err != nil {
+		return nil, false, err
+	}
+	defer p.stop()
+	if err := p.warm(ctx); err != nil {
+		return nil, false, err
+	}
+	d := pick(b, 2*time.Second, 700*time.Millisecond)
+	m, out, err := p.publish(ctx, api.Scenario{Rate: rate, Duration: d, MaxLag: d / 10, Stall: 300 * time.Millisecond, Latency: true})
+	if err != nil {
+		return nil, false, err
+	}
+	return m, !out.Late && m[mLost] == 0 && m[mCut] == 0 && out.Wall <= d+d/10, nil
+}
+
+func rooms(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	set := setup{clients: 2 * b.clients, targets: b.clients}
+	res, err := b.paced(ctx, s, set, 5000, pick(b, 3*time.Second, time.Second))
+	if err != nil {
+		return nil, err
+	}
+	res.variant = "5000/s"
+	all = append(all, res)
+	p, err := b.connected(ctx, s, set)
+	if err != nil {
+		return all, err
+	}
+	defer p.stop()
+	if err := p.warm(ctx); err != nil {
+		return all, err
+	}
+	// 20 for each room on average: fewer than the shortest queue holds.
+	sc := api.Scenario{Burst: 20 * b.clients, Repeat: 1 << 10, MinWall: pick(b, 2*time.Second, 300*time.Millisecond)}
+	m, _, err := p.publish(ctx, sc)
+	if err != nil {
+		return all, err
+	}
+	return append(all, result{"unpaced", m, p.note}), nil
+}
+
+func echo(ctx context.Context, b *bench, s spec) ([]result, error) {
+	p, err := b.connected(ctx, s, setup{clients: b.clients, targets: b.clients / 2})
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	if _, err := p.echo(ctx, 5000, 200*time.Millisecond); err != nil { // warms up
+		return nil, err
+	}
+	m, err := p.echo(ctx, 5000, pick(b, 3*time.Second, time.Second))
+	return one(result{sample: m, note: p.note}, err)
+}
+
+func churnRow(ctx context.Context, b *bench, s spec) ([]result, error) {
+	p, err := b.start(ctx, s, setup{clients: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	var res api.ChurnResult
+	req := api.Churn{Connect: p.client(), Cycles: 200, Concurrency: 32, Limit: time.Minute}
+	if err := p.gen.Call(ctx, "/churn", req, &res); err != nil { // warms up
+		return nil, err
+	}
+	w, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req.Cycles = pick(b, 8000, 1000)
+	if err := p.gen.Call(ctx, "/churn", req, &res); err != nil {
+		return nil, err
+	}
+	if err := p.await(ctx, 0); err != nil { // whoever is left behind is a leak
+		return nil, err
+	}
+	m, srv, err := p.close(ctx, w, uint64(res.Cycles))
+	if err != nil {
+		return nil, err
+	}
+	m.server(w.srv, srv, uint64(res.Cycles), res.Wall)
+	m[mErrors] = float64(res.Errors)
+	if res.Cycles == 0 {
+		return nil, errors.New("no cycle succeeded: " + res.First)
+	}
+	return []result{{sample: m, note: res.First}}, nil
+}
+
+func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
+	n := pick(b, 5*b.clients, b.clients)
+	p, err := b.start(ctx, s, setup{clients: n})
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	var before, after api.Usage
+	if err := p.srv.Call(ctx, "/usage", true, &before); err != nil {
+		return nil, err
+	}
+	if err := p.connect(ctx); err != nil {
+		return nil, err
+	}
+	select { // handlers that return have their buffers collected
+	case <-time.After(pick(b, 2*time.Second, 500*time.Millisecond)):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := p.srv.Call(ctx, "/usage", true, &after); err != nil {
+		return nil, err
+	}
+	per := func(a, b float64) float64 { return (a - b) / float64(n) }
+	return []result{{sample: sample{
+		mIdle:     per(float64(after.InUse), float64(before.InUse)),
+		mIdleRSS:  per(float64(after.RSS), float64(before.RSS)),
+		mRoutines: per(float64(after.Goroutines), float64(before.Goroutines)),
+	}}}, nil
+}
+
+func members(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	for _, n := range []int{10, 100, 1000, 10000} {
+		res, err := b.burst(ctx, s, setup{clients: n}, 200)
+		if err != nil {
+			return all, fmt.Errorf("%d members: %w", n, err)
+		}
+		res.variant = strconv.Itoa(n)
+		all = append(all, res)
+	}
+	return all, nil
+}
+
+func slowReader(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	for stalled, variant := range []string{"none", "one"} {
+		res, err := b.slowReader(ctx, s, stalled)
+		if err != nil {
+			return all, fmt.Errorf("%s stalled: %w", variant, err)
+		}
+		res.variant = variant
+		all = append(all, res)
+	}
+	return all, nil
+}
+
+func (b *bench) slowReader(ctx context.Context, s spec, stalled int) (res result, err error) {
+	p, err := b.connected(ctx, s, setup{clients: b.clients, stalled: stalled, size: 8192})
+	if err != nil {
+		return res, err
+	}
+	defer p.stop()
+	if err := p.warm(ctx); err != nil {
+		return res, err
+	}
+	var before, after api.Usage
+	if err := p.srv.Call(ctx, "/usage", true, &before); err != nil {
+		return res, err
+	}
+	// Six megabytes for each client: more than the kernel holds.
+	if res, err = p.paced(ctx, 60, pick(b, 13*time.Second, 2*time.Second)); err != nil {
+		return res, err
+	}
+	if err := p.srv.Call(ctx, "/usage", true, &after); err != nil {
+		return res, err
+	}
+	res.sample[mMemory] = float64(after.InUse) - float64(before.InUse)
+	res.sample[mEvicted] = float64(before.Members - after.Members)
+	return res, nil
+}

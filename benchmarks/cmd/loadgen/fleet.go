@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/payload"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/tally"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/wire"
+)
+
+const (
+	maxClients = 20000
+	dialers    = 64       // handshakes under way at once
+	maxMessage = 16 << 20 // nothing here is anywhere near as large
+)
+
+// fleet is all clients and what they have seen.
+type fleet struct {
+	engine engine
+
+	mu      sync.Mutex // guards what follows
+	opt     api.Connect
+	clients []*client
+	err     error // the first
+
+	received atomic.Uint64
+	skipped  atomic.Uint64
+	disorder atomic.Uint64
+	bad      atomic.Uint64
+	cut      atomic.Uint64
+	last     atomic.Int64 // time of the last arrival, Unix nanoseconds
+	latency  atomic.Bool
+	hist     tally.Histogram
+
+	goal    atomic.Uint64 // arrivals that reached waits for
+	reached chan struct{} // readers send without waiting, wait receives; never closed
+}
+
+// engine reads connections.
+type engine interface {
+	// add takes over a connection whose handshake is done. early are bytes
+	// that came with its answer.
+	add(c *client, conn net.Conn, early []byte) error
+}
+
+func newFleet() (*fleet, error) {
+	f := &fleet{reached: make(chan struct{}, 1)}
+	e, err := newEngine(f)
+	f.engine = e
+	return f, err
+}
+
+// client is one connection. Its reader owns it, but for the fields at the end.
+type client struct {
+	fleet  *fleet
+	id     int
+	target int
+	opt    *api.Connect
+	fd     int    // epoll only
+	carry  []byte // the start of a frame whose rest has not come
+	asm    wire.Assembler
+	seq    tally.Sequence
+	hint   int // where the last message had its payload
+	decode *decoder
+	over   bool
+
+	out  sync.Mutex
+	conn net.Conn // goroutines only
+	sent uint32   // echo's alone; counts up over all echoes
+}
+
+// fail remembers the first error.
+func (f *fleet) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+}
+
+// connect adds clients and returns how many there are.
+func (f *fleet) connect(opt api.Connect) (int, error) {
+	if opt.Clients < 1 || opt.Clients > maxClients || opt.Targets < 1 || opt.Size < payload.Overhead {
+		return 0, fmt.Errorf("cannot connect %d clients to %d targets with %d bytes", opt.Clients, opt.Targets, opt.Size)
+	}
+	f.mu.Lock()
+	f.opt = opt
+	first := len(f.clients)
+	for i := range opt.Clients {
+		f.clients = append(f.clients, &client{fleet: f, id: first + i, target: i % opt.Targets, opt: &f.opt})
+	}
+	fresh := f.clients[first:]
+	f.mu.Unlock()
+
+	next := make(chan *client) // sent below, received by the dialers, closed below
+	errs := make(chan error, dialers)
+	for range dialers {
+		go func() {
+			var first error
+			for c := range next {
+				if first == nil {
+					first = f.dial(c)
+				}
+			}
+			errs <- first
+		}()
+	}
+	for _, c := range fresh {
+		next <- c
+	}
+	close(next)
+	var err error
+	for range dialers {
+		if e := <-errs; e != nil {
+			err = e
+		}
+	}
+	return len(fresh), err
+}
+
+func (f *fleet) dial(c *client) error {
+	stalled := c.id < c.opt.Stalled
+	d := net.Dialer{Timeout: 10 * time.Second}
+	if stalled {
+		d.Control = smallBuffer
+	}
+	conn, early, err := handshake(d, c.opt, c.id, c.target)
+	if err != nil {
+		return err
+	}
+	if stalled {
+		c.conn = conn // kept open, never read
+		return nil
+	}
+	return f.engine.add(c, conn, early)
+}
+
+// smallBuffer makes the kernel hold little for a client that never reads.
+func smallBuffer(_, _ string, raw syscall.RawConn) (err error) {
+	e := raw.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+	})
+	if e != nil {
+		return e
+	}
+	return err
+}
+
+// feed takes bytes that a client has read and returns how many of them made
+// whole frames.
+func (f *fleet) feed(c *client, b []byte) (used int, err error) {
+	now := time.Now().UnixNano()
+	var n uint64
+	defer func() {
+		if n > 0 {
+			f.arrived(n, now)
+		}
+	}()
+	for {
+		fr, size, err := wire.Parse(b[used:], false, maxMessage)
+		if err != nil || size == 0 {
+			return used, err
+		}
+		used += size
+		switch fr.Op {
+		case wire.Ping:
+			if err := c.send(wire.Pong, fr.Payload); err != nil {
+				return used, err
+			}
+			continue
+		case wire.Pong:
+			continue
+		case wire.Close:
+			c.send(wire.Close, fr.Payload[:min(len(fr.Payload), 2)]) // it may be gone already
+			return used, errClosed(fr.Payload)
+		}
+		op, rsv1, msg, done, err := c.asm.Add(fr, maxMessage)
+		if err != nil {
+			return used, err
+		}
+		if !done {
+			continue
+		}
+		if op == wire.Binary && c.opt.Sealed != "" || rsv1 {
+			if msg, err = c.decode.plain(c, rsv1, msg); err != nil {
+				f.bad.Add(1)
+				return used, err
+			}
+		}
+		n += c.scan(msg, now)
+	}
+}
+
+// scan counts and checks the payloads in a message: one, but for dialects that
+// put several messages into a frame.
+func (c *client) scan(msg []byte, now int64) (n uint64) {
+	f, size := c.fleet, c.opt.Size
+	for hint := c.hint; len(msg) >= size; hint = 0 {
+		at := payload.Find(msg, hint)
+		if at < 0 {
+			break
+		}
+		if n == 0 {
+			c.hint = at
+		}
+		seq, ok := payload.Seq(msg[at:], size)
+		if !ok {
+			f.bad.Add(1)
+			return n
+		}
+		skipped, disorder := c.seq.Observe(seq)
+		if skipped > 0 {
+			f.skipped.Add(uint64(skipped))
+		}
+		if disorder {
+			f.disorder.Add(1)
+		}
+		if f.latency.Load() {
+			f.hist.Record(now - payload.At(msg[at:]))
+		}
+		msg = msg[at+size:]
+		n++
+	}
+	if n == 0 {
+		c.other(msg)
+	}
+	return n
+}
+
+// other takes messages without a payload: centrifuge's application pings.
+func (c *client) other(msg []byte) {
+	if c.opt.Dialect == api.DialectCentrifuge && len(msg) == 2 && string(msg) == "{}" {
+		c.send(wire.Text, msg) // a failure shows when reading
+	}
+}
+
+// arrived counts n messages and wakes whoever waits for them.
+func (f *fleet) arrived(n uint64, now int64) {
+	f.last.Store(now)
+	total := f.received.Add(n)
+	if goal := f.goal.Load(); goal > 0 && total >= goal {
+		select {
+		case f.reached <- struct{}{}:
+		default: // it has been told
+		}
+	}
+}
+
+// gone says that a connection has ended that we did not end.
+func (f *fleet) gone(c *client, err error) {
+	if c.over {
+		return
+	}
+	c.over = true
+	f.cut.Add(1)
+	f.fail(fmt.Errorf("client %d: %w", c.id, err))
+}
+
+// send writes one frame.
+func (c *client) send(op byte, p []byte) error {
+	var key [4]byte
+	rand.Read(key[:]) // never fails
+	c.out.Lock()
+	defer c.out.Unlock()
+	return c.write(wire.AppendClient(make([]byte, 0, len(p)+14), op, p, key))
+}
+
+// publish sends a payload in the server's dialect.
+func (c *client) publish(p []byte) error {
+	var b []byte
+	switch c.opt.Dialect {
+	case api.DialectEnvelope:
+		b = append(append(append(b, `{"type":"bench","data":`...), p...), '}')
+	case api.DialectCentrifuge:
+		b = fmt.Appendf(b, `{"id":%d,"publish":{"channel":"t%d","data":%s}}`, 1<<20, c.target, p)
+	default:
+		b = p
+	}
+	return c.send(wire.Text, b)
+}
+
+// reset forgets what was counted, but not where each client's numbers are.
+func (f *fleet) reset(latency bool) {
+	f.goal.Store(0)
+	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.cut} {
+		n.Store(0)
+	}
+	f.hist.Reset()
+	f.latency.Store(latency)
+}
+
+// maxWait bounds every wait; a server's question times out after a minute.
+const maxWait = 50 * time.Second
+
+// wait returns when goal messages have arrived or none has for stall.
+func (f *fleet) wait(goal uint64, stall time.Duration) {
+	select {
+	case <-f.reached: // left from an earlier goal
+	default:
+	}
+	f.goal.Store(goal)
+	defer f.goal.Store(0)
+	start := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for f.received.Load() < goal {
+		select {
+		case <-f.reached:
+		case now := <-tick.C:
+			quiet := now.Sub(time.Unix(0, max(f.last.Load(), start.UnixNano())))
+			if quiet > stall || now.Sub(start) > maxWait {
+				return
+			}
+		}
+	}
+}
+
+// answer serves the sync connection.
+func (f *fleet) answer(op byte, a, b uint64) api.Arrived {
+	switch op {
+	case api.SyncReset:
+		f.reset(a == 1)
+	case api.SyncWait:
+		f.wait(a, time.Duration(b))
+	}
+	return api.Arrived{Received: f.received.Load(), Cut: f.cut.Load(), Last: f.last.Load()}
+}
+
+func (f *fleet) stats() api.Stats {
+	s := api.Stats{
+		Usage:    usage.CPU(),
+		Received: f.received.Load(),
+		Skipped:  f.skipped.Load(),
+		Disorder: f.disorder.Load(),
+		Bad:      f.bad.Load(),
+		Cut:      f.cut.Load(),
+		P50:      f.hist.Quantile(0.5),
+		P99:      f.hist.Quantile(0.99),
+		Max:      f.hist.Max(),
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		s.Error = f.err.Error()
+	}
+	return s
+}
+
+// echo has the first client of each target send in turn.
+func (f *fleet) echo(ctx context.Context, e api.Echo) (res api.EchoResult) {
+	f.mu.Lock()
+	clients := f.clients
+	opt := f.opt
+	f.mu.Unlock()
+	senders := clients[:min(opt.Targets, len(clients))]
+	f.reset(true)
+	interval := time.Duration(float64(time.Second) / e.Rate)
+	start := time.Now()
+	due := start
+	for end := start.Add(min(e.Duration, time.Minute)); due.Before(end) && ctx.Err() == nil; due = due.Add(interval) {
+		if wait := time.Until(due); wait > 0 {
+			time.Sleep(wait)
+		}
+		i := int(res.Sent % uint64(len(senders)))
+		senders[i].sent++
+		p := payload.Append(nil, senders[i].sent, time.Now().UnixNano(), opt.Size)
+		if err := senders[i].publish(p); err != nil {
+			f.fail(err)
+			break
+		}
+		res.Sent++
+	}
+	f.wait(res.Sent*uint64(e.PerSend), e.Stall)
+	res.Received = f.received.Load()
+	res.Wall = time.Duration(max(f.last.Load()-start.UnixNano(), 1))
+	return res
+}

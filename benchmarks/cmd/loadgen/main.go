@@ -1,0 +1,81 @@
+// Command loadgen is the other side of a benchmark: it connects clients, counts
+// what they receive, checks loss and order for each of them and measures
+// latencies. On Linux all plain connections are read by one thread with epoll;
+// TLS, and other systems, have a goroutine for each connection.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
+)
+
+func main() {
+	log.SetFlags(0)
+	flag.Parse()
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	child.Obey()
+	f, err := newFleet()
+	if err != nil {
+		return err
+	}
+	syncs, err := child.Listen()
+	if err != nil {
+		return err
+	}
+	control, err := child.Listen()
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2) // each of the two below sends once; they live as long as the process
+	go func() { failed <- acceptSyncs(syncs, f) }()
+	go func() {
+		s := &http.Server{Handler: controls(f), ReadHeaderTimeout: 30 * time.Second}
+		failed <- s.Serve(control)
+	}()
+	if err := child.Announce(api.Ready{Control: control.Addr().String(), Sync: syncs.Addr().String()}); err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// acceptSyncs serves servers; a connection's goroutine ends with it.
+func acceptSyncs(l net.Listener, f *fleet) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go api.ServeSync(c, f.answer)
+	}
+}
+
+func controls(f *fleet) http.Handler {
+	mux := http.NewServeMux()
+	child.Handle(mux, "/connect", func(_ context.Context, c api.Connect) (int, error) { return f.connect(c) })
+	child.Handle(mux, "/stats", func(context.Context, struct{}) (api.Stats, error) { return f.stats(), nil })
+	child.Handle(mux, "/usage", func(context.Context, struct{}) (api.Usage, error) { return usage.CPU(), nil })
+	child.Handle(mux, "/echo", func(ctx context.Context, e api.Echo) (api.EchoResult, error) {
+		if e.Rate <= 0 || e.PerSend < 1 {
+			return api.EchoResult{}, errors.New("echo needs a rate and what each message causes")
+		}
+		return f.echo(ctx, e), nil
+	})
+	child.Handle(mux, "/churn", func(ctx context.Context, c api.Churn) (api.ChurnResult, error) {
+		return churn(ctx, c)
+	})
+	return mux
+}

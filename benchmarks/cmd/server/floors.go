@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"compress/flate"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/seal"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/wire"
+)
+
+var errCannotSeal = errors.New("this system has no encryption of messages")
+
+func init() {
+	systems["bare"] = func(opt options) (system, error) { return newFloor(opt, 1) }
+	systems["joined"] = func(opt options) (system, error) { return newFloor(opt, 100) }
+}
+
+// floor is what the work costs without a library: the publisher's goroutine
+// makes a frame and writes it to one member after the other. It writes join
+// messages at once.
+type floor struct {
+	join    int
+	deflate *flate.Writer
+	sealer  *seal.Keys
+	in      *roster[*floorConn]
+
+	mu      sync.Mutex // guards what follows
+	pending map[int]*batch
+}
+
+type batch struct {
+	buf []byte
+	n   int
+}
+
+// floorConn serializes writes: a room has two readers that may publish.
+type floorConn struct {
+	mu sync.Mutex
+	net.Conn
+}
+
+func (c *floorConn) send(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Write(b) // whoever cannot be written to is found dead by its reader
+}
+
+func newFloor(opt options, join int) (*floor, error) {
+	f := &floor{join: join, in: newRoster[*floorConn](), pending: map[int]*batch{}}
+	if opt.deflate {
+		w, err := flate.NewWriter(nil, flate.BestSpeed)
+		if err != nil {
+			return nil, err
+		}
+		f.deflate = w
+	}
+	if opt.sealed != "" {
+		k, err := seal.New(seal.AESKey, seal.HMACKey)
+		if err != nil {
+			return nil, err
+		}
+		f.sealer = k
+	}
+	return f, nil
+}
+
+func (f *floor) publish(target int, p []byte) error {
+	first := byte(0x80 | wire.Text)
+	if f.deflate != nil || f.sealer != nil || f.join > 1 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+	}
+	if f.deflate != nil {
+		var b bytes.Buffer
+		f.deflate.Reset(&b)
+		if _, err := f.deflate.Write(p); err != nil {
+			return err
+		}
+		if err := f.deflate.Flush(); err != nil {
+			return err
+		}
+		p, first = bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff}), first|0x40
+	}
+	if f.sealer != nil {
+		p, first = f.sealer.Seal(nil, p), 0x80|wire.Binary
+	}
+	if f.join == 1 {
+		frame := wire.AppendServer(make([]byte, 0, len(p)+10), first, p)
+		f.in.each(target, func(c *floorConn) { c.send(frame) })
+		return nil
+	}
+	b := f.pending[target]
+	if b == nil {
+		b = &batch{}
+		f.pending[target] = b
+	}
+	b.buf = wire.AppendServer(b.buf, first, p)
+	if b.n++; b.n == f.join {
+		f.write(target, b)
+	}
+	return nil
+}
+
+// write needs mu.
+func (f *floor) write(target int, b *batch) {
+	f.in.each(target, func(c *floorConn) { c.send(b.buf) })
+	b.buf, b.n = b.buf[:0], 0
+}
+
+func (f *floor) flush() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for t, b := range f.pending {
+		if b.n > 0 {
+			f.write(t, b)
+		}
+	}
+}
+
+func (f *floor) members() int { return f.in.members() }
+
+func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t, err := target(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + wire.GUID))
+	ans := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
+	if f.deflate != nil {
+		ans += "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
+	}
+	conn.SetDeadline(time.Time{})
+	if _, err := conn.Write([]byte(ans + "\r\n")); err != nil {
+		conn.Close()
+		return
+	}
+	c := &floorConn{Conn: conn}
+	f.in.join(t, c)
+	go f.read(t, c)
+}
+
+// read ends with the connection.
+func (f *floor) read(target int, c *floorConn) {
+	defer c.Close()
+	defer f.in.leave(target, c)
+	buf, n := make([]byte, 512), 0
+	for {
+		k, err := c.Read(buf[n:])
+		if err != nil {
+			return
+		}
+		n += k
+		at := 0
+		for {
+			fr, size, err := wire.Parse(buf[at:n], true, len(buf)-14)
+			if err != nil {
+				return
+			}
+			if size == 0 {
+				break
+			}
+			at += size
+			switch fr.Op {
+			case wire.Close:
+				c.send(wire.AppendServer(nil, 0x80|wire.Close, fr.Payload))
+				return
+			case wire.Text, wire.Binary:
+				f.publish(target, fr.Payload)
+			}
+		}
+		n = copy(buf, buf[at:n])
+	}
+}

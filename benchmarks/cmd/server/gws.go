@@ -1,0 +1,71 @@
+package main
+
+import (
+	"compress/flate"
+	"net/http"
+
+	"github.com/lxzan/gws"
+)
+
+func init() {
+	systems["gws"] = func(opt options) (system, error) {
+		if opt.sealed != "" {
+			return nil, errCannotSeal
+		}
+		h := &gwsHub{in: newRoster[*gws.Conn]()}
+		h.up = gws.NewUpgrader(h, &gws.ServerOption{
+			PermessageDeflate: gws.PermessageDeflate{Enabled: opt.deflate, Level: flate.BestSpeed},
+		})
+		return h, nil
+	}
+}
+
+// gwsHub is gws with its Broadcaster: a frame is made once, and a goroutine
+// writes to a connection only while there is something to write.
+type gwsHub struct {
+	gws.BuiltinEventHandler
+	up *gws.Upgrader
+	in *roster[*gws.Conn]
+}
+
+func (h *gwsHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t, err := target(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c, err := h.up.Upgrade(w, r)
+	if err != nil {
+		return // Upgrade has answered
+	}
+	c.Session().Store("target", t)
+	h.in.join(t, c)
+	go c.ReadLoop() // ends with the connection
+}
+
+func targetOf(c *gws.Conn) int {
+	t, _ := c.Session().Load("target")
+	return t.(int)
+}
+
+func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.in.leave(targetOf(c), c) }
+
+func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer m.Close()
+	h.publish(targetOf(c), m.Bytes())
+}
+
+func (h *gwsHub) publish(target int, p []byte) (err error) {
+	b := gws.NewBroadcaster(gws.OpcodeText, p)
+	h.in.each(target, func(c *gws.Conn) {
+		if e := b.Broadcast(c); e != nil {
+			err = e
+		}
+	})
+	b.Close()
+	return err
+}
+
+func (h *gwsHub) flush() {}
+
+func (h *gwsHub) members() int { return h.in.members() }

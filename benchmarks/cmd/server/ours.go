@@ -1,0 +1,96 @@
+//go:build !noours
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/seal"
+)
+
+func init() {
+	systems["ours"] = func(opt options) (system, error) {
+		cfg := websocket.DefaultConfig
+		cfg.Compression = &websocket.CompressionConfig{Enabled: opt.deflate, Level: 1}
+		if opt.sealed != "" {
+			cfg.Security = &websocket.SecurityConfig{AESKey: seal.AESKey, HMACKey: seal.HMACKey, SignThenEncrypt: true}
+		}
+		if err := cfg.Validate(); err != nil {
+			return nil, err
+		}
+		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
+		h.Handler = h.hub.Handler()
+		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, h.received)
+		go h.hub.Run(context.Background()) // ends with the process
+		return h, nil
+	}
+}
+
+// oursHub is this library: a channel for one large target, rooms for many.
+type oursHub struct {
+	http.Handler
+	hub *websocket.Hub
+	opt options
+	n   atomic.Int64
+}
+
+const roomKey = "room"
+
+func (h *oursHub) connected(c *websocket.Client) {
+	h.n.Add(1)
+	t, err := target(c.Request())
+	if err == nil && h.opt.sealed == api.SealClient {
+		err = ownKeys(c)
+	}
+	switch {
+	case err != nil:
+	case h.opt.rooms:
+		c.SetMetadata(roomKey, targetName(t))
+		err = c.JoinRoom(targetName(t))
+	default:
+		err = c.Subscribe(targetName(t))
+	}
+	if err != nil {
+		c.Close(websocket.CloseInternalError, err.Error())
+	}
+}
+
+func ownKeys(c *websocket.Client) error {
+	n, err := strconv.Atoi(c.Request().URL.Query().Get("client"))
+	if err != nil {
+		return err
+	}
+	if err := c.SetEncryptionKey(seal.ClientKey(n)); err != nil {
+		return err
+	}
+	return c.SetHMACKey(seal.HMACKey)
+}
+
+// received publishes a client's message to its room.
+func (h *oursHub) received(c *websocket.Client, m *websocket.Message) {
+	if room, ok := c.GetMetadata(roomKey); ok {
+		h.hub.PublishToRoom(room.(string), m) // fails only once the hub is closed
+	}
+}
+
+func (h *oursHub) publish(target int, p []byte) error {
+	if !h.opt.rooms {
+		return h.hub.PublishToChannelRaw(targetName(target), p)
+	}
+	m := websocket.AcquireMessage()
+	defer m.Release()
+	m.Data = p
+	return h.hub.PublishToRoom(targetName(target), m)
+}
+
+func (h *oursHub) flush() {}
+
+func (h *oursHub) members() int { return int(h.n.Load()) }

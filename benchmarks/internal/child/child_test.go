@@ -1,0 +1,67 @@
+package child_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
+)
+
+// TestMain is a child itself where a test has started this binary as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "serve":
+			serve()
+		case "fail":
+			os.Stderr.WriteString("cannot start\n")
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func serve() {
+	child.Obey()
+	l, err := child.Listen()
+	if err != nil {
+		os.Exit(1)
+	}
+	mux := http.NewServeMux()
+	child.Handle(mux, "/double", func(_ context.Context, n int) (int, error) {
+		if n < 0 {
+			return 0, errors.New("negative")
+		}
+		return 2 * n, nil
+	})
+	child.Announce(api.Ready{Control: l.Addr().String()})
+	http.Serve(l, mux)
+}
+
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	p, err := child.Start(t.Context(), os.Args[0], "serve")
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, p.Call(t.Context(), "/double", 21, &n))
+	require.Equal(t, 42, n)
+	require.ErrorContains(t, p.Call(t.Context(), "/double", -1, &n), "negative")
+
+	began := time.Now()
+	p.Stop() // closes its standard input, which is all that a dying driver does
+	require.Less(t, time.Since(began), 3*time.Second, "it had to be killed")
+	require.Error(t, p.Call(t.Context(), "/double", 1, &n))
+}
+
+func TestStartSaysWhy(t *testing.T) {
+	t.Parallel()
+	_, err := child.Start(t.Context(), os.Args[0], "fail")
+	require.ErrorContains(t, err, "cannot start")
+}

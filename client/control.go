@@ -1,0 +1,79 @@
+package client
+
+import (
+	"encoding/json"
+	"fmt"
+
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/proto"
+)
+
+// Message types of the wire that no Action names.
+const (
+	typeMessage     = "message"
+	typeRoomMessage = "room_message"
+	typeAck         = "ack"
+	typeError       = "error"
+	typeGap         = "gap"
+)
+
+// controlData encodes the data of subscribe, unsubscribe, join_room and
+// leave_room, and decodes that of the hub's answers: protobuf for its codec,
+// JSON for the others.
+type controlData struct{ protobuf bool }
+
+func (d controlData) encode(key topicKey) ([]byte, error) {
+	switch {
+	case d.protobuf && key.room:
+		return protobuf.Marshal(&proto.RoomRequest{RoomId: key.name})
+	case d.protobuf:
+		return protobuf.Marshal(&proto.ChannelRequest{Channel: key.name})
+	case key.room:
+		return json.Marshal(map[string]string{"room_id": key.name})
+	default:
+		return json.Marshal(map[string]string{"channel": key.name})
+	}
+}
+
+// decodeError never fails: an answer that cannot be read is an error all the same.
+func (d controlData) decodeError(m *websocket.Message) *Error {
+	var reply struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	var err error
+	if d.protobuf {
+		var r proto.ErrorReply
+		err = protobuf.Unmarshal(m.Data, &r)
+		reply.Code, reply.Message = r.Code, r.Message
+	} else {
+		err = json.Unmarshal(m.Data, &reply)
+	}
+	if err != nil {
+		reply.Message = fmt.Sprintf("answer cannot be read: %v", err)
+	}
+	return &Error{Code: reply.Code, Message: reply.Message, Target: m.Channel}
+}
+
+func (d controlData) decodeGap(data []byte) (websocket.Gap, error) {
+	if d.protobuf {
+		var g proto.GapNotice
+		err := protobuf.Unmarshal(data, &g)
+		return websocket.Gap{
+			Channel: g.Channel, RoomID: g.RoomId,
+			Count: g.Count, First: g.First, Last: g.Last, Reason: g.Reason,
+		}, err
+	}
+	var g struct {
+		Channel string `json:"channel"`
+		RoomID  string `json:"room_id"`
+		Count   uint64 `json:"count"`
+		First   int64  `json:"first"`
+		Last    int64  `json:"last"`
+		Reason  string `json:"reason"`
+	}
+	err := json.Unmarshal(data, &g)
+	return websocket.Gap(g), err
+}

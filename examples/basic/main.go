@@ -1,0 +1,63 @@
+// Command basic is a hub on net/http that logs what happens:
+//
+//	go run ./examples/basic
+//
+// Connect to ws://localhost:8080/ws and send, for instance,
+// {"type":"subscribe","data":{"channel":"news"},"id":"1"} and then
+// {"type":"publish","channel":"news","data":{"headline":"Hello"}}.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log"
+	"net/http"
+	"os/signal"
+	"syscall"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+func main() {
+	addr := flag.String("addr", "localhost:8080", "address to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+
+	// 1. Create a hub, which manages all connections. Nil logs to slog.Default.
+	hub := websocket.NewHub(nil, websocket.DefaultConfig)
+	// 2. Say what to do when something happens.
+	setCallbacks(hub)
+	// 3. Start it. It ends with ctx and says goodbye to everybody.
+	go func() {
+		if err := hub.Run(ctx); err != nil {
+			log.Print(err)
+		}
+	}()
+	// 4. Give it a route, and serve until the hub has ended.
+	log.Printf("connect to ws://%s/ws", *addr)
+	if err := hub.ListenAndServe(*addr, routes(hub)); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}
+
+func setCallbacks(hub *websocket.Hub) {
+	hub.SetCallbacks(
+		func(client *websocket.Client) {
+			log.Printf("New connection joined! ID: %s, Codec: %s", client.ID, client.Codec().Name())
+		},
+		func(client *websocket.Client) {
+			log.Printf("Connection disconnected! ID: %s, %v", client.ID, client.CloseError())
+		},
+		func(client *websocket.Client, msg *websocket.Message) {
+			log.Printf("Message received! Type: %q, Data: %q", msg.Type, msg.Data)
+		},
+	)
+}
+
+func routes(hub *websocket.Hub) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /ws", hub.Handler())
+	return mux
+}

@@ -1,0 +1,592 @@
+// The page. Whatever people wrote is shown as text and never as markup.
+
+import { codecs } from "./hub.js";
+import { Tab } from "./tab.js";
+
+const $ = (id) => document.getElementById(id);
+const firstRoom = "lobby";
+const keptMessages = 300;
+const sealOverhead = 12 + 16 + 32; // nonce, tag, signature
+
+const codecNames = { json: "JSON", protobuf: "Protobuf", flatbuffers: "FlatBuffers", msgpack: "MessagePack" };
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clockSeconds = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const number = new Intl.NumberFormat();
+
+let settings; // {name, codec, encrypt}
+let tab;
+let me = {};
+let connection = "idle";
+let lostAt;
+let active;
+let nonce = Date.now();
+let stats; // the hub's newest, with their time
+const rates = [];
+const rooms = new Map(); // those this tab is in: name -> Room
+const people = new Map(); // client ID -> {name, codec, sealed}, whoever was seen
+
+class Room {
+  items = [];
+  pending = new Map(); // nonce -> item that is on its way
+  members = [];
+  version = 0;
+  unread = 0;
+  entered = false;
+  newest; // message, for the sizes
+
+  constructor(name) {
+    this.name = name;
+  }
+}
+
+// Settings
+
+const storage = (kind) => ({
+  get(key) {
+    try {
+      return JSON.parse(kind().getItem(key));
+    } catch {
+      return null; // blocked by the browser, or not ours
+    }
+  },
+  set(key, value) {
+    try {
+      kind().setItem(key, JSON.stringify(value));
+    } catch {
+      // blocked by the browser: forgotten at the next load
+    }
+  },
+});
+const perTab = storage(() => sessionStorage);
+const perBrowser = storage(() => localStorage);
+
+/** The address may say how to join: ?name=Ann&codec=msgpack&encrypt=1#room */
+function initialSettings() {
+  const query = new URLSearchParams(location.search);
+  const saved = perTab.get("settings");
+  const given = {
+    name: query.get("name") ?? saved?.name ?? perBrowser.get("name") ?? "",
+    codec: query.get("codec") ?? saved?.codec ?? "json",
+    encrypt: query.has("encrypt") ? query.get("encrypt") !== "0" : (saved?.encrypt ?? false),
+  };
+  if (!Object.hasOwn(codecNames, given.codec)) given.codec = "json";
+  given.encrypt &&= isSecureContext;
+  return { given, known: saved !== null || query.has("name") };
+}
+
+function ask(given, first) {
+  $("name").value = given.name;
+  $("join-form").elements.codec.value = given.codec;
+  $("encrypt").checked = given.encrypt;
+  $("cancel").hidden = first;
+  $("join").showModal();
+  $("name").focus();
+}
+
+$("join").addEventListener("cancel", (event) => {
+  if (!tab) event.preventDefault();
+});
+$("cancel").addEventListener("click", () => $("join").close());
+$("join-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  $("join").close();
+  const { name, codec, encrypt } = $("join-form").elements;
+  begin({ name: name.value.trim(), codec: codec.value, encrypt: encrypt.checked });
+  $("text").focus();
+});
+$("settings").addEventListener("click", () => ask({ ...settings, name: me.name ?? settings.name }, false));
+$("retry").addEventListener("click", () => begin(settings));
+
+if (!isSecureContext) {
+  $("encrypt").disabled = true;
+  $("encrypt-note").textContent = "Browsers have the cryptography for this only on https pages and on localhost.";
+}
+
+// Connecting
+
+function begin(chosen) {
+  settings = chosen;
+  perTab.set("settings", settings);
+  perBrowser.set("name", settings.name);
+  tab?.close();
+  if (connection === "open") lostAt = Date.now();
+  const url = new URL("/ws", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.searchParams.set("name", settings.name);
+  tab = new Tab({
+    url,
+    codec: settings.codec,
+    sealed: settings.encrypt,
+    on: { state: stateChanged, message: received, gap: missed, refused },
+  });
+  tab.subscribe("stats", showStats);
+  for (const room of rooms.values()) tab.join(room.name, (message) => heard(room, message));
+  if (rooms.size === 0) enter(roomInAddress());
+}
+
+function stateChanged({ state, code, reason }) {
+  if (connection === "open" && state !== "open") lostAt ??= Date.now();
+  connection = state;
+  for (const room of rooms.values()) room.version = 0; // a new hub counts from the beginning
+  if (state === "open" && lostAt) {
+    const text = `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. What was said meanwhile is not shown.`;
+    for (const room of rooms.values()) if (room.entered) add(room, notice(text, "gap"));
+    lostAt = undefined;
+  }
+  const sealed = settings.encrypt ? ", sealed" : "";
+  const texts = {
+    connecting: "Connecting…",
+    open: `Connected: ${codecNames[settings.codec]}${sealed}`,
+    reconnecting: "Connection lost, trying again…",
+    closed: `Closed: ${reason || "no reason given"} (${code})`,
+  };
+  $("connection").dataset.state = state;
+  setText($("connection-text"), texts[state]);
+  $("retry").hidden = state !== "closed";
+  showWire();
+}
+
+/** Messages that belong to no room. */
+function received(message) {
+  if (message.type !== "welcome") return;
+  me = message.json();
+  $("text").maxLength = me.max_text;
+  $("room-name").maxLength = me.max_room_name;
+  setText($("me-name"), me.name);
+  $("me-hint").hidden = false;
+  $("settings").setAttribute("aria-label", `Settings of ${me.name}`);
+}
+
+function missed({ room: name, count, reason }) {
+  const text = `${number.format(count)} ${count === 1 ? "message was" : "messages were"} dropped for this tab: ${reason}`;
+  const room = rooms.get(name);
+  for (const affected of room ? [room] : rooms.values()) add(affected, notice(text, "gap"));
+}
+
+function refused(name, error) {
+  rooms.delete(name);
+  if (active?.name === name) show([...rooms.values()].at(-1) ?? enter(firstRoom));
+  showRooms();
+  problem(`${name}: ${error.message}`);
+}
+
+// Rooms
+
+function roomInAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1)) || firstRoom;
+  } catch {
+    return firstRoom;
+  }
+}
+
+function enter(name) {
+  let room = rooms.get(name);
+  if (!room) {
+    room = new Room(name);
+    rooms.set(name, room);
+    tab.join(name, (message) => heard(room, message));
+  }
+  show(room);
+  return room;
+}
+
+async function leave(room) {
+  rooms.delete(room.name);
+  show([...rooms.values()].at(-1) ?? enter(firstRoom));
+  try {
+    await tab.leave(room.name);
+  } catch (error) {
+    problem(`${room.name}: ${error.message}`);
+  }
+}
+
+function show(room) {
+  active = room;
+  room.unread = 0;
+  history.replaceState(null, "", `#${encodeURIComponent(room.name)}`);
+  setText($("room-title"), room.name);
+  $("leave").hidden = rooms.size < 2;
+  const log = $("log");
+  log.setAttribute("aria-live", "off"); // what was there before is not news
+  log.replaceChildren(...room.items.map((item) => item.node));
+  log.scrollTop = log.scrollHeight;
+  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
+  $("newest").hidden = true;
+  problem("");
+  showRooms();
+  showMembers();
+  showWire();
+}
+
+function heard(room, message) {
+  if (rooms.get(room.name) !== room) return;
+  if (message.type === "presence") present(room, message.json());
+  else if (message.type === "room_message") said(room, message);
+}
+
+function present(room, { version, members, joined, left }) {
+  if (version > room.version) {
+    room.version = version;
+    room.members = members;
+    for (const person of members) people.set(person.id, person);
+  }
+  if (joined && joined.id === me.id) {
+    if (!room.entered) add(room, notice("You have joined. What was said before is not kept."));
+    room.entered = true;
+  } else if (joined) add(room, notice(`${joined.name} joined with ${describe(joined)}`));
+  if (left) add(room, notice(`${left.name} left`));
+  if (room === active) showMembers();
+  showRooms();
+}
+
+const describe = ({ codec, sealed }) => `${codecNames[codec] ?? codec}${sealed ? ", sealed" : ""}`;
+
+// Messages
+
+function said(room, message) {
+  const { text, nonce } = message.json();
+  const mine = message.clientId === me.id;
+  const pending = mine ? room.pending.get(nonce) : undefined;
+  if (pending) {
+    // Where it stands is for the hub to say.
+    room.pending.delete(nonce);
+    remove(room, pending);
+  }
+  const state = pending ? `✓ ${number.format(Math.max(1, Math.round(performance.now() - pending.sentAt)))} ms` : "";
+  const { name = "Somebody" } = people.get(message.clientId) ?? {};
+  add(room, line({ id: message.clientId, name, text, time: message.timestamp, mine, state }));
+  room.newest = message;
+  if (room !== active) room.unread++;
+  else showWire();
+  showRooms();
+}
+
+async function say(room, text) {
+  const item = line({ id: me.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state: "sending…" });
+  item.node.classList.add("pending");
+  item.sentAt = performance.now();
+  const own = ++nonce;
+  room.pending.set(own, item);
+  add(room, item, true);
+  try {
+    await tab.publish(room.name, { text, nonce: own });
+  } catch (error) {
+    if (!room.pending.delete(own)) return; // it came back before the answer was given up
+    failed(room, item, text, error);
+  }
+}
+
+function failed(room, item, text, error) {
+  item.node.classList.replace("pending", "failed");
+  const again = element("button", "", "Send again");
+  again.type = "button";
+  again.addEventListener("click", () => {
+    remove(room, item);
+    say(room, text);
+    $("text").focus();
+  });
+  const outcome = error.outcomeUnknown ? "perhaps not sent" : "not sent";
+  item.state.replaceChildren(`${outcome}: ${error.message}`, again);
+}
+
+function add(room, item, own = false) {
+  const last = room.items.at(-1);
+  item.node.classList.toggle("follows", Boolean(last?.id && last.id === item.id && item.time - last.time < 300_000));
+  room.items.push(item);
+  const dropped = room.items.length > keptMessages ? room.items.shift() : undefined;
+  if (room !== active) return;
+  const log = $("log");
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  dropped?.node.remove();
+  log.append(item.node);
+  if (atEnd || own) log.scrollTop = log.scrollHeight;
+  else if (item.id) $("newest").hidden = false;
+}
+
+function remove(room, item) {
+  const at = room.items.indexOf(item);
+  if (at >= 0) room.items.splice(at, 1);
+  item.node.remove();
+}
+
+function notice(text, kind = "") {
+  const node = element("p", `notice ${kind}`.trim(), text);
+  node.dataset.testid = "notice";
+  return { node };
+}
+
+function line({ id, name, text, time, mine, state }) {
+  const node = element("article", mine ? "message mine" : "message");
+  node.dataset.testid = "message";
+  node.style.setProperty("--hue", hue(name));
+  const avatar = element("span", "avatar", [...name][0].toUpperCase());
+  avatar.setAttribute("aria-hidden", "true");
+  const when = element("time", "", clock.format(time));
+  when.dateTime = new Date(time).toISOString();
+  const who = element("div", "who", element("b", "", name), when);
+  const words = element("p", "", text);
+  words.dir = "auto";
+  words.dataset.testid = "message-text";
+  const stateNode = element("span", "state", state);
+  stateNode.dataset.testid = "message-state";
+  node.append(avatar, element("div", "body", who, element("div", "said", words, stateNode)));
+  return { node, id, time, state: stateNode };
+}
+
+$("log").addEventListener("scroll", () => {
+  const log = $("log");
+  if (log.scrollHeight - log.scrollTop - log.clientHeight < 60) $("newest").hidden = true;
+});
+$("newest").addEventListener("click", () => {
+  $("log").scrollTop = $("log").scrollHeight;
+  $("text").focus();
+});
+
+$("say").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (text === "" || !active) return;
+  problem("");
+  $("text").value = "";
+  say(active, text);
+  $("text").focus();
+});
+$("text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("say").requestSubmit();
+});
+$("new-room").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = $("room-name").value.trim().replace(/\s+/g, " ");
+  if (name === "" || !tab) return;
+  $("room-name").value = "";
+  open(name);
+});
+$("leave").addEventListener("click", () => {
+  leave(active);
+  $("text").focus();
+});
+addEventListener("hashchange", () => tab && enter(roomInAddress()));
+document.addEventListener("keydown", (event) => {
+  if (!event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key) || rooms.size < 2) return;
+  event.preventDefault();
+  const all = [...rooms.values()];
+  const step = event.key === "ArrowUp" ? -1 : 1;
+  show(all.at((all.indexOf(active) + step) % all.length));
+});
+
+function open(name) {
+  enter(name);
+  view("chat");
+  $("text").focus();
+}
+
+// What is around the messages
+
+function showRooms() {
+  const counts = new Map(Object.entries(stats?.rooms ?? {}));
+  for (const room of rooms.values()) if (room.version > 0) counts.set(room.name, room.members.length);
+  const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
+  keyed($("rooms"), [...rooms.keys(), ...elsewhere], {
+    create(name) {
+      const button = element("button", "", element("span", "title", name), element("span", "badge"), element("span", "count"));
+      button.type = "button";
+      button.dataset.testid = "room";
+      button.dataset.room = name;
+      button.addEventListener("click", () => open(name));
+      return element("li", "", button);
+    },
+    update(node, name) {
+      const room = rooms.get(name);
+      const [button] = node.children;
+      const [, badge, count] = button.children;
+      node.className = room ? "" : "elsewhere";
+      toggleAttribute(button, "aria-current", room && room === active);
+      badge.hidden = !room?.unread;
+      setText(badge, room?.unread ? String(room.unread) : "");
+      setText(count, counts.has(name) ? String(counts.get(name)) : "");
+      const parts = [room ? name : `Join ${name}`];
+      if (counts.has(name)) parts.push(`${counts.get(name)} here`);
+      if (room?.unread) parts.push(`${room.unread} unread`);
+      button.setAttribute("aria-label", parts.join(", "));
+    },
+  });
+  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  $("unread-total").hidden = unread === 0;
+  setText($("unread-total"), String(unread));
+  document.title = unread > 0 ? `(${unread}) Rooms` : "Rooms";
+  $("leave").hidden = rooms.size < 2;
+}
+
+function showMembers() {
+  const { members } = active;
+  setText($("room-count"), members.length === 1 ? "1 here" : `${members.length} here`);
+  keyed($("members"), members.map(({ id }) => id), {
+    create(id) {
+      const dot = element("span", "person-dot");
+      dot.setAttribute("aria-hidden", "true");
+      const node = element("li", "", dot, element("span", "title"), element("span", "tag"));
+      node.dataset.testid = "member";
+      node.dataset.id = id;
+      return node;
+    },
+    update(node, id) {
+      const person = people.get(id);
+      const [, title, tag] = node.children;
+      node.style.setProperty("--hue", hue(person.name));
+      setText(title, id === me.id ? `${person.name} (you)` : person.name);
+      setText(tag, describe(person));
+    },
+  });
+}
+
+/** How large the newest message would be in each codec, as a frame for this tab. */
+function showWire() {
+  const message = active?.newest;
+  $("wire").classList.toggle("empty", !message);
+  const body = $("wire").tBodies[0];
+  if (!message) {
+    body.replaceChildren();
+    setText($("wire-caption"), "Say something, and see its size in each codec.");
+    setText($("wire-note"), "");
+    return;
+  }
+  const { type, channel, timestampNs, clientId, id } = message;
+  const data = message.json();
+  const sizes = Object.keys(codecNames).map((name) => {
+    const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, data });
+    const payload = (typeof frame === "string" ? new TextEncoder().encode(frame) : frame).length;
+    return { name, bytes: framed(payload + (settings.encrypt ? sealOverhead : 0)) };
+  });
+  const largest = Math.max(...sizes.map(({ bytes }) => bytes));
+  body.replaceChildren(
+    ...sizes.map(({ name, bytes }) => {
+      const row = element("tr", name === settings.codec ? "current" : "");
+      row.dataset.testid = `wire-${name}`;
+      const head = element("th", "", codecNames[name]);
+      head.scope = "row";
+      const bar = element("span", "");
+      const share = Math.round((100 * bytes) / largest);
+      bar.style.setProperty("--share", `${share}%`);
+      const cell = element("td", "bar", bar);
+      cell.setAttribute("aria-label", `${share} %`);
+      row.append(head, element("td", "bytes", number.format(bytes)), cell);
+      return row;
+    }),
+  );
+  setText($("wire-caption"), "The newest message of this room, as a frame in each codec.");
+  setText(
+    $("wire-note"),
+    settings.encrypt
+      ? `Each includes ${sealOverhead} bytes for sealing: nonce, tag and signature.`
+      : `Sealing would add ${sealOverhead} bytes. Before compression, which begins at 256 bytes.`,
+  );
+}
+
+/** The length of a server's frame (RFC 6455 section 5.2). */
+function framed(payload) {
+  if (payload < 126) return payload + 2;
+  return payload + (payload < 65_536 ? 4 : 10);
+}
+
+function showStats(message) {
+  const now = { ...message.json(), at: message.timestamp };
+  if (stats && now.at > stats.at && now.messages_sent >= stats.messages_sent) {
+    rates.push((1000 * (now.messages_sent - stats.messages_sent)) / (now.at - stats.at));
+    if (rates.length > 60) rates.shift();
+  }
+  stats = now;
+  const dropped = Object.entries(now.dropped ?? {}).filter(([, count]) => count > 0);
+  const values = {
+    ...now,
+    rate: rates.length > 0 ? Math.round(rates.at(-1)) : 0,
+    dropped: dropped.length > 0 ? dropped.map(([reason, count]) => `${number.format(count)} ${reason}`).join(", ") : "0",
+  };
+  for (const node of $("stats").querySelectorAll("[data-stat]")) {
+    const value = values[node.dataset.stat];
+    setText(node, typeof value === "number" ? number.format(value) : String(value ?? "–"));
+  }
+  const top = Math.max(10, ...rates);
+  const points = rates.map((rate, i) => `${(240 - 4 * (rates.length - 1 - i)).toFixed(1)},${(46 - (42 * rate) / top).toFixed(1)}`);
+  $("spark").querySelector("polyline").setAttribute("points", points.join(" "));
+  const left = 240 - 4 * (rates.length - 1);
+  $("spark").querySelector(".area").setAttribute("d", points.length > 1 ? `M${left},48 L${points.join(" L")} L240,48 Z` : "");
+  $("spark").setAttribute("aria-label", `Deliveries a second: ${values.rate} now, at most ${Math.round(Math.max(0, ...rates))} in the last minute`);
+  showRooms();
+}
+
+function view(name) {
+  document.body.dataset.view = name;
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.show === name));
+  }
+  if (name === "chat") $("log").scrollTop = $("log").scrollHeight;
+}
+for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => view(button.dataset.show));
+
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  $("theme").setAttribute("aria-pressed", String(dark));
+  return dark;
+}
+$("theme").addEventListener("click", () => {
+  const next = setTheme(document.documentElement.dataset.theme) ? "light" : "dark";
+  perBrowser.set("theme", next);
+  setTheme(next);
+});
+
+// Helpers
+
+function element(name, className, ...children) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  node.append(...children); // strings become text
+  return node;
+}
+
+/** Changes nothing where nothing changes, for the sake of screen readers. */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function toggleAttribute(node, name, on) {
+  if (on) node.setAttribute(name, "true");
+  else node.removeAttribute(name);
+}
+
+function problem(text) {
+  setText($("problem"), text);
+}
+
+/** Makes a list's nodes those of `keys`, in order, keeping what is there. */
+function keyed(list, keys, { create, update }) {
+  const existing = new Map([...list.children].map((node) => [node.dataset.key, node]));
+  keys.forEach((key, i) => {
+    let node = existing.get(key);
+    if (!node) {
+      node = create(key);
+      node.dataset.key = key;
+    }
+    existing.delete(key);
+    if (list.children[i] !== node) list.insertBefore(node, list.children[i] ?? null);
+    update(node, key);
+  });
+  for (const node of existing.values()) node.remove();
+}
+
+function hue(name) {
+  let hash = 0;
+  for (const char of name) hash = (hash * 31 + char.codePointAt(0)) % 360;
+  return hash;
+}
+
+// Begin
+
+setTheme(perBrowser.get("theme"));
+const { given, known } = initialSettings();
+settings = given;
+if (known) begin(given);
+else ask(given, true);

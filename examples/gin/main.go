@@ -1,0 +1,81 @@
+// Command gin is a hub behind a gin router. It is a module of its own, so that
+// the library does not depend on gin:
+//
+//	cd examples/gin && go run .
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log"
+	"net/http"
+	"os/signal"
+	"syscall"
+
+	"github.com/gin-gonic/gin"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+func main() {
+	addr := flag.String("addr", "localhost:8080", "address to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+
+	hub := newHub()
+	go func() {
+		if err := hub.Run(ctx); err != nil {
+			log.Print(err)
+		}
+	}()
+	log.Printf("connect to ws://%s/ws?user=you", *addr)
+	if err := hub.ListenAndServe(*addr, newRouter(hub)); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}
+
+func newRouter(hub *websocket.Hub) *gin.Engine {
+	r := gin.New()
+	r.Use(gin.Recovery(), identify)
+	r.GET("/ws", func(c *gin.Context) {
+		hub.ServeHTTP(c)
+	})
+	return r
+}
+
+// identify stands for a real authentication.
+func identify(c *gin.Context) {
+	user := c.Query("user")
+	if user == "" {
+		c.AbortWithStatus(http.StatusUnauthorized)
+		return
+	}
+	c.Set("user", user)
+}
+
+func newHub() *websocket.Hub {
+	hub := websocket.NewHub(nil, websocket.DefaultConfig)
+	hub.SetCallbacks(greet, nil, nil)
+	return hub
+}
+
+// greet is onConnect. Only here, before the handler has returned, is gin's
+// context at hand: gin recycles it afterwards. What is needed for longer goes into
+// the client's metadata.
+func greet(client *websocket.Client) {
+	c, ok := client.Context().(*gin.Context)
+	if !ok {
+		return // came through another router
+	}
+	user := c.GetString("user")
+	client.SetMetadata("user", user)
+	if err := client.Subscribe("news"); err != nil {
+		log.Print(err)
+		return
+	}
+	if err := client.Send(&websocket.Message{Type: "welcome", Data: []byte("Hello " + user)}); err != nil {
+		log.Print(err)
+	}
+}

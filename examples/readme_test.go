@@ -1,0 +1,72 @@
+// Package examples holds programs that use the library. Its test builds the code
+// samples of the README.
+package examples
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```")
+
+// fragment makes a program of a sample that is only a part of one: these are the
+// names that the text around it has introduced.
+const fragment = `package main
+
+import (
+	"context"
+	"log"
+	"log/slog"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+)
+
+var _ client.Client
+
+func sample(ctx context.Context, hub *websocket.Hub, %s logger *slog.Logger, aesKey, hmacKey []byte) error {
+	log.SetFlags(0)
+	{
+		%s
+		_ = hub
+	}
+	return nil
+}
+
+func main() {}
+`
+
+func TestReadmeSamplesBuild(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	blocks := goBlock.FindAllStringSubmatch(string(readme), -1)
+	require.NotEmpty(t, blocks)
+	for i, block := range blocks {
+		source := block[1]
+		if !strings.HasPrefix(source, "package ") {
+			source = fmt.Sprintf(fragment, clientParameter(source), source)
+		}
+		name := fmt.Sprintf("sample%d.go", i)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(source), 0o600))
+		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, filepath.Join(dir, name)).CombinedOutput()
+		require.NoError(t, err, "%s\n%s", out, block[1])
+	}
+}
+
+// clientParameter: in the samples of a server client is a variable, in those of a
+// Go client it is the package.
+func clientParameter(source string) string {
+	if strings.Contains(source, "client.Dial(") {
+		return ""
+	}
+	return "client *websocket.Client,"
+}

@@ -1,0 +1,22 @@
+package websocket
+
+// Pending returns how many bytes wait to be read on this end.
+func (c *FakeConn) Pending() int {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return len(c.in.buf)
+}
+
+// FrameChecker is the check of frames on the way in.
+type FrameChecker struct{ in inbound }
+
+// NewFrameChecker returns a checker for messages of up to limit bytes on the wire.
+func NewFrameChecker(deflate bool, limit int64) *FrameChecker {
+	return &FrameChecker{inbound{deflate: deflate, limit: limit}}
+}
+
+// Check returns how many bytes of b may be passed on, and the violation, if any.
+func (f *FrameChecker) Check(b []byte) (int, *CloseError) {
+	n := f.in.check(b)
+	return n, f.in.violation
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// site is a hub with its servers and the books that are kept about it.
+type site struct {
+	name   string
+	hub    *websocket.Hub
+	plain  string // addresses
+	secure string
+	topics []*topic
+	books  *books
+
+	server  *http.Server
+	closing sync.WaitGroup
+	ran     chan error
+}
+
+// topic is a channel or a room with one publisher, so that its messages can be
+// numbered in the order of the hub's log.
+type topic struct {
+	name string
+	room bool
+	next atomic.Int64 // number of the next message: all before it are published
+}
+
+func newSite(name string, config websocket.Config, topics int, b *books) (*site, error) {
+	certificate, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	config.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
+	config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) { b.reported.Add(int64(lost.Count)) }
+	s := &site{name: name, books: b, ran: make(chan error, 1)}
+	s.hub = websocket.NewHub(b, config)
+	s.hub.SetCallbacks(b.connect, b.disconnect, b.message)
+	for i := range topics {
+		s.topics = append(s.topics, &topic{name: fmt.Sprint(name, "-", i), room: i%2 == 1})
+	}
+	var listeners [2]net.Listener
+	for i := range listeners {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		listeners[i] = smallBuffers{l}
+	}
+	s.plain, s.secure = listeners[0].Addr().String(), listeners[1].Addr().String()
+	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: b.std()}
+	go func() { s.ran <- s.hub.Run(context.Background()) }() // ends with the hub
+	s.closing.Go(func() { b.served(s.server.Serve(listeners[0])) })
+	s.closing.Go(func() { b.served(s.hub.Serve(listeners[1], nil)) }) // ends with the hub
+	return s, nil
+}
+
+// stop ends the hub and its servers.
+func (s *site) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := errors.Join(s.hub.Shutdown(ctx), <-s.ran, s.server.Close())
+	s.closing.Wait()
+	return err
+}
+
+// smallBuffers lets the kernel hold little, so that backlogs are the hub's.
+type smallBuffers struct{ net.Listener }
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(16 << 10) // the default would do too
+	}
+	return c, err
+}
+
+func newCertificate() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().AddDate(0, 0, 1)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}

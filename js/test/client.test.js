@@ -1,0 +1,668 @@
+// Behaviour on real sockets, against a hub in this process.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import ws from "ws";
+
+import { closeCodes, codecs, connect, HubClient, HubError } from "../hub.js";
+import { FakeHub } from "./fake-hub.js";
+
+// NATIVE_WEBSOCKET=1 tests with the platform's own class, which Node has from 22.
+const native = process.env.NATIVE_WEBSOCKET === "1";
+const WebSocket = native ? globalThis.WebSocket : ws;
+
+const quick = { base: 1, max: 5 };
+const keys = {
+  aesKey: Uint8Array.from({ length: 32 }, (_, i) => i),
+  hmacKey: Uint8Array.from({ length: 20 }, (_, i) => i + 1),
+};
+
+/** A hub and a client of it, which records what its callbacks are told. */
+async function setup(t, { hub: hubOptions, ...options } = {}) {
+  const hub = await FakeHub.start(t, hubOptions);
+  const told = recorder();
+  const client = await connect(hub.url, { WebSocket, backoff: quick, ...told.callbacks, ...options });
+  t.after(() => client.close());
+  return { hub, client, told, peer: hub.peers[0] };
+}
+
+/** Callbacks that push what they are told on lists, and a way to wait for it. */
+function recorder() {
+  const told = { states: [], messages: [], gaps: [], resumed: [], errors: [] };
+  let waiting = [];
+  const push = (list) => (item) => {
+    told[list].push(item);
+    waiting = waiting.filter(({ condition, resolve }) => !condition() || resolve());
+  };
+  told.until = (condition) => condition() || new Promise((resolve) => waiting.push({ condition, resolve }));
+  told.record = push;
+  told.callbacks = {
+    onStateChange: push("states"),
+    onMessage: push("messages"),
+    onGap: push("gaps"),
+    onResumed: push("resumed"),
+    onError: push("errors"),
+  };
+  return told;
+}
+
+/** Everything that one message handler was given. */
+function collector() {
+  const messages = [];
+  let waiting = [];
+  const handler = (message) => {
+    messages.push(message);
+    waiting = waiting.filter(({ count, resolve }) => messages.length < count || resolve());
+  };
+  const until = (count) => messages.length >= count || new Promise((resolve) => waiting.push({ count, resolve }));
+  return { messages, handler, until };
+}
+
+const hubError =
+  (code, outcomeUnknown = false) =>
+  (error) => {
+    assert.ok(error instanceof HubError, error);
+    assert.equal(error.code, code);
+    assert.equal(error.outcomeUnknown, outcomeUnknown);
+    return true;
+  };
+
+const sealings = {
+  open: undefined,
+  "sign then encrypt": keys,
+  "encrypt then sign": { ...keys, signThenEncrypt: false },
+};
+
+for (const codec of Object.keys(codecs)) {
+  for (const [sealing, security] of Object.entries(sealings)) {
+    test(`everything works: ${codec}, ${sealing}`, async (t) => {
+      const { client, told, peer, hub } = await setup(t, { codec, security, hub: { keys: security } });
+      assert.deepEqual(peer.offers, [codec]);
+
+      const news = collector();
+      const lobby = collector();
+      await client.subscribe("news", news.handler);
+      await client.joinRoom("lobby", lobby.handler);
+      await client.publish("news", { headline: "Breaking News!" });
+      await client.publishRoom("lobby", "hello");
+      await client.publish("news", Uint8Array.of(0, 128, 255));
+      await client.broadcast([1, 2, 3]);
+      client.send("move", { x: 1 }, { channel: "game" });
+      client.send("ping");
+      await news.until(2);
+      await lobby.until(1);
+      await told.until(() => told.messages.length === 1);
+
+      const [headline, binary] = news.messages;
+      assert.equal(headline.type, "message");
+      assert.equal(headline.channel, "news");
+      assert.equal(headline.clientId, "client-1");
+      assert.equal(headline.timestampNs, 1_763_769_600_123_456_791n);
+      assert.deepEqual(headline.json(), { headline: "Breaking News!" });
+      assert.deepEqual(Uint8Array.from(binary.bytes()), Uint8Array.of(0, 128, 255));
+      assert.equal(lobby.messages[0].type, "room_message");
+      assert.equal(lobby.messages[0].channel, "lobby");
+      assert.equal(lobby.messages[0].json(), "hello");
+      assert.equal(told.messages[0].type, "broadcast");
+      assert.deepEqual(told.messages[0].json(), [1, 2, 3]);
+
+      await peer.until(() => peer.received.length === 8);
+      const [move, ping] = peer.received.slice(-2);
+      assert.deepEqual(
+        [move.type, move.channel, Buffer.from(move.data).toString(), move.id],
+        ["move", "game", '{"x":1}', ""],
+      );
+      assert.deepEqual([ping.type, ping.channel, ping.data.length], ["ping", "", 0]);
+
+      await client.unsubscribe("news");
+      await client.leaveRoom("lobby");
+      assert.equal(peer.memberships.size, 0);
+      await client.publish("news", 1);
+      assert.equal(news.messages.length, 2);
+
+      hub.intercept = (from, message) => {
+        from.refuse(message, "forbidden", "not for you");
+        return true;
+      };
+      await assert.rejects(client.publish("secret", 1), (error) => {
+        assert.equal(error.target, "secret");
+        assert.equal(error.message, "not for you");
+        return hubError("forbidden")(error);
+      });
+      await assert.rejects(
+        client.subscribe("secret", () => {}),
+        hubError("forbidden"),
+      );
+
+      peer.refuse({ id: "", channel: "x" }, "bad_request", "what?");
+      const gap = {
+        channel: "news",
+        room: "",
+        count: 3,
+        firstNs: 2n ** 60n + 1n,
+        lastNs: 2n ** 60n + 2n,
+        reason: "slow_consumer",
+      };
+      peer.send({ type: "gap", data: peer.codec.gap(gap) });
+      const roomGap = { ...gap, channel: "", room: "lobby" };
+      peer.send({ type: "gap", data: peer.codec.gap(roomGap) });
+      await told.until(() => told.gaps.length === 2);
+      assert.deepEqual(told.gaps, [gap, roomGap]);
+      assert.equal(told.errors.length, 1);
+      assert.equal(told.errors[0].code, "bad_request");
+      assert.equal(told.errors[0].target, "x");
+
+      await client.close(3500, "done");
+      await peer.until(() => peer.ended);
+      assert.deepEqual(peer.ended, { code: 3500, reason: "done" });
+      assert.deepEqual(
+        told.states.map(({ state }) => state),
+        ["open", "closed"],
+      );
+    });
+  }
+
+  test(`order is kept both ways while sealing: ${codec}`, async (t) => {
+    const { client, peer, told } = await setup(t, { codec, security: keys, hub: { keys } });
+    // Large ones take longer to seal and open than the small ones behind them.
+    const count = 200;
+    const value = (i) => ({ i, pad: "x".repeat(i % 10 === 0 ? 20_000 : 10) });
+    const inOrder = Array.from({ length: count }, (_, i) => i);
+    const { messages, handler } = collector();
+    await client.subscribe("c", handler);
+    peer.received = [];
+    for (let i = 0; i < count; i++) client.send("n", value(i));
+    await peer.until(() => peer.received.length === count);
+    assert.deepEqual(
+      peer.received.map(({ data }) => JSON.parse(Buffer.from(data)).i),
+      inOrder,
+    );
+    for (let i = 0; i < count; i++) {
+      peer.send({ type: "message", channel: "c", data: Buffer.from(JSON.stringify(value(i))) });
+    }
+    peer.socket.close(1000, "last");
+    await told.until(() => client.state === "closed");
+    assert.deepEqual(
+      messages.map((message) => message.json().i),
+      inOrder,
+    );
+    assert.equal(told.states.at(-1).reason, "last");
+  });
+}
+
+test("close lets sealed messages out first", async (t) => {
+  const { client, peer } = await setup(t, { security: keys, hub: { keys } });
+  for (let i = 0; i < 50; i++) client.send("n", i);
+  await client.close();
+  await peer.until(() => peer.ended);
+  assert.equal(peer.received.length, 50);
+});
+
+test("handlers may call everything, and wait for the answers", async (t) => {
+  const { client, told } = await setup(t);
+  const second = collector();
+  await client.subscribe("a", async (message) => {
+    await client.subscribe("b", second.handler);
+    await client.publish("b", message.json());
+    await client.unsubscribe("a");
+    await client.joinRoom("r", second.handler);
+    await client.publishRoom("r", "room");
+  });
+  await client.publish("a", "first");
+  await second.until(2);
+  assert.deepEqual(
+    second.messages.map((message) => message.json()),
+    ["first", "room"],
+  );
+  assert.deepEqual(told.errors, []);
+});
+
+test("handlers that fail are told of, and disturb nothing", async (t) => {
+  const { client, told } = await setup(t);
+  const { handler, until } = collector();
+  const failures = [
+    () => {
+      throw new Error("at once");
+    },
+    async () => {
+      throw new Error("later");
+    },
+    () => {
+      throw null;
+    },
+    () => Promise.reject(Object.create(null)),
+  ];
+  await client.subscribe("c", (message) => failures.shift()?.() ?? handler(message));
+  for (let i = 0; i < 6; i++) await client.publish("c", i);
+  await until(2);
+  await told.until(() => told.errors.length === 4);
+  assert.deepEqual(
+    told.errors.map(({ code }) => code),
+    Array(4).fill("handler"),
+  );
+  assert.deepEqual(
+    told.errors
+      .map(({ message }) => message)
+      .sort()
+      .slice(2),
+    ["a handler failed: at once", "a handler failed: later"],
+  );
+  assert.equal(client.state, "open");
+});
+
+test("an onError that fails is left to the console", async (t) => {
+  const logged = t.mock.method(console, "error", () => {});
+  const { client, peer } = await setup(t, { onError: () => assert.fail("again") });
+  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  await client.publish("c", 1);
+  assert.equal(logged.mock.callCount(), 1);
+  client.onError = async () => assert.fail("again");
+  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  await client.publish("c", 1);
+  client.onError = undefined;
+  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  await client.publish("c", 1);
+  assert.equal(logged.mock.callCount(), 3);
+  assert.equal(logged.mock.calls[2].arguments[0].code, "limit");
+});
+
+test("a lost connection is replaced, memberships first", async (t) => {
+  const { client, told, peer, hub } = await setup(t);
+  const news = collector();
+  const lobby = collector();
+  await client.subscribe("news", news.handler);
+  await client.joinRoom("lobby", lobby.handler);
+  await client.publish("news", "before");
+
+  hub.intercept = () => true; // takes everything, answers nothing
+  const lost = client.publish("news", "lost");
+  await peer.until(() => peer.types().at(-1) === "publish");
+  const before = Date.now();
+  const nextPeer = hub.nextPeer();
+  peer.socket.terminate();
+  await assert.rejects(lost, hubError("disconnected", true));
+  assert.equal(client.state, "reconnecting");
+  hub.intercept = () => false;
+  await client.publish("news", "after");
+
+  const second = await nextPeer;
+  assert.deepEqual(second.types(), ["subscribe", "join_room", "publish"]);
+  await news.until(2);
+  assert.deepEqual(
+    news.messages.map((message) => message.json()),
+    ["before", "after"],
+  );
+  assert.deepEqual(
+    told.states.map(({ state, previous }) => [previous, state]),
+    [
+      ["connecting", "open"],
+      ["open", "reconnecting"],
+      ["reconnecting", "open"],
+    ],
+  );
+  assert.equal(told.states[1].code, 1006);
+  assert.ok(told.states[1].retryIn <= quick.base);
+
+  assert.equal(told.resumed.length, 1);
+  const [{ from, to, lastTimestampNs, channels, rooms }] = told.resumed;
+  assert.ok(from <= before + 5 && to >= from);
+  assert.equal(lastTimestampNs, news.messages[0].timestampNs);
+  assert.deepEqual([channels, rooms], [["news"], ["lobby"]]);
+});
+
+test("a hub that restarts is found again", async (t) => {
+  const { client, told, hub } = await setup(t);
+  const { handler, messages, until } = collector();
+  await client.subscribe("c", handler);
+  for (const code of [1001, 1012]) {
+    hub.peers.at(-1).socket.close(code, "restart");
+    await told.until(() => client.state === "reconnecting");
+    await hub.stop();
+    await told.until(() => told.states.at(-1).state === "reconnecting" && told.states.at(-1).error);
+    await hub.listen();
+    await client.publish("c", code);
+  }
+  await until(2);
+  assert.deepEqual(
+    messages.map((message) => message.json()),
+    [1001, 1012],
+  );
+  assert.equal(told.states[1].code, 1001);
+  assert.equal(told.resumed.length, 2);
+});
+
+test("close codes decide about reconnecting", async (t) => {
+  const { hub, client } = await setup(t);
+  await client.close();
+  const codes = Object.keys(closeCodes).map(Number);
+  assert.equal(codes.length, 16);
+  const sendable = codes.filter((code) => code !== 1005 && code !== 1006);
+  for (const code of [...sendable, 3001, 4000, 4999]) {
+    const told = recorder();
+    const other = await connect(hub.url, { WebSocket, backoff: quick, ...told.callbacks });
+    hub.peers.at(-1).socket.close(code, `because ${code}`);
+    await told.until(() => told.states.length === 2);
+    const { state, code: got, reason } = told.states[1];
+    assert.equal(state, closeCodes[code]?.reconnect === true ? "reconnecting" : "closed", code);
+    assert.deepEqual([got, reason], [code, `because ${code}`]);
+    if (state === "closed") await assert.rejects(other.publish("c", 1), hubError("closed"));
+    await other.close();
+  }
+});
+
+test("a Close without a code is reconnected", async (t) => {
+  const { hub, told, client } = await setup(t);
+  hub.peers[0].socket.close();
+  await told.until(() => told.states.length === 3);
+  assert.equal(told.states[1].code, 1005);
+  assert.equal(client.state, "open");
+});
+
+test("shouldReconnect overrides the table, or leaves it alone", async (t) => {
+  const asked = [];
+  const shouldReconnect = ({ code, reason }) => {
+    asked.push([code, reason]);
+    if (asked.length === 3) throw new Error("no idea");
+    return { 4000: true, 1012: false }[code];
+  };
+  const { hub, told, client } = await setup(t, { shouldReconnect });
+  for (const code of [4000, 1001, 1001, 1012]) {
+    const opened = told.states.length;
+    hub.peers.at(-1).socket.close(code, "x");
+    await told.until(() => told.states.length > opened && client.state !== "reconnecting");
+  }
+  assert.equal(client.state, "closed");
+  assert.deepEqual(asked, [
+    [4000, "x"],
+    [1001, "x"],
+    [1001, "x"],
+    [1012, "x"],
+  ]);
+  assert.deepEqual(
+    told.errors.map(({ message }) => message),
+    ["a handler failed: no idea"],
+  );
+});
+
+test("tokens travel as a subprotocol, and the codec is still offered", async (t) => {
+  const { peer } = await setup(t, { codec: "msgpack", token: "sécret/+?" });
+  assert.equal(peer.token, "sécret/+?");
+  assert.deepEqual(peer.offers, ["msgpack", "bearer.c8OpY3JldC8rPw"]);
+});
+
+test("getToken is asked at every connection, also after 3000", async (t) => {
+  const tokens = ["first", "second", new Error("no session"), "third"];
+  const getToken = async (signal) => {
+    assert.ok(signal instanceof AbortSignal);
+    const token = tokens.shift();
+    if (token instanceof Error) throw token;
+    return token;
+  };
+  const { hub, told } = await setup(t, { getToken });
+  hub.peers[0].socket.close(3000, "expired");
+  await told.until(() => told.states.length === 3);
+  hub.peers[1].socket.close(1001);
+  await told.until(() => told.states.length === 6);
+  assert.deepEqual(
+    hub.peers.map(({ token }) => token),
+    ["first", "second", "third"],
+  );
+  assert.deepEqual(
+    told.states.map(({ state }) => state),
+    ["open", "reconnecting", "open", "reconnecting", "reconnecting", "open"],
+  );
+  assert.equal(told.states[4].error.message, "no session");
+});
+
+test("keys may come with the token, for one connection each", async (t) => {
+  const hub = await FakeHub.start(t);
+  let connections = 0;
+  const getToken = async () => {
+    hub.keys = { ...keys, hmacKey: Uint8Array.of(++connections) };
+    return { token: `ticket ${connections}`, security: hub.keys };
+  };
+  const told = recorder();
+  const client = await connect(hub.url, { WebSocket, backoff: quick, getToken, ...told.callbacks });
+  t.after(() => client.close());
+  const { handler, messages } = collector();
+  await client.subscribe("c", handler);
+  hub.peers[0].socket.terminate();
+  await told.until(() => client.state === "reconnecting");
+  await client.publish("c", "sealed anew");
+  assert.equal(messages[0].json(), "sealed anew");
+  assert.deepEqual(
+    hub.peers.map(({ token }) => token),
+    ["ticket 1", "ticket 2"],
+  );
+});
+
+test("keys with a token that are none are told of, and asked for again", async (t) => {
+  const hub = await FakeHub.start(t);
+  const told = recorder();
+  const given = [{ security: { aesKey: new Uint8Array(3) } }, undefined];
+  const getToken = () => given.shift();
+  const client = new HubClient(hub.url, { WebSocket, backoff: quick, getToken, ...told.callbacks });
+  t.after(() => client.close());
+  await told.until(() => client.state === "open");
+  assert.match(told.states[0].error.message, /aesKey is not 32 bytes/);
+});
+
+test("frames that are none end the connection for good, and say why", async (t) => {
+  const hub = await FakeHub.start(t);
+  const sealed = { security: keys };
+  const cases = [
+    ["json", {}, "{", 1007, /json: /],
+    ["json", {}, '{"type":5}', 1007, /type is not a string/],
+    ["json", {}, Buffer.from("{}"), 1003, /not text/],
+    ["protobuf", {}, Buffer.from("0aff", "hex"), 1007, /protobuf/],
+    ["protobuf", {}, "{}", 1003, /not binary/],
+    ["flatbuffers", {}, Buffer.from("ffffff7f", "hex"), 1007, /flatbuffers/],
+    ["msgpack", {}, Buffer.from("c0", "hex"), 1007, /not a map/],
+    ["json", {}, '{"type":"error","data":"x"}', 1007, /error reply: not an object/],
+    ["json", {}, '{"type":"error"}', 1007, /error reply: /],
+    ["json", {}, '{"type":"gap","data":{"count":"x"}}', 1007, /count is not an integer/],
+    ["protobuf", {}, Buffer.from("0a056572726f721a02ffff", "hex"), 1007, /error reply/],
+    ["json", sealed, "{}", 1003, /text frame came/],
+    ["json", sealed, Buffer.from("short"), 1008, /too short/],
+    ["json", sealed, Buffer.alloc(100), 1008, /cannot be decrypted/],
+    ["json", { security: { hmacKey: keys.hmacKey } }, Buffer.alloc(100), 1008, /signature does not match/],
+  ];
+  for (const [codec, options, frame, code, message] of cases) {
+    const told = recorder();
+    const client = await connect(hub.url, { WebSocket, codec, ...options, ...told.callbacks });
+    const peer = hub.peers.at(-1);
+    peer.socket.send(frame);
+    peer.socket.send(frame);
+    await told.until(() => told.states.length === 2);
+    const last = told.states[1];
+    assert.equal(client.state, "closed", codec);
+    assert.equal(last.code, code);
+    assert.match(last.error.message, message);
+    assert.equal(last.reason, last.error.message);
+    await peer.until(() => peer.ended);
+    assert.equal(peer.ended.code, code + 3000);
+    assert.match(peer.ended.reason, message);
+    assert.deepEqual(told.errors, []);
+  }
+});
+
+test("sealed frames that are malformed inside", async (t) => {
+  for (const [codec, frame] of [
+    ["json", "{"],
+    ["json", Buffer.of(0xff)],
+    ["msgpack", Buffer.of(0xc0)],
+  ]) {
+    const { told, peer } = await setup(t, { codec, security: keys, hub: { keys } });
+    peer.socket.send(peer.sealer.seal(frame));
+    await told.until(() => told.states.length === 2);
+    assert.deepEqual([told.states[1].state, told.states[1].code], ["closed", 1007]);
+  }
+});
+
+test("a hub that chooses another subprotocol is not spoken to", async (t) => {
+  const hub = await FakeHub.start(t);
+  hub.choose = () => "bearer.dG9rZW4";
+  const connecting = connect(hub.url, { WebSocket, codec: "protobuf", token: "token" });
+  await assert.rejects(
+    connecting,
+    (error) => hubError("unreachable")(error) && /subprotocol/.test(error.cause.message),
+  );
+});
+
+test("connect rejects when the first attempt fails", async (t) => {
+  const { hub } = await setup(t);
+  hub.refuse = 401;
+  const states = [];
+  const options = { WebSocket, onStateChange: ({ state }) => states.push(state) };
+  await assert.rejects(
+    connect(hub.url, options),
+    (error) => hubError("unreachable")(error) && (native || /401/.test(error.message)),
+  );
+  assert.deepEqual(states, ["reconnecting", "closed"]);
+  await hub.stop();
+  await assert.rejects(
+    connect(hub.url, options),
+    (error) => hubError("unreachable")(error) && (native || /ECONNREFUSED/.test(error.message)),
+  );
+  await assert.rejects(connect("no url", options), hubError("unreachable"));
+  await assert.rejects(connect(hub.url, { ...options, getToken: () => Promise.reject(new Error("who?")) }), /who\?/);
+  await hub.listen();
+  hub.refuse = undefined;
+});
+
+test("new HubClient goes on trying instead", async (t) => {
+  const { hub } = await setup(t);
+  await hub.stop();
+  const told = recorder();
+  const client = new HubClient(hub.url, { WebSocket, backoff: quick, ...told.callbacks });
+  t.after(() => client.close());
+  assert.equal(client.state, "connecting");
+  const { handler, until } = collector();
+  const subscribed = client.subscribe("c", handler);
+  const published = client.publish("c", 1);
+  await told.until(() => told.states.length === 3);
+  assert.deepEqual(
+    told.states.map(({ state }) => state),
+    Array(3).fill("reconnecting"),
+  );
+  await hub.listen();
+  await Promise.all([subscribed, published]);
+  await until(1);
+  assert.deepEqual(told.resumed, [], "nothing can have been missed before the first connection");
+});
+
+test("aborting the client closes it", async (t) => {
+  const { hub } = await setup(t);
+  const controller = new AbortController();
+  const client = await connect(hub.url, { WebSocket, signal: controller.signal });
+  controller.abort();
+  assert.equal(client.state, "closed");
+  await assert.rejects(connect(hub.url, { WebSocket, signal: controller.signal }), hubError("aborted"));
+  await assert.rejects(connect(hub.url, { WebSocket, signal: AbortSignal.abort() }), hubError("aborted"));
+});
+
+test("a hub that does not answer a Close is given up", async (t) => {
+  const { client, peer } = await setup(t);
+  peer.socket.pause();
+  const start = Date.now();
+  await client.close();
+  assert.ok(Date.now() - start < 3000);
+  peer.socket.resume();
+  await peer.until(() => peer.ended);
+});
+
+test("silence beyond idleTimeout ends a connection", async (t) => {
+  const { hub, told, peer } = await setup(t, { idleTimeout: 150 });
+  const nextPeer = hub.nextPeer();
+  peer.socket.pause(); // half open: nothing comes, nothing is taken
+  await told.until(() => told.states.length > 1);
+  assert.equal(told.states[1].code, 3008);
+  assert.match(told.states[1].error.message, /no sign of life for 150 ms/);
+  await nextPeer;
+  peer.socket.resume();
+});
+
+test("messages go to whom they are for", async (t) => {
+  const { client, peer, told } = await setup(t);
+  const channel = collector();
+  const room = collector();
+  await client.subscribe("same", channel.handler);
+  await client.joinRoom("same", room.handler);
+  await client.joinRoom("only-room", room.handler);
+  const send = (type, name) => peer.send({ type, channel: name, data: Buffer.from(`"${type} ${name}"`) });
+  send("message", "same");
+  send("room_message", "same");
+  send("alert", "same");
+  send("alert", "only-room");
+  send("alert", "elsewhere");
+  send("message", "only-room");
+  send("room_message", "other");
+  send("broadcast", "");
+  send("broadcast", "same");
+  send("hello", "");
+  send("", "");
+  await told.until(() => told.messages.length === 7);
+  const texts = (list) => list.map((message) => message.json());
+  assert.deepEqual(texts(channel.messages), ["message same", "alert same"]);
+  assert.deepEqual(texts(room.messages), ["room_message same", "alert only-room"]);
+  assert.deepEqual(texts(told.messages), [
+    "alert elsewhere",
+    "message only-room",
+    "room_message other",
+    "broadcast ",
+    "broadcast same",
+    "hello ",
+    " ",
+  ]);
+});
+
+test("calls that make no sense are refused here", async (t) => {
+  const { client, peer } = await setup(t);
+  for (const name of ["", undefined, 5, "\ud800"]) {
+    await assert.rejects(
+      client.subscribe(name, () => {}),
+      TypeError,
+    );
+    await assert.rejects(client.unsubscribe(name), TypeError);
+    await assert.rejects(
+      client.joinRoom(name, () => {}),
+      TypeError,
+    );
+    await assert.rejects(client.leaveRoom(name), TypeError);
+    await assert.rejects(client.publish(name, 1), TypeError);
+    await assert.rejects(client.publishRoom(name, 1), TypeError);
+  }
+  await assert.rejects(client.subscribe("c"), TypeError);
+  await assert.rejects(
+    client.publish("c", () => {}),
+    TypeError,
+  );
+  await assert.rejects(client.publish("c", 10n), TypeError);
+  await assert.rejects(client.broadcast(Symbol("s")), TypeError);
+  await assert.rejects(client.close(1001), RangeError);
+  await assert.rejects(client.close(5000), RangeError);
+  for (const type of ["subscribe", "unsubscribe", "join_room", "leave_room"])
+    assert.throws(() => client.send(type, {}), TypeError);
+  assert.throws(() => client.send(5), TypeError);
+  assert.throws(() => new HubClient("ws://x", { WebSocket, codec: "toString" }), TypeError);
+  assert.throws(() => new HubClient("ws://x", { WebSocket, codec: "xml" }), TypeError);
+  assert.throws(() => new HubClient("ws://x", { WebSocket, security: {} }), TypeError);
+  assert.deepEqual(peer.received, []);
+});
+
+test("a platform without WebSocket is told what to do", { skip: globalThis.WebSocket && "this one has it" }, () => {
+  assert.throws(() => new HubClient("ws://x"), /pass its class/);
+});
+
+test("messages above the hub's limit are not sent", async (t) => {
+  const { client, peer } = await setup(t, { maxMessageSize: 1000, security: keys, hub: { keys } });
+  await assert.rejects(client.publish("c", "x".repeat(1000)), hubError("too_large"));
+  await assert.rejects(client.publish("c", "é".repeat(480)), hubError("too_large"));
+  assert.throws(() => client.send("t", "x".repeat(1000)), hubError("too_large"));
+  await assert.rejects(
+    client.subscribe("é".repeat(480), () => {}),
+    hubError("too_large"),
+  );
+  await client.publish("c", "x".repeat(850));
+  assert.equal(peer.received.length, 1);
+});

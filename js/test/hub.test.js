@@ -1,0 +1,394 @@
+// End to end: the client against the hub itself. Skipped where Go is missing.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import ws from "ws";
+
+import { codecs, connect, HubError } from "../hub.js";
+import { Random, seed } from "./random.js";
+
+const WebSocket = process.env.NATIVE_WEBSOCKET === "1" ? globalThis.WebSocket : ws;
+const skip = spawnSync("go", ["version"]).status === 0 ? false : "Go is missing";
+const aesKey = Uint8Array.from({ length: 32 }, (_, i) => i * 7);
+const hmacKey = Uint8Array.from({ length: 24 }, (_, i) => i + 100);
+const hex = (bytes) => Buffer.from(bytes).toString("hex");
+
+let directory;
+let program;
+
+before(() => {
+  if (skip) return;
+  directory = mkdtempSync(join(tmpdir(), "hypgo-hub-"));
+  program = join(directory, "hub");
+  const root = fileURLToPath(new URL("../..", import.meta.url));
+  execFileSync("go", ["build", "-o", program, "./js/test/testdata/hub"], { cwd: root, stdio: "inherit" });
+});
+
+after(() => {
+  if (directory) rmSync(directory, { recursive: true });
+});
+
+/** A hub in a process of its own, until the test ends. */
+async function startHub(t, ...flags) {
+  const child = spawn(program, flags, { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  t.after(() => {
+    child.stdin.end();
+    return ended;
+  });
+  const [line] = await once(child.stdout, "data");
+  const address = line.toString().trim();
+  return { url: `ws://${address}`, address, ended };
+}
+
+/** A list that grows, and a way to wait until it is long enough. */
+function collect() {
+  const items = [];
+  let waiting = [];
+  const add = (item) => {
+    items.push(item);
+    waiting = waiting.filter(({ condition, resolve }) => !condition() || resolve());
+  };
+  const until = (condition) => condition() || new Promise((resolve) => waiting.push({ condition, resolve }));
+  return { items, add, until, atLeast: (n) => until(() => items.length >= n) };
+}
+
+async function dial(t, hub, options) {
+  const messages = collect();
+  const states = collect();
+  const client = await connect(hub.url, {
+    WebSocket,
+    backoff: { base: 10, max: 100 },
+    onMessage: messages.add,
+    onStateChange: states.add,
+    ...options,
+  });
+  t.after(() => client.close());
+  return { client, messages, states };
+}
+
+const hubError =
+  (code, message = /./) =>
+  (error) =>
+    error instanceof HubError && error.code === code && message.test(error.message);
+
+const texts = ({ items }) => items.map((message) => message.text());
+
+const sealings = {
+  open: [[], undefined],
+  "AES only": [["-aes", hex(aesKey)], { aesKey }],
+  "HMAC only": [["-hmac", hex(hmacKey)], { hmacKey }],
+  "sign then encrypt": [["-aes", hex(aesKey), "-hmac", hex(hmacKey)], { aesKey, hmacKey }],
+  "encrypt then sign": [
+    ["-aes", hex(aesKey), "-hmac", hex(hmacKey), "-encrypt-then-sign"],
+    { aesKey, hmacKey, signThenEncrypt: false },
+  ],
+};
+
+for (const [name, [flags, security]] of Object.entries(sealings)) {
+  test(`clients of all codecs talk to each other: ${name}`, { skip }, async (t) => {
+    const hub = await startHub(t, ...flags);
+    const members = [];
+    for (const codec of Object.keys(codecs)) {
+      const news = collect();
+      const lobby = collect();
+      const { client, messages } = await dial(t, hub, { codec, security });
+      await client.subscribe("news", news.add);
+      await client.joinRoom("lobby/漢😀", lobby.add);
+      members.push({ client, messages, news, lobby });
+    }
+    const payloads = [{ a: [1, "é", null] }, "text", 0, false, Uint8Array.of(0, 128, 255), null, 'x"\\'.repeat(9000)];
+    for (const { client } of members) {
+      for (const payload of payloads) {
+        await client.publish("news", payload);
+        await client.publishRoom("lobby/漢😀", payload);
+      }
+      await client.broadcast("to all");
+    }
+    const want = payloads.map((payload) =>
+      Buffer.from(payload instanceof Uint8Array ? payload : payload === null ? "" : JSON.stringify(payload)).toString(
+        "hex",
+      ),
+    );
+    const all = Array(members.length).fill(want).flat();
+    for (const { messages, news, lobby } of members) {
+      await messages.atLeast(members.length);
+      assert.deepEqual(
+        news.items.map((message) => hex(message.bytes())),
+        all,
+      );
+      assert.deepEqual(
+        lobby.items.map((message) => hex(message.bytes())),
+        all,
+      );
+      assert.deepEqual(
+        messages.items.map(({ type }) => type),
+        Array(members.length).fill("broadcast"),
+      );
+      for (const message of news.items) {
+        assert.deepEqual([message.type, message.channel], ["message", "news"]);
+        assert.ok(Math.abs(message.timestamp - Date.now()) < 60_000);
+      }
+      assert.deepEqual([lobby.items[0].type, lobby.items[0].channel], ["room_message", "lobby/漢😀"]);
+      // All members have it of the same sender, at the same time.
+      const stamps = (list) => list.items.map(({ clientId, timestampNs }) => `${clientId} ${timestampNs}`);
+      assert.deepEqual(stamps(news), stamps(members[0].news));
+    }
+  });
+}
+
+for (const codec of Object.keys(codecs)) {
+  test(`what the hub refuses: ${codec}`, { skip }, async (t) => {
+    const hub = await startHub(t, "-max-subscriptions", "3");
+    const errors = collect();
+    const { client } = await dial(t, hub, { codec, onError: errors.add });
+    await assert.rejects(
+      client.subscribe("secret plan", () => {}),
+      hubError("forbidden", /that is secret/),
+    );
+    await assert.rejects(client.publishRoom("secret room", 1), hubError("forbidden"));
+    await assert.rejects(client.publish("x".repeat(300), 1), hubError("bad_request"));
+    await assert.rejects(
+      client.joinRoom("line\nbreak", () => {}),
+      hubError("bad_request"),
+    );
+    for (const name of ["a", "b", "c"]) await client.subscribe(name, () => {});
+    await assert.rejects(
+      client.joinRoom("d", () => {}),
+      hubError("limit"),
+    );
+    await client.unsubscribe("a");
+    await client.joinRoom("d", () => {});
+    client.send("publish", 1, { channel: "secret channel" });
+    await errors.atLeast(1);
+    assert.deepEqual([errors.items[0].code, errors.items[0].target], ["forbidden", "secret channel"]);
+  });
+
+  test(`any payload comes back as it went (seed ${seed}): ${codec}`, { skip }, async (t) => {
+    const hub = await startHub(t);
+    const { client, messages } = await dial(t, hub, { codec });
+    const random = new Random(20);
+    const any = () => (random.below(2) ? random.bytes(random.below(3000)) : random.json());
+    const fits = (payload) => Buffer.byteLength(JSON.stringify(payload)) < 60_000;
+    const sent = Array.from({ length: 300 }, any).filter(fits);
+    for (const payload of sent) client.send("echo", payload);
+    await messages.atLeast(sent.length);
+    for (const [i, message] of messages.items.entries()) {
+      if (sent[i] instanceof Uint8Array) assert.equal(hex(message.bytes()), hex(sent[i]));
+      else assert.deepEqual(message.json(), JSON.parse(JSON.stringify(sent[i])));
+    }
+  });
+
+  test(`a hub that restarts is found again: ${codec}`, { skip }, async (t) => {
+    const hub = await startHub(t);
+    const resumed = collect();
+    const { client, states } = await dial(t, hub, { codec, onResumed: resumed.add });
+    const news = collect();
+    const lobby = collect();
+    await client.subscribe("news", news.add);
+    await client.joinRoom("lobby", lobby.add);
+    await client.publish("news", "before");
+    client.send("restart");
+    await hub.ended;
+    await startHub(t, "-addr", hub.address);
+    await client.publish("news", "after");
+    await client.publishRoom("lobby", "after");
+    await resumed.atLeast(1);
+    assert.deepEqual(texts(news), ['"before"', '"after"']);
+    assert.deepEqual(texts(lobby), ['"after"']);
+    assert.equal(states.items[1].code, 1001);
+    assert.deepEqual([resumed.items[0].channels, resumed.items[0].rooms], [["news"], ["lobby"]]);
+  });
+}
+
+test("close codes arrive with their reasons", { skip }, async (t) => {
+  const hub = await startHub(t);
+  for (const [code, reason, reconnects] of [
+    [1000, "done", false],
+    [1008, "flood", false],
+    [1011, "panic", true],
+    [1013, "too slow", true],
+    [3000, "expired", false],
+    [3003, "", false],
+    [4000, "é".repeat(50), false],
+  ]) {
+    const { client, states } = await dial(t, hub, {});
+    client.send("close", { code, reason });
+    await states.atLeast(2);
+    const { state, ...change } = states.items[1];
+    assert.deepEqual([change.code, change.reason, state], [code, reason, reconnects ? "reconnecting" : "closed"]);
+  }
+});
+
+test("tokens, refusals, and being replaced", { skip }, async (t) => {
+  const hub = await startHub(t, "-tokens", "-replace");
+  await assert.rejects(connect(hub.url, { WebSocket }), hubError("unreachable"));
+  const first = await dial(t, hub, { token: "álice" });
+  const { client, messages } = await dial(t, hub, { getToken: () => "bob" });
+  await client.broadcast("hi");
+  await messages.atLeast(1);
+  assert.equal(messages.items[0].clientId, "bob");
+  await dial(t, hub, { token: "álice" });
+  await first.states.atLeast(2);
+  assert.deepEqual([first.states.items[1].state, first.states.items[1].code], ["closed", 4409]);
+});
+
+test("keys for each connection", { skip }, async (t) => {
+  const hub = await startHub(t, "-tokens", "-client-keys");
+  const names = ["x1", "y2"];
+  const getToken = () => {
+    const token = names.shift();
+    return { token, security: { aesKey: new Uint8Array(32).fill(token.charCodeAt(0)) } };
+  };
+  for (const codec of ["json", "msgpack"]) {
+    names.splice(0, 2, `x${codec}`, `y${codec}`);
+    const { client, states } = await dial(t, hub, { codec, getToken });
+    const { add, items } = collect();
+    await client.subscribe("c", add);
+    await client.publish("c", 1);
+    client.send("close", { code: 1012 });
+    await states.atLeast(3);
+    await client.publish("c", 2);
+    assert.deepEqual(
+      items.map(({ clientId }) => clientId),
+      [`x${codec}`, `y${codec}`],
+    );
+  }
+});
+
+test("what the hub cannot open or read ends the connection", { skip }, async (t) => {
+  const hub = await startHub(t, "-aes", hex(aesKey));
+  const { client, states } = await dial(t, hub, { security: { aesKey: new Uint8Array(32) } });
+  client.send("echo");
+  await states.atLeast(2);
+  assert.deepEqual([states.items[1].code, client.state], [1008, "closed"]);
+  const { client: plain, states: told } = await dial(t, hub, {});
+  plain.send("echo");
+  await told.atLeast(2);
+  assert.equal(plain.state, "closed");
+});
+
+test("messages as large as the hub takes", { skip }, async (t) => {
+  const hub = await startHub(t, "-aes", hex(aesKey), "-hmac", hex(hmacKey));
+  for (const codec of Object.keys(codecs)) {
+    const { client, messages } = await dial(t, hub, { codec, security: { aesKey, hmacKey } });
+    let size = 65_536;
+    for (; ; size--) {
+      try {
+        client.send("echo", "x".repeat(size));
+        break;
+      } catch (error) {
+        assert.equal(error.code, "too_large");
+      }
+    }
+    assert.ok(size > 65_000);
+    await messages.atLeast(1);
+    assert.equal(messages.items[0].json().length, size);
+  }
+});
+
+test("server-made memberships and types", { skip }, async (t) => {
+  const hub = await startHub(t);
+  const { client, messages } = await dial(t, hub, {});
+  const room = collect();
+  client.send("join me", { channel: "c", room: "r" });
+  await client.joinRoom("r", room.add);
+  client.send("publish as", { type: "alert", channel: "c", room: "r" });
+  await messages.atLeast(1);
+  await room.atLeast(1);
+  assert.deepEqual([messages.items[0].type, messages.items[0].channel], ["alert", "c"]);
+  assert.deepEqual([room.items[0].type, room.items[0].channel, room.items[0].clientId], ["alert", "r", ""]);
+});
+
+for (const codec of Object.keys(codecs)) {
+  test(`a slow reader: delivered and announced as lost make up what was published: ${codec}`, { skip }, async (t) => {
+    const hub = await startHub(t, "-drop-newest");
+    let socket;
+    class Watched extends ws {
+      constructor(...args) {
+        super(...args);
+        socket = this;
+      }
+    }
+    const story = [];
+    const { client } = await dial(t, hub, {
+      codec,
+      WebSocket: Watched,
+      onGap: (gap) => story.push(gap),
+      timeout: 60_000,
+    });
+    await client.subscribe("c", (message) => story.push(message));
+    const { client: publisher, messages } = await dial(t, hub, {});
+    socket.pause();
+    const count = 6000;
+    publisher.send("flood", { channel: "c", count, size: 8000 });
+    await messages.atLeast(1);
+    socket.resume();
+    // What follows the last message on the same connection has everything before it.
+    await client.publish("c", "end");
+    const gaps = story.filter(({ reason }) => reason);
+    assert.ok(gaps.length > 0);
+    let next = 0;
+    for (const item of story) {
+      if (item.reason) {
+        assert.deepEqual([item.channel, item.room, item.reason], ["c", "", "slow_consumer"]);
+        assert.ok(item.firstNs <= item.lastNs && item.firstNs > 2n ** 60n);
+        next += item.count;
+      } else if (item.text() !== '"end"') {
+        assert.equal(item.json().i, next++);
+      }
+    }
+    assert.equal(next, count);
+    assert.equal(story.at(-1).text(), '"end"');
+  });
+}
+
+test(`churn: connections cut at any moment lose nothing silently (seed ${seed})`, { skip }, async (t) => {
+  const hub = await startHub(t);
+  const random = new Random(30);
+  const sockets = [];
+  class Watched extends ws {
+    constructor(...args) {
+      super(...args);
+      sockets.push(this);
+    }
+  }
+  const { client } = await dial(t, hub, { codec: "protobuf", WebSocket: Watched, backoff: { base: 2, max: 20 } });
+  const got = new Set();
+  await client.subscribe("c", (message) => got.add(message.json()));
+  const confirmed = [];
+  const outcomes = { resolved: 0, unknown: 0 };
+  const calls = [];
+  for (let i = 0; i < 1500; i++) {
+    calls.push(
+      client.publish("c", i).then(
+        () => {
+          outcomes.resolved++;
+          confirmed.push(i);
+        },
+        (error) => {
+          assert.equal(error.code, "disconnected");
+          assert.equal(error.outcomeUnknown, true);
+          outcomes.unknown++;
+        },
+      ),
+    );
+    if (random.below(60) === 0) sockets.at(-1).terminate();
+    if (random.below(4) === 0) await new Promise((resolve) => setTimeout(resolve, random.below(3)));
+  }
+  await Promise.all(calls);
+  await client.publish("c", "end");
+  assert.equal(outcomes.resolved + outcomes.unknown, 1500);
+  assert.ok(sockets.length > 5);
+  // A publisher that is a member has its own publication before the ack.
+  assert.deepEqual(
+    confirmed.filter((i) => !got.has(i)),
+    [],
+  );
+});

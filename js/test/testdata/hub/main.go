@@ -1,0 +1,173 @@
+// Command hub serves a real hub to the tests of the JavaScript client, and does
+// what its clients tell it in messages. It prints its address, and shuts down
+// when its standard input ends or is told to by a message.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+var (
+	addr            = flag.String("addr", "127.0.0.1:0", "address to listen on")
+	aesKey          = flag.String("aes", "", "AES key in hexadecimal")
+	hmacKey         = flag.String("hmac", "", "HMAC key in hexadecimal")
+	encryptThenSign = flag.Bool("encrypt-then-sign", false, "sign the encrypted bytes")
+	tokens          = flag.Bool("tokens", false, "demand a token, which becomes the client's ID")
+	replace         = flag.Bool("replace", false, "let a newcomer with an ID in use replace the older one")
+	clientKeys      = flag.Bool("client-keys", false, "seal with 32 bytes made from the first of the client's token")
+	maxSubs         = flag.Int("max-subscriptions", 0, "channels and rooms per client")
+	dropNewest      = flag.Bool("drop-newest", false, "drop what is too much for a client")
+)
+
+// command is the data of the messages that the hub obeys.
+type command struct {
+	Code    int
+	Reason  string
+	Type    string
+	Channel string
+	Room    string
+	Count   int
+	Size    int
+}
+
+func main() {
+	flag.Parse()
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	config, err := configure()
+	if err != nil {
+		return err
+	}
+	hub := websocket.NewHub(websocket.SlogLogger(slog.New(slog.DiscardHandler)), config)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	hub.SetCallbacks(
+		func(c *websocket.Client) {
+			if *clientKeys {
+				if err := c.SetEncryptionKey(bytes.Repeat([]byte{c.ID[0]}, 32)); err != nil {
+					log.Print(err)
+				}
+			}
+		},
+		nil,
+		func(c *websocket.Client, m *websocket.Message) {
+			if err := obey(hub, c, m, stop); err != nil {
+				log.Printf("%s: %v", m.Type, err)
+			}
+		},
+	)
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	go func() { // ends with standard input
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
+	served := make(chan error, 1)
+	go func() { served <- hub.Serve(listener, nil) }() // ends with the hub
+	fmt.Println(listener.Addr())
+	err = hub.Run(ctx)
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	return err
+}
+
+func configure() (websocket.Config, error) {
+	config := websocket.DefaultConfig
+	config.MaxSubscriptions = *maxSubs
+	config.MessageRate = -1
+	config.ByteRate = -1
+	if *dropNewest {
+		config.SlowConsumer = websocket.DropNewest
+		config.Compression = &websocket.CompressionConfig{} // a flood is to stay one
+	}
+	if *replace {
+		config.DuplicateID = websocket.ReplaceDuplicate
+	}
+	if *tokens {
+		config.ClientID = func(r *http.Request) (string, error) {
+			token, ok := websocket.BearerToken(r)
+			if !ok {
+				return "", errors.New("no token")
+			}
+			return token, nil
+		}
+	}
+	config.Authorize = func(_ *websocket.Client, _ websocket.Action, target string) error {
+		if strings.HasPrefix(target, "secret") {
+			return errors.New("that is secret")
+		}
+		return nil
+	}
+	aes, err := hex.DecodeString(*aesKey)
+	if err != nil {
+		return config, err
+	}
+	hmac, err := hex.DecodeString(*hmacKey)
+	if err != nil {
+		return config, err
+	}
+	if len(aes)+len(hmac) > 0 {
+		config.Security = &websocket.SecurityConfig{SignThenEncrypt: !*encryptThenSign}
+		if len(aes) > 0 {
+			config.Security.AESKey = aes
+		}
+		if len(hmac) > 0 {
+			config.Security.HMACKey = hmac
+		}
+	}
+	return config, nil
+}
+
+func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message, stop func()) error {
+	var do command
+	switch m.Type {
+	case "close", "flood", "publish as", "join me":
+		if err := json.Unmarshal(m.Data, &do); err != nil {
+			return err
+		}
+	}
+	switch m.Type {
+	case "echo":
+		return c.Send(&websocket.Message{Type: "echo", Channel: m.Channel, Data: m.Data})
+	case "close":
+		return c.Close(do.Code, do.Reason)
+	case "restart":
+		stop()
+	case "join me":
+		return errors.Join(c.Subscribe(do.Channel), c.JoinRoom(do.Room))
+	case "publish as":
+		out := &websocket.Message{Type: do.Type, Data: []byte(`"from the server"`)}
+		return errors.Join(hub.PublishToChannel(do.Channel, out), hub.PublishToRoom(do.Room, out))
+	case "flood":
+		pad := strings.Repeat("x", do.Size)
+		for i := range do.Count {
+			if err := hub.PublishToChannelRaw(do.Channel, fmt.Appendf(nil, `{"i":%d,"pad":%q}`, i, pad)); err != nil {
+				return err
+			}
+		}
+		return c.Send(&websocket.Message{Type: "flooded"})
+	}
+	return nil
+}

@@ -1,0 +1,845 @@
+// Behaviour over time, with fake timers and sockets whose other end is the test.
+
+import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
+import { test } from "node:test";
+
+import { codecs, connect, HubClient, HubError } from "../hub.js";
+import { fakeWebSocket } from "./fake-socket.js";
+import { oracles, OracleSealer } from "./oracles.js";
+
+const noop = () => {};
+
+/** Lets everything that waits for promises go on. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** A client on fake sockets and fake time; open unless told otherwise. */
+async function setup(t, { open = true, ...options } = {}) {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  const WebSocket = fakeWebSocket();
+  const told = { states: [], messages: [], resumed: [], errors: [] };
+  const client = new HubClient("ws://hub/ws", {
+    WebSocket,
+    onStateChange: (change) => told.states.push(change),
+    onMessage: (message) => told.messages.push(message),
+    onResumed: (info) => told.resumed.push(info),
+    onError: (error) => told.errors.push(error),
+    ...options,
+  });
+  // Tests look at rejections when they come to it, which is not too late.
+  for (const name of ["subscribe", "unsubscribe", "joinRoom", "leaveRoom", "publish", "publishRoom", "broadcast"]) {
+    client[name] = (...args) => {
+      const promise = HubClient.prototype[name].apply(client, args);
+      promise.catch(noop);
+      return promise;
+    };
+  }
+  await settle();
+  if (open) WebSocket.last.accept();
+  const tick = async (ms) => {
+    t.mock.timers.tick(ms);
+    await settle();
+  };
+  return {
+    client,
+    told,
+    tick,
+    WebSocket,
+    get socket() {
+      return WebSocket.last;
+    },
+  };
+}
+
+/** Whether a promise is settled by now, and how. */
+async function outcome(promise) {
+  let result = "pending";
+  promise.then(
+    () => (result = "resolved"),
+    (error) => (result = error),
+  );
+  await settle();
+  return result;
+}
+
+async function assertRejected(promise, code, outcomeUnknown) {
+  const error = await outcome(promise);
+  assert.ok(error instanceof HubError, `${error}`);
+  assert.deepEqual([error.code, error.outcomeUnknown], [code, outcomeUnknown]);
+}
+
+test("waits between attempts: full jitter, doubling, bounded", async (t) => {
+  const random = t.mock.method(Math, "random", () => 0.5);
+  const { told, tick, WebSocket } = await setup(t, { open: false, backoff: { base: 100, max: 1000 } });
+  for (const retryIn of [50, 100, 200, 400, 500, 500, 500]) {
+    const attempts = WebSocket.sockets.length;
+    WebSocket.last.error("refused");
+    WebSocket.last.drop();
+    assert.equal(told.states.at(-1).retryIn, retryIn);
+    assert.equal(told.states.at(-1).error.message, "refused");
+    await tick(retryIn - 1);
+    assert.equal(WebSocket.sockets.length, attempts);
+    await tick(1);
+    assert.equal(WebSocket.sockets.length, attempts + 1);
+  }
+  random.mock.mockImplementation(() => 0);
+  WebSocket.last.drop();
+  assert.equal(told.states.at(-1).retryIn, 0);
+});
+
+test("the backoff begins anew only after a connection that lasted", async (t) => {
+  t.mock.method(Math, "random", () => 1);
+  const context = await setup(t, { backoff: { base: 100, max: 10_000, resetAfter: 5000 } });
+  const { told, tick } = context;
+  const dropAfter = async (ms) => {
+    await tick(ms);
+    context.socket.drop(1013);
+    const { retryIn } = told.states.at(-1);
+    await tick(retryIn);
+    context.socket.accept();
+    return retryIn;
+  };
+  assert.deepEqual(
+    [await dropAfter(0), await dropAfter(4999), await dropAfter(10), await dropAfter(5000)],
+    [100, 200, 400, 100],
+  );
+});
+
+test("a thousand failures do not overflow the backoff", async (t) => {
+  t.mock.method(Math, "random", () => 1);
+  const context = await setup(t, { open: false, backoff: { base: 1, max: 2 } });
+  for (let i = 0; i < 1100; i++) {
+    context.socket.drop();
+    await context.tick(2);
+  }
+  assert.equal(context.told.states.at(-1).retryIn, 2);
+});
+
+test("a handshake that hangs is given up", async (t) => {
+  const context = await setup(t, { open: false, handshakeTimeout: 3000 });
+  await context.tick(2999);
+  assert.deepEqual(context.told.states, []);
+  await context.tick(1);
+  const [{ state, code, error }] = context.told.states;
+  assert.deepEqual(
+    [state, code, error.code, error.message],
+    ["reconnecting", 1006, "timeout", "not connected within 3000 ms"],
+  );
+  assert.ok(context.socket.closed);
+  const [first] = context.WebSocket.sockets;
+  await context.tick(1000);
+  assert.ok(first.terminated);
+  first.accept(); // too late
+  assert.equal(context.client.state, "reconnecting");
+});
+
+test("a token that does not come is given up", async (t) => {
+  let given;
+  const getToken = (signal) => {
+    given = signal;
+    return new Promise(noop);
+  };
+  const context = await setup(t, { open: false, getToken, handshakeTimeout: 3000 });
+  await context.tick(3000);
+  assert.equal(given.aborted, true);
+  assert.equal(context.told.states[0].state, "reconnecting");
+  assert.equal(context.WebSocket.sockets.length, 0);
+});
+
+test("a getToken that throws at once is asked again", async (t) => {
+  const getToken = t.mock.fn(() => {
+    throw new Error("no session");
+  });
+  const { client, told, tick } = await setup(t, { open: false, getToken });
+  assert.equal(told.states[0].error.message, "no session");
+  await tick(500);
+  assert.equal(getToken.mock.callCount(), 2);
+  await client.close();
+  await settle();
+});
+
+test("closing while a token is fetched opens no connection", async (t) => {
+  let give;
+  const getToken = () => new Promise((resolve) => (give = resolve));
+  const { client, WebSocket } = await setup(t, { open: false, getToken });
+  await client.close();
+  give("token");
+  await settle();
+  assert.equal(WebSocket.sockets.length, 0);
+  assert.equal(client.state, "closed");
+});
+
+test("closing when a token has just come opens no connection", async (t) => {
+  let give;
+  const getToken = () => new Promise((resolve) => (give = resolve));
+  const { client, WebSocket } = await setup(t, { open: false, getToken });
+  give("token");
+  client.close();
+  await settle();
+  assert.equal(WebSocket.sockets.length, 0);
+});
+
+test("no callback is called before the constructor has returned", async () => {
+  const seen = [];
+  const client = new HubClient("ws://hub", {
+    WebSocket: fakeWebSocket(),
+    signal: AbortSignal.abort(),
+    onStateChange: () => seen.push(client.state),
+  });
+  await settle();
+  assert.deepEqual(seen, ["closed"]);
+});
+
+test("signals are let go of", async (t) => {
+  const { signal } = new AbortController();
+  const { client, socket } = await setup(t, { signal });
+  const call = client.publish("c", 1, { signal });
+  assert.equal(getEventListeners(signal, "abort").length, 2);
+  socket.ackAll();
+  await call;
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  client.close();
+  assert.equal(getEventListeners(signal, "abort").length, 0);
+});
+
+test("closing while waiting ends the waiting", async (t) => {
+  const context = await setup(t);
+  context.socket.drop();
+  await context.client.close();
+  await context.tick(60_000);
+  assert.equal(context.WebSocket.sockets.length, 1);
+  assert.deepEqual(
+    context.told.states.map(({ state }) => state),
+    ["open", "reconnecting", "closed"],
+  );
+});
+
+test("closing during the handshake", async (t) => {
+  const { client, socket, tick, told } = await setup(t, { open: false });
+  const closed = client.close(3000, "no more");
+  await settle();
+  assert.deepEqual(socket.closed, { code: 3000, reason: "no more" });
+  socket.drop();
+  assert.equal(await outcome(closed), "resolved");
+  await tick(60_000);
+  assert.deepEqual(
+    told.states.map(({ state, code }) => [state, code]),
+    [["closed", 3000]],
+  );
+});
+
+test("connect resolves when open, and gives up with its signal", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const WebSocket = fakeWebSocket();
+  const connecting = connect("ws://hub", { WebSocket });
+  await settle();
+  assert.equal(await outcome(connecting), "pending");
+  WebSocket.last.accept();
+  assert.equal((await connecting).state, "open");
+
+  const controller = new AbortController();
+  const reason = new Error("enough");
+  const aborted = connect("ws://hub", { WebSocket, signal: controller.signal });
+  await settle();
+  controller.abort(reason);
+  await settle();
+  WebSocket.last.drop();
+  const error = await outcome(aborted);
+  assert.deepEqual([error.code, error.cause], ["aborted", reason]);
+});
+
+test("after close nothing is delivered and every call is refused", async (t) => {
+  const { client, socket, told } = await setup(t);
+  const subscribing = client.subscribe("c", (message) => told.messages.push(message));
+  socket.ackAll();
+  await subscribing;
+  const pending = client.publish("c", 1);
+  const leaving = client.unsubscribe("d");
+  const closed = client.close();
+  socket.deliver({ type: "message", channel: "c" });
+  socket.deliver({ type: "other" });
+  assert.deepEqual(told.messages, []);
+  await assertRejected(pending, "closed", true);
+  await assertRejected(leaving, "closed", true);
+  for (const call of [
+    client.subscribe("c", noop),
+    client.unsubscribe("c"),
+    client.joinRoom("c", noop),
+    client.leaveRoom("c"),
+    client.publish("c", 1),
+    client.publishRoom("c", 1),
+    client.broadcast(1),
+  ]) {
+    await assertRejected(call, "closed", false);
+  }
+  assert.throws(() => client.send("t"), { code: "closed" });
+  socket.drop(1000);
+  await closed;
+  await client.close();
+  assert.deepEqual(
+    told.states.map(({ state }) => state),
+    ["open", "closed"],
+  );
+});
+
+test("calls time out, each by its own time", async (t) => {
+  const { client, socket, tick } = await setup(t, { timeout: 5000 });
+  const usual = client.publish("c", 1);
+  const short = client.publish("c", 2, { timeout: 100 });
+  const patient = client.publish("c", 3, { timeout: Infinity });
+  await tick(100);
+  await assertRejected(short, "timeout", true);
+  assert.equal(await outcome(usual), "pending");
+  await tick(4900);
+  await assertRejected(usual, "timeout", true);
+  await tick(10_000_000);
+  socket.ackAll(); // the first two come too late
+  assert.equal(await outcome(patient), "resolved");
+});
+
+test("calls are aborted by a signal", async (t) => {
+  const { client, socket } = await setup(t);
+  const controller = new AbortController();
+  const call = client.publish("c", 1, { signal: controller.signal });
+  const done = client.publish("c", 2, { signal: controller.signal });
+  socket.deliver({ type: "ack", id: socket.sent[1].id });
+  const reason = new Error("changed my mind");
+  controller.abort(reason);
+  await assertRejected(call, "aborted", true);
+  assert.equal((await outcome(call)).cause, reason);
+  assert.equal(await outcome(done), "resolved");
+  const late = client.publish("c", 3, { signal: controller.signal });
+  await assertRejected(late, "aborted", false);
+  assert.equal(socket.frames.length, 2);
+});
+
+test("a queued call that gives up is not sent", async (t) => {
+  const context = await setup(t, { open: false });
+  const { client, tick } = context;
+  const controller = new AbortController();
+  const early = client.publish("c", 1, { timeout: 100 });
+  const aborted = client.publish("c", 2, { signal: controller.signal });
+  const patient = client.publish("c", 3);
+  client.send("t");
+  await tick(100);
+  controller.abort();
+  await assertRejected(early, "timeout", false);
+  await assertRejected(aborted, "aborted", false);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, ["publish", "t"]);
+  context.socket.ackAll();
+  assert.equal(await outcome(patient), "resolved");
+});
+
+test("answers that nobody waits for are ignored", async (t) => {
+  const { client, socket, told, tick } = await setup(t, { timeout: 10 });
+  const call = client.publish("c", 1);
+  await tick(10);
+  await assertRejected(call, "timeout", true);
+  socket.refuse(0, "forbidden");
+  socket.deliver({ type: "ack", id: "no such" });
+  socket.deliver({ type: "ack" });
+  assert.deepEqual([told.errors, told.messages, client.state], [[], [], "open"]);
+});
+
+test("calls without an answer are bounded", async (t) => {
+  const { client, socket } = await setup(t, { maxPending: 3 });
+  const calls = [client.publish("c", 1), client.subscribe("c", noop), client.unsubscribe("d")];
+  await assertRejected(client.broadcast(1), "overflow", false);
+  await assertRejected(client.subscribe("e", noop), "overflow", false);
+  await assertRejected(client.unsubscribe("e"), "overflow", false);
+  assert.equal(socket.frames.length, 3);
+  client.send("t"); // waits for nothing
+  socket.ackAll();
+  for (const call of calls) assert.equal(await outcome(call), "resolved");
+  client.broadcast(1);
+  assert.equal(socket.types.at(-1), "broadcast");
+});
+
+test("what waits for a connection is bounded", async (t) => {
+  const context = await setup(t, { open: false, maxQueuedBytes: 1000 });
+  const { client } = context;
+  const first = client.publish("c", "x".repeat(400), { timeout: 50 });
+  client.send("t", "x".repeat(400));
+  await assertRejected(client.publish("c", "x".repeat(400)), "overflow", false);
+  assert.throws(() => client.send("t", "x".repeat(400)), { code: "overflow" });
+  await context.tick(50);
+  await assertRejected(first, "timeout", false);
+  client.send("t", "x".repeat(400)); // there is room again
+  context.socket.accept();
+  assert.equal(context.socket.frames.length, 2);
+  context.socket.drop();
+  client.send("t", "x".repeat(800)); // and all of it after the queue has gone out
+});
+
+test("a queued call that went out and was not answered has an unknown outcome", async (t) => {
+  const context = await setup(t, { open: false });
+  const call = context.client.publish("c", 1);
+  context.socket.accept();
+  context.socket.drop();
+  await assertRejected(call, "disconnected", true);
+});
+
+test("what waits for the network is bounded", async (t) => {
+  const { client, socket } = await setup(t, { maxQueuedBytes: 1000 });
+  socket.bufferedAmount = 990;
+  await assertRejected(client.publish("c", 1), "overflow", false);
+  assert.throws(() => client.send("t"), { code: "overflow" });
+  socket.bufferedAmount = 0;
+  client.send("t");
+  assert.equal(socket.frames.length, 1);
+});
+
+test("what waits for sealing is bounded", async (t) => {
+  const { client, socket } = await setup(t, { maxQueuedBytes: 1000, security: { aesKey: new Uint8Array(32) } });
+  client.send("t", "x".repeat(600));
+  assert.throws(() => client.send("t", "x".repeat(600)), { code: "overflow" });
+  while (socket.frames.length === 0) await settle();
+  await settle();
+  client.send("t", "x".repeat(600));
+});
+
+test("a value may change once the call has returned", async (t) => {
+  const context = await setup(t, { open: false, codec: "msgpack" });
+  const bytes = Uint8Array.of(1, 2, 3);
+  const value = { n: 1 };
+  context.client.send("t", bytes);
+  context.client.send("t", value);
+  bytes.fill(9);
+  value.n = 9;
+  context.socket.accept();
+  const [first, second] = context.socket.sent;
+  assert.deepEqual([...first.data], [1, 2, 3]);
+  assert.equal(Buffer.from(second.data).toString(), '{"n":1}');
+});
+
+test("a subscription waits through lost connections for its answer", async (t) => {
+  t.mock.method(Math, "random", () => 0);
+  const context = await setup(t);
+  const { client, tick, told } = context;
+  const call = client.subscribe("c", noop);
+  assert.deepEqual(context.socket.types, ["subscribe"]);
+  for (let i = 0; i < 3; i++) {
+    context.socket.drop();
+    await tick(0);
+    context.socket.accept();
+    assert.deepEqual(context.socket.types, ["subscribe"]);
+    assert.equal(await outcome(call), "pending");
+  }
+  context.socket.ackAll();
+  assert.equal(await outcome(call), "resolved");
+  assert.equal(told.resumed.length, 1);
+});
+
+test("a subscription that is given up is undone", async (t) => {
+  const { client, socket, tick, told } = await setup(t);
+  const call = client.subscribe("c", noop, { timeout: 100 });
+  await tick(100);
+  await assertRejected(call, "timeout", true);
+  assert.deepEqual(socket.types, ["subscribe", "unsubscribe"]);
+  assert.equal(socket.sent[1].id, "");
+  socket.refuse(0, "forbidden"); // the late answer
+  socket.deliver({ type: "message", channel: "c" });
+  assert.equal(told.messages.length, 1, "belongs to nobody now");
+  assert.deepEqual(told.errors, []);
+});
+
+test("a subscription that is given up without a connection leaves nothing behind", async (t) => {
+  const context = await setup(t, { open: false });
+  const call = context.client.subscribe("c", noop, { timeout: 100 });
+  await context.tick(100);
+  await assertRejected(call, "timeout", false);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, []);
+});
+
+test("two callers share one subscription; the second handler counts", async (t) => {
+  const { client, socket } = await setup(t);
+  const got = [];
+  const first = client.subscribe("c", () => got.push("first"), { timeout: 100 });
+  const second = client.subscribe("c", () => got.push("second"));
+  assert.deepEqual(socket.types, ["subscribe"]);
+  socket.ackAll();
+  assert.equal(await outcome(first), "resolved");
+  assert.equal(await outcome(second), "resolved");
+  assert.equal(await outcome(client.subscribe("c", () => got.push("third"))), "resolved");
+  assert.deepEqual(socket.types, ["subscribe"]);
+  socket.deliver({ type: "message", channel: "c" });
+  assert.deepEqual(got, ["third"]);
+});
+
+test("a caller who gives up does not end what another still waits for", async (t) => {
+  const { client, socket, tick } = await setup(t);
+  const first = client.subscribe("c", noop, { timeout: 100 });
+  const second = client.subscribe("c", noop);
+  await tick(100);
+  await assertRejected(first, "timeout", true);
+  assert.deepEqual(socket.types, ["subscribe"]);
+  socket.ackAll();
+  assert.equal(await outcome(second), "resolved");
+});
+
+test("a refused subscription is gone, for all who waited", async (t) => {
+  const context = await setup(t);
+  const calls = [context.client.subscribe("c", noop), context.client.subscribe("c", noop)];
+  context.socket.refuse(0, "limit");
+  for (const call of calls) await assertRejected(call, "limit", false);
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, []);
+  assert.deepEqual(context.told.errors, []);
+});
+
+test("unsubscribing takes effect at once", async (t) => {
+  const { client, socket, told } = await setup(t);
+  const got = [];
+  client.subscribe("c", () => got.push("old"));
+  socket.ackAll();
+  const leaving = client.unsubscribe("c");
+  socket.deliver({ type: "message", channel: "c" });
+  const again = client.subscribe("c", () => got.push("new"));
+  assert.deepEqual(socket.types, ["subscribe", "unsubscribe", "subscribe"]);
+  socket.ackAll();
+  assert.equal(await outcome(leaving), "resolved");
+  assert.equal(await outcome(again), "resolved");
+  socket.deliver({ type: "message", channel: "c" });
+  assert.deepEqual(got, ["new"]);
+  assert.deepEqual(told.messages, []);
+  client.unsubscribe("c");
+  socket.ackAll();
+  socket.deliver({ type: "message", channel: "c" }); // the server has subscribed the client by itself
+  assert.equal(told.messages.length, 1);
+});
+
+test("unsubscribing before the answer to subscribing", async (t) => {
+  const { client, socket } = await setup(t);
+  const joining = client.subscribe("c", noop);
+  const leaving = client.unsubscribe("c");
+  await assertRejected(joining, "aborted", false);
+  assert.deepEqual(socket.types, ["subscribe", "unsubscribe"]);
+  socket.ackAll();
+  assert.equal(await outcome(leaving), "resolved");
+});
+
+test("unsubscribing is done when the connection is lost, or there is none", async (t) => {
+  const context = await setup(t);
+  const { client } = context;
+  client.subscribe("a", noop);
+  client.subscribe("b", noop);
+  client.joinRoom("r", noop);
+  context.socket.ackAll();
+  const leaving = client.unsubscribe("a");
+  context.socket.drop();
+  assert.equal(await outcome(leaving), "resolved");
+  assert.equal(await outcome(client.unsubscribe("b")), "resolved");
+  assert.equal(await outcome(client.unsubscribe("never there")), "resolved");
+  const joining = client.subscribe("late", noop);
+  assert.equal(await outcome(client.unsubscribe("late")), "resolved");
+  await assertRejected(joining, "aborted", false);
+  await context.tick(1000);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, ["join_room"]);
+});
+
+test("unsubscribing that is refused or too late still ends the handler's work", async (t) => {
+  const context = await setup(t);
+  const { client, told } = context;
+  const got = [];
+  client.subscribe("c", () => got.push("c"));
+  context.socket.ackAll();
+  const leaving = client.unsubscribe("c");
+  context.socket.refuse(1, "unavailable");
+  await assertRejected(leaving, "unavailable", false);
+  context.socket.deliver({ type: "message", channel: "c" });
+  assert.deepEqual([got, told.messages], [[], []]);
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, [], "and it is not restored");
+});
+
+test("resumed is told once everything is restored", async (t) => {
+  t.mock.method(Math, "random", () => 1);
+  const context = await setup(t, { backoff: { base: 1000 } });
+  const { client, tick, told } = context;
+  for (const name of ["a", "b"]) client.subscribe(name, noop);
+  context.socket.ackAll();
+  await tick(500);
+  context.socket.deliver({ type: "message", channel: "a", timestampNs: 77n }); // the last sign of life
+  await tick(300);
+  context.socket.drop();
+  await tick(1000);
+  context.socket.accept();
+  context.socket.deliver({ type: "ack", id: context.socket.sent[0].id });
+  context.socket.drop(); // before it is whole
+  await tick(2000);
+  context.socket.accept();
+  context.socket.deliver({ type: "ack", id: context.socket.sent[0].id });
+  assert.deepEqual(told.resumed, []);
+  await tick(10);
+  context.socket.deliver({ type: "message", channel: "a", timestampNs: 99n });
+  context.socket.ackAll();
+  assert.deepEqual(told.resumed, [
+    { from: 1_000_500, to: 1_003_810, lastTimestampNs: 77n, channels: ["a", "b"], rooms: [] },
+  ]);
+  assert.deepEqual(context.socket.types, ["subscribe", "subscribe"]);
+});
+
+test("resumed without memberships, for the sake of broadcasts", async (t) => {
+  const context = await setup(t);
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  assert.equal(context.told.resumed.length, 1);
+  assert.deepEqual(context.told.resumed[0].channels, []);
+});
+
+test("what is left while it is being restored is not waited for", async (t) => {
+  const context = await setup(t);
+  const { client, told } = context;
+  for (const name of ["a", "b"]) client.subscribe(name, noop);
+  context.socket.ackAll();
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  context.socket.deliver({ type: "ack", id: context.socket.sent[0].id });
+  assert.deepEqual(told.resumed, []);
+  client.unsubscribe("b");
+  assert.equal(told.resumed.length, 1);
+});
+
+test("a membership that is not restored is told of", async (t) => {
+  const context = await setup(t);
+  const { client, told } = context;
+  for (const name of ["a", "b"]) client.subscribe(name, noop);
+  context.socket.ackAll();
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  const { id } = context.socket.sent[0];
+  context.socket.deliver({
+    type: "error",
+    id,
+    channel: "a",
+    data: Buffer.from('{"code":"forbidden","message":"not any more"}'),
+  });
+  context.socket.ackAll();
+  assert.deepEqual(
+    told.errors.map(({ code, target }) => [code, target]),
+    [["forbidden", "a"]],
+  );
+  assert.deepEqual(told.resumed[0].channels, ["b"]);
+});
+
+test("a hub that is closing refuses to restore; the next one is asked again", async (t) => {
+  const context = await setup(t);
+  const { client, told, tick } = context;
+  client.subscribe("a", noop);
+  context.socket.ackAll();
+  context.socket.drop();
+  await tick(1000);
+  context.socket.accept();
+  context.socket.refuse(0, "unavailable");
+  assert.deepEqual([told.errors, told.resumed], [[], []]);
+  const again = client.subscribe("a", noop);
+  assert.deepEqual(context.socket.types, ["subscribe", "subscribe"]);
+  context.socket.drop(1001);
+  await tick(1000);
+  context.socket.accept();
+  context.socket.ackAll();
+  assert.equal(await outcome(again), "resolved");
+  assert.equal(told.resumed.length, 1);
+});
+
+test("queued calls go out in their order, after memberships", async (t) => {
+  const context = await setup(t, { open: false });
+  const { client } = context;
+  client.publish("c", 1);
+  client.send("t", 2);
+  client.subscribe("c", noop);
+  client.broadcast(3);
+  client.joinRoom("r", noop);
+  context.socket.accept();
+  client.send("t", 4);
+  assert.deepEqual(context.socket.types, ["subscribe", "join_room", "publish", "t", "broadcast", "t"]);
+});
+
+test("shouldReconnect may use the client, and even close it", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const WebSocket = fakeWebSocket();
+  const states = [];
+  const client = new HubClient("ws://hub", {
+    WebSocket,
+    shouldReconnect: () => {
+      client.send("t");
+      if (WebSocket.sockets.length === 2) client.close();
+    },
+    onStateChange: ({ previous, state }) => states.push(`${previous} ${state}`),
+  });
+  await settle();
+  WebSocket.last.accept().drop();
+  t.mock.timers.tick(1000);
+  await settle();
+  WebSocket.last.accept().drop();
+  t.mock.timers.tick(1000);
+  await settle();
+  assert.deepEqual(WebSocket.last.types, ["t"]);
+  assert.deepEqual(states, ["connecting open", "open reconnecting", "reconnecting open", "reconnecting closed"]);
+  assert.equal(WebSocket.sockets.length, 2);
+});
+
+test("a membership that is lost may be asked for again at once", async (t) => {
+  const context = await setup(t);
+  const { client, told } = context;
+  let again;
+  client.onError = () => (again = client.subscribe("a", noop));
+  client.subscribe("a", noop);
+  context.socket.ackAll();
+  context.socket.drop();
+  await context.tick(1000);
+  context.socket.accept();
+  context.socket.refuse(0, "limit");
+  assert.deepEqual(context.socket.types, ["subscribe", "subscribe"]);
+  context.socket.deliver({ type: "ack", id: context.socket.sent[1].id });
+  assert.equal(await outcome(again), "resolved");
+  assert.deepEqual(told.resumed[0].channels, []);
+});
+
+test("callbacks may close the client, whenever they are called", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  for (const when of ["open", "reconnecting"]) {
+    const WebSocket = fakeWebSocket();
+    const states = [];
+    const client = new HubClient("ws://hub", {
+      WebSocket,
+      onStateChange: ({ state }) => {
+        states.push(state);
+        if (state === when) client.close();
+      },
+      onResumed: () => assert.fail(),
+    });
+    await settle();
+    WebSocket.last.accept();
+    WebSocket.last.drop();
+    t.mock.timers.tick(60_000);
+    await settle();
+    assert.equal(states.at(-1), "closed");
+    assert.equal(WebSocket.sockets.length, 1);
+  }
+});
+
+test("a handler that closes the client stops what came in the same breath", async (t) => {
+  const { client, socket } = await setup(t);
+  const got = [];
+  client.subscribe("c", (message) => {
+    got.push(message.json());
+    client.close();
+  });
+  socket.ackAll();
+  for (const n of [1, 2]) socket.deliver({ type: "message", channel: "c", data: Buffer.from(`${n}`) });
+  assert.deepEqual(got, [1]);
+});
+
+test("a half-open connection is noticed by idleTimeout only", async (t) => {
+  for (const [idleTimeout, states] of [
+    [0, ["open"]],
+    [30_000, ["open", "reconnecting"]],
+  ]) {
+    const { told, tick, socket, client } = await setup(t, { idleTimeout });
+    await tick(29_000);
+    socket.deliver({ type: "t" });
+    await tick(29_999);
+    assert.equal(client.state, "open");
+    await tick(1);
+    assert.deepEqual(
+      told.states.map(({ state }) => state),
+      states,
+    );
+    await tick(60_000);
+    client.close();
+    t.mock.timers.reset();
+  }
+});
+
+test("pings are signs of life where the platform shows them", async (t) => {
+  const { client, tick, socket } = await setup(t, { idleTimeout: 1000 });
+  for (let i = 0; i < 5; i++) {
+    await tick(900);
+    socket.dispatchEvent(new Event("ping"));
+  }
+  assert.equal(client.state, "open");
+  await tick(1000);
+  assert.equal(client.state, "reconnecting");
+});
+
+test("a platform that tells of an error but never of the close", async (t) => {
+  const { told, socket } = await setup(t, { open: false });
+  socket.error("refused");
+  assert.deepEqual(
+    [told.states[0].state, told.states[0].code, told.states[0].error.message],
+    ["reconnecting", 1006, "refused"],
+  );
+  socket.drop();
+  assert.equal(told.states.length, 1);
+});
+
+const aesKey = new Uint8Array(32).fill(3);
+const sealed = (data) => {
+  const message = { type: "t", channel: "", data: Buffer.from(data), timestampNs: 0n, clientId: "", id: "" };
+  return new OracleSealer({ aesKey }).seal(oracles.json.encode(message));
+};
+
+test("what came before the end is delivered before it, however long opening takes", async (t) => {
+  const { client, socket, told } = await setup(t, { security: { aesKey } });
+  socket.deliverRaw(sealed(JSON.stringify("x".repeat(100_000))));
+  socket.deliverRaw(sealed("1"));
+  socket.drop(1000, "bye");
+  assert.equal(client.state, "open");
+  while (client.state === "open") await settle();
+  assert.equal(told.messages.length, 2);
+  assert.equal(told.messages[1].json(), 1);
+});
+
+test("what came before a frame that does not open is delivered, and nothing after it", async (t) => {
+  const { client, socket, told } = await setup(t, { security: { aesKey } });
+  socket.deliverRaw(sealed(JSON.stringify("x".repeat(100_000))));
+  socket.deliverRaw(Buffer.from("short"));
+  socket.deliverRaw(sealed("1"));
+  while (client.state === "open") await settle();
+  assert.equal(told.messages.length, 1);
+  assert.equal(told.states[1].code, 1008);
+});
+
+test("a platform that fails to seal ends the connection", async (t) => {
+  const { client, socket, told } = await setup(t, { security: { aesKey } });
+  const encrypt = crypto.subtle.encrypt.bind(crypto.subtle);
+  let calls = 0;
+  t.mock.method(crypto.subtle, "encrypt", (...args) => {
+    if (calls++ === 1) return Promise.reject(new Error("out of order"));
+    return encrypt(...args);
+  });
+  for (let i = 0; i < 3; i++) client.send("t", "x".repeat(50_000 - 20_000 * i));
+  while (client.state === "open") await settle();
+  assert.deepEqual([told.states[1].code, told.states[1].error.message], [1008, "out of order"]);
+  assert.equal(socket.frames.length, 1, "nothing goes out of turn");
+});
+
+test("codecs that answer with no subprotocol: only json may", async (t) => {
+  for (const codec of Object.keys(codecs)) {
+    const { client, socket } = await setup(t, { codec, open: false });
+    socket.accept("");
+    assert.equal(client.state, codec === "json" ? "open" : "closed");
+    if (codec !== "json") assert.equal(socket.closed.code, 4002);
+    t.mock.timers.reset();
+  }
+});
+
+test("long reasons are cut to fit, at whole characters", async (t) => {
+  const { socket } = await setup(t);
+  socket.deliverRaw(`{"type":"t","data":1,"encoding":"${"é".repeat(200)}"}`);
+  await settle();
+  assert.ok(Buffer.byteLength(socket.closed.reason) <= 123);
+  assert.ok(Buffer.byteLength(socket.closed.reason) >= 122);
+  assert.ok(!socket.closed.reason.includes("\ufffd"));
+});

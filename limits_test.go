@@ -1,0 +1,858 @@
+package websocket_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// ask sends a message of a JSON client and returns the hub's answer to it.
+func (p *rawPeer) ask(m wire) jsonWire {
+	p.t.Helper()
+	m.ID = "ask"
+	b, err := encodeJSON(m)
+	require.NoError(p.t, err)
+	p.write(textFrame(string(b)))
+	for {
+		f, err := p.next()
+		require.NoError(p.t, err)
+		require.Equal(p.t, byte(fin|textOp), f.first, "%q", f.payload)
+		var answer jsonWire
+		require.NoError(p.t, json.Unmarshal(f.payload, &answer))
+		if answer.ID == m.ID {
+			return answer
+		}
+	}
+}
+
+func (p *rawPeer) requireAck(m wire) {
+	p.t.Helper()
+	answer := p.ask(m)
+	require.Equal(p.t, "ack", answer.Type, "%s", answer.Data)
+}
+
+func (p *rawPeer) requireRefused(m wire, code string) {
+	p.t.Helper()
+	answer := p.ask(m)
+	require.Equal(p.t, "error", answer.Type)
+	got, message, err := jsonProblem(answer.Data)
+	require.NoError(p.t, err)
+	require.Equal(p.t, code, got, message)
+	require.NotEmpty(p.t, message)
+}
+
+// leave closes cleanly.
+func (p *rawPeer) leave() {
+	p.t.Helper()
+	p.write(closeFrame(1000, ""))
+	p.requireEnd(1000)
+	_ = p.nc.Close()
+}
+
+func subscribeTo(channel string) wire { return wire{Type: "subscribe", Data: jsonChannel(channel)} }
+func joining(room string) wire        { return wire{Type: "join_room", Data: jsonRoom(room)} }
+
+func TestMaxMessageSize(t *testing.T) {
+	t.Parallel()
+	const limit = 1000
+	full, over := strings.Repeat("x", limit), strings.Repeat("x", limit+1)
+	noise := make([]byte, 64<<10)
+	random := rand.NewChaCha8([32]byte{1})
+	_, _ = random.Read(noise) // never fails
+	zipped := func(s string, level int) string { return frameOf(fin|rsv1|binaryOp, deflated(s, level)) }
+	tests := []struct {
+		name   string
+		limit  int64
+		stream string
+		want   int // bytes of the message that is processed, or 0
+	}{
+		{"exact", limit, frameOf(fin|binaryOp, full), limit},
+		{"over", limit, frameOf(fin|binaryOp, over), 0},
+		{"exact in fragments", limit, fragments(binaryOp, chopped(full, 99)...), limit},
+		{"over in fragments", limit, fragments(binaryOp, chopped(over, 99)...), 0},
+		{"over by one in the last fragment", limit, fragments(binaryOp, full, "x"), 0},
+		{"header alone", limit, headerOf(fin|binaryOp, 0x80, 1<<40, 0) + "mask", 0},
+		{"header of a fragment alone", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<62, 0) + "mask", 0},
+		{"fragments that add up beyond 63 bits", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<63-1, 0) + "mask", 0},
+		{"exact after inflating", limit, zipped(full, 9), limit},
+		{"over after inflating", limit, zipped(over, 9), 0},
+		{"over after inflating fragments", limit, fragments(binaryOp|rsv1, chopped(deflated(over, 9), 3)...), 0},
+		{"far over after inflating", limit, zipped(strings.Repeat("x", 1<<20), 9), 0},
+		{"noise that deflate makes longer", 64 << 10, zipped(string(noise), flate.BestSpeed), 64 << 10},
+		{"noise in stored blocks", 64 << 10, zipped(string(noise), flate.NoCompression), 64 << 10},
+		{"noise in Huffman blocks", 64 << 10, zipped(string(noise), flate.HuffmanOnly), 64 << 10},
+		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10)), 64 << 10},
+		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10+1)), 0},
+		{"no bound to speak of", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10},
+		{"largest", 1<<63 - 1, frameOf(fin|binaryOp, string(noise)), 64 << 10},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := rawConfig()
+				config.MaxMessageSize = tt.limit
+				hub := runEcho(t, paths[0], config)
+				defer hub.stop()
+				other := hub.bystander()
+				peer := hub.raw(handshakeOf(protocolHeader(rawBinary.name), underTest, "Sec-WebSocket-Extensions: permessage-deflate")).requireOpen()
+				peer.write(frameOf(fin|binaryOp, "first"))
+				peer.require(fin|binaryOp, "first")
+				peer.write(tt.stream)
+				want := []int{5}
+				if tt.want > 0 {
+					f, err := peer.next()
+					require.NoError(t, err)
+					require.Len(t, f.payload, tt.want, "%q", f.payload[:min(len(f.payload), 100)])
+					peer.leave()
+					want = append(want, tt.want)
+				} else {
+					require.Contains(t, peer.requireEnd(1009), "larger than")
+				}
+				<-hub.ended
+				var got []int
+				for _, m := range hub.seen.items {
+					got = append(got, len(m))
+				}
+				require.Equal(t, want, got)
+				other.requireUndisturbed()
+				_ = peer.nc.Close()
+			})
+		})
+	}
+}
+
+// TestInflatingIsBounded is not parallel: it measures what the process allocates.
+func TestInflatingIsBounded(t *testing.T) {
+	block := deflated(strings.Repeat("0", 1<<20), 9)
+	bomb := frameOf(fin|rsv1|textOp, strings.Repeat(block+"\x00\x00\xff\xff", 47)+block)
+	require.Less(t, len(bomb), 64<<10)
+	config := websocket.DefaultConfig // MaxMessageSize is 64 KiB, so the bomb itself may pass
+	b := setup(t, config, options{})
+	peer := b.rawTCP(t, handshakeOf("Sec-WebSocket-Extensions: permessage-deflate")).requireOpen()
+	require.NotEmpty(t, peer.header.Get("Sec-WebSocket-Extensions"))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	peer.write(bomb)
+	require.Contains(t, peer.requireEnd(1009), "larger than 65536 bytes")
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(2<<20))
+	require.Zero(t, b.messages.len())
+}
+
+func TestMaxSubscriptions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxSubscriptions = 3
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer, other := hub.raw(handshakeOf()).requireOpen(), hub.raw(handshakeOf()).requireOpen()
+		peer.requireAck(subscribeTo("a"))
+		peer.requireAck(subscribeTo("b"))
+		peer.requireAck(joining("a"))
+		peer.requireRefused(subscribeTo("c"), "limit")
+		peer.requireRefused(joining("b"), "limit")
+		peer.requireAck(subscribeTo("a")) // has it already
+		peer.requireAck(joining("a"))
+		other.requireAck(subscribeTo("c")) // has a limit of its own
+		peer.requireAck(wire{Type: "unsubscribe", Data: jsonChannel("never had it")})
+		peer.requireRefused(subscribeTo("c"), "limit")
+		peer.requireAck(wire{Type: "leave_room", Data: jsonRoom("a")})
+		peer.requireAck(subscribeTo("c"))
+		peer.requireRefused(subscribeTo("d"), "limit")
+		require.Equal(t, map[string]int{"a": 1, "b": 1, "c": 2}, hub.Stats().Channels)
+		require.Empty(t, hub.Stats().Rooms)
+		for c := range hub.Clients() {
+			require.NoError(t, c.Subscribe("b"))
+			require.NoError(t, c.Subscribe("c"))
+			_ = c.JoinRoom("x") // the third of one of them
+			require.ErrorIs(t, c.JoinRoom("y"), websocket.ErrTooManySubscriptions)
+			require.ErrorIs(t, c.Subscribe("y"), websocket.ErrTooManySubscriptions)
+			require.NoError(t, c.Unsubscribe("b"))
+			require.NoError(t, c.Subscribe("y"))
+		}
+		peer.leave()
+		other.leave()
+	})
+	for _, tt := range []struct{ limit, most int }{{0, 1000}, {-1, 5000}} {
+		t.Run(fmt.Sprint(tt.limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.MaxSubscriptions = tt.limit
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				peer := hub.raw(handshakeOf()).requireOpen()
+				for c := range hub.Clients() {
+					for i := range tt.most {
+						require.NoError(t, c.Subscribe(fmt.Sprint(i)))
+					}
+					err := c.JoinRoom("one more")
+					require.Equal(t, tt.limit == 0, errors.Is(err, websocket.ErrTooManySubscriptions))
+				}
+				peer.leave()
+			})
+		})
+	}
+}
+
+func TestNameLimits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxNameLength = 10
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.raw(handshakeOf()).requireOpen()
+		asks := func(name string) []wire {
+			return []wire{
+				subscribeTo(name), {Type: "publish", Channel: name, Data: []byte("1")}, {Type: "unsubscribe", Data: jsonChannel(name)},
+				joining(name), {Type: "publish_room", Channel: name, Data: []byte("1")}, {Type: "leave_room", Data: jsonRoom(name)},
+			}
+		}
+		calls := func(name string) (errs []error) {
+			for c := range hub.Clients() {
+				errs = append(errs, c.Subscribe(name), c.Unsubscribe(name), c.JoinRoom(name), c.LeaveRoom(name))
+			}
+			_, err := hub.RoomMembers(context.Background(), name)
+			return append(errs, err, hub.PublishToChannelRaw(name, nil), hub.PublishToRoom(name, &websocket.Message{}))
+		}
+		for _, name := range []string{"x", "0123456789", "a b", "日本語", " ", `"quoted"`, "..", "*", "\u00a0", "\u2028"} {
+			for _, m := range asks(name) {
+				peer.requireAck(m)
+			}
+			for i, err := range calls(name) {
+				require.NoError(t, err, "%q %d", name, i)
+			}
+		}
+		for _, name := range []string{"", "01234567890", "日本語文", "a\nb", "\x00", "a\x7f", "\r", "\t", "\x1b[2J", "\u0085", "\u009f"} {
+			for _, m := range asks(name) {
+				peer.requireRefused(m, "bad_request")
+			}
+			for i, err := range calls(name) {
+				require.ErrorIs(t, err, websocket.ErrInvalidName, "%q %d", name, i)
+			}
+		}
+		for i, err := range calls("\xff") {
+			require.ErrorIs(t, err, websocket.ErrInvalidName, i)
+		}
+		for _, data := range []string{``, `null`, `1`, `[]`, `{}`, `"x"`, `{"channel":1}`, `{"channel":null}`, `{"channel":["x"]}`, `{"room":"x"}`} {
+			for _, m := range asks("x") {
+				if m.Channel == "" {
+					m.Data = []byte(data)
+					peer.requireRefused(m, "bad_request")
+				}
+			}
+		}
+		peer.requireAck(wire{Type: "broadcast", Data: []byte("1")}) // has no name
+		require.Empty(t, hub.Stats().Channels)
+		require.Empty(t, hub.Stats().Rooms)
+		peer.leave()
+	})
+}
+
+// requireBusy checks a refusal that says to come again.
+func (p *rawPeer) requireBusy(why string) {
+	p.t.Helper()
+	require.Equal(p.t, http.StatusServiceUnavailable, p.status)
+	require.Equal(p.t, "1", p.header.Get("Retry-After"))
+	require.Contains(p.t, p.body, why)
+	_ = p.nc.Close()
+}
+
+func TestMaxClients(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxClients = 2
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		first, second := hub.raw(handshakeOf()).requireOpen(), hub.raw(handshakeOf()).requireOpen()
+		for range 3 {
+			hub.raw(handshakeOf()).requireBusy("full")
+		}
+		first.requireAck(subscribeTo("x"))
+		first.leave()
+		synctest.Wait()
+		hub.raw(requestOf("GET / HTTP/1.1", "Host: hub.test")) // no handshake: takes no place
+		synctest.Wait()
+		third := hub.raw(handshakeOf()).requireOpen()
+		hub.raw(handshakeOf()).requireBusy("full")
+		second.leave()
+		third.leave()
+	})
+}
+
+func TestMaxHandshakes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		inside, gate := make(chan struct{}), make(chan struct{}) // the hook sends and receives, the test the reverse
+		config := websocket.DefaultConfig
+		config.MaxHandshakes = 2
+		config.ClientID = func(r *http.Request) (string, error) {
+			if r.URL.Path == "/slow" {
+				inside <- struct{}{}
+				<-gate
+			}
+			return r.URL.Path + r.URL.RawQuery, nil
+		}
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		at := func(path string) string { return strings.Replace(handshakeOf(), "GET /", "GET "+path, 1) }
+		slow := make(chan *rawPeer) // those who shake hands send, the test receives
+		for i := range 2 {
+			go func() { slow <- hub.raw(at(fmt.Sprintf("/slow?%d", i))) }()
+			<-inside
+		}
+		hub.raw(at("/a")).requireBusy("too many handshakes")
+		close(gate)
+		for range 2 {
+			(<-slow).requireOpen().leave()
+		}
+		hub.raw(at("/a")).requireOpen().leave()
+	})
+}
+
+func TestMemoryBudget(t *testing.T) {
+	t.Parallel()
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.MemoryBudget = 4000
+			hub := runFake(t, p, config)
+			defer hub.stop()
+			server, client := websocket.FakePair(300)
+			served := hub.accept(server)
+			stalled := rawOver(t, client, handshakeOf()).requireOpen()
+			<-served
+			payload := bytes.Repeat([]byte("1"), 5000)
+			require.NoError(t, hub.Broadcast(payload))
+			synctest.Wait()
+			require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
+			hub.raw(handshakeOf()).requireBusy("memory budget")
+			f, err := stalled.next()
+			require.NoError(t, err)
+			require.Contains(t, string(f.payload), string(payload))
+			synctest.Wait()
+			require.Zero(t, hub.Stats().HeldBytes)
+			hub.raw(handshakeOf()).requireOpen().leave()
+			stalled.leave()
+		})
+	})
+}
+
+func TestBurstsAreDelayedAndProcessed(t *testing.T) {
+	t.Parallel()
+	small, large := strings.Repeat("x", 10), strings.Repeat("x", 600)
+	tests := []struct {
+		name            string
+		messages, bytes int64
+		n               int
+		payload         string
+		soonest, latest time.Duration
+		withPings       bool
+	}{
+		{name: "within the burst", messages: 10, n: 20, payload: large, latest: 0},
+		{name: "messages", messages: 10, n: 60, payload: large, soonest: 3900 * time.Millisecond, latest: 4100 * time.Millisecond},
+		{name: "small messages", messages: 100, n: 600, payload: small, soonest: 3400 * time.Millisecond, latest: 4100 * time.Millisecond},
+		{name: "pings count", messages: 10, n: 30, payload: large, withPings: true, soonest: 3700 * time.Millisecond, latest: 4100 * time.Millisecond},
+		{name: "bytes", messages: -1, bytes: 1000, n: 9, payload: large, soonest: 2600 * time.Millisecond, latest: 3600 * time.Millisecond},
+		{name: "one message above the rate", messages: -1, bytes: 1000, n: 1, payload: strings.Repeat("x", 7000), soonest: 4 * time.Second, latest: 5100 * time.Millisecond},
+		{name: "no limits", messages: -1, bytes: -1, n: 20_000, payload: small, latest: 0},
+		{name: "default", n: 4000, payload: small, soonest: 1900 * time.Millisecond, latest: 2100 * time.Millisecond},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := rawConfig()
+				config.MessageRate, config.ByteRate = tt.messages, tt.bytes
+				hub := runEcho(t, paths[0], config)
+				defer hub.stop()
+				server, client := websocket.FakePair(1 << 20)
+				served := hub.accept(server)
+				peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
+				<-served
+				client.SetWindow(8 << 10)
+				time.Sleep(50 * time.Second) // idleness earns nothing
+				start := time.Now()
+				frame := textFrame(tt.payload)
+				if tt.withPings {
+					frame = pingFrame("p") + frame
+				}
+				written := make(chan struct{}) // closed by the writer, received below
+				go func() {                    // ends when the hub has taken all
+					defer close(written)
+					peer.write(strings.Repeat(frame, tt.n))
+				}()
+				for echoes := 0; echoes < tt.n; {
+					f, err := peer.next()
+					require.NoError(t, err)
+					if f.first&0x0f == textOp {
+						require.Equal(t, tt.payload, string(f.payload))
+						echoes++
+					} else {
+						require.EqualValues(t, fin|pongOp, f.first, "%q", f.payload)
+					}
+				}
+				<-written
+				took := time.Since(start)
+				require.GreaterOrEqual(t, took, tt.soonest)
+				require.LessOrEqual(t, took, tt.latest)
+				require.Len(t, hub.seen.items, tt.n)
+				peer.leave()
+			})
+		})
+	}
+}
+
+// TestFloods sends without a break what the rates do not allow.
+func TestFloods(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name            string
+		messages, bytes int64
+		frame           string
+	}{
+		{"messages", 10, -1, textFrame(strings.Repeat("x", 200))},
+		{"large messages", 10, -1, textFrame(strings.Repeat("x", 2000))},
+		{"messages at the default rate", 0, -1, textFrame("x")},
+		{"bytes", -1, 10_000, textFrame(strings.Repeat("x", 2000))},
+		{"pings", 100, -1, pingFrame("")},
+		{"pongs", 100, -1, pongFrame("pong")},
+		{"fragments", 100, -1, frameOf(textOp, "x") + strings.Repeat(frameOf(contOp, "y"), 50) + frameOf(fin, "z")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := rawConfig()
+				config.MessageRate, config.ByteRate = tt.messages, tt.bytes
+				config.PongWait = time.Hour
+				config.PingPeriod = 0
+				hub := runEcho(t, paths[0], config)
+				defer hub.stop()
+				other := hub.bystander()
+				server, client := websocket.FakePair(1 << 14)
+				served := hub.accept(server)
+				peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
+				<-served
+				time.Sleep(50 * time.Second)
+				start := time.Now()
+				flooded := make(chan error, 1) // the flooder sends, the test receives
+				go func() {                    // ends when the hub has had enough, or too late
+					chunk := []byte(strings.Repeat(tt.frame, 20))
+					for time.Since(start) < time.Minute {
+						if _, err := client.Write(chunk); err != nil {
+							flooded <- err
+							return
+						}
+						time.Sleep(time.Millisecond) // or no time passes at all
+					}
+					client.Reset()
+					flooded <- nil
+				}()
+				var frames []rawFrame
+				var err error
+				for err == nil {
+					var f rawFrame
+					if f, err = peer.next(); err == nil {
+						frames = append(frames, f)
+					}
+				}
+				require.Error(t, <-flooded, "a minute of flooding is taken")
+				require.NotEmpty(t, frames)
+				code, reason := closeOf(t, frames[len(frames)-1])
+				require.Equal(t, 1008, code)
+				require.Contains(t, reason, "rate")
+				require.Equal(t, &websocket.CloseError{Code: 1008, Reason: reason}, <-hub.ended)
+				require.Greater(t, time.Since(start), 10*time.Second)
+				require.Less(t, time.Since(start), 20*time.Second)
+				other.requireUndisturbed()
+				_ = peer.nc.Close()
+			})
+		})
+	}
+}
+
+// TestSteadyClientsAreNoFlood keeps just below the rates for a long time, and
+// bursts now and then.
+func TestSteadyClientsAreNoFlood(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		n     int // messages at a time
+		every time.Duration
+	}{
+		{"steady", 1, 110 * time.Millisecond},
+		{"bursts", 40, 5 * time.Second},
+		{"rare bursts", 100, 30 * time.Second}, // eight seconds of delay each
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := rawConfig()
+				config.MessageRate = 10
+				hub := runEcho(t, paths[0], config)
+				defer hub.stop()
+				peer := hub.raw(handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
+				go func() { // ends after ten minutes
+					for range 10 * time.Minute / tt.every {
+						peer.write(strings.Repeat(textFrame(strings.Repeat("x", 100)), tt.n))
+						time.Sleep(tt.every)
+					}
+				}()
+				for range tt.n * int(10*time.Minute/tt.every) {
+					f, err := peer.next()
+					require.NoError(t, err)
+					require.Equal(t, byte(fin|textOp), f.first, "%q", f.payload)
+				}
+				synctest.Wait()
+				time.Sleep(tt.every)
+				peer.leave()
+			})
+		})
+	}
+}
+
+// TestPingFlood counts pongs: of pings that come together only the last is
+// answered, and of those that the client does not take only the last is kept.
+func TestPingFlood(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	var flood strings.Builder
+	for i := range n {
+		flood.WriteString(pingFrame(fmt.Sprintf("%06d", i)))
+	}
+	last := fmt.Sprintf("%06d", n-1)
+	onBothPaths(t, func(t *testing.T, p path) {
+		for _, window := range []int{1 << 20, 1, 20, 100} {
+			t.Run(fmt.Sprintf("window=%d", window), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					config := rawConfig()
+					config.MessageRate = -1
+					hub := runEcho(t, p, config)
+					defer hub.stop()
+					server, client := websocket.FakePair(1 << 20)
+					served := hub.accept(server)
+					peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
+					<-served
+					time.Sleep(time.Second)
+					server.SetWindow(window)
+					client.SetWindow(8 << 10)
+					peer.write(flood.String())
+					synctest.Wait()
+					require.Zero(t, hub.Stats().HeldBytes)
+					pongs := []string{}
+					for len(pongs) == 0 || pongs[len(pongs)-1] != last {
+						f, err := peer.next()
+						require.NoError(t, err)
+						require.Equal(t, byte(fin|pongOp), f.first)
+						require.True(t, len(pongs) == 0 || pongs[len(pongs)-1] < string(f.payload), "in order")
+						pongs = append(pongs, string(f.payload))
+					}
+					if window < 1<<20 {
+						require.LessOrEqual(t, len(pongs), window/8+3)
+					} else {
+						require.LessOrEqual(t, len(pongs), n/30) // 42 pings fit into a read of 512 bytes
+					}
+					peer.leave()
+				})
+			})
+		}
+	})
+}
+
+func TestAllowedOrigins(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		origin   string
+		patterns []string
+		allowed  bool
+	}{
+		{"", nil, true},
+		{"http://hub.test", nil, true},
+		{"https://hub.test", nil, true},
+		{"https://HUB.test", nil, true},
+		{"https://evil.test", nil, false},
+		{"https://hub.test.evil.test", nil, false},
+		{"https://evilhub.test", nil, false},
+		{"https://hub.test:8443", nil, false},
+		{"https://user@hub.test", nil, true},
+		{"https://hub.test@evil.test", nil, false},
+		{"null", nil, false},
+		{"hub.test", nil, false},
+		{"//evil.test", nil, false},
+		{"http://[::1", nil, false},
+		{"%zz", nil, false},
+		{"https://app.example.com", []string{"app.example.com"}, true},
+		{"https://APP.example.com", []string{"app.Example.com"}, true},
+		{"https://app.example.com:8443", []string{"app.example.com"}, false},
+		{"https://app.example.com:8443", []string{"app.example.com:8443"}, true},
+		{"https://app.example.com:8443", []string{"app.example.com:*"}, true},
+		{"https://app.example.com", []string{"*.example.com"}, true},
+		{"https://a.b.example.com", []string{"*.example.com"}, true},
+		{"https://example.com", []string{"*.example.com"}, false},
+		{"https://evilexample.com", []string{"*.example.com"}, false},
+		{"https://app.example.com.evil.test", []string{"*.example.com"}, false},
+		{"https://app.example.com", []string{"https://app.example.com"}, true},
+		{"http://app.example.com", []string{"https://app.example.com"}, false},
+		{"https://x.example.com", []string{"https://*.example.com"}, true},
+		{"http://x.example.com", []string{"https://*.example.com"}, false},
+		{"https://two.test", []string{"one.test", "two.test"}, true},
+		{"https://any.test", []string{"*"}, true},
+		{"chrome-extension://abcdef", []string{"chrome-extension://abcdef"}, true},
+		{"http://localhost:3000", []string{"localhost:[0-9][0-9][0-9][0-9]"}, true},
+		{"http://localhost:30000", []string{"localhost:[0-9][0-9][0-9][0-9]"}, false},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s with %v", tt.origin, tt.patterns), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.AllowedOrigins = tt.patterns
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				request := handshakeOf()
+				if tt.origin != "" {
+					request = handshakeOf("Origin: " + tt.origin)
+				}
+				peer := hub.raw(request)
+				if tt.allowed {
+					peer.requireOpen().leave()
+					return
+				}
+				require.Equal(t, http.StatusForbidden, peer.status)
+				require.Contains(t, peer.body, "origin")
+				_ = peer.nc.Close()
+			})
+		})
+	}
+	t.Run("CheckOrigin decides alone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.AllowedOrigins = []string{"*"}
+			config.CheckOrigin = func(r *http.Request) bool { return r.Header.Get("Origin") == "https://only.test" }
+			hub := runFake(t, paths[0], config)
+			defer hub.stop()
+			hub.raw(handshakeOf("Origin: https://only.test")).requireOpen().leave()
+			for _, request := range []string{handshakeOf(), handshakeOf("Origin: https://hub.test")} {
+				peer := hub.raw(request)
+				require.Equal(t, http.StatusForbidden, peer.status)
+				_ = peer.nc.Close()
+			}
+		})
+	})
+}
+
+func TestBearerToken(t *testing.T) {
+	t.Parallel()
+	encoded := func(token string) string { return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token)) }
+	tests := []struct {
+		name    string
+		headers []string
+		token   string
+		ok      bool
+		echoed  string
+		status  int // 101 where it is 0
+	}{
+		{name: "none"},
+		{name: "header", headers: []string{"Authorization: Bearer a.b-c"}, token: "a.b-c", ok: true},
+		{name: "header in another case", headers: []string{"authorization: bEARER  t "}, token: "t", ok: true},
+		{name: "other scheme", headers: []string{"Authorization: Basic dTpw"}},
+		{name: "scheme alone", headers: []string{"Authorization: Bearer"}},
+		{name: "scheme without blank", headers: []string{"Authorization: Bearertoken"}},
+		{name: "subprotocol", headers: []string{protocolHeader(encoded("secret, with ünïcode") + ", json")}, token: "secret, with ünïcode", ok: true, echoed: "json"},
+		{name: "subprotocol last", headers: []string{protocolHeader("msgpack"), protocolHeader(encoded("t"))}, token: "t", ok: true, echoed: "msgpack"},
+		{name: "subprotocol alone", headers: []string{protocolHeader(encoded("t"))}, token: "t", ok: true},
+		{name: "padded", headers: []string{protocolHeader("bearer.dA==, json")}, echoed: "json"},
+		{name: "no base64url", headers: []string{protocolHeader("bearer.a+b, json")}, echoed: "json"},
+		{name: "empty", headers: []string{protocolHeader("bearer., json")}, echoed: "json"},
+		{name: "header first", headers: []string{"Authorization: Bearer one", protocolHeader(encoded("two") + ", json")}, token: "one", ok: true, echoed: "json"},
+		{name: "does not stand for a codec", headers: []string{protocolHeader(encoded("t") + ", unknown")}, status: 400},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var token string
+				var ok bool
+				config := websocket.DefaultConfig
+				config.ClientID = func(r *http.Request) (string, error) {
+					token, ok = websocket.BearerToken(r)
+					return "someone", nil
+				}
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				peer := hub.raw(handshakeOf(tt.headers...))
+				if tt.status != 0 {
+					require.Equal(t, tt.status, peer.status)
+					require.Contains(t, peer.body, "json, protobuf")
+					_ = peer.nc.Close()
+					return
+				}
+				peer.requireOpen()
+				require.Equal(t, tt.ok, ok)
+				if ok {
+					require.Equal(t, tt.token, token)
+				}
+				require.Equal(t, tt.echoed, peer.header.Get("Sec-WebSocket-Protocol"))
+				peer.leave()
+			})
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.ClientID = func(*http.Request) (string, error) { return "", errors.New("the reason stays here") }
+			hub := runFake(t, paths[0], config)
+			defer hub.stop()
+			peer := hub.raw(handshakeOf())
+			require.Equal(t, http.StatusUnauthorized, peer.status)
+			require.NotContains(t, peer.body, "the reason stays here")
+			_ = peer.nc.Close()
+		})
+	})
+}
+
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		set  func(c *websocket.Client)
+		at   time.Duration // of the Close; negative if none comes within an hour
+	}{
+		{"once", func(c *websocket.Client) { _ = c.SetExpiry(time.Now().Add(30 * time.Second)) }, 30 * time.Second},
+		{"after pings", func(c *websocket.Client) { _ = c.SetExpiry(time.Now().Add(500 * time.Second)) }, 500 * time.Second},
+		{"now", func(c *websocket.Client) { _ = c.SetExpiry(time.Now()) }, 0},
+		{"in the past", func(c *websocket.Client) { _ = c.SetExpiry(time.Now().Add(-24 * time.Hour)) }, 0},
+		{"renewed", func(c *websocket.Client) {
+			_ = c.SetExpiry(time.Now().Add(30 * time.Second))
+			time.Sleep(20 * time.Second)
+			_ = c.SetExpiry(time.Now().Add(30 * time.Second))
+		}, 50 * time.Second},
+		{"shortened", func(c *websocket.Client) {
+			_ = c.SetExpiry(time.Now().Add(30 * time.Minute))
+			time.Sleep(time.Second)
+			_ = c.SetExpiry(time.Now().Add(time.Second))
+		}, 2 * time.Second},
+		{"taken back", func(c *websocket.Client) {
+			_ = c.SetExpiry(time.Now().Add(30 * time.Second))
+			time.Sleep(29 * time.Second)
+			_ = c.SetExpiry(time.Time{})
+		}, -1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			onBothPaths(t, func(t *testing.T, p path) {
+				synctest.Test(t, func(t *testing.T) {
+					hub := runEcho(t, p, rawConfig())
+					defer hub.stop()
+					peer := hub.raw(handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
+					time.Sleep(time.Second)
+					start := time.Now()
+					for c := range hub.Clients() {
+						go tt.set(c) // ends by itself
+					}
+					for {
+						f, err := peer.next()
+						require.NoError(t, err)
+						if f.first&0x0f != pingOp {
+							code, reason := closeOf(t, f)
+							require.Equal(t, websocket.CloseUnauthorized, code)
+							require.Contains(t, reason, "expired")
+							require.Equal(t, tt.at, time.Since(start))
+							break
+						}
+						if time.Since(start) > time.Hour {
+							require.Negative(t, tt.at)
+							break
+						}
+						peer.write(pongFrame(string(f.payload)))
+					}
+					_ = peer.nc.Close()
+				})
+			})
+		})
+	}
+}
+
+// TestReadyMadeHooksOnTheWire asks for everything as a client does.
+func TestReadyMadeHooksOnTheWire(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		hook    func(*websocket.Client, websocket.Action, string) error
+		members bool // may publish where they are
+	}{
+		{"AllowSubscribe", websocket.AllowSubscribe, false},
+		{"AllowMembers", websocket.AllowMembers, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.Authorize = tt.hook
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				peer := hub.raw(handshakeOf()).requireOpen()
+				publish := wire{Type: "publish", Channel: "x", Data: []byte("1")}
+				publishRoom := wire{Type: "publish_room", Channel: "x", Data: []byte("1")}
+				inside := func(m wire) {
+					t.Helper()
+					if tt.members {
+						peer.requireAck(m)
+					} else {
+						peer.requireRefused(m, "forbidden")
+					}
+				}
+				peer.requireRefused(publish, "forbidden")
+				peer.requireRefused(publishRoom, "forbidden")
+				peer.requireRefused(wire{Type: "broadcast", Data: []byte("1")}, "forbidden")
+				peer.requireAck(subscribeTo("x"))
+				inside(publish)
+				peer.requireRefused(publishRoom, "forbidden")
+				peer.requireAck(joining("x"))
+				inside(publishRoom)
+				peer.requireRefused(wire{Type: "publish", Channel: "another", Data: []byte("1")}, "forbidden")
+				peer.requireRefused(wire{Type: "broadcast", Data: []byte("1")}, "forbidden")
+				peer.requireAck(wire{Type: "unsubscribe", Data: jsonChannel("x")})
+				peer.requireRefused(publish, "forbidden")
+				inside(publishRoom)
+				peer.requireAck(wire{Type: "leave_room", Data: jsonRoom("x")})
+				peer.requireRefused(publishRoom, "forbidden")
+				peer.leave()
+			})
+		})
+	}
+}
+
+// TestUnknownActionsAreRefused keeps the ready-made hooks closed to what they do
+// not know.
+func TestUnknownActionsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, action := range []websocket.Action{"", "SUBSCRIBE", "publish_everything"} {
+		require.ErrorIs(t, websocket.AllowSubscribe(nil, action, "x"), websocket.ErrForbidden)
+		require.ErrorIs(t, websocket.AllowMembers(nil, action, "x"), websocket.ErrForbidden)
+	}
+}

@@ -1,0 +1,62 @@
+package websocket_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain fails if a goroutine of the tests' hubs, servers or peers is left.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		http.DefaultClient.CloseIdleConnections()
+		if left := leakedGoroutines(10 * time.Second); len(left) > 0 {
+			fmt.Fprintf(os.Stderr, "%d goroutines are left:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leakedGoroutines returns the stacks of goroutines that do not end in time.
+func leakedGoroutines(limit time.Duration) []string {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(limit); ; <-tick.C {
+		left := otherGoroutines()
+		if len(left) == 0 || time.Now().After(deadline) {
+			return left
+		}
+	}
+}
+
+// otherGoroutines returns the stacks of all goroutines but the caller's and
+// those that belong to the testing package.
+func otherGoroutines() []string {
+	b := make([]byte, 1<<20)
+	for n := runtime.Stack(b, true); ; n = runtime.Stack(b, true) {
+		if n < len(b) {
+			b = b[:n]
+			break
+		}
+		b = make([]byte, 2*len(b))
+	}
+	var others []string
+	for _, stack := range strings.Split(string(b), "\n\n")[1:] {
+		ours := true
+		for _, harmless := range []string{"testing.(*", "testing.tRunner", "internal/fuzz.", "os/signal.", "runtime.ensureSigM", "runtime/pprof."} {
+			if strings.Contains(stack, harmless) {
+				ours = false
+			}
+		}
+		if ours {
+			others = append(others, stack)
+		}
+	}
+	return others
+}

@@ -1,0 +1,604 @@
+package websocket_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// The page's samples stand here as they are there, but for the names of other
+// packages: these types have the shape of HypGo's router, logger and context.
+
+// hypContext is pooled and emptied as soon as the route's handler has returned.
+type hypContext struct {
+	Request  *http.Request
+	Response http.ResponseWriter
+}
+
+func (c *hypContext) GetHeader(key string) string { return c.Request.Header.Get(key) }
+func (c *hypContext) Query(key string) string     { return c.Request.URL.Query().Get(key) }
+func (c *hypContext) AbortWithStatus(code int)    { c.Response.WriteHeader(code) }
+
+// ginContext keeps its writer in another field, of an interface of its own.
+type ginContext struct {
+	Request *http.Request
+	Writer  interface {
+		http.ResponseWriter
+		Status() int
+	}
+}
+
+func (c *ginContext) GetHeader(key string) string { return c.Request.Header.Get(key) }
+func (c *ginContext) Query(key string) string     { return c.Request.URL.Query().Get(key) }
+func (c *ginContext) AbortWithStatus(code int)    { c.Writer.WriteHeader(code) }
+
+// statusWriter counts as a writer of gin's.
+type statusWriter struct{ unwrapper }
+
+func (statusWriter) Status() int { return 0 }
+
+type hypRouter struct{ mux *http.ServeMux }
+
+var hypContexts = sync.Pool{New: func() any { return new(hypContext) }}
+
+// router and logger have the names of the page's packages.
+var (
+	router hypRouterPackage
+	logger hypLoggerPackage
+)
+
+type (
+	hypRouterPackage struct{}
+	hypLoggerPackage struct{}
+)
+
+func (hypRouterPackage) New() *hypRouter             { return &hypRouter{http.NewServeMux()} }
+func (hypLoggerPackage) NewLogger() websocket.Logger { return &logCapture{} }
+
+func (r *hypRouter) GET(path string, handler func(c *hypContext)) {
+	r.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		c := hypContexts.Get().(*hypContext)
+		c.Request, c.Response = r.WithContext(context.WithValue(r.Context(), userKey{}, r.URL.Query().Get("user"))), w
+		defer func() {
+			*c = hypContext{} // recycled: the next request gets it
+			hypContexts.Put(c)
+		}()
+		handler(c)
+	})
+}
+
+type userKey struct{}
+
+// TestPageBasicUsage is the page's first program.
+func TestPageBasicUsage(t *testing.T) {
+	t.Parallel()
+	var printed syncBuffer
+	log := log.New(&printed, "", 0)
+
+	r := router.New()
+	l := logger.NewLogger()
+
+	// 1. Create Hub to manage all connections
+	hub := websocket.NewHub(l, websocket.DefaultConfig)
+
+	// 2. Define event callbacks
+	gone := make(chan struct{})
+	hub.SetCallbacks(
+		func(client *websocket.Client) {
+			log.Printf("New connection joined! ID: %s, Codec: %s", client.ID, client.Codec().Name())
+		},
+		func(client *websocket.Client) {
+			log.Printf("Connection disconnected! ID: %s", client.ID)
+			close(gone)
+		},
+		func(client *websocket.Client, msg *websocket.Message) {
+			log.Printf("Message received! Type: %s, Data: %s", msg.Type, string(msg.Data))
+		},
+	)
+
+	// 3. Start Hub's message dispatch and dead connection cleanup in background
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- hub.Run(ctx) }() // ends with ctx
+
+	// 4. Define route and WebSocket connection upgrade endpoint
+	r.GET("/ws", func(c *hypContext) {
+		hub.ServeHTTP(c)
+	})
+
+	server := httptest.NewServer(r.mux)
+	defer server.Close()
+	b := &bundle{server: server, url: "ws" + server.URL[len("http"):] + "/ws"}
+	p := b.dial(t, dialing{codec: "flatbuffers"})
+	p.send(t, wire{Type: "chat", Data: []byte("hello")})
+	p.closeCleanly(t)
+	await(t, gone)
+	cancel()
+	require.NoError(t, await(t, ran))
+	require.Regexp(t, `^New connection joined! ID: ([0-9a-f]{32}), Codec: flatbuffers
+Message received! Type: chat, Data: hello
+Connection disconnected! ID: ([0-9a-f]{32})
+$`, printed.String())
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestRecycledContext lets each connection's context go back into the pool and be
+// used by the next one.
+func TestRecycledContext(t *testing.T) {
+	t.Parallel()
+	const connections = 20
+	r := router.New()
+	b := setup(t, websocket.DefaultConfig, options{
+		handler: func(h *websocket.Hub) http.Handler {
+			r.GET("/", func(c *hypContext) { h.ServeHTTP(c) })
+			return r.mux
+		},
+		onConnect: func(c *websocket.Client) {
+			hc, ok := c.Context().(*hypContext)
+			c.SetMetadata("in onConnect", ok && hc.Query("user") != "" && hc.GetHeader("X-User") == hc.Query("user"))
+		},
+	})
+	var clients []*websocket.Client
+	var peers []*peer
+	for i := range connections {
+		user := fmt.Sprint("user", i)
+		p, c := b.connect(t, dialing{query: "user=" + user, header: http.Header{"X-User": {user}}})
+		p.do(t, wire{Type: "broadcast"}) // onConnect has returned
+		ok, _ := c.GetMetadata("in onConnect")
+		require.Equal(t, true, ok)
+		require.Nil(t, c.Context(), "of a recycled context")
+		clients, peers = append(clients, c), append(peers, p)
+	}
+	for i, c := range clients {
+		user := fmt.Sprint("user", i)
+		require.Equal(t, user, c.Request().URL.Query().Get("user"))
+		require.Equal(t, user, c.Request().Header.Get("X-User"))
+		require.Equal(t, user, c.Request().Context().Value(userKey{}), "middleware's values")
+		require.NoError(t, c.Request().Context().Err())
+	}
+	for i, p := range peers {
+		require.NoError(t, p.Conn.Close())
+		gone := b.disconnected.take(t)
+		require.Same(t, clients[i], gone)
+		await(t, gone.Request().Context().Done())
+		require.Equal(t, fmt.Sprint("user", i), gone.Request().URL.Query().Get("user"), "after the end")
+	}
+}
+
+// TestContextShapes upgrades through every shape that is served, and refuses the
+// others with a status.
+func TestContextShapes(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		context func(w http.ResponseWriter, r *http.Request) websocket.Context
+		status  int
+	}{
+		{"Response", func(w http.ResponseWriter, r *http.Request) websocket.Context {
+			return &hypContext{Request: r, Response: w}
+		}, 101},
+		{"Writer", func(w http.ResponseWriter, r *http.Request) websocket.Context {
+			return &ginContext{Request: r, Writer: statusWriter{unwrapper{w}}}
+		}, 101},
+		{"by value", func(w http.ResponseWriter, r *http.Request) websocket.Context {
+			return valueContext{plainContext{w}, r, w}
+		}, 101},
+		{"no fields", func(w http.ResponseWriter, _ *http.Request) websocket.Context {
+			return plainContext{w}
+		}, 500},
+		{"no request", func(w http.ResponseWriter, _ *http.Request) websocket.Context {
+			return &hypContext{Response: w}
+		}, 500},
+		{"unexported", func(w http.ResponseWriter, r *http.Request) websocket.Context {
+			return &hiddenContext{plainContext{w}, r, w}
+		}, 500},
+		{"other types", func(w http.ResponseWriter, r *http.Request) websocket.Context {
+			return &oddContext{plainContext{w}, *r, w}
+		}, 500},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, websocket.DefaultConfig, options{
+				logsError: tt.status == 500,
+				handler: func(h *websocket.Hub) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(tt.context(w, r)) })
+				},
+			})
+			p, err := b.tryDial(dialing{})
+			require.Equal(t, tt.status, p.answer.StatusCode)
+			if tt.status == 500 {
+				require.Error(t, err)
+				require.Len(t, b.logs.matching("error", "ServeHTTP"), 1)
+				return
+			}
+			require.NoError(t, err)
+			p.do(t, wire{Type: "broadcast"})
+			require.NoError(t, p.Conn.Close())
+		})
+	}
+}
+
+type plainContext struct{ w http.ResponseWriter }
+
+func (plainContext) GetHeader(string) string  { return "" }
+func (plainContext) Query(string) string      { return "" }
+func (c plainContext) AbortWithStatus(st int) { c.w.WriteHeader(st) }
+
+type valueContext struct {
+	plainContext
+	Request  *http.Request
+	Response http.ResponseWriter
+}
+
+type hiddenContext struct {
+	plainContext
+	request  *http.Request
+	response http.ResponseWriter
+}
+
+type oddContext struct {
+	plainContext
+	Request  http.Request
+	Response http.ResponseWriter
+}
+
+// TestPageDialer is the page's Go client.
+func TestPageDialer(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+
+	dialer := websocket.Dialer{
+		Subprotocols: []string{"protobuf"},
+	}
+	conn, _, err := dialer.Dial(b.url, nil)
+
+	require.NoError(t, err)
+	require.Equal(t, "protobuf", conn.Subprotocol())
+	require.Equal(t, "protobuf", b.connected.take(t).Codec().Name())
+	require.NoError(t, conn.Close())
+}
+
+// Codec and ControlDecoder as the page declares them.
+type pageCodec interface {
+	Name() string                                        // "json", "protobuf", "flatbuffers", "msgpack"
+	Index() int                                          // Stable unique index (for cache keys)
+	Marshal(msg *websocket.Message) ([]byte, error)      // Serialize
+	Unmarshal(data []byte, msg *websocket.Message) error // Deserialize
+	WebSocketMessageType() int                           // TextMessage (JSON) or BinaryMessage (others)
+}
+
+type pageControlDecoder interface {
+	DecodeChannel(data []byte) string
+	DecodeRoomID(data []byte) string
+}
+
+// TestPageCodecs is the page's table of codecs, and its interfaces.
+func TestPageCodecs(t *testing.T) {
+	t.Parallel()
+	var asOnPage pageCodec = websocket.Codec(websocket.JSONCodec{})
+	var asInPackage websocket.Codec = asOnPage
+	var decoder pageControlDecoder = websocket.ControlDecoder(websocket.ProtobufCodec{})
+	require.Equal(t, "json", asInPackage.Name())
+	require.Equal(t, "x", decoder.DecodeChannel(protoChannel("x")))
+	require.Equal(t, "y", decoder.DecodeRoomID(protoRoom("y")))
+
+	for i, codec := range []pageCodec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}} {
+		require.Equal(t, subprotocols[i], codec.Name())
+		require.Equal(t, i, codec.Index())
+		want := websocket.BinaryMessage
+		if i == 0 {
+			want = websocket.TextMessage
+		}
+		require.Equal(t, want, codec.WebSocketMessageType())
+		_, decodes := codec.(pageControlDecoder)
+		require.Equal(t, codec.Name() == "protobuf", decodes)
+	}
+}
+
+// TestPageClientCodec is the page's second SetCallbacks.
+func TestPageClientCodec(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{notRun: true})
+	hub := b.hub
+	var printed syncBuffer
+	log := log.New(&printed, "", 0)
+
+	hub.SetCallbacks(
+		func(client *websocket.Client) {
+			codec := client.Codec()
+			log.Printf("Client %s using %s encoding (index %d)", client.ID, codec.Name(), codec.Index())
+		},
+		nil, nil,
+	)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- hub.Run(ctx) }() // ends with ctx
+	p := b.dial(t, dialing{codec: "msgpack"})
+	p.do(t, wire{Type: "broadcast"}) // without onMessage
+	require.NoError(t, p.Conn.Close())
+	cancel()
+	require.NoError(t, await(t, ran))
+	require.Regexp(t, `^Client [0-9a-f]{32} using msgpack encoding \(index 3\)\n$`, printed.String())
+}
+
+func TestPageSubprotocols(t *testing.T) {
+	t.Parallel()
+	l := logger.NewLogger()
+	{
+		config := websocket.DefaultConfig
+		config.Subprotocols = []string{"json"} // Allow JSON only
+		_ = websocket.NewHub(l, config)
+
+		b := setup(t, config, options{})
+		p, err := b.tryDial(dialing{codec: "protobuf"})
+		require.Error(t, err)
+		require.Equal(t, http.StatusBadRequest, p.answer.StatusCode)
+		p, _ = b.connect(t, dialing{codec: "json"})
+		p.do(t, wire{Type: "broadcast"})
+	}
+	// Or
+	config := websocket.DefaultConfig
+	config.Subprotocols = []string{"json", "protobuf", "flatbuffers", "msgpack"} // Default: all four
+	hub := websocket.NewHub(l, config)
+
+	require.Equal(t, websocket.DefaultConfig.Subprotocols, config.Subprotocols)
+	require.NotNil(t, hub)
+}
+
+func TestPageSecurity(t *testing.T) {
+	t.Parallel()
+	keys := randomKeys()
+	myAES256Key, myHMACKey := keys.aes, keys.hmac
+
+	config := websocket.DefaultConfig
+	config.Security = &websocket.SecurityConfig{
+		AESKey:          myAES256Key, // 32 bytes, nil = no encryption
+		HMACKey:         myHMACKey,   // Any length, nil = no signing
+		SignThenEncrypt: true,        // true (default): sign first then encrypt
+	}
+
+	b := setup(t, config, options{})
+	p, _ := b.connect(t, dialing{keys: keys})
+	p.send(t, wire{Type: "broadcast", Data: []byte(`"x"`)})
+	require.Equal(t, `"x"`, string(p.read(t).Data))
+	require.Equal(t, config.Security, websocket.NewSecurityConfig(myAES256Key, myHMACKey), "the page's default")
+}
+
+func TestPagePerClientKeys(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{notRun: true})
+	hub := b.hub
+	derive := func(purpose, id string) []byte {
+		mac := hmac.New(sha256.New, []byte(purpose))
+		mac.Write([]byte(id))
+		return mac.Sum(nil)
+	}
+	deriveKeyForUser := func(id string) []byte { return derive("aes", id) }
+	deriveHMACKeyForUser := func(id string) []byte { return derive("hmac", id) }
+	ids := make(chan string, 1)
+
+	hub.SetCallbacks(
+		func(client *websocket.Client) {
+			// Set client-specific keys based on authentication results
+			clientAESKey := deriveKeyForUser(client.ID)
+			client.SetEncryptionKey(clientAESKey)
+
+			clientHMACKey := deriveHMACKeyForUser(client.ID)
+			client.SetHMACKey(clientHMACKey)
+			ids <- client.ID
+		},
+		nil, nil,
+	)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- hub.Run(ctx) }() // ends with ctx
+	p := b.dial(t, dialing{codec: "protobuf"})
+	id := await(t, ids)
+	p.keys = wireKeys{aes: deriveKeyForUser(id), hmac: deriveHMACKeyForUser(id), signThenEncrypt: true}
+	p.send(t, wire{Type: "broadcast", Data: []byte("x")})
+	require.Equal(t, "x", string(p.read(t).Data))
+	require.NoError(t, p.Conn.Close())
+	cancel()
+	require.NoError(t, await(t, ran))
+}
+
+func TestPageStandaloneFunctions(t *testing.T) {
+	t.Parallel()
+
+	key := make([]byte, 32) // AES-256 key
+	plaintext := []byte("sensitive data")
+
+	// Encrypt
+	ciphertext, err := websocket.Encrypt(plaintext, key)
+	require.NoError(t, err)
+	// Decrypt
+	decrypted, err := websocket.Decrypt(ciphertext, key)
+	require.NoError(t, err)
+
+	// Sign
+	hmacKey := []byte("my-hmac-secret")
+	signed := websocket.Sign(plaintext, hmacKey)
+	// Verify
+	verified, err := websocket.Verify(signed, hmacKey)
+	require.NoError(t, err)
+
+	require.Equal(t, plaintext, decrypted)
+	require.Equal(t, plaintext, verified)
+	elsewhere, err := wireKeys{aes: key}.decrypt(ciphertext)
+	require.NoError(t, err)
+	require.Equal(t, plaintext, elsewhere)
+	require.Equal(t, wireKeys{hmac: hmacKey}.sign(plaintext), signed)
+}
+
+func TestPageCompression(t *testing.T) {
+	t.Parallel()
+
+	config := websocket.DefaultConfig
+	config.Compression = &websocket.CompressionConfig{
+		Enabled: true, // Default true
+		Level:   6,    // flate compression level 1-9, 0=default
+	}
+
+	b := setup(t, config, options{})
+	p, c := b.connect(t, dialing{compress: true})
+	require.NoError(t, c.Send(&websocket.Message{Data: bytes.Repeat([]byte{'1'}, 1000)}))
+	require.Len(t, p.read(t).Data, 1000)
+	require.True(t, p.tap.frames(t)[0].deflated())
+}
+
+func TestPageTLS(t *testing.T) {
+	t.Parallel()
+	l := logger.NewLogger()
+	dir := t.TempDir()
+	made := makeCertificate(t, dir)
+	myTLSConfig := made.serverConfig()
+
+	config := websocket.DefaultConfig
+	config.TLS = &websocket.TLSConfig{
+		CertFile: filepath.Join(dir, "cert.pem"),
+		KeyFile:  filepath.Join(dir, "key.pem"),
+	}
+	// Or provide a pre-configured tls.Config
+	config.TLS = &websocket.TLSConfig{
+		TLSConfig: myTLSConfig,
+	}
+	hub := websocket.NewHub(l, config)
+
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hub.Handler().ServeHTTP(w, r)
+	})
+
+	require.NoError(t, hub.Shutdown(t.Context())) // so that the server ends at once
+	// Start WSS server
+	err := hub.ListenAndServeTLS("127.0.0.1:0", handler)
+
+	require.ErrorIs(t, err, http.ErrServerClosed)
+}
+
+func TestPageChannelsAndRooms(t *testing.T) {
+	t.Parallel()
+	config := websocket.DefaultConfig
+	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
+	b := setup(t, config, options{})
+	hub := b.hub
+	p, client := b.connect(t, dialing{codec: "msgpack", query: "id=client-123"})
+
+	// Subscribe a client to a specific channel
+	client.Subscribe("news")
+
+	// Push structured Message to all subscribers in a channel (supports cross-protocol + security pipeline)
+	msg := websocket.AcquireMessage()
+	msg.Type = "message"
+	msg.Channel = "news"
+	msg.Data = []byte(`{"headline": "Breaking News!"}`)
+	hub.PublishToChannel("news", msg)
+	msg.Release()
+
+	// Or use the backward-compatible raw bytes API
+	hub.PublishToChannelRaw("news", []byte(`{"headline": "Breaking News!"}`))
+
+	// Join a Room for games or chat
+	client.JoinRoom("room_101")
+
+	// Global broadcast
+	hub.Broadcast([]byte(`{"event": "server_restart"}`))
+
+	// Send to a specific client (automatically uses that client's codec + security pipeline)
+	msg = websocket.AcquireMessage()
+	msg.Data = []byte("only you")
+	hub.SendToClient("client-123", msg)
+	msg.Release()
+
+	for _, want := range []wire{
+		{Type: "message", Channel: "news", Data: []byte(`{"headline": "Breaking News!"}`)},
+		{Type: "message", Channel: "news", Data: []byte(`{"headline": "Breaking News!"}`)},
+		{Type: "broadcast", Data: []byte(`{"event": "server_restart"}`)},
+		{Type: "message", Data: []byte("only you")},
+	} {
+		got := p.read(t)
+		want.Timestamp = got.Timestamp
+		require.Equal(t, want, got)
+	}
+	members, err := hub.RoomMembers(t.Context(), "room_101")
+	require.NoError(t, err)
+	require.Equal(t, []string{"client-123"}, members)
+}
+
+func TestPageCompleteConfiguration(t *testing.T) {
+	t.Parallel()
+	l := logger.NewLogger()
+	keys := randomKeys()
+	aes256Key, hmacSecret := keys.aes, keys.hmac
+
+	config := websocket.Config{
+		ReadBufferSize:    1024,
+		WriteBufferSize:   1024,
+		MaxMessageSize:    65536,
+		WriteWait:         10 * time.Second,
+		PongWait:          60 * time.Second,
+		PingPeriod:        54 * time.Second,
+		EnableCompression: true,
+		Subprotocols:      []string{"json", "protobuf", "flatbuffers", "msgpack"},
+		// Compression configuration (overrides EnableCompression)
+		Compression: &websocket.CompressionConfig{
+			Enabled: true,
+			Level:   6,
+		},
+		// Security configuration
+		Security: &websocket.SecurityConfig{
+			AESKey:          aes256Key, // 32 bytes
+			HMACKey:         hmacSecret,
+			SignThenEncrypt: true,
+		},
+		// TLS configuration (standalone mode)
+		TLS: &websocket.TLSConfig{
+			CertFile: "cert.pem",
+			KeyFile:  "key.pem",
+		},
+	}
+	hub := websocket.NewHub(l, config)
+
+	require.NoError(t, config.Validate())
+	err := hub.ListenAndServeTLS("127.0.0.1:0", nil)
+	require.Error(t, err) // there are no such files here
+	require.False(t, errors.Is(err, http.ErrServerClosed))
+
+	b := setup(t, config, options{})
+	p, _ := b.connect(t, dialing{codec: "flatbuffers", keys: keys, compress: true})
+	p.do(t, wire{Type: "broadcast"})
+}
+
+var _ = websocket.Context((*hypContext)(nil))

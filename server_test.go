@@ -1,0 +1,325 @@
+package websocket_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// certificate is made by a test for 127.0.0.1, for itself.
+type certificate struct {
+	certFile, keyFile string
+	pair              tls.Certificate
+	pool              *x509.CertPool
+}
+
+func makeCertificate(t testing.TB, dir string) certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "test"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+
+	c := certificate{certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem"), pool: x509.NewCertPool()}
+	require.NoError(t, os.WriteFile(c.certFile, certPEM, 0o600))
+	require.NoError(t, os.WriteFile(c.keyFile, keyPEM, 0o600))
+	c.pair, err = tls.X509KeyPair(certPEM, keyPEM)
+	require.NoError(t, err)
+	require.True(t, c.pool.AppendCertsFromPEM(certPEM))
+	return c
+}
+
+func (c certificate) serverConfig() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{c.pair}, MinVersion: tls.VersionTLS10}
+}
+
+func (c certificate) clientConfig() *tls.Config { return &tls.Config{RootCAs: c.pool} }
+
+// serving is a hub that serves by itself.
+type serving struct {
+	hub    *websocket.Hub
+	addr   string
+	ran    chan error // Run's result
+	served chan error // the server's result
+}
+
+// serve starts a hub and its server on a free port.
+func serve(t *testing.T, config websocket.Config, start func(h *websocket.Hub, addr string) error) *serving {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &serving{addr: l.Addr().String(), ran: make(chan error, 1), served: make(chan error, 1)}
+	require.NoError(t, l.Close()) // the port stays free for a moment
+	s.hub = websocket.NewHub(&logCapture{}, config)
+	go func() { s.ran <- s.hub.Run(context.Background()) }()       // ends with the hub
+	go func() { s.served <- start(s.hub, s.addr) }()               // ends with the hub
+	t.Cleanup(func() { _ = s.hub.Shutdown(context.Background()) }) // stopped before, unless the test failed
+	return s
+}
+
+// dial tries until the server listens.
+func (s *serving) dial(t *testing.T, url string, dialer *gorilla.Dialer) *gorilla.Conn {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		ws, _, err := dialer.Dial(url, nil)
+		if err == nil {
+			return ws
+		}
+		require.True(t, time.Now().Before(deadline), "%v", err)
+	}
+}
+
+// requireStops echoes once and then stops the hub: the client is told, Run
+// returns nil and the server http.ErrServerClosed.
+func (s *serving) requireStops(t *testing.T, ws *gorilla.Conn) {
+	t.Helper()
+	require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"broadcast","data":1}`)))
+	require.NoError(t, ws.SetReadDeadline(time.Now().Add(patience)))
+	_, b, err := ws.ReadMessage()
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"broadcast"`)
+
+	shut := make(chan error, 1)
+	go func() { shut <- s.hub.Shutdown(context.Background()) }() // ends with the hub
+	_, _, err = ws.ReadMessage()
+	require.True(t, gorilla.IsCloseError(err, websocket.CloseGoingAway), "%v", err)
+	require.NoError(t, ws.Close())
+	require.NoError(t, await(t, shut))
+	require.NoError(t, await(t, s.ran))
+	require.ErrorIs(t, await(t, s.served), http.ErrServerClosed)
+	_, err = net.Dial("tcp", s.addr)
+	require.Error(t, err, "the port is still open")
+}
+
+func TestListenAndServe(t *testing.T) {
+	t.Parallel()
+	mux := func(h *websocket.Hub) http.Handler {
+		m := http.NewServeMux()
+		m.Handle("/ws", h.Handler())
+		return m
+	}
+	tests := []struct {
+		name, path string
+		start      func(h *websocket.Hub, addr string) error
+	}{
+		{"own handler", "/", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, nil) }},
+		{"mux", "/ws", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, mux(h)) }},
+		{"Serve", "/", func(h *websocket.Hub, addr string) error {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			return h.Serve(l, nil)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, websocket.DefaultConfig, tt.start)
+			ws := s.dial(t, "ws://"+s.addr+tt.path, &gorilla.Dialer{})
+			s.requireStops(t, ws)
+		})
+	}
+}
+
+func TestListenAndServeTLS(t *testing.T) {
+	t.Parallel()
+	made := makeCertificate(t, t.TempDir())
+	other := makeCertificate(t, t.TempDir())
+	listen := func(h *websocket.Hub, addr string) error { return h.ListenAndServeTLS(addr, nil) }
+	tests := []struct {
+		name  string
+		tls   websocket.TLSConfig
+		start func(h *websocket.Hub, addr string) error
+	}{
+		{"files", websocket.TLSConfig{CertFile: made.certFile, KeyFile: made.keyFile}, listen},
+		{"tls.Config", websocket.TLSConfig{TLSConfig: made.serverConfig()}, listen},
+		{"GetCertificate", websocket.TLSConfig{TLSConfig: &tls.Config{
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &made.pair, nil },
+		}}, listen},
+		{"files beside a tls.Config", websocket.TLSConfig{
+			CertFile: made.certFile, KeyFile: made.keyFile, TLSConfig: &tls.Config{NextProtos: []string{"h2", "http/1.1"}},
+		}, listen},
+		{"Serve", websocket.TLSConfig{CertFile: made.certFile, KeyFile: made.keyFile}, func(h *websocket.Hub, addr string) error {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			return h.Serve(l, nil)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			config.TLS = &tt.tls
+			s := serve(t, config, tt.start)
+			ws := s.dial(t, "wss://"+s.addr, &gorilla.Dialer{TLSClientConfig: made.clientConfig()})
+
+			dialOld := func(version uint16) error {
+				old := made.clientConfig()
+				old.MinVersion, old.MaxVersion = tls.VersionTLS10, version
+				c, err := tls.Dial("tcp", s.addr, old)
+				if err == nil {
+					_ = c.Close()
+				}
+				return err
+			}
+			require.NoError(t, dialOld(tls.VersionTLS12))
+			require.Error(t, dialOld(tls.VersionTLS11), "TLS 1.1 is spoken")
+			_, err := tls.Dial("tcp", s.addr, other.clientConfig())
+			require.Error(t, err, "another's certificate is trusted")
+
+			h2 := made.clientConfig()
+			h2.NextProtos = []string{"h2", "http/1.1"}
+			c, err := tls.Dial("tcp", s.addr, h2)
+			require.NoError(t, err)
+			require.Equal(t, "http/1.1", c.ConnectionState().NegotiatedProtocol, "an upgrade needs HTTP/1.1")
+			require.NoError(t, c.Close())
+
+			s.requireStops(t, ws)
+			if given := tt.tls.TLSConfig; given != nil {
+				require.NotEqual(t, uint16(tls.VersionTLS12), given.MinVersion, "the given tls.Config was changed")
+			}
+		})
+	}
+}
+
+func TestListenErrors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	made := makeCertificate(t, dir)
+	newHub := func(c *websocket.TLSConfig) *websocket.Hub {
+		config := websocket.DefaultConfig
+		config.TLS = c
+		return websocket.NewHub(&logCapture{}, config)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, taken.Close()) }()
+
+	require.Error(t, newHub(nil).ListenAndServe(taken.Addr().String(), nil), "the port is taken")
+	require.Error(t, newHub(&websocket.TLSConfig{TLSConfig: made.serverConfig()}).ListenAndServeTLS(taken.Addr().String(), nil))
+	require.ErrorContains(t, newHub(nil).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
+	require.ErrorContains(t, newHub(&websocket.TLSConfig{}).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
+	require.ErrorIs(t, newHub(&websocket.TLSConfig{CertFile: dir + "/none", KeyFile: made.keyFile}).ListenAndServeTLS("127.0.0.1:0", nil), os.ErrNotExist)
+	require.Error(t, newHub(&websocket.TLSConfig{CertFile: made.certFile}).ListenAndServeTLS("127.0.0.1:0", nil), "no key")
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.ErrorContains(t, newHub(&websocket.TLSConfig{}).Serve(l, nil), "certificate")
+	_, err = l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed, "Serve closes the listener in any case")
+}
+
+// TestServerEndsOtherConnections has one connection that never asks for anything
+// when the hub stops.
+func TestServerEndsOtherConnections(t *testing.T) {
+	t.Parallel()
+	config := websocket.DefaultConfig
+	config.DrainTimeout = 200 * time.Millisecond
+	s := serve(t, config, func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, nil) })
+	ws := s.dial(t, "ws://"+s.addr, &gorilla.Dialer{})
+	idle, err := net.Dial("tcp", s.addr)
+	require.NoError(t, err)
+	_, err = idle.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n"))
+	require.NoError(t, err)
+	s.requireStops(t, ws)
+	require.NoError(t, idle.SetReadDeadline(time.Now().Add(patience)))
+	_, err = idle.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, idle.Close())
+}
+
+// TestSlowHeader lets a client dawdle over its header, in fake time: it is cut
+// off after ten seconds, and one that keeps a connection idle after two minutes.
+func TestSlowHeader(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, sent string
+		answered   bool
+		after      time.Duration
+	}{
+		{"slow header", "GET / HTTP/1.1\r\nHost: x\r\n", false, 10 * time.Second},
+		{"idle", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, 2 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hub := websocket.NewHub(&logCapture{}, websocket.DefaultConfig)
+				l := pipeListener{make(chan net.Conn), make(chan struct{})}
+				ran, served := make(chan error, 1), make(chan error, 1)
+				go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
+				go func() { served <- hub.Serve(l, nil) }() // ends with the hub
+
+				ours, theirs := net.Pipe()
+				l.conns <- theirs
+				began := time.Now()
+				_, err := ours.Write([]byte(tt.sent))
+				require.NoError(t, err)
+				answer, err := io.ReadAll(ours)
+				require.NoError(t, err)
+				require.Equal(t, tt.after, time.Since(began))
+				require.Equal(t, tt.answered, bytes.Contains(answer, []byte("426 Upgrade Required")), "%s", answer)
+				require.NoError(t, ours.Close())
+
+				require.NoError(t, hub.Shutdown(t.Context()))
+				require.NoError(t, <-ran)
+				require.ErrorIs(t, <-served, http.ErrServerClosed)
+			})
+		})
+	}
+}
+
+// pipeListener accepts what the test sends it.
+type pipeListener struct {
+	conns  chan net.Conn // the test sends, Accept receives; never closed
+	closed chan struct{} // closed by Close, which http.Server calls once
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l pipeListener) Close() error   { close(l.closed); return nil }
+func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
