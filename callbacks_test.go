@@ -32,7 +32,6 @@ type victimHub struct {
 	victim    *fakePeer
 	client    *websocket.Client
 	bystander *fakePeer
-	first     bool
 	drops     atomic.Int64 // calls of OnDrop
 }
 
@@ -136,7 +135,7 @@ func TestFailingCallbacks(t *testing.T) {
 	}{
 		{"panic", func(*websocket.Hub, *websocket.Client) { panic("oh no") }, "oh no"},
 		{"panic with an error", func(*websocket.Hub, *websocket.Client) { panic(errors.New("oh no")) }, "oh no"},
-		{"nil map", func(*websocket.Hub, *websocket.Client) { var m map[int]int; m[0] = 1 }, "nil map"},
+		{"nil map", func(*websocket.Hub, *websocket.Client) { m := emptyMap(); m[0] = 1 }, "nil map"},
 		{"Goexit", func(*websocket.Hub, *websocket.Client) { runtime.Goexit() }, "panicked"},
 		{"SetCallbacks", func(h *websocket.Hub, _ *websocket.Client) { h.SetCallbacks(nil, nil, nil) }, "SetCallbacks after the first connection"},
 		{"panic after Close", func(_ *websocket.Hub, c *websocket.Client) { _ = c.Close(4001, ""); panic("oh no") }, "oh no"},

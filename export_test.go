@@ -128,7 +128,6 @@ type fakePipe struct {
 	buf     []byte
 	window  int
 	end     error // what the reader gets after buf
-	noWrite bool
 	readBy  fakeDeadline
 	writeBy fakeDeadline
 }

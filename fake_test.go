@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"testing"
 
 	gorilla "github.com/gorilla/websocket"
@@ -68,12 +67,18 @@ func (f *fakeHub) connect(window int, header http.Header) *fakePeer {
 	f.t.Helper()
 	server, client := websocket.FakePair(window)
 	served := f.accept(server)
-	ws, response, err := gorilla.NewClient(client, &url.URL{Scheme: "ws", Host: "hub.test", Path: "/"}, header, 0, 0)
+	ws, response, err := dialOver(client, header)
 	if err != nil {
 		f.t.Fatalf("handshake: %v %+v", err, response)
 	}
 	<-served
 	return &fakePeer{ws, server, client}
+}
+
+// dialOver shakes hands on a connection that is there already.
+func dialOver(nc net.Conn, header http.Header) (*gorilla.Conn, *http.Response, error) {
+	d := gorilla.Dialer{NetDialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil }}
+	return d.Dial("ws://hub.test/", header)
 }
 
 // accept serves one handshake on the hub's end of a connection. The channel is

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,7 +84,7 @@ func (f *fakeHub) serveOn(end hubEnd) <-chan struct{} {
 // dial shakes hands without waiting for onConnect to return.
 func (f *fakeHub) dial(end hubEnd, client *websocket.FakeConn, header http.Header) (*gorilla.Conn, *http.Response, error) {
 	f.serveOn(end)
-	return gorilla.NewClient(client, &url.URL{Scheme: "ws", Host: "hub.test", Path: "/"}, header, 0, 0)
+	return dialOver(client, header)
 }
 
 // pair is FakePair with both ends wrapped for a peer that can be cut.
@@ -576,7 +575,7 @@ func gorillaOn(nc net.Conn) *gorilla.Conn {
 		_, _ = (&gorilla.Upgrader{}).Upgrade(w, r, nil)
 	}()
 	both := &switchConn{Conn: ours}
-	ws, _, err := gorilla.NewClient(both, &url.URL{Scheme: "ws", Host: "hub.test", Path: "/"}, nil, 0, 0)
+	ws, _, err := dialOver(both, nil)
 	if err != nil {
 		panic(err)
 	}

@@ -593,6 +593,9 @@ func (b *bundle) tryDial(d dialing) (*peer, error) {
 	return p, err
 }
 
+// emptyMap is nil, which makes writing to it panic.
+func emptyMap() map[int]int { return nil }
+
 // connect dials and waits for onConnect.
 func (b *bundle) connect(t testing.TB, d dialing) (*peer, *websocket.Client) {
 	t.Helper()

@@ -2,7 +2,6 @@ package websocket_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -208,7 +207,6 @@ func (m *subscriber) read(sealed bool) {
 			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
 		}
 		if m.kind == dyingReader && n >= m.dieAfter {
-			err = errors.New("died")
 			if rng.IntN(2) == 0 {
 				m.peer.client.Reset()
 			}

@@ -182,8 +182,7 @@ func TestKeysSetInOnConnectHoldForTheFirstFrame(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
-			var hub *fakeHub
-			hub = runFake(t, p, websocket.DefaultConfig, func(h *websocket.Hub) {
+			hub := runFake(t, p, websocket.DefaultConfig, func(h *websocket.Hub) {
 				h.SetCallbacks(func(c *websocket.Client) {
 					_ = h.Broadcast([]byte("1"))
 					time.Sleep(time.Second) // the hub goroutine has long walked it

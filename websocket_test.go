@@ -849,8 +849,8 @@ func TestPanicInCallbacks(t *testing.T) {
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
 			if bad(c) {
-				var m map[string]int
-				m["boom"] = 1
+				m := emptyMap()
+				m[1] = 1
 			}
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
