@@ -318,7 +318,7 @@ func (c *Config) validate() error {
 		return configError("DuplicateID", "%d is no DuplicatePolicy", c.DuplicateID)
 	case c.SlowConsumer < EvictSlow || c.SlowConsumer > DropNewest:
 		return configError("SlowConsumer", "%d is no SlowConsumerPolicy", c.SlowConsumer)
-	case c.Compression.Level < flate.HuffmanOnly || c.Compression.Level > flate.BestCompression:
+	case c.Compression.Level < flate.DefaultCompression || c.Compression.Level > flate.BestCompression:
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
 	}
 	for _, pattern := range c.AllowedOrigins {

@@ -122,7 +122,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	case ActionPublishRoom:
 		p, err = c.hub.prepare(&out, typeRoomMessage, target, toRoom)
 	case ActionBroadcast:
-		p, err = c.hub.prepare(&out, typeBroadcast, m.Channel, toClients)
+		p, err = c.hub.prepare(&out, typeBroadcast, "", toClients)
 	}
 	if err != nil {
 		return err

@@ -261,3 +261,30 @@ func (c *DiscardConn) abort()                           { _ = c.Close() }
 func (c *DiscardConn) write(b []byte, _ *atomic.Int64, _ func() int64) (int, error) {
 	return len(b), nil
 }
+
+// FeedConn is a DiscardConn on which the peer sends the same frame n times, one
+// for each read.
+type FeedConn struct {
+	DiscardConn
+	frame []byte
+	left  atomic.Int64
+	Fed   chan struct{} // closed when all have been read
+}
+
+// NewFeedConn returns a connection that begins to feed when told how much.
+func NewFeedConn(frame []byte) *FeedConn {
+	return &FeedConn{DiscardConn: DiscardConn{closed: make(chan struct{})}, frame: frame, Fed: make(chan struct{})}
+}
+
+// Feed sets how many frames are to come; it is called before the handshake.
+func (c *FeedConn) Feed(n int) { c.left.Store(int64(n)) }
+
+func (c *FeedConn) Read(b []byte) (int, error) {
+	if c.left.Add(-1) < 0 {
+		if c.left.Load() == -1 {
+			close(c.Fed)
+		}
+		return c.DiscardConn.Read(b)
+	}
+	return copy(b, c.frame), nil
+}

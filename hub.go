@@ -141,7 +141,8 @@ func NewHub(logger Logger, config Config) *Hub {
 //     returns, so keys set in it hold for the very first frame.
 //   - onMessage for every message of a client, control messages included, one at
 //     a time, in the order they came. While it runs the client is not read from.
-//     The Message is valid until it returns.
+//     The Message is valid until it returns. Of a control message Data must not be
+//     changed in place: it is published next.
 //   - onDisconnect once, after the last onMessage has returned and the client's
 //     memberships have ended.
 //

@@ -19,9 +19,10 @@ type inbound struct {
 	have    int    // bytes of header
 	length  uint64 // of the current frame's payload
 	payload uint64 // of it, still to come
-	// compressed tells it of each message that gorilla has not begun to read;
-	// they are no more than its buffer holds.
+	// compressed tells it of each message that has come, if any can be; begun is
+	// how many of them have been read. They are no more than gorilla's buffer holds.
 	compressed []bool
+	begun      int
 	open       bool  // a fragmented message has begun
 	size       int64 // of the current message
 	empty      int   // empty fragments of the current message
@@ -86,9 +87,12 @@ func isData(first byte) bool { return first&0x0f == opText || first&0x0f == opBi
 
 // nextCompressed tells whether the message that is read next is compressed.
 func (in *inbound) nextCompressed() bool {
-	compressed := in.compressed[0]
-	if in.compressed = in.compressed[1:]; len(in.compressed) == 0 {
-		in.compressed = nil
+	if !in.deflate {
+		return false
+	}
+	compressed := in.compressed[in.begun]
+	if in.begun++; in.begun == len(in.compressed) {
+		in.compressed, in.begun = in.compressed[:0], 0
 	}
 	return compressed
 }
@@ -162,7 +166,9 @@ func (in *inbound) checkLength() *CloseError {
 	}
 	if opcode != 0 {
 		in.size, in.empty = 0, 0
-		in.compressed = append(in.compressed, in.header[0]&compressedBit != 0)
+		if in.deflate {
+			in.compressed = append(in.compressed, in.header[0]&compressedBit != 0)
+		}
 	}
 	in.open = in.header[0]&finalBit == 0
 	if length > uint64(in.limit-in.size) {

@@ -144,3 +144,42 @@ func BenchmarkConnect(b *testing.B) {
 		_ = nc.Close()
 	}
 }
+
+// BenchmarkEcho is the library's share of one client's message published to its
+// room of two, by onMessage as an application does it, or by a control message.
+func BenchmarkEcho(b *testing.B) {
+	for _, way := range []string{"onMessage", "control"} {
+		b.Run("by="+way, func(b *testing.B) {
+			config := websocket.DefaultConfig
+			config.MessageRate, config.ByteRate = -1, -1
+			h := &benchHub{websocket.NewHub(quietLogger{}, config), b}
+			var onMessage func(*websocket.Client, *websocket.Message)
+			kind := `publish_room","channel":"r`
+			if way == "onMessage" {
+				kind = "move"
+				onMessage = func(_ *websocket.Client, m *websocket.Message) { _ = h.PublishToRoom("r", m) }
+			}
+			h.SetCallbacks(func(c *websocket.Client) { _ = c.JoinRoom("r") }, nil, onMessage)
+			ran := make(chan error, 1)
+			go func() { ran <- h.Run(context.Background()) }()
+			h.connect("json")
+			frame := maskedText(`{"type":"` + kind + `","data":` + string(jsonPayload(128)) + `}`)
+			nc := websocket.NewFeedConn(frame)
+			nc.Feed(b.N)
+			b.ReportAllocs()
+			b.ResetTimer()
+			h.connectOn("json", nc)
+			<-nc.Fed
+			h.settle()
+			b.StopTimer()
+			require.NoError(b, h.Shutdown(context.Background()))
+			require.NoError(b, <-ran)
+		})
+	}
+}
+
+// maskedText is a text frame of 126 bytes or more as a client sends it, masked
+// with zeros.
+func maskedText(s string) []byte {
+	return append([]byte{0x81, 0x80 | 126, byte(len(s) >> 8), byte(len(s)), 0, 0, 0, 0}, s...)
+}

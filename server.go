@@ -1,9 +1,11 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -81,6 +83,14 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
+// warnings passes on what net/http has to say, such as failed TLS handshakes.
+type warnings struct{ logger Logger }
+
+func (w warnings) Write(b []byte) (int, error) {
+	w.logger.Warningf("websocket: %s", bytes.TrimSpace(b))
+	return len(b), nil
+}
+
 func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Config) error {
 	if handler == nil {
 		handler = h.Handler()
@@ -90,6 +100,7 @@ func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Co
 		TLSConfig:         config,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
+		ErrorLog:          log.New(warnings{h.logger}, "", 0),
 	}
 	served := make(chan struct{}) // closed below, received by the closer
 	closed := make(chan struct{}) // closed by the closer, received below

@@ -91,8 +91,12 @@ func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
 		return nil, nil
 	}
 	field := func(name string) any {
-		f := v.FieldByName(name)
-		if !f.IsValid() || !f.CanInterface() {
+		at, ok := v.Type().FieldByName(name)
+		if !ok || !at.IsExported() {
+			return nil
+		}
+		f, err := v.FieldByIndexErr(at.Index) // fails in a nil embedded struct
+		if err != nil || !f.CanInterface() {
 			return nil
 		}
 		return f.Interface()

@@ -26,6 +26,8 @@ const (
 	maxRoomName    = 32
 	maxRoomsPerTab = 8
 	maxRoomMembers = 200
+	maxRooms       = 200
+	maxTabs        = 1000
 	burst          = 20 // messages at once, and
 	perSecond      = 5  // as many more each second
 )
@@ -37,6 +39,7 @@ var (
 	errForbidden = errors.New("this chat does not allow that")
 	errRoomName  = fmt.Errorf("a room's name has 1 to %d printable characters", maxRoomName)
 	errRooms     = fmt.Errorf("a tab can be in %d rooms", maxRoomsPerTab)
+	errNoRoom    = errors.New("there are too many rooms already")
 	errRoomFull  = errors.New("the room is full")
 	errNotInRoom = errors.New("join the room first")
 	errText      = fmt.Errorf("a message has 1 to %d characters", maxText)
@@ -86,6 +89,7 @@ func newChat(logger *slog.Logger) *chat {
 	c := &chat{log: logger, names: map[string]bool{}, rooms: map[string]*room{}}
 	config := websocket.DefaultConfig
 	config.MaxMessageSize = 16 << 10
+	config.MaxClients = maxTabs
 	config.ClientID = c.clientID
 	config.Authorize = c.authorize
 	c.hub = websocket.NewHub(websocket.SlogLogger(logger), config)
@@ -182,26 +186,32 @@ func (c *chat) enter(client *websocket.Client, s *session, name string) error {
 	if err := client.JoinRoom(name); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	r := c.rooms[name]
-	if r == nil {
-		r = &room{members: map[string]person{}}
-		c.rooms[name] = r
-	}
-	full := len(r.members) >= maxRoomMembers
-	if !full {
-		r.members[s.ID] = s.person
-	}
-	list := r.next()
-	c.mu.Unlock()
-	if full {
+	list, err := c.addMember(s, name)
+	if err != nil {
 		c.report("leave", client.LeaveRoom(name))
-		return errRoomFull
+		return err
 	}
 	s.rooms[name] = true
 	list.Joined = &s.person
 	c.announce(name, list)
 	return nil
+}
+
+func (c *chat) addMember(s *session, name string) (presence, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.rooms[name]
+	switch {
+	case r == nil && len(c.rooms) >= maxRooms:
+		return presence{}, errNoRoom
+	case r == nil:
+		r = &room{members: map[string]person{}}
+		c.rooms[name] = r
+	case len(r.members) >= maxRoomMembers:
+		return presence{}, errRoomFull
+	}
+	r.members[s.ID] = s.person
+	return r.next(), nil
 }
 
 // leave takes a tab, which has left the room in the hub, off the list and tells

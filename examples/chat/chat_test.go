@@ -26,7 +26,6 @@ func TestPageIsServedWithoutForeignResources(t *testing.T) {
 		{"/", "^text/html; charset=utf-8$"},
 		{"/chat.css", "^text/css"},
 		{"/chat.js", "^(text|application)/javascript"},
-		{"/tab.js", "^(text|application)/javascript"},
 		{"/hub.js", "^(text|application)/javascript"},
 		{"/icon.svg", `^image/svg\+xml`},
 	}

@@ -12,20 +12,27 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
 	"syscall"
 )
 
 func main() {
-	addr := flag.String("addr", "localhost:8080", "address to listen on")
+	addr := flag.String("addr", "localhost:8080", "address to listen on, `host:port`; port 0 picks a free one")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(flag.CommandLine.Output(), "chat: unexpected argument %q\n", flag.Arg(0))
+		flag.Usage()
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl+C does not wait
 	if err := run(ctx, *addr); err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, "chat:", err)
+		os.Exit(1)
 	}
 }
 
@@ -35,7 +42,7 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(addr) // net.Listen has read it
-	if host == "" {
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())

@@ -77,7 +77,7 @@ func cycles(o options, b *books, s *site, n int) {
 	var publishers, clients sync.WaitGroup
 	for i, t := range s.topics {
 		publishers.Go(func() { // ends with quiet
-			publish(options{rate: 2000, clients: 300}, b, s, t, rand.New(rand.NewPCG(o.seed, uint64(1<<32+i))), quiet)
+			publish(options{rate: 6000, clients: 300}, b, s, t, rand.New(rand.NewPCG(o.seed, uint64(1<<32+i))), quiet)
 		})
 	}
 	var left atomic.Int64
@@ -100,14 +100,12 @@ func cycles(o options, b *books, s *site, n int) {
 	publishers.Wait()
 }
 
-var errNoConnection = errors.New("no connection")
-
 // cycle is one life: connect, subscribe, and one of several ends.
 func cycle(s *site, rng *rand.Rand) error {
 	codec := codecs[rng.IntN(len(codecs))]
 	ws, err := dial(s, rng, codec, false)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoConnection, err)
+		return err
 	}
 	defer func() { _ = ws.Close() }() // closed by the peer, in some lives
 	s.books.connections.Add(1)

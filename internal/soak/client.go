@@ -91,8 +91,13 @@ func dial(s *site, rng *rand.Rand, codec websocket.Codec, small bool) (*gorilla.
 	if err != nil && response != nil {
 		err = fmt.Errorf("%w: %s", err, response.Status)
 	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errNoConnection, err)
+	}
 	return ws, err
 }
+
+var errNoConnection = errors.New("no connection")
 
 // live is a client's life from connect to disconnect. It ends after limit or
 // soon after stop is closed.

@@ -102,7 +102,7 @@ func bomb(n int) []byte {
 func assault(s *site, rng *rand.Rand) error {
 	c, err := net.DialTimeout("tcp", s.plain, time.Minute)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoConnection, err)
 	}
 	defer func() { _ = c.Close() }() // nothing is left to say
 	_ = c.SetDeadline(time.Now().Add(time.Minute))
@@ -116,12 +116,12 @@ func assault(s *site, rng *rand.Rand) error {
 		return nil
 	}
 	if _, err := c.Write([]byte(request)); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoConnection, err)
 	}
 	br := bufio.NewReader(c)
 	response, err := http.ReadResponse(br, nil)
 	if err != nil {
-		return fmt.Errorf("handshake: %w", err)
+		return fmt.Errorf("%w: handshake: %w", errNoConnection, err)
 	}
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("handshake: %s", response.Status)

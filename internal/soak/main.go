@@ -35,7 +35,7 @@ func main() {
 	var o options
 	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long clients come and go")
 	flag.IntVar(&o.clients, "clients", 2000, "clients at a time")
-	flag.IntVar(&o.rate, "rate", 8000, "messages a second, each counted once for every member")
+	flag.IntVar(&o.rate, "rate", 4000, "messages a second, each counted once for every member")
 	flag.Uint64Var(&o.seed, "seed", rand.Uint64()>>16, "of all that is random but the scheduler")
 	flag.IntVar(&o.churn, "churn", 0, "instead run that many cycles of connect, subscribe and disconnect")
 	flag.IntVar(&o.workers, "workers", 16, "churn: clients at a time")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -149,7 +150,10 @@ func inhabit(o options, b *books, s *site, rng *rand.Rand, stop <-chan struct{})
 		default:
 			err = live(s, steady, rng, o.duration/20+time.Duration(rng.Int64N(int64(o.duration/2))), stop)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errNoConnection):
+			b.refused.Add(1)
+		case err != nil:
 			b.fault("%s: %v", s.name, err)
 		}
 	}
@@ -158,7 +162,8 @@ func inhabit(o options, b *books, s *site, rng *rand.Rand, stop <-chan struct{})
 // publish is the only one who publishes to t. Now and then it does so faster
 // than a slow client can take it.
 func publish(o options, b *books, s *site, t *topic, rng *rand.Rand, quiet <-chan struct{}) {
-	pause := time.Second * time.Duration(len(s.topics)*3*25) / time.Duration(o.rate) // of some 25 members
+	// There are three hubs, some 25 members in a topic, and bursts triple the rate.
+	pause := time.Second * time.Duration(len(s.topics)*3*25*3) / time.Duration(o.rate)
 	padding := bytes.Repeat([]byte("x"), 4096)
 	for {
 		select {
@@ -268,19 +273,22 @@ sent           %d, %.1f MiB
 delivered      %d read by clients
 dropped        %d: %v
 announced      %d lost in %d gap notices read, %d announced by the hubs; OnDrop told of %d
-connections    %d, of them %d hostile peers; evicted %d
+connections    %d, of them %d hostile peers; %d handshakes failed; evicted %d
 received       %d messages
 callbacks      %d onConnect, %d onMessage, %d onDisconnect
 whole          %d channels and rooms at the end
 `, b.published.Load(), b.talked.Load(), sum.MessagesAddressed, sum.MessagesSent, float64(sum.BytesSent)/(1<<20), delivered,
 		dropped(sum), sum.Dropped, announced, b.gaps.Load(), sum.Announced, b.reported.Load(),
-		sum.TotalConnections, b.hostile.Load(), sum.Evicted, sum.MessagesReceived,
+		sum.TotalConnections, b.hostile.Load(), b.refused.Load(), sum.Evicted, sum.MessagesReceived,
 		b.connects.Load(), b.messages.Load(), b.disconnects.Load(), b.checked.Load())
 	if delivered > sum.MessagesSent {
 		b.fault("%d messages were read, but %d sent", delivered, sum.MessagesSent)
 	}
 	if announced > sum.Announced {
 		b.fault("%d messages were read about as lost, but %d announced", announced, sum.Announced)
+	}
+	if refused := b.refused.Load(); refused*50 > b.connections.Load() { // a few are the machine's, which is overloaded
+		b.fault("%d handshakes failed", refused)
 	}
 	if b.checked.Load() == 0 {
 		b.fault("no client was there to the end")

@@ -1,0 +1,471 @@
+package websocket_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	protobuf "google.golang.org/protobuf/proto"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+	"github.com/maoxiaoyue/hypgo-websocket/proto"
+)
+
+// update rewrites testdata/vectors.json and the generated parts of docs/wire.md.
+var update = flag.Bool("update", false, "rewrite what is generated from the code")
+
+const vectorsFile = "testdata/vectors.json"
+
+// wireVectors is the file that the hub, the Go client, the JavaScript client and
+// other people's libraries are all checked against.
+type wireVectors struct {
+	About      []string               `json:"about"`
+	AESKey     string                 `json:"aes_key_hex"`
+	HMACKey    string                 `json:"hmac_key_hex"`
+	Modes      []vectorMode           `json:"modes"`
+	CloseCodes []vectorCode           `json:"close_codes"`
+	Messages   []wireVector           `json:"messages"`
+	byName     map[string]*wireVector // message/codec
+	pipelines  map[string]sealer      // by mode, but for "none"
+}
+
+// vectorMode is one way of sealing.
+type vectorMode struct {
+	Name            string `json:"name"`
+	AES             bool   `json:"aes"`
+	HMAC            bool   `json:"hmac"`
+	SignThenEncrypt bool   `json:"sign_then_encrypt"`
+}
+
+// vectorCode says whether a client connects again after a close code: "yes",
+// "no", or "credentials", which is yes where new credentials can be had.
+type vectorCode struct {
+	Code      int    `json:"code"`
+	Reconnect string `json:"reconnect"`
+}
+
+// wireVector is one message in one codec, on the wire in every mode.
+type wireVector struct {
+	Name  string `json:"name"`
+	Codec string `json:"codec"`
+	// From is "client" or "hub".
+	From      string `json:"from"`
+	Type      string `json:"type"`
+	Channel   string `json:"channel"`
+	Data      string `json:"data_hex"`
+	Timestamp string `json:"timestamp"` // in decimal, since JSON readers round numbers
+	ClientID  string `json:"client_id"`
+	ID        string `json:"id"`
+	// Control is what Data means in messages that the hub makes or understands.
+	Control map[string]string `json:"control,omitempty"`
+	Wire    []vectorWire      `json:"wire"`
+}
+
+type vectorWire struct {
+	Mode  string `json:"mode"`
+	Frame string `json:"frame"` // "text" or "binary"
+	Nonce string `json:"nonce_hex,omitempty"`
+	Bytes string `json:"bytes_hex"`
+}
+
+type sealer = *websocket.SecurityPipeline
+
+var vectorModes = []vectorMode{
+	{Name: "none"},
+	{Name: "aes-only", AES: true},
+	{Name: "hmac-only", HMAC: true},
+	{Name: "sign-then-encrypt", AES: true, HMAC: true, SignThenEncrypt: true},
+	{Name: "encrypt-then-sign", AES: true, HMAC: true},
+}
+
+var vectorCloseCodes = []vectorCode{
+	{websocket.CloseNormalClosure, "no"},
+	{websocket.CloseGoingAway, "yes"},
+	{websocket.CloseProtocolError, "no"},
+	{websocket.CloseUnsupportedData, "no"},
+	{websocket.CloseNoStatusReceived, "yes"},
+	{websocket.CloseAbnormalClosure, "yes"},
+	{websocket.CloseInvalidPayloadData, "no"},
+	{websocket.ClosePolicyViolation, "no"},
+	{websocket.CloseMessageTooBig, "no"},
+	{websocket.CloseInternalError, "yes"},
+	{websocket.CloseServiceRestart, "yes"},
+	{websocket.CloseTryAgainLater, "yes"},
+	{websocket.CloseUnauthorized, "credentials"},
+	{websocket.CloseForbidden, "no"},
+	{websocket.CloseTimeout, "yes"},
+	{websocket.CloseReplaced, "no"},
+}
+
+var vectorCodecs = []websocket.Codec{
+	websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{},
+}
+
+// wireSample is a message before it is encoded. Its control is what its data means,
+// where that differs from codec to codec.
+type wireSample struct {
+	name    string
+	from    string
+	message websocket.Message
+	control map[string]string
+}
+
+const sampleTime = 1763769600123456789
+
+func wireSamples() []wireSample {
+	hub := func(name string, m websocket.Message, control map[string]string) wireSample {
+		if m.Timestamp == 0 {
+			m.Timestamp = sampleTime
+		}
+		return wireSample{name, "hub", m, control}
+	}
+	asked := func(name string, m websocket.Message, control map[string]string) wireSample {
+		return wireSample{name, "client", m, control}
+	}
+	return []wireSample{
+		hub("news", websocket.Message{Type: "message", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ClientID: "client-123"}, nil),
+		hub("empty", websocket.Message{Type: "message", Channel: "news", ClientID: "client-123"}, nil),
+		hub("utf8", websocket.Message{Type: "room_message", Channel: "頻道 é😀", Data: []byte(`{"text":"日本 é 😀 \"quoted\" \\ \n"}`), ClientID: "ü"}, nil),
+		hub("names-to-escape", websocket.Message{Type: "t\"\\\n\x01", Channel: "\u2028<&>", Data: []byte(`"\u00e9"`)}, nil),
+		hub("binary", websocket.Message{Type: "message", Channel: "bin", Data: []byte{0, 1, 2, 0x7f, 0x80, 0xfe, 0xff}, ClientID: "b"}, nil),
+		hub("json-number", websocket.Message{Type: "message", Channel: "n", Data: []byte(`12345678901234567890`), ClientID: "c"}, nil),
+		hub("almost-json", websocket.Message{Type: "message", Channel: "n", Data: []byte(`{"open":`), ClientID: "c"}, nil),
+		hub("long", websocket.Message{Type: "broadcast", Data: []byte(`"` + strings.Repeat("0123456789", 30) + `"`), ClientID: strings.Repeat("c", 40)}, nil),
+		hub("largest-timestamp", websocket.Message{Type: "message", Timestamp: math.MaxInt64}, nil),
+		hub("smallest-timestamp", websocket.Message{Type: "message", Timestamp: math.MinInt64}, nil),
+		asked("nothing", websocket.Message{}, nil),
+		asked("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
+		asked("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
+		asked("publish_room", websocket.Message{Type: "publish_room", Channel: "room_101", Data: []byte{0xff}, ID: "8"}, nil),
+		asked("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
+		asked("subscribe", websocket.Message{Type: "subscribe", ID: "1"}, map[string]string{"channel": "news"}),
+		asked("unsubscribe", websocket.Message{Type: "unsubscribe"}, map[string]string{"channel": "頻道 é😀"}),
+		asked("join_room", websocket.Message{Type: "join_room", ID: "2"}, map[string]string{"room_id": "room_101"}),
+		asked("leave_room", websocket.Message{Type: "leave_room", ID: "3"}, map[string]string{"room_id": "a \"quoted\" room"}),
+		hub("ack", websocket.Message{Type: "ack", Channel: "news", ID: "1"}, nil),
+		hub("error", websocket.Message{Type: "error", Channel: "room_101", ID: "2"},
+			map[string]string{"code": "forbidden", "message": "websocket: not allowed"}),
+		hub("error-unasked", websocket.Message{Type: "error"},
+			map[string]string{"code": "bad_request", "message": "websocket: \"é\""}),
+		hub("gap-channel", websocket.Message{Type: "gap", Channel: "news"}, map[string]string{
+			"channel": "news", "count": "3", "first": strconv.Itoa(sampleTime - 3e9), "last": strconv.Itoa(sampleTime - 1e9), "reason": "slow_consumer",
+		}),
+		hub("gap-room", websocket.Message{Type: "gap", Channel: "room_101"}, map[string]string{
+			"room_id": "room_101", "count": "18446744073709551615", "first": strconv.Itoa(sampleTime), "last": strconv.Itoa(sampleTime), "reason": "codec",
+		}),
+		hub("gap-direct", websocket.Message{Type: "gap"}, map[string]string{
+			"count": "1", "first": strconv.Itoa(sampleTime), "last": strconv.Itoa(sampleTime), "reason": "slow_consumer",
+		}),
+	}
+}
+
+// controlData encodes what a control message means for a codec. Requests are
+// made with other people's encoders, answers with the hub's own.
+func controlData(t testing.TB, codec websocket.Codec, typ string, control map[string]string) []byte {
+	t.Helper()
+	inProtobuf := codec.Name() == "protobuf"
+	var data []byte
+	var err error
+	switch typ {
+	case "subscribe", "unsubscribe":
+		if inProtobuf {
+			data, err = protobuf.Marshal(&proto.ChannelRequest{Channel: control["channel"]})
+		} else {
+			data, err = json.Marshal(control)
+		}
+	case "join_room", "leave_room":
+		if inProtobuf {
+			data, err = protobuf.Marshal(&proto.RoomRequest{RoomId: control["room_id"]})
+		} else {
+			data, err = json.Marshal(control)
+		}
+	case "error":
+		data = websocket.EncodeErrorFor(codec, control["code"], control["message"])
+	case "gap":
+		data = websocket.EncodeGapFor(codec, gapOf(t, control))
+	}
+	require.NoError(t, err)
+	return data
+}
+
+func gapOf(t testing.TB, control map[string]string) websocket.Gap {
+	t.Helper()
+	count, err := strconv.ParseUint(control["count"], 10, 64)
+	require.NoError(t, err)
+	first, err := strconv.ParseInt(control["first"], 10, 64)
+	require.NoError(t, err)
+	last, err := strconv.ParseInt(control["last"], 10, 64)
+	require.NoError(t, err)
+	return websocket.Gap{
+		Channel: control["channel"], RoomID: control["room_id"],
+		Count: count, First: first, Last: last, Reason: control["reason"],
+	}
+}
+
+// makeVectors encodes every sample in every codec and mode. Nonces are taken from
+// the names, so that the file is the same each time.
+func makeVectors(t testing.TB) *wireVectors {
+	t.Helper()
+	aesKey := make([]byte, 32)
+	for i := range aesKey {
+		aesKey[i] = byte(i)
+	}
+	hmacKey := []byte("an example key for signing")
+	v := &wireVectors{
+		About: []string{
+			"Messages of the wire format that docs/wire.md describes: fields, and what they are on the wire in each codec and security mode.",
+			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits.",
+			"control is what data means in a message that the hub makes or understands.",
+			"A decoder takes every wire to the fields beside it. An encoder of binary codecs may write other bytes of the same meaning, but for the sealing: same plain bytes, keys and nonce, same sealed bytes.",
+			"Made by 'go test -run TestVectors . -update'.",
+		},
+		AESKey:     hex.EncodeToString(aesKey),
+		HMACKey:    hex.EncodeToString(hmacKey),
+		Modes:      vectorModes,
+		CloseCodes: vectorCloseCodes,
+		byName:     map[string]*wireVector{},
+		pipelines:  map[string]sealer{},
+	}
+	for _, mode := range vectorModes {
+		if mode.Name != "none" {
+			v.pipelines[mode.Name] = mode.pipeline(t, aesKey, hmacKey)
+		}
+	}
+	for _, s := range wireSamples() {
+		for _, codec := range vectorCodecs {
+			v.Messages = append(v.Messages, v.encode(t, s, codec))
+		}
+	}
+	for i := range v.Messages {
+		m := &v.Messages[i]
+		v.byName[m.Name+"/"+m.Codec] = m
+	}
+	return v
+}
+
+func (m vectorMode) pipeline(t testing.TB, aesKey, hmacKey []byte) sealer {
+	t.Helper()
+	if !m.AES {
+		aesKey = nil
+	}
+	if !m.HMAC {
+		hmacKey = nil
+	}
+	p, err := websocket.NewSecurityPipeline(aesKey, hmacKey, m.SignThenEncrypt)
+	require.NoError(t, err)
+	return p
+}
+
+func (v *wireVectors) encode(t testing.TB, s wireSample, codec websocket.Codec) wireVector {
+	t.Helper()
+	m := s.message
+	if s.control != nil {
+		m.Data = controlData(t, codec, m.Type, s.control)
+	}
+	plain, err := codec.Marshal(&m)
+	require.NoError(t, err)
+	out := wireVector{
+		Name: s.name, Codec: codec.Name(), From: s.from,
+		Type: m.Type, Channel: m.Channel, Data: hex.EncodeToString(m.Data),
+		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID,
+		Control: s.control,
+	}
+	for _, mode := range vectorModes {
+		w := vectorWire{Mode: mode.Name, Frame: "binary"}
+		switch {
+		case mode.Name == "none":
+			if codec.WebSocketMessageType() == websocket.TextMessage {
+				w.Frame = "text"
+			}
+			w.Bytes = hex.EncodeToString(plain)
+		case mode.AES:
+			sum := sha256.Sum256([]byte(s.name + "/" + codec.Name() + "/" + mode.Name))
+			nonce := sum[:12]
+			w.Nonce = hex.EncodeToString(nonce)
+			w.Bytes = hex.EncodeToString(v.pipelines[mode.Name].SealWithNonce(plain, nonce))
+		default:
+			w.Bytes = hex.EncodeToString(v.pipelines[mode.Name].AppendSeal(nil, plain))
+		}
+		out.Wire = append(out.Wire, w)
+	}
+	return out
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	require.NoError(t, err)
+	return b
+}
+
+// message returns the fields of a vector. A payload of no bytes is nil.
+func (x *wireVector) message(t testing.TB) websocket.Message {
+	t.Helper()
+	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
+	require.NoError(t, err)
+	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID}
+	if x.Data != "" {
+		m.Data = unhex(t, x.Data)
+	}
+	return m
+}
+
+func (x *wireVector) codec() websocket.Codec {
+	for _, codec := range vectorCodecs {
+		if codec.Name() == x.Codec {
+			return codec
+		}
+	}
+	return nil
+}
+
+// wire returns the bytes in one mode.
+func (x *wireVector) wire(t testing.TB, mode string) []byte {
+	t.Helper()
+	for _, w := range x.Wire {
+		if w.Mode == mode {
+			return unhex(t, w.Bytes)
+		}
+	}
+	require.FailNow(t, "no such mode", mode)
+	return nil
+}
+
+// TestVectors makes the vectors anew, compares them with the file, and takes the
+// file's through the hub's codecs and pipeline.
+func TestVectors(t *testing.T) {
+	t.Parallel()
+	var made bytes.Buffer
+	encoder := json.NewEncoder(&made)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", " ")
+	require.NoError(t, encoder.Encode(makeVectors(t)))
+	if *update {
+		require.NoError(t, os.WriteFile(vectorsFile, made.Bytes(), 0o644))
+	}
+	file, err := os.ReadFile(vectorsFile)
+	require.NoError(t, err)
+	require.Equal(t, made.String(), string(file), "%s differs from what the code writes; if that is meant, run go test -run 'TestVectors|TestDocs' . -update", vectorsFile)
+
+	var v wireVectors
+	require.NoError(t, json.Unmarshal(file, &v))
+	pipelines := map[string]sealer{}
+	for _, mode := range v.Modes {
+		if mode.AES || mode.HMAC {
+			pipelines[mode.Name] = mode.pipeline(t, unhex(t, v.AESKey), unhex(t, v.HMACKey))
+		}
+	}
+	nonces := map[string]string{}
+	for _, x := range v.Messages {
+		name := x.Name + "/" + x.Codec
+		codec, want := x.codec(), x.message(t)
+		plain := x.wire(t, "none")
+		requireMeans(t, codec, plain, want, name)
+		x.requireControl(t, codec)
+		for _, w := range x.Wire {
+			if w.Mode == "none" {
+				continue
+			}
+			p, sealed := pipelines[w.Mode], unhex(t, w.Bytes)
+			require.Equal(t, "binary", w.Frame)
+			require.Len(t, sealed, len(plain)+p.Overhead(), "%s/%s", name, w.Mode)
+			if w.Nonce != "" {
+				require.Equal(t, w.Nonce, hex.EncodeToString(p.Nonce(sealed)), "%s/%s", name, w.Mode)
+				require.Empty(t, nonces[w.Nonce], "one nonce for two messages")
+				nonces[w.Nonce] = name
+				require.Equal(t, sealed, p.SealWithNonce(plain, unhex(t, w.Nonce)), "%s/%s", name, w.Mode)
+			} else {
+				require.Equal(t, sealed, p.AppendSeal(nil, plain), "%s/%s", name, w.Mode)
+			}
+			for at := range sealed {
+				altered := bytes.Clone(sealed)
+				altered[at] ^= 1
+				_, err := p.Open(altered)
+				require.Error(t, err, "%s/%s with another byte %d", name, w.Mode, at)
+			}
+			opened, err := p.Open(sealed)
+			require.NoError(t, err, "%s/%s", name, w.Mode)
+			requireMeans(t, codec, opened, want, name+"/"+w.Mode)
+		}
+	}
+}
+
+func requireMeans(t testing.TB, codec websocket.Codec, wire []byte, want websocket.Message, name string) {
+	t.Helper()
+	var got websocket.Message
+	require.NoError(t, codec.Unmarshal(bytes.Clone(wire), &got), name)
+	require.Equal(t, want, got, name)
+	again, err := codec.Marshal(&got)
+	require.NoError(t, err, name)
+	require.Equal(t, wire, again, name)
+}
+
+// requireControl checks that the hub reads from the data of a request what it
+// means, and that other people's decoders read it from the hub's answers.
+func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
+	t.Helper()
+	if x.Control == nil {
+		return
+	}
+	data := unhex(t, x.Data)
+	inProtobuf := codec.Name() == "protobuf"
+	switch x.Type {
+	case "subscribe", "unsubscribe":
+		name, err := websocket.ControlChannel(codec, data)
+		require.NoError(t, err)
+		require.Equal(t, x.Control["channel"], name)
+	case "join_room", "leave_room":
+		name, err := websocket.ControlRoom(codec, data)
+		require.NoError(t, err)
+		require.Equal(t, x.Control["room_id"], name)
+	case "error":
+		var reply proto.ErrorReply
+		if inProtobuf {
+			require.NoError(t, protobuf.Unmarshal(data, &reply))
+		} else {
+			require.NoError(t, json.Unmarshal(data, &reply))
+		}
+		require.Equal(t, x.Control, map[string]string{"code": reply.Code, "message": reply.Message})
+	case "gap":
+		var notice struct {
+			Channel string
+			RoomID  string `json:"room_id"`
+			Count   uint64
+			First   int64
+			Last    int64
+			Reason  string
+		}
+		if inProtobuf {
+			var g proto.GapNotice
+			require.NoError(t, protobuf.Unmarshal(data, &g))
+			notice.Channel, notice.RoomID, notice.Count, notice.First, notice.Last, notice.Reason = g.Channel, g.RoomId, g.Count, g.First, g.Last, g.Reason
+		} else {
+			require.NoError(t, json.Unmarshal(data, &notice))
+		}
+		require.Equal(t, gapOf(t, x.Control), websocket.Gap(notice))
+	default:
+		require.FailNow(t, "unknown control message", x.Type)
+	}
+}
+
+// TestVectorsCloseCodes holds the table to the Go client's.
+func TestVectorsCloseCodes(t *testing.T) {
+	t.Parallel()
+	known := map[int]bool{}
+	for _, c := range vectorCloseCodes {
+		known[c.Code] = true
+		require.Equal(t, c.Reconnect == "yes", client.Reconnectable(c.Code), "%d", c.Code)
+	}
+	for code := range 5000 {
+		require.True(t, known[code] || !client.Reconnectable(code), "%d is not in the table", code)
+	}
+}
