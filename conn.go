@@ -58,7 +58,7 @@ const (
 	connDead              // the socket is closed or about to be
 )
 
-// socket is the seam between a connection and its transport. Both methods
+// socket is the seam between a connection and its transport. Its writing methods
 // belong to whoever owns the connection's writing.
 type socket interface {
 	// tryWrite writes what the transport takes without waiting.
