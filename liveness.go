@@ -102,7 +102,7 @@ func (s *shard) look(c *Client, now int64) int64 {
 		s.flush(c)
 		c.conn.close(&CloseError{Code: CloseUnauthorized, Reason: "credentials have expired"})
 	}
-	heard := c.conn.lastRead.Load()
+	heard := max(c.conn.lastRead.Load(), since) // taking bytes is a sign of life too
 	if c.busy.Load() {
 		heard = now // not reading, so its silence says nothing
 	}

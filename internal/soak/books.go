@@ -24,6 +24,8 @@ type books struct {
 	refused     atomic.Int64
 	hostile     atomic.Int64
 	evicted     atomic.Int64 // close code 1013, as clients see it
+	cut         atomic.Int64 // without a Close frame, as clients who read see it
+	starved     atomic.Int64 // took nothing for WriteWait, as the hub sees it
 	checked     atomic.Int64 // topics that a client had whole at the end
 
 	connects    atomic.Int64 // callbacks
@@ -78,8 +80,11 @@ func (b *books) disconnect(c *websocket.Client) {
 	if err := c.Subscribe("late"); !errors.Is(err, websocket.ErrClientClosed) && !errors.Is(err, websocket.ErrHubClosed) {
 		b.fault("client %s: subscribe in onDisconnect: %v", c.ID, err)
 	}
-	if c.CloseError() == nil {
+	switch ce := c.CloseError(); {
+	case ce == nil:
 		b.fault("client %s: no CloseError in onDisconnect", c.ID)
+	case ce.Code == websocket.CloseAbnormalClosure && strings.Contains(ce.Reason, "WriteWait"):
+		b.starved.Add(1)
 	}
 }
 

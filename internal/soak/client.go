@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
@@ -181,9 +182,10 @@ func (c *client) ended(err error, until time.Time) error {
 	case errors.As(err, &ce) && ce.Code == websocket.CloseTryAgainLater:
 		c.books.evicted.Add(1)
 		return nil
-	case c.temper == slow:
-		return nil // cut by WriteWait, perhaps
 	case errors.As(err, &ce) && ce.Code == websocket.CloseTimeout:
+		return nil
+	case errors.As(err, &ce) && ce.Code == websocket.CloseAbnormalClosure, errors.Is(err, syscall.ECONNRESET):
+		c.books.cut.Add(1)
 		return nil
 	}
 	return fmt.Errorf("%s %s: reading: %w", c.site.name, c.codec.Name(), err)

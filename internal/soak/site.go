@@ -63,7 +63,7 @@ func newSite(name string, config websocket.Config, topics int, b *books) (*site,
 		listeners[i] = smallBuffers{l}
 	}
 	s.plain, s.secure = listeners[0].Addr().String(), listeners[1].Addr().String()
-	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: b.std()}
+	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: b.std()}
 	go func() { s.ran <- s.hub.Run(context.Background()) }() // ends with the hub
 	s.closing.Go(func() { b.served(s.server.Serve(listeners[0])) })
 	s.closing.Go(func() { b.served(s.hub.Serve(listeners[1], nil)) }) // ends with the hub

@@ -64,7 +64,7 @@ func newSites(o options, b *books) ([]*site, error) {
 	config := websocket.DefaultConfig
 	config.Shards = shards
 	config.ClientBacklog = 48 << 10
-	config.WriteWait = 5 * time.Second
+	config.HandshakeTimeout = 30 * time.Second // the machine may be overloaded
 	config.PongWait, config.PingPeriod = 30*time.Second, 25*time.Second
 	config.MaxSubscriptions = 100
 	var sites []*site
@@ -273,13 +273,13 @@ sent           %d, %.1f MiB
 delivered      %d read by clients
 dropped        %d: %v
 announced      %d lost in %d gap notices read, %d announced by the hubs; OnDrop told of %d
-connections    %d, of them %d hostile peers; %d handshakes failed; evicted %d
+connections    %d, of them %d hostile peers; %d handshakes failed; evicted %d, cut after WriteWait %d
 received       %d messages
 callbacks      %d onConnect, %d onMessage, %d onDisconnect
 whole          %d channels and rooms at the end
 `, b.published.Load(), b.talked.Load(), sum.MessagesAddressed, sum.MessagesSent, float64(sum.BytesSent)/(1<<20), delivered,
 		dropped(sum), sum.Dropped, announced, b.gaps.Load(), sum.Announced, b.reported.Load(),
-		sum.TotalConnections, b.hostile.Load(), b.refused.Load(), sum.Evicted, sum.MessagesReceived,
+		sum.TotalConnections, b.hostile.Load(), b.refused.Load(), sum.Evicted, b.starved.Load(), sum.MessagesReceived,
 		b.connects.Load(), b.messages.Load(), b.disconnects.Load(), b.checked.Load())
 	if delivered > sum.MessagesSent {
 		b.fault("%d messages were read, but %d sent", delivered, sum.MessagesSent)
@@ -289,6 +289,9 @@ whole          %d channels and rooms at the end
 	}
 	if refused := b.refused.Load(); refused*50 > b.connections.Load() { // a few are the machine's, which is overloaded
 		b.fault("%d handshakes failed", refused)
+	}
+	if cut, starved := b.cut.Load(), b.starved.Load(); cut > starved {
+		b.fault("%d clients were cut off without a Close frame, but only %d took nothing for WriteWait", cut, starved)
 	}
 	if b.checked.Load() == 0 {
 		b.fault("no client was there to the end")

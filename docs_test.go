@@ -1,0 +1,349 @@
+package websocket_test
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+)
+
+const wireDocument = "docs/wire.md"
+
+// generated is a part of the document that the code writes.
+var generated = regexp.MustCompile("(?s)(<!-- generated: ([^\n]*) -->\n).*?(<!-- end -->)")
+
+// TestDocsExamples compares the document's examples with what the code writes.
+func TestDocsExamples(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(wireDocument)
+	require.NoError(t, err)
+	document, v, blocks := string(b), makeVectors(t), 0
+	want := generated.ReplaceAllStringFunc(document, func(block string) string {
+		blocks++
+		parts := generated.FindStringSubmatch(block)
+		return parts[1] + v.block(t, parts[2]) + parts[3]
+	})
+	require.Greater(t, blocks, 10, "the document has lost its markers")
+	require.Equal(t, strings.Count(document, "<!-- generated: "), blocks, "a marker without an end")
+	if *update {
+		require.NoError(t, os.WriteFile(wireDocument, []byte(want), 0o644))
+		return
+	}
+	require.Equal(t, want, document, "%s differs from what the code writes; if that is meant, run go test -run 'TestVectors|TestDocs' . -update", wireDocument)
+}
+
+// block writes the part of the document with that name.
+func (v *wireVectors) block(t testing.TB, name string) string {
+	t.Helper()
+	what, rest, _ := strings.Cut(name, " ")
+	switch what {
+	case "text": // a message as it is
+		return "```json\n" + string(v.example(t, rest).wire(t, "none")) + "\n```\n"
+	case "bytes":
+		x := v.example(t, rest)
+		return "```text\n" + listing(annotate(t, x.Codec, x.wire(t, "none"))) + "```\n"
+	case "data": // what a control message's data is
+		x := v.example(t, rest)
+		if x.Codec == "protobuf" {
+			return "```text\n" + listing(annotateFields(t, unhex(t, x.Data), 0, nil)) + "```\n"
+		}
+		return "```json\n" + string(unhex(t, x.Data)) + "\n```\n"
+	case "keys":
+		return fmt.Sprintf("```text\nAES key   %s\nHMAC key  %s  (%q)\n```\n", v.AESKey, v.HMACKey, unhex(t, v.HMACKey))
+	case "sealed":
+		example, mode, _ := strings.Cut(rest, " ")
+		return "```text\n" + listing(v.annotateSealed(t, v.example(t, example), mode)) + "```\n"
+	case "limits":
+		return limitsTable()
+	}
+	require.FailNow(t, "unknown part of the document", name)
+	return ""
+}
+
+func (v *wireVectors) example(t testing.TB, name string) *wireVector {
+	t.Helper()
+	require.Contains(t, v.byName, name)
+	return v.byName[name]
+}
+
+// part is some bytes of an example and what they are.
+type part struct {
+	at   int
+	b    []byte
+	note string
+}
+
+// listing prints parts with their offsets, sixteen bytes to a line.
+func listing(parts []part) string {
+	var out strings.Builder
+	for _, p := range parts {
+		note := "  " + p.note
+		for at := 0; at == 0 || at < len(p.b); at += 16 {
+			line := p.b[at:min(at+16, len(p.b))]
+			out.WriteString(strings.TrimRight(fmt.Sprintf("%04x  %-32x%s", p.at+at, line, note), " ") + "\n")
+			note = ""
+		}
+	}
+	return out.String()
+}
+
+// splitter cuts an example into parts from the front.
+type splitter struct {
+	b     []byte
+	at    int
+	parts []part
+}
+
+func (s *splitter) take(n int, format string, args ...any) []byte {
+	b := s.b[s.at : s.at+n]
+	s.parts = append(s.parts, part{s.at, b, fmt.Sprintf(format, args...)})
+	s.at += n
+	return b
+}
+
+func annotate(t testing.TB, codec string, b []byte) []part {
+	t.Helper()
+	switch codec {
+	case "protobuf":
+		return annotateFields(t, b, 0, []string{"type", "channel", "data", "timestamp", "client_id", "id"})
+	case "flatbuffers":
+		return annotateFlatBuffer(t, b)
+	case "msgpack":
+		return annotateMsgpack(t, b)
+	}
+	require.FailNow(t, "no listing for codec", codec)
+	return nil
+}
+
+func annotateFields(t testing.TB, b []byte, at int, names []string) []part {
+	t.Helper()
+	s := splitter{b: b, at: at}
+	for s.at < len(b) {
+		number, wireType, n := protowire.ConsumeTag(b[s.at:])
+		require.Positive(t, n)
+		name := ""
+		if names != nil {
+			name = " (" + names[number-1] + ")"
+		}
+		switch wireType {
+		case protowire.VarintType:
+			s.take(n, "field %d%s, varint", number, name)
+			value, n := protowire.ConsumeVarint(b[s.at:])
+			s.take(n, "%d", int64(value))
+		case protowire.BytesType:
+			s.take(n, "field %d%s, length-delimited", number, name)
+			content, n := protowire.ConsumeBytes(b[s.at:])
+			s.take(n-len(content), "%d bytes", len(content))
+			s.take(len(content), "%s", content)
+		default:
+			require.FailNow(t, "unexpected wire type")
+		}
+	}
+	return s.parts
+}
+
+func annotateMsgpack(t testing.TB, b []byte) []part {
+	t.Helper()
+	s := splitter{b: b}
+	members := int(b[0] & 0x0f)
+	s.take(1, "map of %d", members)
+	for range members {
+		n := int(b[s.at] & 0x1f)
+		key := string(b[s.at+1 : s.at+1+n])
+		s.take(1+n, "str of %d: %s", n, key)
+		switch c := b[s.at]; {
+		case c == 0xc0:
+			s.take(1, "nil")
+		case c == 0xc4:
+			n := int(b[s.at+1])
+			s.take(2, "bin of %d", n)
+			s.take(n, "%s", b[s.at:s.at+n])
+		case c == 0xd3:
+			s.take(1, "int64")
+			s.take(8, "%d", int64(binary.BigEndian.Uint64(b[s.at:])))
+		case c&0xe0 == 0xa0:
+			n := int(c & 0x1f)
+			s.take(1+n, "str of %d: %s", n, b[s.at+1:s.at+1+n])
+		default:
+			require.FailNow(t, "unexpected byte", "%x", c)
+		}
+	}
+	require.Equal(t, len(b), s.at)
+	return s.parts
+}
+
+// annotateFlatBuffer follows the offsets of a WsMessage.
+func annotateFlatBuffer(t testing.TB, b []byte) []part {
+	t.Helper()
+	names := []string{"type", "channel", "data", "timestamp", "client_id", "id"}
+	var parts []part
+	add := func(at, n int, format string, args ...any) {
+		parts = append(parts, part{at, b[at : at+n], fmt.Sprintf(format, args...)})
+	}
+	u16 := func(at int) int { return int(binary.LittleEndian.Uint16(b[at:])) }
+	u32 := func(at int) int { return int(binary.LittleEndian.Uint32(b[at:])) }
+	table := u32(0)
+	add(0, 4, "offset of the table: %04x", table)
+	vtable := table - int(int32(u32(table)))
+	add(vtable, 2, "vtable: %d bytes long", u16(vtable))
+	add(vtable+2, 2, "table: %d bytes long", u16(vtable+2))
+	add(table, 4, "table: its vtable is %d bytes before", table-vtable)
+	for slot, name := range names {
+		entry := vtable + 4 + 2*slot
+		if entry >= vtable+u16(vtable) || u16(entry) == 0 {
+			if entry < vtable+u16(vtable) {
+				add(entry, 2, "slot %d (%s): absent", slot, name)
+			}
+			continue
+		}
+		add(entry, 2, "slot %d (%s): %d bytes into the table", slot, name, u16(entry))
+		field := table + u16(entry)
+		if name == "timestamp" {
+			add(field, 8, "timestamp: %d", int64(binary.LittleEndian.Uint64(b[field:])))
+			continue
+		}
+		start := field + u32(field)
+		length := u32(start)
+		add(field, 4, "%s: %d bytes further on, at %04x", name, u32(field), start)
+		add(start, 4, "%s: %d bytes", name, length)
+		if name == "data" {
+			add(start+4, length, "%s", b[start+4:start+4+length])
+		} else {
+			add(start+4, length+1, "%s, and a zero byte", b[start+4:start+4+length])
+		}
+	}
+	slices.SortFunc(parts, func(a, b part) int { return a.at - b.at })
+	var whole []part
+	at := 0
+	for _, p := range append(parts, part{at: len(b)}) {
+		require.GreaterOrEqual(t, p.at, at, "parts overlap")
+		if p.at > at {
+			whole = append(whole, part{at, b[at:p.at], "padding"})
+		}
+		at = p.at + len(p.b)
+		whole = append(whole, p)
+	}
+	return whole[:len(whole)-1]
+}
+
+func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) []part {
+	t.Helper()
+	s := splitter{b: x.wire(t, mode)}
+	switch mode {
+	case "aes-only":
+		s.take(12, "nonce")
+		s.take(len(s.b)-12-16, "the envelope, encrypted")
+		s.take(16, "tag")
+	case "hmac-only":
+		s.take(32, "HMAC of all that follows")
+		s.take(len(s.b)-32, "the envelope")
+	case "sign-then-encrypt":
+		s.take(12, "nonce")
+		s.take(len(s.b)-12-16, "HMAC of the envelope and the envelope, encrypted")
+		s.take(16, "tag")
+	case "encrypt-then-sign":
+		s.take(32, "HMAC of all that follows")
+		s.take(12, "nonce")
+		s.take(len(s.b)-32-12-16, "the envelope, encrypted")
+		s.take(16, "tag")
+	default:
+		require.FailNow(t, "unknown mode", mode)
+	}
+	return s.parts
+}
+
+func limitsTable() string {
+	d := websocket.Defaults()
+	kib := func(n int64) string {
+		if n >= 1<<20 {
+			return strconv.FormatInt(n>>20, 10) + " MiB"
+		}
+		return strconv.FormatInt(n>>10, 10) + " KiB"
+	}
+	var out strings.Builder
+	out.WriteString("| limit | default | setting | beyond it |\n|---|---|---|---|\n")
+	row := func(limit, value, setting, beyond string) {
+		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", limit, value, setting, beyond)
+	}
+	row("a message of a client's, as it comes after inflating, sealing included", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
+	row("the same on the wire", "that, a 1,024th of it and 256 bytes", "", "close 1009")
+	row("frames a second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; after long enough, close 1008")
+	row("bytes a second", kib(d.ByteRate), "`ByteRate`", "the same")
+	row("empty fragments of one message", strconv.Itoa(websocket.MaxEmptyFragment), "", "close 1008")
+	row("a channel name or room ID, in bytes of UTF-8", strconv.Itoa(d.MaxNameLength), "`MaxNameLength`", "error `bad_request`")
+	row("channels and rooms of one client", strconv.Itoa(d.MaxSubscriptions), "`MaxSubscriptions`", "error `limit`")
+	row("a publication: its strings, its payload and 128 bytes", kib(min(d.ClientBacklog, d.LogSize)), "`ClientBacklog`, `LogSize`", "error `too_large`")
+	row("what waits for a client that reads too slowly", kib(d.ClientBacklog), "`ClientBacklog`", "close 1013, or gaps")
+	row("time without taking a byte of what waits", d.WriteWait.String(), "`WriteWait`", "the connection is cut")
+	row("silence of a client's before it is pinged", d.PingPeriod.String(), "`PingPeriod`", "a ping")
+	row("silence of a client's", d.PongWait.String(), "`PongWait`", "close 3008")
+	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
+	row("handshakes at once", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
+	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection is cut")
+	return out.String()
+}
+
+// firstCells returns the first two cells of each row of the table below a heading.
+func firstCells(t testing.TB, document, heading string) (rows [][2]string) {
+	t.Helper()
+	_, section, found := strings.Cut(document, "\n## "+heading+"\n")
+	require.True(t, found, "no section %q", heading)
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, line := range strings.Split(section, "\n") {
+		if cells := strings.Split(line, "|"); len(cells) > 3 {
+			rows = append(rows, [2]string{strings.Trim(cells[1], " `"), strings.Trim(cells[2], " `")})
+		}
+	}
+	require.Greater(t, len(rows), 2)
+	return rows[2:]
+}
+
+// TestDocsTables holds the tables that people wrote to the code.
+func TestDocsTables(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(wireDocument)
+	require.NoError(t, err)
+	document := string(b)
+
+	var codes []vectorCode
+	for _, row := range firstCells(t, document, "Close codes") {
+		code, err := strconv.Atoi(row[0])
+		require.NoError(t, err)
+		codes = append(codes, vectorCode{code, row[1]})
+	}
+	require.Equal(t, vectorCloseCodes, codes)
+
+	var errorCodes []string
+	for _, row := range firstCells(t, document, "Errors") {
+		errorCodes = append(errorCodes, row[0])
+	}
+	require.Equal(t, websocket.ErrorCodes, errorCodes)
+	require.Equal(t, websocket.ErrorCodes, []string{
+		client.CodeBadRequest, client.CodeForbidden, client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
+	})
+
+	var reasons []string
+	for _, row := range firstCells(t, document, "Gaps") {
+		reasons = append(reasons, row[0])
+	}
+	require.Equal(t, websocket.AnnouncedReasons, reasons)
+
+	require.Equal(t, hex.EncodeToString([]byte("zoë")), "7a6fc3ab")
+	for _, text := range []string{
+		fmt.Sprintf("%.0f seconds' worth at once", websocket.PaceBurst.Seconds()),
+		fmt.Sprintf("for %.0f seconds without a break of %.0f second", websocket.FloodMinimum.Seconds(), websocket.FloodBreak.Seconds()),
+	} {
+		require.Contains(t, document, text)
+	}
+}
