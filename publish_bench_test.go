@@ -183,3 +183,27 @@ func BenchmarkEcho(b *testing.B) {
 func maskedText(s string) []byte {
 	return append([]byte{0x81, 0x80 | 126, byte(len(s) >> 8), byte(len(s)), 0, 0, 0, 0}, s...)
 }
+
+// BenchmarkPublishCall is what publishing costs its caller, whatever the number
+// of members: the hub catches up outside the measured time.
+func BenchmarkPublishCall(b *testing.B) {
+	for _, members := range []int{1, 1000, 10_000} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			h := newBenchHub(b, websocket.DefaultConfig, func(c *websocket.Client) { _ = c.Subscribe("c") })
+			for range members {
+				h.connect("json")
+			}
+			data := jsonPayload(128)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if i%1000 == 0 {
+					b.StopTimer()
+					h.settle()
+					b.StartTimer()
+				}
+				_ = h.PublishToChannelRaw("c", data)
+			}
+		})
+	}
+}
