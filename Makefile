@@ -3,16 +3,19 @@ FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 MODULES     := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/node_modules/*' | sort))
 
-.PHONY: help run test race lint fuzz bench bench-full generate
+.PHONY: help run test test-browser test-foreign race lint fuzz bench bench-full bench-micro soak soak-ci soak-churn generate
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## serve the chat on http://localhost:8080
 	go run ./examples/chat
 
 test: ## test the root module
 	go test ./...
+
+test-browser: ## test the chat in a browser (CHROMIUM=/usr/bin/chromium, Node 20)
+	cd test/browser && npm ci && npm test
 
 race: ## test with the race detector, in random order
 	go test -race -shuffle=on ./...
@@ -32,11 +35,27 @@ fuzz: ## run every fuzz target for FUZZTIME (30s) each
 	grep -q '^ *context deadline exceeded$$' $$log || exit 1; ! grep -q 'Failing input' $$log || exit 1; }; \
 	tail -n 1 $$log; done; done; done
 
-bench: ## micro benchmarks
+bench: ## compare with floors and gws on the five main rows (about 7 minutes)
+	go -C benchmarks run ./cmd/bench -systems ours,bare,joined,centrifuge-tuned,gws -rows burst1000,rate,paced50,rooms,echo -out bench
+
+bench-full: ## compare with all others on every row (about an hour)
+	go -C benchmarks run ./cmd/bench -rounds 5 -out bench-full
+
+bench-micro: ## benchmarks beside the code that they measure
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
-bench-full: ## compare with other libraries, in processes of their own
-	cd benchmarks && go run ./cmd/bench -quick
+test-foreign: ## test the hub with other people's WebSocket and codec libraries, and the quick starts (needs node)
+	cd test/foreign && npm ci && npm test
+	go test -count=1 -v ./docs
+
+soak: ## 2,000 clients for 10 minutes with everything that can go wrong
+	go run -race ./internal/soak -duration 10m -clients 2000
+
+soak-ci: ## the same for a minute with 300 clients
+	go run -race ./internal/soak -duration 1m -clients 300
+
+soak-churn: ## 100,000 connections that come and go
+	go run -race ./internal/soak -churn 100000
 
 generate: ## write proto/*.pb.go and proto/fbs anew (needs protoc and flatc)
 	sh proto/generate.sh

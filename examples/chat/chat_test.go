@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,29 @@ func TestRefusals(t *testing.T) {
 	}
 	tab.ask("join_room", "one too many", "")
 	refused(errRooms)
+}
+
+func TestRoomsAndMembersAreBounded(t *testing.T) {
+	t.Parallel()
+	c := newChat(slog.New(slog.DiscardHandler))
+	member := func(i int) *session {
+		return &session{person: person{ID: strconv.Itoa(i)}, rooms: map[string]bool{}}
+	}
+	for i := range maxRoomMembers {
+		_, err := c.addMember(member(i), "lobby")
+		require.NoError(t, err)
+	}
+	_, err := c.addMember(member(maxRoomMembers), "lobby")
+	require.ErrorIs(t, err, errRoomFull)
+	for i := range maxRooms - 1 {
+		_, err := c.addMember(member(i), "room "+strconv.Itoa(i))
+		require.NoError(t, err)
+	}
+	_, err = c.addMember(member(0), "one too many")
+	require.ErrorIs(t, err, errNoRoom)
+	list, err := c.addMember(member(maxRoomMembers), "room 0")
+	require.NoError(t, err)
+	require.Len(t, list.Members, 2)
 }
 
 func TestFloodIsRefused(t *testing.T) {

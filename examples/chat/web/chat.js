@@ -1,11 +1,11 @@
 // The page. Whatever people wrote is shown as text and never as markup.
 
-import { codecs } from "./hub.js";
-import { Tab } from "./tab.js";
+import { HubClient, codecs, fromBase64 } from "./hub.js";
 
 const $ = (id) => document.getElementById(id);
 const firstRoom = "lobby";
 const keptMessages = 300;
+const retryAfter = 3_000;
 const sealOverhead = 12 + 16 + 32; // nonce, tag, signature
 
 const codecNames = { json: "JSON", protobuf: "Protobuf", flatbuffers: "FlatBuffers", msgpack: "MessagePack" };
@@ -14,7 +14,7 @@ const clockSeconds = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" })
 const number = new Intl.NumberFormat();
 
 let settings; // {name, codec, encrypt}
-let tab;
+let client;
 let me = {};
 let connection = "idle";
 let lostAt;
@@ -23,12 +23,11 @@ let nonce = Date.now();
 let stats; // the hub's newest, with their time
 const rates = [];
 const rooms = new Map(); // those this tab is in: name -> Room
-const people = new Map(); // client ID -> {name, codec, sealed}, whoever was seen
 
 class Room {
   items = [];
   pending = new Map(); // nonce -> item that is on its way
-  members = [];
+  members = new Map(); // client ID -> {id, name, codec, sealed}, by name
   version = 0;
   unread = 0;
   entered = false;
@@ -84,7 +83,7 @@ function ask(given, first) {
 }
 
 $("join").addEventListener("cancel", (event) => {
-  if (!tab) event.preventDefault();
+  if (!client) event.preventDefault();
 });
 $("cancel").addEventListener("click", () => $("join").close());
 $("join-form").addEventListener("submit", (event) => {
@@ -108,20 +107,39 @@ function begin(chosen) {
   settings = chosen;
   perTab.set("settings", settings);
   perBrowser.set("name", settings.name);
-  tab?.close();
-  if (connection === "open") lostAt = Date.now();
+  let ended;
+  if (client) {
+    client.onStateChange = undefined; // its end is not this tab's
+    ended = client.close();
+    if (connection === "open") lostAt = Date.now();
+  }
   const url = new URL("/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("name", settings.name);
-  tab = new Tab({
-    url,
+  client = new HubClient(url, {
     codec: settings.codec,
-    sealed: settings.encrypt,
-    on: { state: stateChanged, message: received, gap: missed, refused },
+    getToken: async (signal) => {
+      await ended; // which frees the name
+      return chosen.encrypt ? fetchKeys(signal) : undefined;
+    },
+    backoff: { base: 400, max: 5_000 },
+    onStateChange: stateChanged,
+    onMessage: received,
+    onGap: missed,
+    onError: notRestored,
   });
-  tab.subscribe("stats", showStats);
-  for (const room of rooms.values()) tab.join(room.name, (message) => heard(room, message));
+  stateChanged({ state: "connecting" });
+  client.subscribe("stats", showStats, { timeout: Infinity }).catch(() => {}); // the page works without
+  for (const room of rooms.values()) join(room);
   if (rooms.size === 0) enter(roomInAddress());
+}
+
+/** Keys are good for one connection, so each connection asks for its own. */
+async function fetchKeys(signal) {
+  const response = await fetch("/api/key", { method: "POST", signal });
+  if (!response.ok) throw new Error(`no keys: ${response.status}`);
+  const { ticket, aes, hmac } = await response.json();
+  return { token: ticket, security: { aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) } };
 }
 
 function stateChanged({ state, code, reason }) {
@@ -140,7 +158,7 @@ function stateChanged({ state, code, reason }) {
     reconnecting: "Connection lost, trying again…",
     closed: `Closed: ${reason || "no reason given"} (${code})`,
   };
-  $("connection").dataset.state = state;
+  $("connection").dataset.state = document.body.dataset.connection = state;
   setText($("connection-text"), texts[state]);
   $("retry").hidden = state !== "closed";
   showWire();
@@ -163,11 +181,33 @@ function missed({ room: name, count, reason }) {
   for (const affected of room ? [room] : rooms.values()) add(affected, notice(text, "gap"));
 }
 
-function refused(name, error) {
-  rooms.delete(name);
-  if (active?.name === name) show([...rooms.values()].at(-1) ?? enter(firstRoom));
-  showRooms();
-  problem(`${name}: ${error.message}`);
+/** Becomes a member of the room, and again with every connection. */
+async function join(room) {
+  const asked = client;
+  try {
+    await asked.joinRoom(room.name, (message) => heard(room, message), { timeout: Infinity });
+  } catch (error) {
+    if (asked === client) refused(room, error);
+  }
+}
+
+function notRestored(error) {
+  const room = rooms.get(error.target);
+  if (room) refused(room, error);
+  else console.warn(error);
+}
+
+function refused(room, error) {
+  if (rooms.get(room.name) !== room || error.code === "closed") return;
+  if (error.code === "unavailable" || (room.name === firstRoom && rooms.size === 1)) {
+    // A server that stops has a successor, and a tab has to be somewhere.
+    setTimeout(() => rooms.get(room.name) === room && join(room), retryAfter);
+  } else {
+    rooms.delete(room.name);
+    if (active === room) show([...rooms.values()].at(-1) ?? enter(firstRoom));
+    showRooms();
+  }
+  problem(`${room.name}: ${error.message}`);
 }
 
 // Rooms
@@ -185,7 +225,7 @@ function enter(name) {
   if (!room) {
     room = new Room(name);
     rooms.set(name, room);
-    tab.join(name, (message) => heard(room, message));
+    join(room);
   }
   show(room);
   return room;
@@ -195,7 +235,7 @@ async function leave(room) {
   rooms.delete(room.name);
   show([...rooms.values()].at(-1) ?? enter(firstRoom));
   try {
-    await tab.leave(room.name);
+    await client.leaveRoom(room.name);
   } catch (error) {
     problem(`${room.name}: ${error.message}`);
   }
@@ -228,8 +268,7 @@ function heard(room, message) {
 function present(room, { version, members, joined, left }) {
   if (version > room.version) {
     room.version = version;
-    room.members = members;
-    for (const person of members) people.set(person.id, person);
+    room.members = new Map(members.map((person) => [person.id, person]));
   }
   if (joined && joined.id === me.id) {
     if (!room.entered) add(room, notice("You have joined. What was said before is not kept."));
@@ -254,7 +293,7 @@ function said(room, message) {
     remove(room, pending);
   }
   const state = pending ? `✓ ${number.format(Math.max(1, Math.round(performance.now() - pending.sentAt)))} ms` : "";
-  const { name = "Somebody" } = people.get(message.clientId) ?? {};
+  const { name = "Somebody" } = room.members.get(message.clientId) ?? {};
   add(room, line({ id: message.clientId, name, text, time: message.timestamp, mine, state }));
   room.newest = message;
   if (room !== active) room.unread++;
@@ -263,14 +302,15 @@ function said(room, message) {
 }
 
 async function say(room, text) {
-  const item = line({ id: me.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state: "sending…" });
+  const state = connection === "open" ? "sending…" : "waiting for the connection…";
+  const item = line({ id: me.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state });
   item.node.classList.add("pending");
   item.sentAt = performance.now();
   const own = ++nonce;
   room.pending.set(own, item);
   add(room, item, true);
   try {
-    await tab.publish(room.name, { text, nonce: own });
+    await client.publishRoom(room.name, { text, nonce: own });
   } catch (error) {
     if (!room.pending.delete(own)) return; // it came back before the answer was given up
     failed(room, item, text, error);
@@ -360,7 +400,7 @@ $("text").addEventListener("keydown", (event) => {
 $("new-room").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("room-name").value.trim().replace(/\s+/g, " ");
-  if (name === "" || !tab) return;
+  if (name === "" || !client) return;
   $("room-name").value = "";
   open(name);
 });
@@ -368,7 +408,7 @@ $("leave").addEventListener("click", () => {
   leave(active);
   $("text").focus();
 });
-addEventListener("hashchange", () => tab && enter(roomInAddress()));
+addEventListener("hashchange", () => client && enter(roomInAddress()));
 document.addEventListener("keydown", (event) => {
   if (!event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key) || rooms.size < 2) return;
   event.preventDefault();
@@ -387,7 +427,7 @@ function open(name) {
 
 function showRooms() {
   const counts = new Map(Object.entries(stats?.rooms ?? {}));
-  for (const room of rooms.values()) if (room.version > 0) counts.set(room.name, room.members.length);
+  for (const room of rooms.values()) if (room.version > 0) counts.set(room.name, room.members.size);
   const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
   keyed($("rooms"), [...rooms.keys(), ...elsewhere], {
     create(name) {
@@ -422,8 +462,8 @@ function showRooms() {
 
 function showMembers() {
   const { members } = active;
-  setText($("room-count"), members.length === 1 ? "1 here" : `${members.length} here`);
-  keyed($("members"), members.map(({ id }) => id), {
+  setText($("room-count"), members.size > 0 ? `${members.size} here` : "");
+  keyed($("members"), [...members.keys()], {
     create(id) {
       const dot = element("span", "person-dot");
       dot.setAttribute("aria-hidden", "true");
@@ -433,7 +473,7 @@ function showMembers() {
       return node;
     },
     update(node, id) {
-      const person = people.get(id);
+      const person = members.get(id);
       const [, title, tag] = node.children;
       node.style.setProperty("--hue", hue(person.name));
       setText(title, id === me.id ? `${person.name} (you)` : person.name);
@@ -502,7 +542,7 @@ function showStats(message) {
   const values = {
     ...now,
     rate: rates.length > 0 ? Math.round(rates.at(-1)) : 0,
-    dropped: dropped.length > 0 ? dropped.map(([reason, count]) => `${number.format(count)} ${reason}`).join(", ") : "0",
+    dropped: dropped.length > 0 ? dropped.map(([reason, count]) => `${number.format(count)} (${reason.replaceAll("_", " ")})`).join(", ") : "0",
   };
   for (const node of $("stats").querySelectorAll("[data-stat]")) {
     const value = values[node.dataset.stat];
@@ -578,9 +618,9 @@ function keyed(list, keys, { create, update }) {
 }
 
 function hue(name) {
-  let hash = 0;
-  for (const char of name) hash = (hash * 31 + char.codePointAt(0)) % 360;
-  return hash;
+  let hash = 0x811c9dc5; // FNV-1a, which sets short names apart
+  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
+  return (hash >>> 0) % 360;
 }
 
 // Begin

@@ -1,0 +1,357 @@
+// The chat as people use it: the real server, in a real browser.
+
+import assert from "node:assert/strict";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+import { Server } from "./server.js";
+import { Tab, until } from "./tab.js";
+
+const codecs = ["json", "protobuf", "flatbuffers", "msgpack"];
+const artifacts = new URL("artifacts/", import.meta.url);
+const args = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+
+let server, browser;
+
+before(async () => {
+  rmSync(artifacts, { recursive: true, force: true });
+  server = new Server();
+  await server.start();
+  // Every launch has a new, empty profile.
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: args.split(" "),
+    timeout: 60_000,
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.dispose();
+});
+
+/**
+ * A test with tabs of its own. Should it fail, or a page complain, then what the
+ * pages showed and logged is kept.
+ */
+function scenario(name, options, run) {
+  test(name, { timeout: 120_000 }, async () => {
+    const context = await browser.newContext({ locale: "en-GB", reducedMotion: "reduce", viewport: { width: 1000, height: 640 }, ...options });
+    const tabs = [];
+    const open = async (how) => {
+      const tab = await Tab.open(context, server.url, how);
+      tabs.push(tab);
+      return tab;
+    };
+    const visit = async (path) => {
+      const tab = new Tab(await context.newPage());
+      tabs.push(tab);
+      await tab.page.goto(server.url + path);
+      return tab;
+    };
+    try {
+      await run({ open, visit, tabs });
+      for (const tab of tabs) assert.deepEqual(tab.errors, [], `what ${tab.name} complained about`);
+    } catch (error) {
+      await keep(name, tabs);
+      throw error;
+    } finally {
+      await context.close();
+    }
+  });
+}
+
+async function keep(name, tabs) {
+  mkdirSync(artifacts, { recursive: true });
+  const prefix = name.replace(/\W+/g, "-");
+  for (const [i, tab] of tabs.entries()) {
+    const base = new URL(`${prefix}-${i + 1}`, artifacts).pathname;
+    writeFileSync(`${base}.log`, tab.console.join("\n") + "\n");
+    if (!tab.page.isClosed()) await tab.page.screenshot({ path: `${base}.png` }).catch(() => {});
+  }
+  writeFileSync(new URL(`${prefix}-server.log`, artifacts), server.log);
+  console.error(`screenshots and logs are in ${artifacts.pathname}`);
+}
+
+const members = (tabs) => tabs.map((tab) => tab.entry).sort();
+
+/** Every tab shows exactly these, and they know that it is so. */
+async function allList(tabs) {
+  for (const tab of tabs) await until(`${tab.name}'s list of members`, () => tab.members(), members(tabs));
+}
+
+/** Everybody talks at once; everybody shows the same, in the same order. */
+async function talk(tabs, { before = 0, each = 3, topic }) {
+  await Promise.all(
+    tabs.map(async (tab) => {
+      for (let i = 1; i <= each; i++) await tab.say(`${topic} ${i} of ${tab.name}`);
+    }),
+  );
+  const count = before + each * tabs.length;
+  for (const tab of tabs) {
+    await until(`${tab.name}'s messages are all there`, async () => {
+      const texts = await tab.messages();
+      return { count: texts.length, unconfirmed: texts.filter((text) => text.startsWith("(")) };
+    }, { count, unconfirmed: [] });
+  }
+  const [first, ...others] = await Promise.all(tabs.map((tab) => tab.messages()));
+  for (const other of others) assert.deepEqual(other, first, "all tabs show the same order");
+  for (const { name } of tabs) {
+    assert.deepEqual(
+      first.slice(before).filter((text) => text.endsWith(` of ${name}`)),
+      Array.from({ length: each }, (_, i) => `${topic} ${i + 1} of ${name}`),
+      "each tab's own order is kept",
+    );
+  }
+  return count;
+}
+
+/** The table shows what really came over the wire: the length of the newest frame, with its header. */
+async function sizesAreReal(tabs) {
+  const shown = [];
+  for (const tab of tabs) {
+    const sizes = await tab.sizes();
+    assert.deepEqual(Object.keys(sizes), codecs);
+    const lengths = new Set(tab.frames.map((frame) => Buffer.byteLength(frame)).map((n) => n + (n < 126 ? 2 : 4)));
+    assert.ok(lengths.has(sizes[tab.codec]), `${tab.codec}: a frame of ${sizes[tab.codec]} bytes came`);
+    shown.push(tab.sealed ? Object.fromEntries(Object.entries(sizes).map(([codec, bytes]) => [codec, bytes - 60])) : sizes);
+  }
+  // Frame headers grow by two bytes from 126 on, which sealing may cross.
+  for (const sizes of shown.slice(1)) {
+    for (const codec of codecs) assert.ok(Math.abs(sizes[codec] - shown[0][codec]) <= 2, `${codec} is the same for all`);
+  }
+  assert.ok(shown[0].protobuf < shown[0].msgpack && shown[0].msgpack < shown[0].json);
+}
+
+for (const { what, sealed, signal } of [
+  { what: "all sealed", sealed: [true, true, true, true], signal: "SIGKILL" },
+  { what: "two of them sealed", sealed: [false, true, true, false], signal: "SIGTERM" },
+]) {
+  scenario(`four tabs with four codecs, ${what}, and a server that restarts`, {}, async ({ open }) => {
+    const room = `room of ${what}`;
+    const tabs = [];
+    for (const [i, codec] of codecs.entries()) {
+      tabs.push(await open({ name: ["Ann", "Ben", "Cleo", "Dan"][i], codec, sealed: sealed[i], room }));
+      await allList(tabs);
+    }
+    const outsider = await open({ name: "Olga", room: `not the ${room}` });
+    await until("the figures count all tabs", () => outsider.stat("connections"), 5);
+    const delivered = await outsider.stat("delivered");
+
+    let count = await talk(tabs, { topic: "hello" });
+    await sizesAreReal(tabs);
+    await until("the figures are live", async () => (await outsider.stat("delivered")) >= delivered + 4 * count, true);
+
+    // Whatever the room's messages had sent to the outsider would have come before this.
+    await outsider.say("alone here");
+    await until("the outsider hears itself", () => outsider.messages(), ["alone here"]);
+    assert.ok(!outsider.frames.some((frame) => frame.includes("hello 1")), "no frame told the outsider");
+    for (const tab of tabs) assert.equal((await tab.messages()).includes("alone here"), false);
+
+    const [ann, ben, cleo, dan] = tabs;
+    await dan.page.close();
+    await allList([ann, ben, cleo]);
+    await until("that Dan left is said", async () => (await ann.notices()).at(-1), "Dan left");
+    const late = await open({ name: "Dan", codec: "msgpack", sealed: sealed[3], room });
+    tabs[3] = late;
+    await allList(tabs);
+    await until("that Dan came is said", async () => (await ann.notices()).at(-1), `Dan joined with ${late.entry.slice(5)}`);
+    assert.deepEqual(await late.messages(), [], "who comes late has not heard what was said before");
+
+    const everybody = [...tabs, outsider];
+    for (const tab of everybody) tab.serverIsAway = true;
+    await server.stop(signal);
+    for (const tab of everybody) {
+      await until("the lost connection shows", () => tab.$("connection-text").textContent(), "Connection lost, trying again…");
+    }
+    await server.start();
+    for (const tab of everybody) await tab.isConnected();
+    for (const tab of everybody) tab.serverIsAway = false;
+    await allList(tabs);
+    for (const tab of tabs) assert.match((await tab.notices()).join("\n"), /No connection from \S+ to \S+\./);
+    // The one that came late shows less, and is compared without what was before.
+    await talk(tabs.slice(0, 3), { topic: "again", before: count });
+    await until("the late one goes on too", async () => (await late.messages()).length, 9);
+    assert.deepEqual(await late.messages(), (await ann.messages()).slice(count));
+    await sizesAreReal(tabs);
+  });
+}
+
+scenario("several rooms in one tab", {}, async ({ open }) => {
+  const ann = await open({ name: "Ann", room: "north" });
+  const ben = await open({ name: "Ben", codec: "protobuf", room: "south" });
+  await ann.page.bringToFront(); // clicks wait for frames, of which tabs behind have few
+  await ann.$("room-name").fill("south");
+  await ann.$("open-room").click();
+  await allList([ann, ben]);
+  await ben.say("hello south");
+  await until("both are heard", () => ann.messages(), ["hello south"]);
+
+  const rooms = () =>
+    ann.$("rooms").evaluate((list) =>
+      [...list.querySelectorAll("button")].filter((b) => ["north", "south"].includes(b.dataset.room)).map((b) => b.ariaLabel),
+    );
+  await ann.page.keyboard.press("Alt+ArrowUp");
+  await until("the other room shows", () => ann.$("room-title").textContent(), "north");
+  assert.deepEqual(await ann.messages(), []);
+  await ben.say("are you there?");
+  await until("it is counted", rooms, ["north, 1 here", "south, 2 here, 1 unread"]);
+  await until("the title counts too", () => ann.page.title(), "(1) Rooms");
+  await ann.page.keyboard.press("Alt+ArrowDown");
+  await until("it was kept", () => ann.messages(), ["hello south", "are you there?"]);
+  await ann.$("leave-room").click();
+  await allList([ben]);
+  await until("the room is open to join again", rooms, ["north, 1 here", "Join south, 1 here"]);
+
+  // Another codec, with keys, and still the same rooms.
+  await ann.$("settings").click();
+  await ann.$("codec-flatbuffers").check();
+  await ann.$("encrypt").check();
+  await ann.$("join-submit").click();
+  Object.assign(ann, { codec: "flatbuffers", sealed: true });
+  await ann.isConnected();
+  await allList([ann]);
+  await ann.say("sealed now");
+  await until("it comes back", () => ann.messages(), ["sealed now"]);
+});
+
+scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
+  const markup = `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><b>bold</b> &amp; \u202etxet\u202c`;
+  const long = "long".repeat(500);
+  const lines = Array.from({ length: 60 }, (_, i) => `line ${i}`).join("\n");
+  const room = `<u onclick="alert(1)">room</u>`;
+  const eve = await open({ name: `<i>Eve</i>" onx="1"`, codec: "flatbuffers", sealed: true, room });
+  const ann = await open({ name: "Ann", room });
+  await eve.page.bringToFront();
+  for (const text of [markup, long, lines, "javascript:alert(1)", "{}", "0"]) {
+    await eve.$("text").fill(text);
+    await eve.$("send").click();
+  }
+  for (const tab of [eve, ann]) {
+    await until("all is shown as it was written", () => tab.messages(), [markup, long, lines, "javascript:alert(1)", "{}", "0"]);
+    assert.deepEqual(await tab.members(), [`<i>Eve</i>" onx="1": FlatBuffers, sealed`, "Ann: JSON"]);
+    assert.equal(await tab.$("room-title").textContent(), room);
+    assert.equal(await tab.page.evaluate(() => window.hacked), undefined);
+    assert.equal(await tab.page.locator("#log img, #log script, #log b b, #log i, main u, aside u, nav u").count(), 0);
+    assert.equal(await tab.overflow(), "");
+  }
+  await ann.$("text").fill("x".repeat(2_000));
+  await ann.$("text").press("y");
+  assert.equal((await ann.$("text").inputValue()).length, 2_000, "no more can be typed");
+
+  await ann.$("room-name").fill("\u202ebackwards");
+  await ann.$("room-name").press("Enter");
+  await until("a name that cannot be is refused", () => ann.$("problem").textContent(), "\u202ebackwards: a room's name has 1 to 32 printable characters");
+  assert.equal(await ann.$("room-title").textContent(), room);
+});
+
+scenario("without a mouse", {}, async ({ visit }) => {
+  const tab = await visit("/");
+  Object.assign(tab, { name: "Kim", codec: "protobuf", sealed: true });
+  const { keyboard } = tab.page;
+  const focus = () => tab.page.evaluate(() => document.activeElement.dataset.testid ?? document.activeElement.className);
+  const isAt = (testId) => until("the focus", focus, testId);
+  const press = async (...keys) => {
+    for (const key of keys) await keyboard.press(key);
+  };
+  const isMarked = async () => {
+    const mark = await tab.page.evaluate(() => {
+      const node = document.activeElement;
+      const box = node.type === "radio" ? node.closest("label") : node;
+      return getComputedStyle(box).outlineStyle;
+    });
+    assert.equal(mark, "solid", `the focus on ${await focus()} can be seen`);
+  };
+
+  await isAt("name");
+  await press("Escape");
+  await isAt("name"); // there is nothing behind the dialog yet
+  await keyboard.type("Kim");
+  await press("Tab");
+  await isAt("codec-json");
+  await isMarked();
+  await press("ArrowRight");
+  await isAt("codec-protobuf");
+  await press("Tab", "Space");
+  await isAt("encrypt");
+  await isMarked();
+  await press("Tab");
+  await isAt("join-submit");
+  await press("Enter");
+  await tab.isConnected();
+  await isAt("text");
+  await keyboard.type("first line");
+  await press("Shift+Enter");
+  await keyboard.type("second line");
+  await press("Enter");
+  await until("it was said", () => tab.messages(), ["first line\nsecond line"]);
+  await isAt("text");
+
+  // From the top of the page through all of it.
+  await tab.$("settings").focus();
+  const stops = [await focus()];
+  for (let i = 0; i < 30 && stops.at(-1) !== "text"; i++) {
+    await press("Tab");
+    stops.push(await focus());
+    if (stops.at(-1) !== "") await isMarked(); // else the focus went around, by way of the page itself
+  }
+  for (const stop of ["settings", "theme", "room", "room-name", "open-room", "messages"]) {
+    assert.ok(stops.includes(stop), `${stop} is among ${stops}`);
+  }
+
+  await tab.$("room-name").focus();
+  await keyboard.type("second");
+  await press("Enter");
+  await until("the room is open", () => tab.$("room-title").textContent(), "second");
+  await isAt("text");
+  await press("Alt+ArrowUp");
+  await until("the first room shows", () => tab.$("room-title").textContent(), "lobby");
+  await tab.$("settings").focus();
+  await press("Enter");
+  await isAt("name");
+  await press("Escape");
+  await isAt("settings");
+});
+
+scenario("on a phone", { viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true }, async ({ visit, open }) => {
+  const tab = await visit("/");
+  Object.assign(tab, { name: "Maximiliane von Habsburg", codec: "flatbuffers", sealed: true });
+  assert.equal(await tab.overflow(), "", "the dialog fits");
+  await tab.$("name").fill(tab.name);
+  await tab.$("codec-flatbuffers").tap();
+  await tab.$("encrypt").tap();
+  await tab.$("join-submit").tap();
+  await tab.isConnected();
+  const other = await open({ name: "W".repeat(24), codec: "msgpack", sealed: true, room: "lobby" });
+  await tab.page.bringToFront();
+  await tab.say("Donaudampfschifffahrtsgesellschaft".repeat(5));
+  await tab.$("send").tap({ trial: true });
+  await until("the other one reads it", async () => (await other.messages()).length, 1);
+  await until("the list is complete", async () => (await tab.members()).length, 2);
+  for (const view of ["chat", "rooms", "details"]) {
+    await tab.$(`view-${view}`).tap();
+    await tab.$(`${view}-panel`).waitFor();
+    await until(`the ${view} view fits`, () => tab.overflow(), "");
+  }
+  await tab.$("view-rooms").tap();
+  await tab.$("room-name").fill("a room with a name as long as it");
+  await tab.$("open-room").tap();
+  await tab.$("chat-panel").waitFor();
+  assert.equal(await tab.overflow(), "");
+  await other.say("you are gone?");
+  await tab.$("unread-total").waitFor();
+  assert.equal(await tab.overflow(), "");
+});
+
+scenario("light and dark", { colorScheme: "dark" }, async ({ open }) => {
+  const tab = await open({ name: "Ann", room: "colours" });
+  const background = () => tab.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const dark = await background();
+  await tab.$("theme").click();
+  const light = await background();
+  assert.notEqual(light, dark);
+  await tab.page.reload();
+  await tab.isConnected();
+  assert.equal(await background(), light, "the choice is remembered");
+});
