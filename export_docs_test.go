@@ -7,7 +7,6 @@ const (
 	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak
 	MaxEmptyFragment = maxEmptyFragments
-	MaxClientID      = maxClientID
 )
 
 // Defaults returns the Config that a zero one stands for.
@@ -19,4 +18,3 @@ var ErrorCodes = []string{codeBadRequest, codeForbidden, codeLimit, codeTooLarge
 // AnnouncedReasons are the reasons in messages of type "gap": of a client that
 // has disconnected nobody is told.
 var AnnouncedReasons = []string{dropNames[dropSlowConsumer], dropNames[dropCodec]}
-

@@ -204,6 +204,7 @@ func (l *hubLog) free(cost int64) {
 func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *publication, from *Client, answer *publication) error {
 	if err := l.begin(ctx, pub.cost); err != nil {
 		pub.release()
+		answer.discard()
 		return err
 	}
 	var wake uint64
@@ -228,6 +229,7 @@ func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *
 func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, answer *publication) error {
 	if err := l.begin(ctx, pub.cost); err != nil {
 		pub.release()
+		answer.discard()
 		return err
 	}
 	var wake uint64

@@ -1,0 +1,55 @@
+package client
+
+import (
+	"net"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// Receiver takes in single frames as a connection does.
+type Receiver struct{ client *Client }
+
+func NewReceiver(o Options) *Receiver {
+	o = o.withDefaults()
+	c := &Client{
+		options: o,
+		codec:   o.codec(),
+		control: controlData{protobuf: o.Codec == "protobuf"},
+	}
+	c.frameType = c.codec.WebSocketMessageType()
+	if o.Security != nil {
+		c.frameType = websocket.BinaryMessage
+	}
+	return &Receiver{c}
+}
+
+// Receive returns the message in a frame, or the code that the connection is
+// closed with.
+func (r *Receiver) Receive(messageType int, b []byte) (*websocket.Message, int) {
+	nc, peer := net.Pipe()
+	defer nc.Close()
+	defer peer.Close()
+	cn := newConn(r.client, nil, newWire(nc, time.Minute))
+	m := new(websocket.Message)
+	if cn.decode(messageType, b, m) {
+		return m, 0
+	}
+	cn.deadline.Stop()
+	return nil, cn.ending.Code
+}
+
+// Target encodes the data of a subscribe or join_room.
+func (r *Receiver) Target(name string, room bool) ([]byte, error) {
+	return r.client.control.encode(topicKey{name: name, room: room})
+}
+
+func (r *Receiver) Refusal(m *websocket.Message) *Error { return r.client.control.decodeError(m) }
+
+func (r *Receiver) Gap(data []byte) (websocket.Gap, error) { return r.client.control.decodeGap(data) }
+
+// Seal is what messages go out through.
+func (r *Receiver) Seal(b []byte) ([]byte, error) { return seal(b, r.client.options.Security) }
+
+// Open is what messages come in through.
+func (r *Receiver) Open(b []byte) ([]byte, error) { return open(b, r.client.options.Security) }

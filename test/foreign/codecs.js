@@ -1,0 +1,163 @@
+// The wire format as other people's libraries write and read it. Messages are
+// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}.
+
+import { fileURLToPath } from "node:url";
+import { decode as msgpackDecode, encode as msgpackEncode } from "@msgpack/msgpack";
+import * as flatbuffers from "flatbuffers";
+import protobuf from "protobufjs";
+
+const none = new Uint8Array(0);
+const utf8 = new TextEncoder();
+const strictUTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The JSON that bytes are, or undefined. */
+export function asJSON(bytes) {
+  try {
+    return JSON.parse(strictUTF8.decode(bytes));
+  } catch {
+    return undefined;
+  }
+}
+
+const jsonControls = {
+  request: (fields) => utf8.encode(JSON.stringify(fields)),
+  error: asJSON,
+  gap: asJSON,
+};
+
+const json = {
+  ...jsonControls,
+  text: true,
+  encode({ type, channel, data = none, timestamp = 0n, clientId, id }) {
+    const fields = { type, channel, data: asJSON(data), timestamp: Number(timestamp), client_id: clientId, id };
+    if (fields.data === undefined && data.length > 0) {
+      fields.data = Buffer.from(data).toString("base64");
+      fields.encoding = "base64";
+    }
+    return JSON.stringify(fields);
+  },
+  decode(text) {
+    const { type, channel = "", data, encoding, client_id: clientId = "", id = "" } = JSON.parse(text);
+    // JSON.parse rounds integers of 64 bits.
+    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?}$/.exec(text)[1]);
+    let bytes = none;
+    if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
+    else if (data !== null) bytes = utf8.encode(JSON.stringify(data));
+    return { type, channel, data: bytes, timestamp, clientId, id };
+  },
+};
+
+const root = protobuf.loadSync(fileURLToPath(new URL("../../proto/message.proto", import.meta.url)));
+const [WsMessage, ChannelRequest, RoomRequest, ErrorReply, GapNotice] = [
+  "WsMessage",
+  "ChannelRequest",
+  "RoomRequest",
+  "ErrorReply",
+  "GapNotice",
+].map((name) => root.lookupType(`hypgo.websocket.${name}`));
+const { Long } = protobuf.util;
+const plainNumbers = (object) =>
+  Object.fromEntries(Object.entries(object).map(([key, value]) => [key, Long.isLong(value) ? Number(value) : value]));
+
+const proto = {
+  text: false,
+  encode({ type, channel, data, timestamp = 0n, clientId, id }) {
+    return WsMessage.encode({ type, channel, data, timestamp: Long.fromString(String(timestamp)), clientId, id }).finish();
+  },
+  decode(bytes) {
+    const { type, channel, data, timestamp, clientId, id } = WsMessage.decode(bytes);
+    return { type, channel, data: Uint8Array.from(data), timestamp: BigInt(String(timestamp)), clientId, id };
+  },
+  request: ({ channel, room_id: roomId }) =>
+    roomId === undefined ? ChannelRequest.encode({ channel }).finish() : RoomRequest.encode({ roomId }).finish(),
+  error: (bytes) => ({ ...ErrorReply.decode(bytes) }),
+  gap(bytes) {
+    const { roomId, ...gap } = GapNotice.decode(bytes);
+    return plainNumbers(roomId ? { ...gap, room_id: roomId } : gap);
+  },
+};
+
+/** The accessors of proto/message.fbs, as flatc writes them. */
+class FlatMessage {
+  constructor(bytes) {
+    this.bb = new flatbuffers.ByteBuffer(bytes);
+    this.at = this.bb.readInt32(this.bb.position()) + this.bb.position();
+  }
+
+  #field(vtableOffset) {
+    const offset = this.bb.__offset(this.at, vtableOffset);
+    return offset === 0 ? 0 : this.at + offset;
+  }
+
+  #string(vtableOffset) {
+    const field = this.#field(vtableOffset);
+    return field === 0 ? "" : this.bb.__string(field);
+  }
+
+  get type() {
+    return this.#string(4);
+  }
+
+  get channel() {
+    return this.#string(6);
+  }
+
+  get data() {
+    const field = this.#field(8);
+    if (field === 0) return none;
+    const start = this.bb.__vector(field);
+    return this.bb.bytes().slice(start, start + this.bb.__vector_len(field));
+  }
+
+  get timestamp() {
+    const field = this.#field(10);
+    return field === 0 ? 0n : this.bb.readInt64(field);
+  }
+
+  get clientId() {
+    return this.#string(12);
+  }
+
+  get id() {
+    return this.#string(14);
+  }
+}
+
+const flat = {
+  ...jsonControls,
+  text: false,
+  encode({ type, channel, data, timestamp = 0n, clientId, id }) {
+    const builder = new flatbuffers.Builder();
+    const offsets = [
+      type && builder.createString(type),
+      channel && builder.createString(channel),
+      data?.length && builder.createByteVector(data),
+      0,
+      clientId && builder.createString(clientId),
+      id && builder.createString(id),
+    ];
+    builder.startObject(6);
+    offsets.forEach((offset, slot) => offset && builder.addFieldOffset(slot, offset, 0));
+    builder.addFieldInt64(3, timestamp, 0n);
+    builder.finish(builder.endObject());
+    return builder.asUint8Array();
+  },
+  decode(bytes) {
+    const { type, channel, data, timestamp, clientId, id } = new FlatMessage(bytes);
+    return { type, channel, data, timestamp, clientId, id };
+  },
+};
+
+const msgpack = {
+  ...jsonControls,
+  text: false,
+  encode({ clientId, ...fields }) {
+    return msgpackEncode({ ...fields, client_id: clientId }, { useBigInt64: true, ignoreUndefined: true });
+  },
+  decode(bytes) {
+    const { data, timestamp, client_id: clientId, id = "", ...fields } = msgpackDecode(bytes, { useBigInt64: true });
+    return { ...fields, data: data ?? none, timestamp: BigInt(timestamp), clientId, id };
+  },
+};
+
+export const codecs = { json, protobuf: proto, flatbuffers: flat, msgpack };
