@@ -1,0 +1,16 @@
+package brokertest_test
+
+import (
+	"testing"
+
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+)
+
+func TestMemory(t *testing.T) {
+	engine := brokertest.NewMemory(100_000)
+	brokertest.Run(t, brokertest.Engine{
+		Broker: engine.Broker,
+		Stop:   engine.Stop, Start: engine.Start,
+		Pause: engine.Pause, Resume: engine.Resume,
+	})
+}
