@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -288,7 +289,7 @@ func (n *node) Up() {
 	n.peers.refresh()
 	say := n.setState(BrokerUp, nil)
 	if !n.stopped {
-		n.enqueue(outgoing{kind: kindHello, topic: topicNodes, body: []byte(n.name)})
+		n.enqueue(outgoing{kind: kindHello, topic: topicNodes, body: n.hello(true)})
 	}
 	n.changed()
 	n.mu.Unlock()
@@ -434,7 +435,7 @@ func (n *node) sendLoop() {
 		case <-n.sendWake:
 		case <-announce.C:
 			n.peers.expire(n.silence(), n.isUp())
-			n.tell(kindHello, topicNodes, []byte(n.name))
+			n.tell(kindHello, topicNodes, n.hello(false))
 			announce.Reset(jitter(n.hub.config.AnnounceInterval))
 		case <-n.stopping:
 			n.sayBye()
@@ -443,6 +444,15 @@ func (n *node) sendLoop() {
 		for n.sendBatch(context.Background()) {
 		}
 	}
+}
+
+// hello introduces this node, and may ask the others to do the same.
+func (n *node) hello(asks bool) []byte {
+	first := byte(helloTells)
+	if asks {
+		first = helloAsks
+	}
+	return append([]byte{first}, n.name...)
 }
 
 // silence is how long a node may go unheard.
@@ -804,6 +814,9 @@ func (n *node) noteSubscribed(topics []string, err error) {
 	report := err != nil && n.state == BrokerUp && n.ctx.Err() == nil
 	n.changed()
 	n.mu.Unlock()
+	if err == nil && slices.Contains(topics, topicNodes) {
+		n.tell(kindHello, topicNodes, n.hello(true)) // now that answers can come
+	}
 	if report {
 		n.hub.logger.Warningf("websocket: %d subscriptions at the broker failed, trying again: %v", len(topics), err)
 	}
@@ -848,11 +861,7 @@ func (n *node) Receive(payload []byte) {
 	if head.node == n.id {
 		return
 	}
-	fresh, isNew := n.peers.saw(head.node, head.sequence)
-	if isNew && head.kind != kindBye {
-		n.tell(kindHello, nodeTopic(head.node), []byte(n.name))
-	}
-	if !fresh {
+	if !n.peers.saw(head.node, head.sequence) {
 		n.repeated.Add(1)
 		return
 	}
@@ -867,7 +876,12 @@ func (n *node) Receive(payload []byte) {
 	case kindLostAll:
 		n.Lost()
 	case kindHello:
-		n.peers.hello(head.node, string(body))
+		if len(body) > 0 {
+			n.peers.hello(head.node, string(body[1:]))
+			if body[0] == helloAsks {
+				n.tell(kindHello, nodeTopic(head.node), n.hello(false))
+			}
+		}
 	case kindBye:
 		n.asked.gone(head.node)
 		n.peers.bye(head.node)

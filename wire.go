@@ -18,11 +18,16 @@ const (
 	kindPublication          // to the target; channels and rooms are named in the envelope
 	kindLost                 // publications to the target may be lost
 	kindLostAll              // any publication of the sender's may be lost
-	kindHello                // the sender's name
+	kindHello                // helloAsks or helloTells, and the sender's name
 	kindBye
 	kindQuestion
 	kindAnswer
 	wireKinds
+)
+
+const (
+	helloAsks  = '?'
+	helloTells = '.'
 )
 
 const (
@@ -108,19 +113,17 @@ type peer struct {
 	window
 }
 
-// saw notes a sign of life. It reports whether the message is no repetition, and
-// whether the node was not known.
-func (p *peerTable) saw(id, sequence uint64) (fresh, isNew bool) {
+// saw notes a sign of life. It reports whether the message is no repetition.
+func (p *peerTable) saw(id, sequence uint64) (fresh bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	other := p.known[id]
 	if other == nil {
-		isNew = true
 		other = &peer{name: nodeHex(id)}
 		p.known[id] = other
 	}
 	other.seen = time.Now()
-	return other.fresh(sequence), isNew
+	return other.fresh(sequence)
 }
 
 func (p *peerTable) hello(id uint64, name string) {
