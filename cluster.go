@@ -901,7 +901,7 @@ func (n *node) deliver(to target, envelope []byte) {
 		n.malformed.Add(1)
 		return
 	}
-	if messageCost(m)+int64(len(m.Channel)) > min(h.config.ClientBacklog, h.config.LogSize) {
+	if messageCost(m) > min(h.config.ClientBacklog, h.config.LogSize) {
 		n.oversized.Add(1)
 		n.mu.Lock()
 		n.gaps.add(target{to.to, m.Channel})

@@ -14,3 +14,12 @@ func TestMemory(t *testing.T) {
 		Pause: engine.Pause, Resume: engine.Resume,
 	})
 }
+
+func TestHubs(t *testing.T) {
+	engine := brokertest.NewMemory(0)
+	brokertest.RunHubs(t, brokertest.Engine{
+		Broker: engine.Broker,
+		Stop:   engine.Stop, Start: engine.Start,
+		Pause: engine.Pause, Resume: engine.Resume,
+	})
+}

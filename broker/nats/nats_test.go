@@ -146,3 +146,10 @@ func TestOptionsThatCannotWork(t *testing.T) {
 	require.Error(t, err)
 	require.True(t, strings.HasPrefix(err.Error(), "nats: "))
 }
+
+func TestHubs(t *testing.T) {
+	p := startProcess(t)
+	brokertest.RunHubs(t, brokertest.Engine{
+		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
+	})
+}

@@ -171,3 +171,13 @@ func TestContractOfACluster(t *testing.T) {
 func TestOptionsThatCannotWork(t *testing.T) {
 	require.ErrorContains(t, redis.New(redis.Options{Prefix: "{x}"}).Open(nil), "braces")
 }
+
+func TestHubs(t *testing.T) {
+	e := startEngine(t)
+	brokertest.RunHubs(t, brokertest.Engine{Broker: e.broker, Stop: e.stop, Start: e.start, Pause: e.pause, Resume: e.resume})
+}
+
+func TestHubsOnACluster(t *testing.T) {
+	c := startCluster(t)
+	brokertest.RunHubs(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Pause: c.pause, Resume: c.resume})
+}
