@@ -23,3 +23,8 @@ func TestHubs(t *testing.T) {
 		Pause: engine.Pause, Resume: engine.Resume,
 	})
 }
+
+func TestTraffic(t *testing.T) {
+	engine := brokertest.NewMemory(0)
+	brokertest.RunTraffic(t, brokertest.Engine{Broker: engine.Broker}, engine.Traffic, true)
+}

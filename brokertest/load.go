@@ -50,8 +50,8 @@ type load struct {
 	engine  Engine
 	hubs    []*websocket.Hub
 	clients []*loadClient
-	stop    chan struct{} // closed to end publishing
-	ended   sync.WaitGroup
+	stop    chan struct{}  // closed to end publishing
+	silence func()         // ends publishing
 	counts  []atomic.Int64 // publications of each hub
 	refused []atomic.Int64 // of those, not for other nodes
 }
@@ -83,36 +83,49 @@ type loadClient struct {
 func startLoad(t *testing.T, engine Engine, hubs, clients int) *load {
 	l := &load{T: t, engine: engine, stop: make(chan struct{}), counts: make([]atomic.Int64, hubs), refused: make([]atomic.Int64, hubs)}
 	for i := range hubs {
-		config := websocket.DefaultConfig
-		config.Broker = engine.Broker()
-		config.NodeName = fmt.Sprint("node", i)
-		config.BrokerTimeout = time.Second
-		config.AnnounceInterval = 300 * time.Millisecond
-		config.CheckOrigin = nil
-		hub := websocket.NewHub(testLogger{t}, config)
-		hub.SetCallbacks(func(c *websocket.Client) {
+		l.node(i, clients, func(c *websocket.Client) {
 			_ = c.Subscribe(loadChannel)
 			_ = c.JoinRoom(loadRoom)
-		}, nil, nil)
-		ran := make(chan error, 1)
-		go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
-		server := httptest.NewServer(hub.Handler())
-		t.Cleanup(func() {
-			require.NoError(t, hub.Shutdown(context.Background()))
-			require.NoError(t, <-ran)
-			server.Close()
+		}, func(c *websocket.Config) {
+			c.BrokerTimeout = time.Second
+			c.AnnounceInterval = 300 * time.Millisecond
 		})
-		l.hubs = append(l.hubs, hub)
-		for range clients {
-			l.connect(i, "ws"+strings.TrimPrefix(server.URL, "http"))
-		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), engine.Patience)
+	l.ready()
+	return l
+}
+
+// node starts one hub with its clients.
+func (l *load) node(i, clients int, onConnect func(*websocket.Client), change ...func(*websocket.Config)) {
+	config := websocket.DefaultConfig
+	config.Broker = l.engine.Broker()
+	config.NodeName = fmt.Sprint("node", i)
+	config.AnnounceInterval = time.Hour
+	for _, f := range change {
+		f(&config)
+	}
+	hub := websocket.NewHub(testLogger{l.T}, config)
+	hub.SetCallbacks(onConnect, nil, nil)
+	ran := make(chan error, 1)
+	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
+	server := httptest.NewServer(hub.Handler())
+	l.Cleanup(func() {
+		require.NoError(l, hub.Shutdown(context.Background()))
+		require.NoError(l, <-ran)
+		server.Close()
+	})
+	l.hubs = append(l.hubs, hub)
+	for range clients {
+		l.connect(i, "ws"+strings.TrimPrefix(server.URL, "http"))
+	}
+}
+
+func (l *load) ready() {
+	ctx, cancel := context.WithTimeout(context.Background(), l.engine.Patience)
 	defer cancel()
 	for _, hub := range l.hubs {
-		require.NoError(t, hub.BrokerReady(ctx))
+		require.NoError(l, hub.BrokerReady(ctx))
 	}
-	return l
 }
 
 // testLogger writes to the test's log while the test runs.
@@ -129,9 +142,7 @@ func (l *load) connect(home int, url string) {
 	_ = response.Body.Close()
 	c := &loadClient{home: home, latest: make([]int, len(l.counts)), received: make([]int, len(l.counts)), gap: -1, hole: -1}
 	l.clients = append(l.clients, c)
-	l.ended.Add(1)
-	go func() { // ends when finish closes the connection, or the hub does
-		defer l.ended.Done()
+	go func() { // ends with the hub, or when the test ends
 		for {
 			_, b, err := ws.ReadMessage()
 			if err != nil {
@@ -174,10 +185,14 @@ func (c *loadClient) take(m *loadMessage) {
 
 // publishing begins.
 func (l *load) publishing() {
+	var ended sync.WaitGroup
+	var once sync.Once
+	l.silence = func() { once.Do(func() { close(l.stop) }); ended.Wait() }
+	l.Cleanup(l.silence)
 	for i, hub := range l.hubs {
-		l.ended.Add(1)
-		go func() { // ends with stop
-			defer l.ended.Done()
+		ended.Add(1)
+		go func() { // ends with stop, at the end of the test
+			defer ended.Done()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			for number := 1; ; number++ {
@@ -315,7 +330,7 @@ func (l *load) pause() {
 // finish ends publishing and looks at what everybody has got.
 func (l *load) finish() {
 	l.Helper()
-	close(l.stop)
+	l.silence()
 	l.until("the last publications have arrived", l.each(func(c *loadClient) bool {
 		return c.latest[c.home] == int(l.counts[c.home].Load())
 	}))
@@ -335,4 +350,57 @@ func (l *load) finish() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// RunTraffic puts three hubs on an engine, one with many members of a channel,
+// one with one, one with none, and checks what a publication costs. traffic
+// returns how many messages the engine has taken and handed on since it started,
+// or -1 for what it does not count.
+func RunTraffic(t *testing.T, engine Engine, traffic func() (in, out int), ownCopy bool) {
+	if engine.Patience == 0 {
+		engine.Patience = 30 * time.Second
+	}
+	const members, count = 50, 500
+	l := &load{T: t, engine: engine, counts: make([]atomic.Int64, 3)}
+	join := func(c *websocket.Client) { _ = c.Subscribe(loadChannel) }
+	l.node(0, 1, join)
+	l.node(1, members, join)
+	l.node(2, 1, nil)
+	l.ready()
+	tick := time.NewTicker(100 * time.Millisecond) // for what nodes say when they come
+	defer tick.Stop()
+	<-tick.C
+	<-tick.C
+	in, out := traffic()
+	for i := range count {
+		require.NoError(t, l.hubs[0].PublishToChannelRawContext(context.Background(), loadChannel, fmt.Appendf(nil, `{"from":0,"number":%d}`, i+1)))
+	}
+	l.until("everybody has everything", func() bool {
+		for _, c := range l.clients[:1+members] {
+			c.mu.Lock()
+			n := c.received[0]
+			c.mu.Unlock()
+			if n < count {
+				return false
+			}
+		}
+		return true
+	})
+	newIn, newOut := traffic()
+	if in >= 0 {
+		require.Equal(t, count, newIn-in, "one engine message for a publication")
+	}
+	if out >= 0 {
+		copies := 1
+		if ownCopy {
+			copies = 2
+		}
+		require.Equal(t, copies*count, newOut-out, "one for each node with members, however many")
+	}
+	require.EqualValues(t, count, l.hubs[1].Stats().Broker.Received)
+	require.Zero(t, l.hubs[2].Stats().Broker.Received, "and none where there are none")
+	for i := range count {
+		require.NoError(t, l.hubs[0].PublishToChannelRawContext(context.Background(), "nobody", fmt.Append(nil, i)))
+	}
+	require.Zero(t, l.hubs[2].Stats().Broker.Received)
 }

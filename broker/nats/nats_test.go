@@ -153,3 +153,12 @@ func TestHubs(t *testing.T) {
 		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
 	})
 }
+
+func TestTraffic(t *testing.T) {
+	e := startEngine(t)
+	brokertest.RunTraffic(t, brokertest.Engine{Broker: e.broker}, func() (in, out int) {
+		v, err := e.server.Varz(nil)
+		require.NoError(t, err)
+		return int(v.InMsgs), int(v.OutMsgs)
+	}, false)
+}

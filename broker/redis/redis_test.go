@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -180,4 +181,18 @@ func TestHubs(t *testing.T) {
 func TestHubsOnACluster(t *testing.T) {
 	c := startCluster(t)
 	brokertest.RunHubs(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Pause: c.pause, Resume: c.resume})
+}
+
+func TestTraffic(t *testing.T) {
+	e := startEngine(t)
+	client := goredis.NewClient(&goredis.Options{Addr: e.addr()})
+	t.Cleanup(func() { _ = client.Close() })
+	brokertest.RunTraffic(t, brokertest.Engine{Broker: e.broker}, func() (in, out int) {
+		info, err := client.Info(context.Background(), "commandstats").Result()
+		require.NoError(t, err)
+		_, rest, _ := strings.Cut(info, "cmdstat_publish:calls=")
+		_, err = fmt.Sscanf(rest, "%d", &in)
+		require.NoError(t, err)
+		return in, -1 // Redis does not count what it hands on
+	}, true)
 }
