@@ -280,6 +280,9 @@ func (n *node) takeQuestion(from uint64, body []byte) {
 	}
 }
 
+// maxQuestions may wait for an answer of this node's.
+const maxQuestions = 64
+
 // answerLoop answers the questions of other nodes.
 func (n *node) answerLoop() {
 	for {
