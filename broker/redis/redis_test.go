@@ -114,10 +114,12 @@ func (e *engine) waitForCluster(slots int) {
 	client := goredis.NewClient(&goredis.Options{Addr: e.addr()})
 	defer client.Close()
 	require.Eventually(e.t, func() bool {
-		ranges, err := client.ClusterSlots(context.Background()).Result()
+		shards, err := client.ClusterShards(context.Background()).Result()
 		covered := 0
-		for _, r := range ranges {
-			covered += r.End - r.Start + 1
+		for _, shard := range shards {
+			for _, r := range shard.Slots {
+				covered += int(r.End - r.Start + 1)
+			}
 		}
 		info := client.ClusterInfo(context.Background()).Val()
 		return err == nil && covered == slots && len(info) > 0 && info[:len("cluster_state:ok")] == "cluster_state:ok"
