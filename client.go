@@ -56,6 +56,7 @@ type Client struct {
 	mu       sync.Mutex // guards what follows
 	aesKey   []byte
 	hmacKey  []byte
+	user     string
 	metadata map[string]any
 }
 
@@ -121,13 +122,21 @@ func (c *Client) LeaveRoom(roomID string) error {
 // or a second has passed. It does not wait for that. Code 0 means 1000; other
 // codes must be sendable (RFC 6455 section 7.4). A reason over 123 bytes is cut.
 func (c *Client) Close(code int, reason string) error {
+	code, err := closeCode(code)
+	if err != nil {
+		return err
+	}
+	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: trimReason(reason)})
+}
+
+func closeCode(code int) (int, error) {
 	if code == 0 {
 		code = CloseNormalClosure
 	}
 	if !sendableCloseCode(code) {
-		return fmt.Errorf("%w: %d", ErrInvalidCloseCode, code)
+		return 0, fmt.Errorf("%w: %d", ErrInvalidCloseCode, code)
 	}
-	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: trimReason(reason)})
+	return code, nil
 }
 
 // SetExpiry closes the client with CloseUnauthorized at t, which tells it to
@@ -145,6 +154,22 @@ func (c *Client) SetExpiry(t time.Time) error {
 // CloseError returns how the connection ended, or nil while it has not. In
 // onDisconnect it is set.
 func (c *Client) CloseError() *CloseError { return c.ending.Load() }
+
+// SetUser says whose client this is, for Cluster.CloseUser; call it in onConnect
+// with what the handshake was authenticated as. A user may have any number of
+// clients.
+func (c *Client) SetUser(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.user = user
+}
+
+// User returns what SetUser was given.
+func (c *Client) User() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.user
+}
 
 // SetMetadata keeps a value of the application's with the client.
 func (c *Client) SetMetadata(key string, value any) {

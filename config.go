@@ -121,6 +121,24 @@ type Config struct {
 	// up per client, channel or room, and reason. It runs on a goroutine of its
 	// own and may call anything; what is dropped while it runs is reported next.
 	OnDrop func(c *Client, lost Gap)
+	// Broker carries publications to and from the hubs of other processes. The
+	// hub opens and closes it. Nil, the default, means that everything is in this
+	// process.
+	Broker Broker
+	// NodeName is what other nodes know this one by, in answers and logs; it
+	// should be unique among them. Defaults to 64 random bits in hexadecimal.
+	NodeName string
+	// BrokerQueue bounds the bytes of publications that wait for the engine.
+	// Publishing waits while it is full and the engine takes something. Defaults
+	// to 16 MiB.
+	BrokerQueue int64
+	// BrokerTimeout is how long the engine may take over anything before it
+	// counts as stalled, and how long questions to other nodes wait where their
+	// context sets no earlier end. Defaults to 3 s.
+	BrokerTimeout time.Duration
+	// AnnounceInterval is how often a node tells the others that it is there; it
+	// counts as gone after three of them in silence. Defaults to 2 s.
+	AnnounceInterval time.Duration
 	// DrainTimeout is how long shutdown waits for clients to take what was
 	// queued for them. Defaults to 5 s.
 	DrainTimeout time.Duration
@@ -205,6 +223,9 @@ const (
 	defaultLogSize         = 64 << 20
 	defaultClientBacklog   = 1 << 20
 	defaultMemoryBudget    = 1 << 30
+	defaultBrokerQueue     = 16 << 20
+	defaultBrokerTimeout   = 3 * time.Second
+	defaultAnnounce        = 2 * time.Second
 	defaultDrainTimeout    = 5 * time.Second
 	defaultCallbackTimeout = 30 * time.Second
 	defaultMaxClients      = 100_000
@@ -244,6 +265,9 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.ByteRate, defaultByteRate)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	setDefault(&d.MemoryBudget, defaultMemoryBudget)
+	setDefault(&d.BrokerQueue, defaultBrokerQueue)
+	setDefault(&d.BrokerTimeout, defaultBrokerTimeout)
+	setDefault(&d.AnnounceInterval, defaultAnnounce)
 	setDefault(&d.DrainTimeout, defaultDrainTimeout)
 	setDefault(&d.CallbackTimeout, defaultCallbackTimeout)
 
@@ -301,6 +325,9 @@ func (c *Config) validate() error {
 		{"ClientBacklog", c.ClientBacklog},
 		{"MemoryBudget", c.MemoryBudget},
 		{"MaxNameLength", int64(c.MaxNameLength)},
+		{"BrokerQueue", c.BrokerQueue},
+		{"BrokerTimeout", int64(c.BrokerTimeout)},
+		{"AnnounceInterval", int64(c.AnnounceInterval)},
 		{"DrainTimeout", int64(c.DrainTimeout)},
 		{"CallbackTimeout", int64(c.CallbackTimeout)},
 		{"Compression.MinSize", int64(c.Compression.MinSize)},

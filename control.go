@@ -138,11 +138,11 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	case ActionLeaveRoom:
 		return l.leave(ctx, c, roomTopic, target, answer)
 	case ActionPublish:
-		return l.publish(ctx, channelTopic, target, p, c, answer)
+		return locally(l.publish(ctx, channelTopic, target, p, c, answer))
 	case ActionPublishRoom:
-		return l.publish(ctx, roomTopic, target, p, c, answer)
+		return locally(l.publish(ctx, roomTopic, target, p, c, answer))
 	default:
-		return l.broadcast(ctx, p, c, answer)
+		return locally(l.broadcast(ctx, p, c, answer))
 	}
 }
 

@@ -31,6 +31,10 @@ var (
 	// ErrTooManySubscriptions says that a client is in Config.MaxSubscriptions
 	// channels and rooms already.
 	ErrTooManySubscriptions = errors.New("websocket: too many subscriptions")
+	// ErrBrokerUnavailable says that a publication was accepted for this node's
+	// members but cannot reach those of other nodes, because the engine of
+	// Config.Broker is away or takes nothing. Only verbs with a context return it.
+	ErrBrokerUnavailable = errors.New("websocket: broker unavailable")
 	// ErrForbidden is what AllowSubscribe and AllowMembers refuse with.
 	ErrForbidden = errors.New("websocket: not allowed")
 	// ErrNilMessage says that a nil Message was to be published.

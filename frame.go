@@ -82,6 +82,8 @@ type publication struct {
 	cost  int64  // bytes it counts against every bound
 	// announces is how many lost messages a gap notice tells of, else 0.
 	announces uint64
+	// remote says that it came from another node.
+	remote bool
 
 	refs     atomic.Int32 // holders
 	unwalked atomic.Int32 // shards that have not walked it yet
@@ -121,6 +123,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.hub = h
 	p.to = to
 	p.announces = 0
+	p.remote = false
 	p.msg = *m
 	p.msg.pooled = false
 	p.data = append(p.data[:0], m.Data...)

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"iter"
@@ -55,6 +56,7 @@ type Hub struct {
 	keys       *pipeline // hub keys, or nil
 	deflaters  *deflaterPool
 	log        *hubLog
+	node       *node // among others; nil without a broker
 	shards     []*shard
 	ids        registry
 	seed       maphash.Seed
@@ -131,6 +133,10 @@ func NewHub(logger Logger, config Config) *Hub {
 		h.shards[i] = newShard(h, i)
 	}
 	h.log.shards = h.shards
+	if config.Broker != nil {
+		h.node = newNode(h)
+		h.log.node = h.node
+	}
 	return h
 }
 
@@ -186,6 +192,14 @@ func (h *Hub) Run(ctx context.Context) error {
 	reported := make(chan struct{})        // closed by the reporter, received below
 	go h.runReports(stopReports, reported) // ends after the last report
 	h.log.start()
+	var failed error
+	if h.node != nil {
+		if failed = h.node.start(); failed != nil {
+			h.mu.Lock()
+			h.beginStop()
+			h.mu.Unlock()
+		}
+	}
 	close(h.started)
 	select {
 	case <-ctx.Done():
@@ -196,10 +210,10 @@ func (h *Hub) Run(ctx context.Context) error {
 	if !waitFor(reported, h.config.CallbackTimeout) {
 		stuck = append(stuck, "OnDrop")
 	}
-	var err error
+	err := failed
 	if len(stuck) > 0 {
 		slices.Sort(stuck)
-		err = &CallbackTimeoutError{Callbacks: stuck}
+		err = errors.Join(err, &CallbackTimeoutError{Callbacks: stuck})
 	}
 	h.mu.Lock()
 	h.phase = hubStopped
@@ -261,6 +275,9 @@ func (h *Hub) drain() (stuck []string) {
 	}
 	h.log.tellAll(entryStop)
 	h.running.Wait()
+	if h.node != nil && !h.node.stop() {
+		stuck = append(stuck, "Broker")
+	}
 	return stuck
 }
 

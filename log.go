@@ -20,6 +20,7 @@ type hubLog struct {
 	nameLimit      int           // bytes of a topic's name
 	maxMemberships int           // of one client, if positive
 	done           chan struct{} // closed by close: no more entries but those that end connections
+	node           *node         // takes publications on to other nodes; nil without a broker
 
 	mu      sync.Mutex
 	order   uint64
@@ -48,6 +49,7 @@ const (
 	entryClose                       // client, arg *CloseError
 	entryWatch                       // client: its connection waits
 	entryQuery                       // part, arg *memberQuery
+	entryGap                         // part, or client, or neither for all; arg *brokerGap
 	entryShutdown
 	entryStop
 )
@@ -208,21 +210,35 @@ func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *
 		return err
 	}
 	var wake uint64
-	if t := l.topics[kind][name]; t != nil {
+	t := l.topics[kind][name]
+	if t != nil {
 		l.place(pub, len(t.parts), t.members)
 		for _, p := range t.parts {
 			wake |= l.put(p.shard, entry{kind: entryPublish, part: p, pub: pub})
 		}
-		pub = nil
 	} else {
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
+	return l.endPublish(ctx, wake, target{kind.audience(), name}, pub, t != nil)
+}
+
+// endPublish unlocks the log behind a publication. One for other nodes too is
+// handed on under the lock, so that it leaves in the log's order.
+func (l *hubLog) endPublish(ctx context.Context, wake uint64, to target, pub *publication, placed bool) error {
+	forwards := l.node != nil && !pub.remote
+	var err error
+	if forwards {
+		err = l.node.forward(to, pub)
+	}
 	l.end(wake)
-	if pub != nil {
+	if !placed {
 		pub.release() // nobody is there
 	}
-	return nil
+	if forwards && err == nil {
+		l.node.pace(ctx)
+	}
+	return err
 }
 
 // broadcast appends pub for every shard that has clients.
@@ -246,16 +262,11 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 				wake |= l.put(s, entry{kind: entryBroadcast, pub: pub})
 			}
 		}
-		pub = nil
 	} else {
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
-	l.end(wake)
-	if pub != nil {
-		pub.release()
-	}
-	return nil
+	return l.endPublish(ctx, wake, target{to: toClients}, pub, shards > 0)
 }
 
 // answer appends an ack or error to the client that asked. Its cost is charged
@@ -295,6 +306,9 @@ func (l *hubLog) register(c *Client) {
 	c.registered = true
 	c.shard.population++
 	l.clients++
+	if l.node != nil {
+		l.node.came(c.ID, l.clients == 1)
+	}
 	l.end(l.putLazy(c.shard, entry{kind: entryRegister, client: c}))
 }
 
@@ -305,6 +319,9 @@ func (l *hubLog) unregister(c *Client) {
 	c.registered = false
 	c.shard.population--
 	l.clients--
+	if l.node != nil {
+		l.node.went(c.ID, l.clients == 0)
+	}
 	for _, m := range c.members.list {
 		l.leavePart(m.part)
 	}

@@ -28,6 +28,9 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	if m == nil {
 		return nil, ErrNilMessage
 	}
+	if h.node != nil && !h.node.fits(m, name) {
+		return nil, ErrMessageTooLarge
+	}
 	out := *m
 	out.Channel = name
 	if out.Type == "" {
@@ -53,10 +56,12 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 // ErrMessageTooLarge, ErrInvalidName, ErrNilMessage, and ErrHubNotRunning where
 // it would have to wait before Run.
 func (h *Hub) PublishToChannel(channel string, m *Message) error {
-	return h.PublishToChannelContext(context.Background(), channel, m)
+	return locally(h.PublishToChannelContext(context.Background(), channel, m))
 }
 
-// PublishToChannelContext is PublishToChannel with an end to the waiting.
+// PublishToChannelContext is PublishToChannel with an end to the waiting. With a
+// broker it returns ErrBrokerUnavailable for what reaches this node's members
+// only, because the engine is away.
 func (h *Hub) PublishToChannelContext(ctx context.Context, channel string, m *Message) error {
 	return h.publish(ctx, channelTopic, typeMessage, channel, m)
 }
@@ -64,7 +69,7 @@ func (h *Hub) PublishToChannelContext(ctx context.Context, channel string, m *Me
 // PublishToChannelRaw publishes data as the Data of a message of type "message"
 // without a ClientID. The bytes may be reused as soon as the call returns.
 func (h *Hub) PublishToChannelRaw(channel string, data []byte) error {
-	return h.PublishToChannelRawContext(context.Background(), channel, data)
+	return locally(h.PublishToChannelRawContext(context.Background(), channel, data))
 }
 
 // PublishToChannelRawContext is PublishToChannelRaw with an end to the waiting.
@@ -75,7 +80,7 @@ func (h *Hub) PublishToChannelRawContext(ctx context.Context, channel string, da
 // PublishToRoom is PublishToChannel for a room's members; an empty Type becomes
 // "room_message".
 func (h *Hub) PublishToRoom(roomID string, m *Message) error {
-	return h.PublishToRoomContext(context.Background(), roomID, m)
+	return locally(h.PublishToRoomContext(context.Background(), roomID, m))
 }
 
 // PublishToRoomContext is PublishToRoom with an end to the waiting.
@@ -97,7 +102,7 @@ func (h *Hub) publish(ctx context.Context, kind topicKind, defaultType, name str
 // Broadcast sends data to every client as the Data of a message of type
 // "broadcast" without a ClientID. All that is said at PublishToChannel holds.
 func (h *Hub) Broadcast(data []byte) error {
-	return h.BroadcastContext(context.Background(), data)
+	return locally(h.BroadcastContext(context.Background(), data))
 }
 
 // BroadcastContext is Broadcast with an end to the waiting.
@@ -107,7 +112,7 @@ func (h *Hub) BroadcastContext(ctx context.Context, data []byte) error {
 
 // BroadcastMessage sends m to every client; an empty Type becomes "broadcast".
 func (h *Hub) BroadcastMessage(m *Message) error {
-	return h.BroadcastMessageContext(context.Background(), m)
+	return locally(h.BroadcastMessageContext(context.Background(), m))
 }
 
 // BroadcastMessageContext is BroadcastMessage with an end to the waiting.
@@ -120,9 +125,11 @@ func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 }
 
 // SendToClient sends m to the client with that ID; see Client.Send. It answers
-// ErrClientNotFound at once if there is none.
+// ErrClientNotFound at once if there is none. With a broker, a client that is not
+// on this node is looked for on the others: nil then says nothing of whether
+// there is one.
 func (h *Hub) SendToClient(id string, m *Message) error {
-	return h.SendToClientContext(context.Background(), id, m)
+	return locally(h.SendToClientContext(context.Background(), id, m))
 }
 
 // SendToClientContext is SendToClient with an end to the waiting.
@@ -130,13 +137,22 @@ func (h *Hub) SendToClientContext(ctx context.Context, id string, m *Message) er
 	if h.stopping() {
 		return ErrHubClosed
 	}
-	c, ok := h.Client(id)
-	if !ok {
+	if c, ok := h.Client(id); ok {
+		if err := c.SendContext(ctx, m); !errors.Is(err, ErrClientClosed) {
+			return err
+		}
+	}
+	if h.node == nil {
 		return ErrClientNotFound
 	}
-	err := c.SendContext(ctx, m)
-	if errors.Is(err, ErrClientClosed) {
-		return ErrClientNotFound
+	return h.node.send(ctx, id, m)
+}
+
+// locally is what verbs without a context return: other nodes are not their
+// concern.
+func locally(err error) error {
+	if errors.Is(err, ErrBrokerUnavailable) {
+		return nil
 	}
 	return err
 }

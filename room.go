@@ -197,6 +197,9 @@ func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
 	if t == nil {
 		t = &topic{kind: kind, name: name}
 		l.topics[kind][name] = t
+		if l.node != nil {
+			l.node.want(target{kind.audience(), name}.topic(), true)
+		}
 	}
 	for _, p := range t.parts {
 		if p.shard == s {
@@ -225,6 +228,9 @@ func (l *hubLog) dropIfEmpty(p *part) {
 	t.parts = slices.Delete(t.parts, i, i+1)
 	if len(t.parts) == 0 {
 		delete(l.topics[t.kind], t.name)
+		if l.node != nil {
+			l.node.want(target{t.kind.audience(), t.name}.topic(), false)
+		}
 	}
 }
 

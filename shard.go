@@ -253,6 +253,9 @@ func (s *shard) apply(e *entry, r *round) {
 		s.minds(c)
 	case entryQuery:
 		e.arg.(*memberQuery).answer(e.part)
+	case entryGap:
+		s.walked += entryCost
+		s.tellGap(e, r)
 	case entryShutdown:
 		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 		for _, c := range s.clients {

@@ -18,6 +18,9 @@ var dropNames = [dropReasons]string{
 	dropCodec:        "codec",
 }
 
+// gapBroker is the reason of a gap between nodes. How much was lost is not known.
+const gapBroker = "broker"
+
 // counters are one shard's; Stats adds them up.
 type counters struct {
 	messagesSent     atomic.Uint64
@@ -65,6 +68,8 @@ type Stats struct {
 	Announced uint64 `json:"announced"`
 	// HeldBytes is what counts against Config.MemoryBudget at the moment.
 	HeldBytes int64 `json:"held_bytes"`
+	// Broker is nil without a broker.
+	Broker *BrokerStats `json:"broker,omitempty"`
 }
 
 // Stats returns the hub's figures. Anybody may call it at any time, also after
@@ -88,6 +93,9 @@ func (h *Hub) Stats() Stats {
 		for reason := range c.drops {
 			st.Dropped[dropNames[reason]] += c.drops[reason].Load()
 		}
+	}
+	if h.node != nil {
+		st.Broker = h.node.stats()
 	}
 	l := h.log
 	l.mu.Lock()

@@ -2,32 +2,24 @@ package main
 
 import (
 	"crypto/rand"
-	"embed"
 	"encoding/json"
-	"io/fs"
 	"net/http"
 	"sync"
 	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/examples/chat/web"
 	"github.com/maoxiaoyue/hypgo-websocket/js"
 )
 
-//go:embed web
-var web embed.FS
-
 // handler serves the page, the JavaScript client, keys and the hub.
 func (c *chat) handler() http.Handler {
-	pages, err := fs.Sub(web, "web")
-	if err != nil {
-		panic(err) // the name is a valid path
-	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws", c.hub.Handler())
 	mux.Handle("GET /hub.js", js.Handler())
 	// Only the page's own scripts may ask for keys.
 	mux.Handle("POST /api/key", http.NewCrossOriginProtection().Handler(http.HandlerFunc(c.issueKey)))
-	mux.Handle("GET /", guarded(http.FileServerFS(pages)))
+	mux.Handle("GET /", guarded(http.FileServerFS(web.Files)))
 	return mux
 }
 

@@ -1,0 +1,164 @@
+package nats_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/broker/nats"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+)
+
+// asServer makes the test binary a NATS server on the port that it names, so that
+// tests can stop it by a signal.
+const asServer = "NATS_TEST_SERVER_PORT"
+
+func TestMain(m *testing.M) {
+	if port := os.Getenv(asServer); port != "" {
+		n, _ := strconv.Atoi(port)
+		if _, err := runServer(n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		_, _ = os.Stdin.Read(make([]byte, 1)) // ends with the test
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func runServer(port int) (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
+	if err != nil {
+		return nil, err
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		s.Shutdown()
+		return nil, fmt.Errorf("nats-server is not ready on port %d", port)
+	}
+	return s, nil
+}
+
+// engine is a server in this process that can be stopped and started.
+type engine struct {
+	t      testing.TB
+	port   int
+	server *server.Server
+}
+
+func startEngine(t testing.TB) *engine {
+	e := &engine{t: t, port: freePort(t)}
+	e.start()
+	t.Cleanup(e.stop)
+	return e
+}
+
+func freePort(t testing.TB) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (e *engine) start() {
+	s, err := runServer(e.port)
+	require.NoError(e.t, err)
+	e.server = s
+}
+
+func (e *engine) stop() {
+	e.server.Shutdown()
+	e.server.WaitForShutdown()
+}
+
+func (e *engine) broker() websocket.Broker {
+	return nats.New(nats.Options{URL: fmt.Sprintf("nats://127.0.0.1:%d", e.port), MaxDelay: 200 * time.Millisecond})
+}
+
+func TestContract(t *testing.T) {
+	e := startEngine(t)
+	brokertest.Run(t, brokertest.Engine{Broker: e.broker, Stop: e.stop, Start: e.start})
+}
+
+// process is a server of its own, which can be made to stand still.
+type process struct {
+	*engine
+	cmd   *exec.Cmd
+	stdin interface{ Close() error }
+}
+
+func startProcess(t testing.TB) *process {
+	p := &process{engine: &engine{t: t, port: freePort(t)}}
+	p.start()
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *process) start() {
+	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
+	p.cmd.Env = append(os.Environ(), fmt.Sprint(asServer, "=", p.port))
+	p.cmd.Stderr = os.Stderr
+	in, err := p.cmd.StdinPipe()
+	require.NoError(p.t, err)
+	p.stdin = in
+	require.NoError(p.t, p.cmd.Start())
+	require.Eventually(p.t, func() bool {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.port))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}, 20*time.Second, 10*time.Millisecond)
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	_ = p.stdin.Close()
+}
+
+func (p *process) pause()  { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP)) }
+func (p *process) resume() { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGCONT)) }
+
+func TestContractOfAPausedServer(t *testing.T) {
+	p := startProcess(t)
+	brokertest.Run(t, brokertest.Engine{
+		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
+	})
+}
+
+func TestOptionsThatCannotWork(t *testing.T) {
+	broken := func(*natsgo.Options) error { return errors.New("no such file") }
+	b := nats.New(nats.Options{Connect: []natsgo.Option{broken}})
+	err := b.Open(nil)
+	require.Error(t, err)
+	require.True(t, strings.HasPrefix(err.Error(), "nats: "))
+}
+
+func TestHubs(t *testing.T) {
+	p := startProcess(t)
+	brokertest.RunHubs(t, brokertest.Engine{
+		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
+	})
+}
+
+func TestTraffic(t *testing.T) {
+	e := startEngine(t)
+	brokertest.RunTraffic(t, brokertest.Engine{Broker: e.broker}, func() (in, out int) {
+		v, err := e.server.Varz(nil)
+		require.NoError(t, err)
+		return int(v.InMsgs), int(v.OutMsgs)
+	}, false)
+}

@@ -1,0 +1,30 @@
+package brokertest_test
+
+import (
+	"testing"
+
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+)
+
+func TestMemory(t *testing.T) {
+	engine := brokertest.NewMemory(100_000)
+	brokertest.Run(t, brokertest.Engine{
+		Broker: engine.Broker,
+		Stop:   engine.Stop, Start: engine.Start,
+		Pause: engine.Pause, Resume: engine.Resume,
+	})
+}
+
+func TestHubs(t *testing.T) {
+	engine := brokertest.NewMemory(0)
+	brokertest.RunHubs(t, brokertest.Engine{
+		Broker: engine.Broker,
+		Stop:   engine.Stop, Start: engine.Start,
+		Pause: engine.Pause, Resume: engine.Resume,
+	})
+}
+
+func TestTraffic(t *testing.T) {
+	engine := brokertest.NewMemory(0)
+	brokertest.RunTraffic(t, brokertest.Engine{Broker: engine.Broker}, engine.Traffic, true)
+}

@@ -1,0 +1,315 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	mathrand "math/rand/v2"
+	"time"
+)
+
+// fits reports whether the engine takes m.
+func (n *node) fits(m *Message, name string) bool {
+	limit := n.broker.MaxPayload()
+	return limit <= 0 || messageCost(m)+int64(len(name))+maxHead <= int64(limit)
+}
+
+// forward queues a publication for the other nodes and takes a hold on it. It
+// does not wait. The log may be locked.
+func (n *node) forward(to target, pub *publication) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	full := n.queued > 0 && n.queued+pub.cost > 2*n.hub.config.BrokerQueue
+	if full || n.stopped || n.state == BrokerDown || n.state == BrokerStalled {
+		n.unsent.Add(1)
+		n.lost.add(to)
+		return ErrBrokerUnavailable
+	}
+	pub.retain(1)
+	n.enqueue(outgoing{kind: kindPublication, to: to, pub: pub})
+	return nil
+}
+
+// enqueue appends to the queue. The node is locked.
+func (n *node) enqueue(o outgoing) {
+	n.queue = append(n.queue, o)
+	n.queued += o.cost()
+	wake(n.sendWake)
+}
+
+// tell queues something of the node's own, unless nothing can be sent.
+func (n *node) tell(kind wireKind, topic string, body []byte) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped || n.state == BrokerDown || n.state == BrokerStarting || n.queued > 2*n.hub.config.BrokerQueue {
+		return false
+	}
+	n.enqueue(outgoing{kind: kind, topic: topic, body: body})
+	return true
+}
+
+// pace waits while the queue is full and the engine takes something.
+func (n *node) pace(ctx context.Context) {
+	for {
+		n.mu.Lock()
+		if n.queued <= n.hub.config.BrokerQueue || n.state != BrokerUp || n.stopped {
+			n.mu.Unlock()
+			return
+		}
+		if n.waitChange(ctx) != nil {
+			return // it is accepted all the same
+		}
+	}
+}
+
+// dropQueue gives up what waits. The node is locked.
+func (n *node) dropQueue() {
+	for i := range n.queue {
+		n.giveUp(&n.queue[i])
+	}
+	n.queue = nil
+	n.changed()
+}
+
+// giveUp lets go of what was not sent. The node is locked.
+func (n *node) giveUp(o *outgoing) {
+	n.queued -= o.cost()
+	switch o.kind {
+	case kindPublication:
+		n.unsent.Add(1)
+		n.lost.add(o.to)
+		o.pub.release()
+	case kindLost:
+		n.lost.add(o.to)
+	case kindLostAll:
+		n.lost = targets{all: true}
+	}
+}
+
+// Bounds of one batch.
+const (
+	batchCount = 512
+	batchBytes = 1 << 20
+)
+
+// sendLoop hands the queue to the broker and announces the node.
+func (n *node) sendLoop() {
+	announce := time.NewTimer(0)
+	defer announce.Stop()
+	for {
+		select {
+		case <-n.sendWake:
+		case <-announce.C:
+			n.peers.expire(n.silence(), n.isUp())
+			n.tell(kindHello, topicNodes, n.hello(false))
+			announce.Reset(jitter(n.hub.config.AnnounceInterval))
+		case <-n.stopping:
+			n.sayBye()
+			return
+		}
+		for n.sendBatch(context.Background()) {
+		}
+	}
+}
+
+// hello introduces this node, and may ask the others to do the same.
+func (n *node) hello(asks bool) []byte {
+	first := byte(helloTells)
+	if asks {
+		first = helloAsks
+	}
+	return append([]byte{first}, n.name...)
+}
+
+const missedSilence = 3 // announcements
+
+// silence is how long a node may go unheard.
+func (n *node) silence() time.Duration {
+	return missedSilence * n.hub.config.AnnounceInterval * 6 / 5
+}
+
+// sayBye sends what is queued and takes leave, within BrokerTimeout.
+func (n *node) sayBye() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.hub.config.BrokerTimeout)
+	defer cancel()
+	n.mu.Lock()
+	if n.state == BrokerUp {
+		n.enqueue(outgoing{kind: kindBye, topic: topicNodes})
+	}
+	n.mu.Unlock()
+	for n.sendBatch(ctx) {
+	}
+}
+
+// jitter spreads what many nodes do at intervals.
+func jitter(d time.Duration) time.Duration {
+	return d - d/5 + mathrand.N(2*d/5+1)
+}
+
+// sendBatch sends the beginning of the queue. It reports whether there may be
+// more to send now.
+func (n *node) sendBatch(ctx context.Context) bool {
+	batch := n.takeBatch()
+	if len(batch) == 0 {
+		return false
+	}
+	messages, publications := n.encode(batch)
+	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
+	defer cancel()
+	var err error
+	if len(messages) > 0 {
+		err = n.broker.Publish(ctx, messages)
+	}
+
+	if err == nil {
+		n.published.Add(publications)
+	}
+	n.settle(batch, err)
+	return err == nil
+}
+
+// settle accounts for a batch that the broker has taken, or not.
+func (n *node) settle(batch []outgoing, err error) {
+	say := func() {}
+	n.mu.Lock()
+	for i := range batch {
+		o := &batch[i]
+		switch {
+		case o.kind == kindNone: // given up by encode
+		case err != nil:
+			n.giveUp(o)
+		default:
+			n.queued -= o.cost()
+			o.pub.discard()
+		}
+	}
+	switch {
+	case err == nil && n.state == BrokerStalled:
+		say = n.setState(BrokerUp, nil)
+	case err == nil || errors.Is(err, ErrMessageTooLarge):
+	case n.state == BrokerUp || n.state == BrokerStalled:
+		say = n.setState(BrokerStalled, err)
+	}
+	n.changed()
+	n.mu.Unlock()
+	say()
+}
+
+// takeBatch takes what is sent next: first what others have to be told of
+// earlier losses.
+func (n *node) takeBatch() []outgoing {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state == BrokerStarting || n.state == BrokerDown {
+		return nil
+	}
+	if n.state == BrokerUp && !n.lost.empty() {
+		batch := n.lossNotices()
+		for i := range batch {
+			n.queued += batch[i].cost()
+		}
+		return batch
+	}
+	count, bytes := 0, int64(0)
+	for count < len(n.queue) && count < batchCount && bytes < batchBytes {
+		bytes += n.queue[count].cost()
+		count++
+	}
+	batch := n.queue[:count:count]
+	if n.queue = n.queue[count:]; len(n.queue) == 0 {
+		n.queue = nil
+	}
+	return batch
+}
+
+// lossNotices empties lost. The node is locked.
+func (n *node) lossNotices() (batch []outgoing) {
+	if n.lost.all {
+		batch = []outgoing{{kind: kindLostAll, topic: topicBroadcast}}
+	}
+	for to := range n.lost.set {
+		batch = append(batch, outgoing{kind: kindLost, to: to})
+	}
+	n.lost = targets{}
+	return batch
+}
+
+// encode makes the payloads of a batch in the loop's buffer. What is too large
+// for the engine is given up.
+func (n *node) encode(batch []outgoing) (messages []BrokerMessage, publications uint64) {
+	limit := n.broker.MaxPayload()
+	out := n.buffer[:0]
+	ends := make([]int, 0, len(batch))
+	messages = make([]BrokerMessage, 0, len(batch))
+	for i := range batch {
+		o := &batch[i]
+		begin := len(out)
+		n.sequence++
+		head := wireHead{node: n.id, sequence: n.sequence, kind: o.kind, to: o.to}
+		topic := o.topic
+		if topic == "" {
+			topic = o.to.topic()
+		}
+		if o.kind == kindPublication && o.to.to != toClients {
+			head.to.name = "" // the envelope's Channel
+		}
+		out = head.append(out)
+		if o.pub != nil {
+			var err error
+			if out, err = (ProtobufCodec{}).AppendMarshal(out, &o.pub.msg); err != nil {
+				n.hub.logger.Errorf("websocket: publication for %s cannot be sent to other nodes: %v", topic, err)
+				out = n.skip(o, out[:begin])
+				continue
+			}
+		} else {
+			out = append(out, o.body...)
+		}
+		if limit > 0 && len(out)-begin > limit {
+			n.hub.logger.Errorf("websocket: publication for %s is too large for the broker", topic)
+			out = n.skip(o, out[:begin])
+			continue
+		}
+		if o.pub != nil {
+			publications++
+		}
+		ends = append(ends, len(out))
+		messages = append(messages, BrokerMessage{Topic: topic})
+	}
+	begin := 0
+	for i, end := range ends { // now that out has its place
+		messages[i].Payload = out[begin:end:end]
+		begin = end
+	}
+	if cap(out) <= 4*batchBytes {
+		n.buffer = out
+	}
+	return messages, publications
+}
+
+// skip gives up one of a batch.
+func (n *node) skip(o *outgoing, out []byte) []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.giveUp(o)
+	*o = outgoing{}
+	return out
+}
+
+// send hands a message to whichever node has the client.
+func (n *node) send(ctx context.Context, id string, m *Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if id == "" {
+		return ErrClientNotFound
+	}
+	p, err := n.hub.prepare(m, typeMessage, m.channel(), toClients)
+	if err != nil {
+		return err
+	}
+	err = n.forward(target{toClients, id}, p)
+	p.release()
+	if err == nil {
+		n.pace(ctx)
+	}
+	return err
+}
