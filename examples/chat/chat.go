@@ -103,8 +103,8 @@ func (c *chat) connected(client *websocket.Client) {
 	r := client.Request()
 	s := &session{rooms: map[string]bool{}, allowance: burst, refilled: time.Now()}
 	s.ID, s.Codec = client.ID, client.Codec().Name()
-	if ticket, ok := websocket.BearerToken(r); ok {
-		keys, ok := c.keys.take(ticket)
+	if _, sealed := websocket.BearerToken(r); sealed {
+		keys, ok := c.keys.take(client.ID)
 		if !ok {
 			c.report("close", client.Close(websocket.CloseUnauthorized, errTicket.Error()))
 			return

@@ -195,7 +195,7 @@ func TestExpiredTicketsAreSweptAndRefused(t *testing.T) {
 	for ticket, keys := range k.issued {
 		keys.expires = time.Now().Add(-time.Second)
 		k.issued[ticket] = keys
-		require.False(t, k.has(ticket))
+		require.False(t, k.redeem(ticket, "id"))
 	}
 	_, _, ok = k.issue()
 	require.True(t, ok)

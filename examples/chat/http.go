@@ -38,10 +38,11 @@ func guarded(next http.Handler) http.Handler {
 // clientID refuses (401) a tab that shows a ticket that is not good. All others
 // get a random ID: names are for people and prove nothing.
 func (c *chat) clientID(r *http.Request) (string, error) {
-	if ticket, ok := websocket.BearerToken(r); ok && !c.keys.has(ticket) {
+	id := rand.Text()
+	if ticket, ok := websocket.BearerToken(r); ok && !c.keys.redeem(ticket, id) {
 		return "", errTicket
 	}
-	return rand.Text(), nil
+	return id, nil
 }
 
 // sealKeys are one connection's own. They travel as safely as the page itself:
@@ -109,18 +110,24 @@ func (k *keyring) issue() (string, sealKeys, bool) {
 	return ticket, keys, true
 }
 
-func (k *keyring) has(ticket string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	keys, ok := k.issued[ticket]
-	return ok && time.Now().Before(keys.expires)
-}
-
-// take returns a ticket's keys, once.
-func (k *keyring) take(ticket string) (sealKeys, bool) {
+// redeem turns a ticket, once, into the keys that take returns for a client's ID.
+func (k *keyring) redeem(ticket, id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	keys, ok := k.issued[ticket]
 	delete(k.issued, ticket)
+	if !ok || !time.Now().Before(keys.expires) {
+		return false
+	}
+	k.issued[id] = keys
+	return true
+}
+
+// take returns a client's keys, once.
+func (k *keyring) take(id string) (sealKeys, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	keys, ok := k.issued[id]
+	delete(k.issued, id)
 	return keys.sealKeys, ok && time.Now().Before(keys.expires)
 }
