@@ -180,7 +180,7 @@ func (c *cluster) members(room string) (n int) {
 
 func TestPageKeysAndHealthFromAnyNode(t *testing.T) {
 	c, front := run(t)
-	for _, path := range []string{"/", "/chat.js", "/tab.js", "/hub.js", "/chat.css", "/health"} {
+	for _, path := range []string{"/", "/chat.js", "/hub.js", "/chat.css", "/health"} {
 		for range 3 {
 			r, err := http.Get("http://" + front + path)
 			require.NoError(t, err)

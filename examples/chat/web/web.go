@@ -5,5 +5,5 @@ import "embed"
 
 // Files are the page's own files.
 //
-//go:embed index.html chat.css chat.js tab.js icon.svg
+//go:embed *.html *.css *.js *.svg
 var Files embed.FS
