@@ -1,0 +1,74 @@
+package websocket
+
+import (
+	"bytes"
+	"compress/flate"
+	"testing"
+)
+
+// BenchmarkPools compares each pool with making the thing anew every time. A
+// pool that lost would be left out.
+func BenchmarkPools(b *testing.B) {
+	h := NewHub(nil, Config{})
+	m := &Message{Type: "message", Channel: "news", Data: bytes.Repeat([]byte("1"), 128)}
+	text := bytes.Repeat([]byte(`{"headline":"Breaking News!"}`), 36)
+	deflated, _ := h.deflaters.appendDeflated(nil, text)
+
+	for _, bench := range []struct {
+		name          string
+		pooled, fresh func()
+	}{
+		{"message",
+			func() { AcquireMessage().Release() },
+			func() { sink = &Message{Type: "message"} },
+		},
+		{"publication",
+			func() {
+				p := h.newPublication(m, toChannel)
+				p.frame(formOf(0, plain))
+				p.release()
+			},
+			func() {
+				p := &publication{hub: h, msg: *m, cost: messageCost(m)}
+				p.msg.Data = append([]byte(nil), m.Data...)
+				p.frame(formOf(0, plain))
+				sink = p
+			},
+		},
+		{"buffer",
+			func() { putBuffer(getBuffer(4096)) },
+			func() { sink = make([]byte, 0, 4096) },
+		},
+		{"batch",
+			func() { putBatch(batchPool.Get().(*batch)) },
+			func() { sink = &batch{b: make([]byte, 0, joinSize)} },
+		},
+		{"deflater",
+			func() { _, _ = h.deflaters.appendDeflated(nil, text) },
+			func() {
+				var out sliceWriter
+				w, _ := flate.NewWriter(&out, h.deflaters.level)
+				_, _ = w.Write(text)
+				_ = w.Flush()
+			},
+		},
+		{"inflater",
+			func() { _, _ = inflaters.appendInflated(nil, bytes.Clone(deflated), 1<<20) },
+			func() {
+				var p inflaterPool
+				_, _ = p.appendInflated(nil, bytes.Clone(deflated), 1<<20)
+			},
+		},
+	} {
+		for way, f := range map[string]func(){"yes": bench.pooled, "no": bench.fresh} {
+			b.Run("of="+bench.name+"/pool="+way, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					f()
+				}
+			})
+		}
+	}
+}
+
+var sink any // keeps what is made anew on the heap, as it would be
