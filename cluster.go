@@ -390,7 +390,10 @@ func (n *node) deliver(to target, envelope []byte) {
 	if messageCost(m) > min(h.config.ClientBacklog, h.config.LogSize) {
 		n.oversized.Add(1)
 		n.mu.Lock()
-		n.gaps.add(target{to.to, m.Channel})
+		if to.to != toClients {
+			to.name = m.Channel // the head leaves it out
+		}
+		n.gaps.add(to)
 		n.mu.Unlock()
 		wake(n.gapWake)
 		return

@@ -45,7 +45,7 @@ func AllowMembers(c *Client, action Action, target string) error {
 	l := c.hub.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.membership(c, kind, target) == nil {
+	if !c.registered || l.membership(c, kind, target) == nil {
 		return ErrForbidden
 	}
 	return nil

@@ -99,16 +99,25 @@ func (n *node) sendLoop() {
 		select {
 		case <-n.sendWake:
 		case <-announce.C:
-			n.peers.expire(n.silence(), n.isUp())
-			n.tell(kindHello, topicNodes, n.hello(false))
-			announce.Reset(jitter(n.hub.config.AnnounceInterval))
+			n.announce(announce)
 		case <-n.stopping:
 			n.sayBye()
 			return
 		}
 		for n.sendBatch(context.Background()) {
+			select { // also while there is always more to send
+			case <-announce.C:
+				n.announce(announce)
+			default:
+			}
 		}
 	}
+}
+
+func (n *node) announce(next *time.Timer) {
+	n.peers.expire(n.silence(), n.isUp())
+	n.tell(kindHello, topicNodes, n.hello(false))
+	next.Reset(jitter(n.hub.config.AnnounceInterval))
 }
 
 // hello introduces this node, and may ask the others to do the same.
@@ -289,7 +298,12 @@ func (n *node) encode(batch []outgoing) (messages []BrokerMessage, publications 
 func (n *node) skip(o *outgoing, out []byte) []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.giveUp(o)
+	if o.kind == kindLost { // must not come back as large as it is
+		n.queued -= o.cost()
+		n.lost = targets{all: true}
+	} else {
+		n.giveUp(o)
+	}
 	*o = outgoing{}
 	return out
 }
@@ -299,8 +313,11 @@ func (n *node) send(ctx context.Context, id string, m *Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if id == "" {
-		return ErrClientNotFound
+	if checkName(id, maxClientID) != nil {
+		return ErrClientNotFound // no hub gives such an ID
+	}
+	if m != nil && !n.fits(m, m.Channel+id) {
+		return ErrMessageTooLarge
 	}
 	p, err := n.hub.prepare(m, typeMessage, m.channel(), toClients)
 	if err != nil {

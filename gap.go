@@ -35,6 +35,10 @@ type losses struct {
 	open  map[lossKey]int // in queue: losses that the next drop of a topic extends
 }
 
+// maxLosses bounds the losses that wait for one client. Beyond it the last one
+// stands for all that is lost, whatever its topic.
+const maxLosses = 4096
+
 // lossCost is what a loss counts against the client's bound.
 const lossCost = 128
 
@@ -44,6 +48,12 @@ func (l *losses) add(p *publication, reason dropReason) bool {
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
 		l.queue[i].count++
 		l.queue[i].last = p.msg.Timestamp
+		return false
+	}
+	if n := len(l.queue); n >= maxLosses { // their topics are as many as their subscriber likes
+		last := &l.queue[n-1]
+		last.topic, last.count, last.last = lossKey{}, last.count+1, p.msg.Timestamp
+		l.settle()
 		return false
 	}
 	if l.open == nil {
@@ -139,10 +149,12 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 // time. A hook that ends the goroutine gets a new one.
 func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 	finished := false
+	var pending map[dropReport]*Gap
 	defer func() {
 		if finished {
 			close(reported)
 		} else {
+			h.putBack(pending)
 			go h.runReports(stopped, reported) // as before
 		}
 	}()
@@ -153,12 +165,33 @@ func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 			last = true
 		}
 		h.drops.mu.Lock()
-		pending := h.drops.pending
+		pending = h.drops.pending
 		h.drops.pending = nil
 		h.drops.mu.Unlock()
 		for key, g := range pending {
+			delete(pending, key)
 			h.protect("OnDrop", "client", key.client.ID, func() { h.config.OnDrop(key.client, *g) }, key.client)
 		}
 	}
 	finished = true
+}
+
+// putBack keeps reports that a hook which ended its goroutine has left.
+func (h *Hub) putBack(left map[dropReport]*Gap) {
+	if len(left) == 0 {
+		return
+	}
+	d := &h.drops
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, g := range d.pending {
+		if l := left[key]; l != nil {
+			l.Count += g.Count
+			l.Last = g.Last
+		} else {
+			left[key] = g
+		}
+	}
+	d.pending = left
+	wake(d.wake)
 }

@@ -79,6 +79,7 @@ type Hub struct {
 	mu     sync.Mutex // guards what follows
 	phase  hubPhase
 	served bool // a connection has come: callbacks are fixed
+	cut    bool // shutdown has cut off what was left: so it does with what comes
 	live   map[*Client]struct{}
 	conns  int           // handshakes and connections
 	empty  chan struct{} // closed when stopping and conns is 0
@@ -266,6 +267,9 @@ func (h *Hub) drain() (stuck []string) {
 	h.log.tellAll(entryShutdown)
 
 	if !waitFor(h.empty, h.config.DrainTimeout) {
+		h.mu.Lock()
+		h.cut = true
+		h.mu.Unlock()
 		for _, c := range h.liveClients() {
 			c.conn.kill(errCut)
 		}

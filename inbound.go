@@ -20,7 +20,8 @@ type inbound struct {
 	length  uint64 // of the current frame's payload
 	payload uint64 // of it, still to come
 	// compressed tells it of each message that has come, if any can be; begun is
-	// how many of them have been read. They are no more than gorilla's buffer holds.
+	// how many of them have been read. The others are no more than gorilla's buffer
+	// holds.
 	compressed []bool
 	begun      int
 	open       bool  // a fragmented message has begun
@@ -42,6 +43,7 @@ const (
 	maxInboundHeader  = 14 // RFC 6455 section 5.2, with mask
 	maskLength        = 4
 	maxEmptyFragments = 128
+	maxBegun          = 64 // messages read before compressed is cut
 )
 
 var errProtocol = errors.New("websocket: protocol error")
@@ -167,6 +169,10 @@ func (in *inbound) checkLength() *CloseError {
 	if opcode != 0 {
 		in.size, in.empty = 0, 0
 		if in.deflate {
+			if in.begun >= maxBegun {
+				n := copy(in.compressed, in.compressed[in.begun:])
+				in.compressed, in.begun = in.compressed[:n], 0
+			}
 			in.compressed = append(in.compressed, in.header[0]&compressedBit != 0)
 		}
 	}

@@ -160,6 +160,12 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 		h.answerRefusal(w, err)
 		return nil, err
 	}
+	if h.stopping() { // while a hook ran
+		h.ids.free(c)
+		err := refuse(http.StatusServiceUnavailable, "hub closed")
+		h.answerRefusal(w, err)
+		return nil, err
+	}
 	if err := h.upgrade(w, r, c, offer); err != nil {
 		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
 		h.ids.free(c)
@@ -521,7 +527,11 @@ func (h *Hub) connect(c *Client, hc Context) {
 	h.mu.Lock()
 	h.served = true
 	h.live[c] = struct{}{}
+	cut := h.cut
 	h.mu.Unlock()
+	if cut {
+		c.conn.kill(errCut) // too late for shutdown to find it
+	}
 	h.connected.Add(1)
 	if h.config.DuplicateID == ReplaceDuplicate {
 		if old := h.ids.put(c, true); old != nil {
