@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -204,6 +205,9 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 // put several messages into a frame.
 func (c *client) scan(msg []byte, now int64) (n uint64) {
 	f, size := c.fleet, c.opt.Size
+	if c.opt.Dialect == api.DialectCentrifuge && pinged(msg) {
+		c.send(wire.Text, []byte("{}")) // a failure shows when reading
+	}
 	for hint := c.hint; len(msg) >= size; hint = 0 {
 		at := payload.Find(msg, hint)
 		if at < 0 {
@@ -230,17 +234,13 @@ func (c *client) scan(msg []byte, now int64) (n uint64) {
 		msg = msg[at+size:]
 		n++
 	}
-	if n == 0 {
-		c.other(msg)
-	}
 	return n
 }
 
-// other takes messages without a payload: centrifuge's application pings.
-func (c *client) other(msg []byte) {
-	if c.opt.Dialect == api.DialectCentrifuge && len(msg) == 2 && string(msg) == "{}" {
-		c.send(wire.Text, msg) // a failure shows when reading
-	}
+// pinged reports whether one of the lines of a frame is centrifuge's ping.
+func pinged(msg []byte) bool {
+	return string(msg) == "{}" || bytes.HasPrefix(msg, []byte("{}\n")) ||
+		bytes.HasSuffix(msg, []byte("\n{}")) || bytes.Contains(msg, []byte("\n{}\n"))
 }
 
 // arrived counts n messages and wakes whoever waits for them.
@@ -281,7 +281,7 @@ func (c *client) publish(p []byte) error {
 	case api.DialectEnvelope:
 		b = append(append(append(b, `{"type":"bench","data":`...), p...), '}')
 	case api.DialectCentrifuge:
-		b = fmt.Appendf(b, `{"id":%d,"publish":{"channel":"t%d","data":%s}}`, 1<<20, c.target, p)
+		b = append(append(append(b, `{"send":{"data":`...), p...), "}}"...)
 	default:
 		b = p
 	}

@@ -106,8 +106,14 @@ func centrifugeConnect(conn net.Conn, r *bufio.Reader) error {
 			return err
 		}
 		if size > 0 {
-			if !strings.Contains(string(f.Payload), `"connect":`) {
-				return fmt.Errorf("connect command: answered %q", f.Payload)
+			reply := f.Payload
+			if f.RSV1 {
+				if reply, err = newDecoder().inflate(reply); err != nil {
+					return fmt.Errorf("connect command: %w", err)
+				}
+			}
+			if !strings.Contains(string(reply), `"connect":`) {
+				return fmt.Errorf("connect command: answered %q", reply)
 			}
 			_, err = r.Discard(size)
 			return err

@@ -280,7 +280,7 @@ func TestEcho(t *testing.T) {
 
 func TestCentrifugeDialect(t *testing.T) {
 	t.Parallel()
-	asked := make(chan string, 2)
+	asked := make(chan string, 3)
 	p := newPeer(t, websocket.Upgrader{}, func(ws *websocket.Conn) {
 		_, b, err := ws.ReadMessage()
 		if err != nil {
@@ -295,16 +295,22 @@ func TestCentrifugeDialect(t *testing.T) {
 			return
 		}
 		asked <- string(b)
-		ws.WriteMessage(websocket.TextMessage, []byte(line(3)))
+		ws.WriteMessage(websocket.TextMessage, []byte(line(3)+"\n{}\n"+line(4)))
+		if _, b, err = ws.ReadMessage(); err != nil {
+			return
+		}
+		asked <- string(b)
+		ws.WriteMessage(websocket.TextMessage, []byte(line(5)))
 		discard(ws)
 	})
 	f := connected(t, api.Connect{Addr: p.addr(), Clients: 1, Dialect: api.DialectCentrifuge})
-	f.wait(3, time.Second)
+	f.wait(5, 5*time.Second)
 	s := f.stats()
-	require.Equal(t, uint64(3), s.Received)
+	require.Equal(t, uint64(5), s.Received)
 	require.Zero(t, s.Skipped+s.Disorder+s.Bad+s.Cut)
 	require.JSONEq(t, `{"id":1,"connect":{}}`, <-asked)
 	require.Equal(t, `{}`, <-asked)
+	require.Equal(t, `{}`, <-asked, "a ping between messages")
 }
 
 func TestWaitEndsWhenNothingComes(t *testing.T) {

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"compress/flate"
+	"context"
+	"net/http"
+
+	"github.com/centrifugal/centrifuge"
+)
+
+func init() {
+	systems["centrifuge"] = func(opt options) (system, error) { return newCentrifuge(opt, false) }
+	systems["centrifuge-tuned"] = func(opt options) (system, error) { return newCentrifuge(opt, true) }
+}
+
+// centrifugeHub is centrifuge with subscriptions made by the server, in the step
+// that answers a client's connect command. Tuned, it pools its write buffers,
+// puts any number of messages into a frame, and deflates a message once for all.
+type centrifugeHub struct {
+	node    *centrifuge.Node
+	handler *centrifuge.WebsocketHandler
+}
+
+type targetKey struct{} // of the context that a connection is served with
+
+func newCentrifuge(opt options, tuned bool) (system, error) {
+	if opt.sealed != "" {
+		return nil, errCannotSeal
+	}
+	node, err := centrifuge.New(centrifuge.Config{})
+	if err != nil {
+		return nil, err
+	}
+	node.OnConnecting(func(ctx context.Context, _ centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
+		reply := centrifuge.ConnectReply{
+			Credentials:   &centrifuge.Credentials{},
+			Subscriptions: map[string]centrifuge.SubscribeOptions{targetName(ctx.Value(targetKey{}).(int)): {}},
+		}
+		if tuned {
+			reply.MaxMessagesInFrame = -1
+		}
+		return reply, nil
+	})
+	node.OnConnect(func(c *centrifuge.Client) {
+		channel := targetName(c.Context().Value(targetKey{}).(int))
+		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure shows as a loss
+	})
+	if err := node.Run(); err != nil {
+		return nil, err
+	}
+	config := centrifuge.WebsocketConfig{
+		Compression: opt.deflate, CompressionLevel: flate.BestSpeed,
+		UseWriteBufferPool: tuned,
+	}
+	if tuned && opt.deflate {
+		config.CompressionPreparedMessageCacheSize = 64 << 20
+	}
+	return &centrifugeHub{node, centrifuge.NewWebsocketHandler(node, config)}, nil
+}
+
+func (h *centrifugeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t, err := target(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	h.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
+}
+
+func (h *centrifugeHub) publish(target int, p []byte) error {
+	_, err := h.node.Publish(targetName(target), p)
+	return err
+}
+
+func (h *centrifugeHub) flush() {}
+
+func (h *centrifugeHub) members() int { return h.node.Hub().NumSubscriptions() }
