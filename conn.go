@@ -236,6 +236,15 @@ func (c *conn) writeNow(b []byte) bool {
 	return true
 }
 
+// answerPing answers the last of the pings that came since the last answer. It
+// runs on the readPump.
+func (c *conn) answerPing() {
+	if c.in.pinged {
+		c.in.pinged = false
+		c.sendPong(c.in.pong)
+	}
+}
+
 // sendPong answers a ping, or leaves that to the writePump.
 func (c *conn) sendPong(payload string) {
 	c.mu.Lock()

@@ -227,10 +227,7 @@ const (
 // 5.5.3).
 func (c *conn) admit() error {
 	in := &c.in
-	if in.pinged {
-		in.pinged = false
-		c.sendPong(in.pong)
-	}
+	c.answerPing()
 	if in.violation != nil {
 		c.fail(in.violation.Code, in.violation.Reason)
 		return errProtocol

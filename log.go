@@ -139,6 +139,23 @@ func (l *hubLog) end(wake uint64) {
 	}
 }
 
+// assistReach is the most clients that a reader delivers a message to itself.
+const assistReach = 16
+
+// endOwn is end for a client's reader, behind something that the client asked
+// for. If that is for few, the reader does the work of a sleeping shard itself:
+// waking it costs more.
+func (l *hubLog) endOwn(wake uint64, reach int) {
+	if reach > assistReach {
+		l.end(wake)
+		return
+	}
+	l.mu.Unlock()
+	for ; wake != 0; wake &= wake - 1 {
+		l.shards[bits.TrailingZeros64(wake)].assist()
+	}
+}
+
 // put appends e for one shard. It returns the shard's bit if it has to be woken.
 // The log is locked.
 func (l *hubLog) put(s *shard, e entry) uint64 {
@@ -210,9 +227,11 @@ func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *
 		return err
 	}
 	var wake uint64
+	reach := 0
 	t := l.topics[kind][name]
 	if t != nil {
-		l.place(pub, len(t.parts), t.members)
+		reach = t.members
+		l.place(pub, len(t.parts), reach)
 		for _, p := range t.parts {
 			wake |= l.put(p.shard, entry{kind: entryPublish, part: p, pub: pub})
 		}
@@ -220,20 +239,24 @@ func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, wake, target{kind.audience(), name}, pub, t != nil)
+	return l.endPublish(ctx, from, wake, target{kind.audience(), name}, pub, reach)
 }
 
 // endPublish unlocks the log behind a publication. One for other nodes too is
 // handed on under the lock, so that it leaves in the log's order.
-func (l *hubLog) endPublish(ctx context.Context, wake uint64, to target, pub *publication, placed bool) error {
+func (l *hubLog) endPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, reach int) error {
 	forwards := l.node != nil && !pub.remote
 	var err error
 	if forwards {
 		err = l.node.forward(to, pub)
 	}
-	l.end(wake)
-	if !placed {
-		pub.release() // nobody is there
+	if reach == 0 {
+		defer pub.release() // nobody is there
+	}
+	if from != nil {
+		l.endOwn(wake, reach)
+	} else {
+		l.end(wake)
 	}
 	if forwards && err == nil {
 		l.node.pace(ctx)
@@ -266,7 +289,7 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, wake, target{to: toClients}, pub, shards > 0)
+	return l.endPublish(ctx, from, wake, target{to: toClients}, pub, l.clients)
 }
 
 // answer appends an ack or error to the client that asked. Its cost is charged

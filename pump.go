@@ -345,6 +345,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
 		return nil
 	}
+	c.conn.answerPing() // a callback may take long
 	c.busy.Store(true)
 	c.handle(messageType, message)
 	return nil

@@ -129,7 +129,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	p := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
 		l.free(entryCost)
-		l.end(l.answer(c, answer))
+		l.endOwn(l.answer(c, answer), 1)
 		return nil
 	}
 	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
@@ -144,7 +144,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	p.count++
 	p.topic.members++
 	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
-	l.end(wake | l.answer(c, answer))
+	l.endOwn(wake|l.answer(c, answer), 1)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 		l.leavePart(m.part)
 		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
-	l.end(wake | l.answer(c, answer))
+	l.endOwn(wake|l.answer(c, answer), 1)
 	return nil
 }
 

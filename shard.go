@@ -2,12 +2,14 @@ package websocket
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
 // shard is one hub goroutine with the clients whose IDs hash to it. It walks its
 // entries of the log in order, which moves references to messages to the clients
-// concerned, and then writes each of those clients once for all of them.
+// concerned, and then writes each of those clients once for all of them. While it
+// sleeps, a reader may do that in its place.
 type shard struct {
 	hub   *Hub
 	log   *hubLog
@@ -22,7 +24,9 @@ type shard struct {
 	lazily     *time.Timer // wakes the shard for entries that were put lazily
 	population int         // clients, as of the last entry appended
 
-	// Owned by the hub goroutine.
+	turn sync.Mutex // held by the hub goroutine while it is awake, or by a reader that assists
+
+	// Guarded by turn.
 	current  []entry // being walked
 	next     int     // index in current
 	walked   int64   // cost of what was walked, to be given back to the log
@@ -103,26 +107,59 @@ func (s *shard) run() {
 	s.timer = time.AfterFunc(time.Hour, s.wakeUp)
 	defer s.timer.Stop()
 	defer s.lazily.Stop()
-	for !s.stopped || len(s.rounds) > 0 {
-		quiet := len(s.rounds) == 0
-		if s.next < len(s.current) || s.log.take(s, quiet) {
-			s.walk()
-		} else if quiet && !s.stopped {
-			s.sleep()
-		}
-		s.writeTurn()
-		s.checkDeadlines()
+	for s.work() {
+		<-s.wake
 	}
 }
 
-// sleep waits for an entry or the next deadline. The timer wakes like an
-// appender does: waiting for one channel costs half of what waiting for two does.
-func (s *shard) sleep() {
+// work sweeps until there is nothing left to do, and reports whether there will
+// be.
+func (s *shard) work() bool {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	for s.sweep() {
+		s.checkDeadlines()
+	}
+	s.checkDeadlines()
+	s.setTimer()
+	return !s.stopped
+}
+
+// sweep walks what has been appended and writes some of it. When nothing is left
+// it reports false, and the shard counts as sleeping.
+func (s *shard) sweep() bool {
+	quiet := len(s.rounds) == 0
+	if s.next < len(s.current) || s.log.take(s, quiet) {
+		s.walk()
+	} else if quiet {
+		return false
+	}
+	s.writeTurn()
+	return true
+}
+
+// assist is one sweep on another goroutine, behind an append that found the shard
+// asleep. The hub goroutine does what is left.
+func (s *shard) assist() {
+	if s.turn.TryLock() {
+		s.sweep()
+		left := s.stopped || len(s.rounds) > 0 || s.next < len(s.current) || s.log.take(s, true)
+		s.setTimer()
+		s.turn.Unlock()
+		if !left {
+			return
+		}
+	}
+	s.wakeUp()
+}
+
+// setTimer wakes the shard at the next deadline. The timer wakes like an appender
+// does: waiting for one channel costs half of what waiting for two does.
+func (s *shard) setTimer() {
 	if due := s.watch.next(); due < s.timerSet || s.timerSet <= s.hub.clock() {
 		s.timerSet = due
 		s.timer.Reset(time.Duration(max(due-s.hub.clock(), 0)))
 	}
-	<-s.wake
 }
 
 // walk takes entries in order until a bound is reached.

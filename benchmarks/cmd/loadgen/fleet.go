@@ -279,7 +279,8 @@ func (c *client) publish(p []byte) error {
 	var b []byte
 	switch c.opt.Dialect {
 	case api.DialectEnvelope:
-		b = append(append(append(b, `{"type":"bench","data":`...), p...), '}')
+		b = append(fmt.Appendf(b, `{"type":"publish_room","channel":"t%d","data":`, c.target), p...)
+		b = append(b, '}')
 	case api.DialectCentrifuge:
 		b = append(append(append(b, `{"send":{"data":`...), p...), "}}"...)
 	default:

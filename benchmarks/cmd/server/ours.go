@@ -28,7 +28,7 @@ func init() {
 		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
 		h.Handler = h.hub.Handler()
-		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, h.received)
+		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, nil)
 		go h.hub.Run(context.Background()) // ends with the process
 		return h, nil
 	}
@@ -42,8 +42,6 @@ type oursHub struct {
 	n   atomic.Int64
 }
 
-const roomKey = "room"
-
 func (h *oursHub) connected(c *websocket.Client) {
 	h.n.Add(1)
 	t, err := target(c.Request())
@@ -53,7 +51,6 @@ func (h *oursHub) connected(c *websocket.Client) {
 	switch {
 	case err != nil:
 	case h.opt.rooms:
-		c.SetMetadata(roomKey, targetName(t))
 		err = c.JoinRoom(targetName(t))
 	default:
 		err = c.Subscribe(targetName(t))
@@ -72,13 +69,6 @@ func ownKeys(c *websocket.Client) error {
 		return err
 	}
 	return c.SetHMACKey(seal.HMACKey)
-}
-
-// received publishes a client's message to its room.
-func (h *oursHub) received(c *websocket.Client, m *websocket.Message) {
-	if room, ok := c.GetMetadata(roomKey); ok {
-		h.hub.PublishToRoom(room.(string), m) // fails only once the hub is closed
-	}
 }
 
 func (h *oursHub) publish(target int, p []byte) error {
