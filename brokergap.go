@@ -130,7 +130,7 @@ func (s *shard) tellGap(e *entry, r *round) {
 			r.pubs = append(r.pubs, notice)
 			runs[c.slotOf] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
 		}
-		s.push(c, runs[c.slotOf], gap.order, r)
+		s.push(c, runs[c.slotOf], gap.order, r, false)
 	}
 	switch {
 	case e.part != nil:

@@ -47,9 +47,10 @@ type Client struct {
 	registered bool
 	members    membershipSet
 
-	// Owned by the shard's goroutine.
+	// Guarded by the shard's turn.
 	slot    int   // in shard.clients, -1 when not there
 	pending *step // what the next write brings, or nil
+	first   bool  // pending has a turn among the first
 	due     int64 // on the hub's clock, when to look at it again
 	place   int   // in shard.watch
 

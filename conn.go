@@ -261,7 +261,7 @@ func (c *conn) sendPong(payload string) {
 
 var pingFrame = controlFrame(opPing, nil)
 
-// sendPing runs on the shard's goroutine.
+// sendPing runs in the shard's turn.
 func (c *conn) sendPing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -415,8 +415,8 @@ func (c *conn) discardRest() {
 	c.rest, c.restOf = nil, nil
 }
 
-// setOutbound changes what the client gets messages in from here on. It runs on
-// the shard's goroutine.
+// setOutbound changes what the client gets messages in from here on. It runs in
+// the shard's turn.
 func (c *conn) setOutbound(f form, keys *pipeline) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -239,6 +239,7 @@ func (p *fakePipe) setDeadline(d *fakeDeadline, t time.Time) {
 // DiscardConn takes everything that is written at once and never has anything to
 // read, for benchmarks of all that comes before the kernel.
 type DiscardConn struct {
+	OnWrite func() // called for every write, by the shard, if set
 	net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -255,8 +256,14 @@ func (c *DiscardConn) SetDeadline(time.Time) error      { return nil }
 func (c *DiscardConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *DiscardConn) SetWriteDeadline(time.Time) error { return nil }
 func (c *DiscardConn) direct() bool                     { return true }
-func (c *DiscardConn) tryWrite(b []byte) (int, error)   { return len(b), nil }
 func (c *DiscardConn) abort()                           { _ = c.Close() }
+
+func (c *DiscardConn) tryWrite(b []byte) (int, error) {
+	if c.OnWrite != nil {
+		c.OnWrite()
+	}
+	return len(b), nil
+}
 
 func (c *DiscardConn) write(b []byte, _ *atomic.Int64, _ func() int64) (int, error) {
 	return len(b), nil

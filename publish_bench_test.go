@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,10 +20,10 @@ import (
 // what is measured is the library without the kernel.
 type benchHub struct {
 	*websocket.Hub
-	b *testing.B
+	b testing.TB
 }
 
-func newBenchHub(b *testing.B, config websocket.Config, onConnect func(*websocket.Client)) *benchHub {
+func newBenchHub(b testing.TB, config websocket.Config, onConnect func(*websocket.Client)) *benchHub {
 	h := &benchHub{websocket.NewHub(quietLogger{}, config), b}
 	h.SetCallbacks(onConnect, nil, nil)
 	ran := make(chan error, 1)
@@ -206,4 +207,102 @@ func BenchmarkPublishCall(b *testing.B) {
 			}
 		})
 	}
+}
+
+// fairnessHub has a channel of n members and a room of two, on one shard. told is
+// called by the shard for every write.
+func fairnessHub(t testing.TB, n int, told func(toRoom bool)) *benchHub {
+	config := websocket.DefaultConfig
+	config.Shards = 1
+	room := false
+	h := newBenchHub(t, config, func(c *websocket.Client) {
+		if room {
+			_ = c.JoinRoom("r")
+		} else {
+			_ = c.Subscribe("c")
+		}
+	})
+	for i := range n + 2 {
+		nc := websocket.NewDiscardConn()
+		room = i >= n
+		toRoom := room
+		nc.OnWrite = func() { told(toRoom) }
+		h.connectOn("json", nc)
+	}
+	return h
+}
+
+// TestFairness has a channel that never falls silent, since writing to its
+// members makes new messages for them.
+func TestFairness(t *testing.T) {
+	t.Parallel()
+	const members = 2000
+	var h *benchHub
+	var writes, published, delivered int
+	ready := make(chan struct{})
+	h = fairnessHub(t, members, func(toRoom bool) {
+		<-ready
+		writes++
+		switch {
+		case toRoom:
+			delivered = max(delivered, writes)
+		case writes == 4*members:
+			published = writes
+			_ = h.PublishToRoom("r", &websocket.Message{})
+		case writes%100 == 0 && writes < 8*members:
+			_ = h.PublishToChannelRaw("c", []byte("1"))
+		}
+	})
+	close(ready)
+	require.NoError(t, h.PublishToChannelRaw("c", []byte("1")))
+	h.settle()
+	require.NotZero(t, delivered)
+	require.Less(t, delivered-published, 600, "writes to others between publication and delivery")
+}
+
+// BenchmarkFairness is how many writes to a channel of 10,000 that never falls
+// silent come between the publication to a room of two and its delivery. A write
+// takes the shard 5 µs, as one to a socket does.
+func BenchmarkFairness(b *testing.B) {
+	var writes atomic.Int64
+	delivered := make(chan int64, 2)
+	h := fairnessHub(b, 10_000, func(toRoom bool) {
+		if toRoom {
+			delivered <- writes.Load()
+			return
+		}
+		writes.Add(1)
+		for began := time.Now(); time.Since(began) < 5*time.Microsecond; {
+		}
+	})
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for data := jsonPayload(128); ; time.Sleep(time.Millisecond) {
+			select {
+			case <-done:
+				return
+			default:
+				_ = h.PublishToChannelRaw("c", data)
+			}
+		}
+	}()
+	m := &websocket.Message{Data: jsonPayload(128)}
+	time.Sleep(200 * time.Millisecond) // the channel is never done from here on
+	b.ResetTimer()
+	var sum, worst int64
+	for range b.N {
+		from := writes.Load()
+		_ = h.PublishToRoom("r", m)
+		<-delivered
+		n := <-delivered - from
+		sum, worst = sum+n, max(worst, n)
+		time.Sleep(time.Millisecond)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(sum)/float64(b.N), "writes/room")
+	b.ReportMetric(float64(worst), "max-writes/room")
+	close(done)
+	<-stopped
+	h.settle()
 }

@@ -234,7 +234,7 @@ func (l *hubLog) dropIfEmpty(p *part) {
 	}
 }
 
-// add and remove run on the shard's goroutine.
+// add and remove run in the shard's turn.
 func (m *membership) add() {
 	m.index = len(m.part.members)
 	m.part.members = append(m.part.members, member{m.client, m})

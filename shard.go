@@ -69,16 +69,26 @@ type step struct {
 type round struct {
 	pubs  []*publication
 	steps []*step
-	dirty []*Client
-	next  int
+	few   turns // clients of messages that went to few: their turn comes first
+	many  turns
 }
 
+// turns is clients to write, in order.
+type turns struct {
+	clients []*Client
+	next    int
+}
+
+func (t *turns) left() int { return len(t.clients) - t.next }
+
 // Bounds of one walk and one turn of writing: they keep a large channel from
-// holding up a small one.
+// holding up a small one. A turn is so many writes to clients of a message that
+// went to no more than fewClients of the shard's, and as many to others.
 const (
 	walkPushes = 64 << 10
 	walkBytes  = 1 << 20
 	turnWrites = 256
+	fewClients = 16
 )
 
 func newShard(h *Hub, index int) *shard {
@@ -213,18 +223,20 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 	order := run[0].order
 	switch e.kind {
 	case entryPublish:
+		first := len(e.part.members) <= fewClients
 		for _, m := range e.part.members {
-			s.push(m.client, run, order, r)
+			s.push(m.client, run, order, r, first)
 		}
 		return len(e.part.members)
 	case entryBroadcast:
+		first := len(s.clients) <= fewClients
 		for _, c := range s.clients {
-			s.push(c, run, order, r)
+			s.push(c, run, order, r, first)
 		}
 		return len(s.clients)
 	default:
 		if e.client.slot >= 0 {
-			s.push(e.client, run, order, r)
+			s.push(e.client, run, order, r, true)
 		} else {
 			s.dropAll(e.client, run)
 		}
@@ -232,11 +244,18 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 	}
 }
 
-func (s *shard) push(c *Client, run []*publication, order uint64, r *round) {
+// push moves c on by a run. It gives c a turn, unless c has one; one among the
+// first even then.
+func (s *shard) push(c *Client, run []*publication, order uint64, r *round, first bool) {
 	at := c.pending
+	if first && !c.first {
+		c.first = true
+		r.few.clients = append(r.few.clients, c)
+	} else if at == nil {
+		r.many.clients = append(r.many.clients, c)
+	}
 	if at == nil {
 		at = &s.roots[c.conn.form]
-		r.dirty = append(r.dirty, c)
 	}
 	next := at.child
 	if at.next != order {
@@ -318,7 +337,7 @@ func (s *shard) forget(c *Client) {
 	c.slot = -1
 	s.watch.remove(c)
 	if at := c.pending; at != nil {
-		c.pending = nil
+		c.pending, c.first = nil, false
 		s.dropAll(c, s.pathTo(at))
 		s.leave(at)
 	}
@@ -331,21 +350,29 @@ func (s *shard) dropAll(c *Client, pubs []*publication) {
 	}
 }
 
-// writeTurn writes up to turnWrites clients of each open round.
+// writeTurn writes the clients whose turn it is, of the oldest rounds first.
 func (s *shard) writeTurn() {
+	few, many := turnWrites, turnWrites
 	for _, r := range s.rounds {
-		until := min(r.next+turnWrites, len(r.dirty))
-		for ; r.next < until; r.next++ {
-			s.flush(r.dirty[r.next])
-		}
+		few -= s.writeSome(&r.few, few)
+		many -= s.writeSome(&r.many, many)
 	}
 	s.endRounds()
+}
+
+func (s *shard) writeSome(t *turns, most int) int {
+	n := min(t.left(), most)
+	for _, c := range t.clients[t.next : t.next+n] {
+		s.flush(c)
+	}
+	t.next += n
+	return n
 }
 
 // endRounds lets go of the oldest rounds that are written.
 func (s *shard) endRounds() {
 	n := 0
-	for n < len(s.rounds) && s.rounds[n].next == len(s.rounds[n].dirty) {
+	for n < len(s.rounds) && s.rounds[n].few.left()+s.rounds[n].many.left() == 0 {
 		s.freeRound(s.rounds[n])
 		n++
 	}
@@ -361,7 +388,7 @@ func (s *shard) flush(c *Client) {
 	if at == nil {
 		return
 	}
-	c.pending = nil
+	c.pending, c.first = nil, false
 	c.conn.mu.Lock()
 	if c.conn.state == connOpen && c.conn.idle() {
 		s.write(c, at)
@@ -595,10 +622,11 @@ func (s *shard) freeRound(r *round) {
 	}
 	clear(r.pubs)
 	clear(r.steps)
-	clear(r.dirty)
-	if cap(r.dirty)+cap(r.pubs) > 1<<16 {
+	clear(r.few.clients)
+	clear(r.many.clients)
+	if cap(r.few.clients)+cap(r.many.clients)+cap(r.pubs) > 1<<16 {
 		return
 	}
-	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], dirty: r.dirty[:0]}
+	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], few: turns{clients: r.few.clients[:0]}, many: turns{clients: r.many.clients[:0]}}
 	s.freeRounds = append(s.freeRounds, r)
 }
