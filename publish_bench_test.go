@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,29 +70,82 @@ func (h *benchHub) settle() {
 
 var codecNames = []string{"json", "protobuf", "flatbuffers", "msgpack"}
 
-// BenchmarkFanout publishes to one channel; ns/delivery is the library's share.
-func BenchmarkFanout(b *testing.B) {
-	for _, members := range []int{1, 10, 100, 1000, 10_000} {
-		for _, mix := range []string{"json", "four"} {
-			b.Run(fmt.Sprintf("members=%d/codecs=%s", members, mix), func(b *testing.B) {
-				h := newBenchHub(b, websocket.DefaultConfig, func(c *websocket.Client) { _ = c.Subscribe("c") })
-				for i := range members {
-					codec := "json"
-					if mix == "four" {
-						codec = codecNames[i%4]
-					}
-					h.connect(codec)
-				}
-				data := jsonPayload(128)
-				b.ReportAllocs()
-				for b.Loop() {
-					_ = h.PublishToChannelRaw("c", data)
-				}
-				h.settle()
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*members), "ns/delivery")
-			})
-		}
+// delivery is a point in the space that BenchmarkDelivery looks at.
+type delivery struct {
+	members    int // of each channel
+	clients    int // each in as many channels as another
+	publishers int
+	payload    int // bytes
+	codecs     int
+}
+
+// BenchmarkDelivery varies one thing at a time. ns/delivery is the library's
+// share, of the publishers too.
+func BenchmarkDelivery(b *testing.B) {
+	usual := delivery{members: 1000, clients: 1000, publishers: 1, payload: 128, codecs: 1}
+	for _, n := range []int{1, 10, 100, 1000, 10_000, 100_000} {
+		d := usual
+		d.members, d.clients = n, n
+		b.Run(fmt.Sprintf("members=%d", n), d.run)
 	}
+	for _, n := range []int{1, 10, 100, 1000, 10_000, 100_000} {
+		d := usual
+		d.members, d.clients = 10, min(10*n, 1000)
+		b.Run(fmt.Sprintf("channels=%d/members=10", n), func(b *testing.B) { d.runOn(b, n) })
+	}
+	for _, n := range []int{1, 4, 16, 64} {
+		d := usual
+		d.publishers = n
+		b.Run(fmt.Sprintf("publishers=%d", n), d.run)
+	}
+	for _, n := range []int{16, 128, 1024, 8192, 65_536} {
+		d := usual
+		d.payload = n
+		b.Run(fmt.Sprintf("payload=%d", n), d.run)
+	}
+	for n := 1; n <= len(codecNames); n++ {
+		d := usual
+		d.codecs = n
+		b.Run(fmt.Sprintf("codecs=%d", n), d.run)
+	}
+}
+
+func (d delivery) run(b *testing.B) { d.runOn(b, 1) }
+
+func (d delivery) runOn(b *testing.B, channels int) {
+	names := make([]string, channels)
+	for i := range names {
+		names[i] = "c" + strconv.Itoa(i)
+	}
+	config := websocket.DefaultConfig
+	config.MaxSubscriptions, config.MaxClients = -1, -1
+	nth := 0
+	h := newBenchHub(b, config, func(c *websocket.Client) {
+		// Places are dealt out in order, members of them for each channel.
+		for place := nth; place < channels*d.members; place += d.clients {
+			_ = c.Subscribe(names[place/d.members])
+		}
+	})
+	for nth = range d.clients {
+		h.connect(codecNames[nth%d.codecs])
+	}
+	data := jsonPayload(d.payload)
+	_ = h.PublishToChannelRaw(names[0], data)
+	h.settle() // behind all that joined
+	b.ReportAllocs()
+	b.ResetTimer()
+	var publishers sync.WaitGroup
+	var next atomic.Int64
+	for range d.publishers {
+		publishers.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				_ = h.PublishToChannelRaw(names[i*7919%int64(channels)], data)
+			}
+		})
+	}
+	publishers.Wait()
+	h.settle()
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*d.members), "ns/delivery")
 }
 
 // BenchmarkRooms publishes to many rooms of two.
