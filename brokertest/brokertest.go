@@ -33,6 +33,9 @@ type Engine struct {
 	// Pause makes the engine stand still without ending connections, and Resume
 	// lets it go on. Where they are nil, the tests of stalls are skipped.
 	Pause, Resume func()
+	// Upset does to the engine what it gets over by itself, such as the loss of one
+	// server of several. RunHubs calls it twice, if it is not nil.
+	Upset func()
 	// Patience is how long anything that has to happen may take. Defaults to 20 s.
 	Patience time.Duration
 }

@@ -1,6 +1,7 @@
 package brokertest_test
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
@@ -21,6 +22,13 @@ func TestHubs(t *testing.T) {
 		Broker: engine.Broker,
 		Stop:   engine.Stop, Start: engine.Start,
 		Pause: engine.Pause, Resume: engine.Resume,
+		Upset: func() {
+			_, before := engine.Traffic()
+			for now := before; now < before+1000; _, now = engine.Traffic() {
+				engine.Lose() // what is under way, which is not always something
+				runtime.Gosched()
+			}
+		},
 	})
 }
 
