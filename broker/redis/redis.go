@@ -9,6 +9,11 @@
 // The connections are the broker's own. A publication costs the server one
 // command and one message out for each node that has members; a node receives
 // its own publications, too, where it has members, and ignores them.
+//
+// Publications and subscriptions go to masters only, and the broker checks that
+// they meet: it is up once something that it has published to itself has arrived.
+// A failover, a slot that moves to another server of a Cluster, or a server that
+// publications no longer go to, is an outage until it is subscribed anew.
 package redis
 
 import (
@@ -31,8 +36,9 @@ import (
 type Options struct {
 	// Connect says where the servers are and how to reach them, as for
 	// redis.NewUniversalClient: one address, several or IsClusterMode for a
-	// Cluster, MasterName for Sentinel. It is copied. The broker turns retries
-	// off, which would repeat publications, and context timeouts on.
+	// Cluster, MasterName for Sentinel. It is copied. The broker turns off retries,
+	// which would repeat publications, routing to replicas, which would lose them,
+	// and what moves connections to other servers, and context timeouts on.
 	Connect *redis.UniversalOptions
 	// Prefix begins every channel's name, so that several applications can share
 	// an engine; nodes with the same prefix belong together. It must not contain
@@ -47,7 +53,9 @@ type Options struct {
 	// half. Defaults to 5 s.
 	MaxDelay time.Duration
 	// PingInterval is the silence after which a connection is tested; after a
-	// second one it counts as broken. Defaults to 2 s.
+	// second one it counts as broken. In the same intervals each connection with
+	// subscriptions gets a short message that the broker publishes to itself, to
+	// see that publications arrive there. Defaults to 2 s.
 	PingInterval time.Duration
 }
 
@@ -56,6 +64,7 @@ const (
 	defaultBuckets = 16
 	defaultDelay   = 5 * time.Second
 	defaultPing    = 2 * time.Second
+	defaultDial    = 5 * time.Second
 	firstDelay     = 100 * time.Millisecond
 	confirmTimeout = 5 * time.Second
 	subscribeBatch = 512 // channels in one command
@@ -66,6 +75,7 @@ type Broker struct {
 	options  Options
 	client   redis.UniversalClient
 	cluster  *redis.ClusterClient // the same, or nil
+	conns    conns
 	handler  websocket.BrokerHandler
 	sessions []*session // one, or one for each bucket
 	ctx      context.Context
@@ -113,14 +123,8 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 	if strings.ContainsAny(b.options.Prefix, "{}") {
 		return fmt.Errorf("redis: prefix %q contains braces", b.options.Prefix)
 	}
-	connect := redis.UniversalOptions{}
-	if b.options.Connect != nil {
-		connect = *b.options.Connect
-	}
-	connect.MaxRetries = -1
-	connect.ContextTimeoutEnabled = true
 	b.handler = h
-	b.client = redis.NewUniversalClient(&connect)
+	b.client = redis.NewUniversalClient(b.prepare())
 	b.cluster, _ = b.client.(*redis.ClusterClient)
 	count := 1
 	if b.cluster != nil {
@@ -132,9 +136,8 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 			topics: make(map[string]*topic), leaving: make(map[string]int),
 			wake: make(chan struct{}, 1), change: make(chan struct{}),
 		}
-		if b.cluster != nil {
-			s.anchor = b.channel("", i)
-		}
+		s.ctx = context.WithValue(b.ctx, sessionKey{}, s)
+		s.anchor = b.channel(fmt.Sprintf(" %016x", rand.Uint64()), i) // no topic begins so
 		b.sessions = append(b.sessions, s)
 	}
 	for _, s := range b.sessions {
@@ -229,6 +232,9 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 		}
 	}
 	_, err := pipe.Exec(ctx)
+	if err != nil && b.cluster != nil {
+		b.cluster.ReloadState(ctx) // the slot may have another master
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -285,8 +291,9 @@ func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.up.Store(false)
 		b.cancel()
+		b.conns.close()
 		for _, s := range b.sessions {
-			s.abort()
+			s.abort(errClosed)
 		}
 		if b.client != nil {
 			err = b.client.Close()
@@ -299,20 +306,28 @@ func (b *Broker) Close() error {
 // session is one connection with subscriptions, again and again.
 type session struct {
 	broker *Broker
-	always bool          // also without topics: it shows whether the server is there
-	anchor string        // channel that leads to the bucket's server, or empty outside a Cluster
-	wake   chan struct{} // capacity 1; add sends, run receives; never closed
+	ctx    context.Context // the broker's, and sessionKey leads to the session
+	always bool            // also without topics: it shows whether the server is there
+	anchor string          // a channel of the session's own, in the bucket's slot
+	wake   chan struct{}   // capacity 1; add sends, run receives; never closed
 
 	sending sync.Mutex // keeps commands in the order of topics' changes
 
-	mu      sync.Mutex
-	topics  map[string]*topic
-	pubsub  *redis.PubSub // while a connection is there
-	state   health
-	reason  error          // of isDown
-	leaving map[string]int // answers to unsubscribe commands that are to come
-	waiting int            // topics that are not confirmed
-	change  chan struct{}  // closed at the next change
+	probed int  // the latest probe; probe's, and run's while that does not run
+	echoed int  // the latest probe that has arrived; run's
+	heard  bool // one has arrived on this connection; run's
+
+	mu       sync.Mutex
+	topics   map[string]*topic
+	pubsub   *redis.PubSub // while a connection is there
+	begins   bool          // the connection is being made
+	broken   error         // why the connection is being ended
+	state    health
+	reason   error          // of isDown
+	anchored bool           // the server has confirmed anchor
+	leaving  map[string]int // answers to unsubscribe commands that are to come
+	waiting  int            // channels that are not confirmed
+	change   chan struct{}  // closed at the next change
 }
 
 // topic is one channel that is wanted.
@@ -332,14 +347,18 @@ func (s *session) changed() {
 func (s *session) standing() (state health, wanted bool, reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state, s.always || len(s.topics) > 0, s.reason
+	return s.state, s.wanted(), s.reason
 }
+
+// wanted reports whether there is something to connect for. The session is
+// locked.
+func (s *session) wanted() bool { return s.always || len(s.topics) > 0 }
 
 // rest reports whether there is nothing to connect for.
 func (s *session) rest() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.always || len(s.topics) > 0 {
+	if s.wanted() {
 		return false
 	}
 	s.state = unknown
@@ -358,8 +377,14 @@ func (s *session) run() {
 			continue
 		}
 		begun := time.Now()
-		err := s.serve()
+		pubsub, err := s.begin()
+		unprobe := func() {}
+		if err == nil {
+			unprobe = s.probe(pubsub)
+			err = s.serve(pubsub)
+		}
 		s.end(err)
+		unprobe() // may take a moment, so Down has been told
 		if time.Since(begun) > s.broker.options.MaxDelay {
 			attempt = 0
 		}
@@ -374,12 +399,10 @@ func (s *session) run() {
 
 // end notes that the connection is gone.
 func (s *session) end(reason error) {
+	s.abort(reason)
 	s.mu.Lock()
-	if s.pubsub != nil {
-		_ = s.pubsub.Close()
-		s.pubsub = nil
-	}
-	s.state, s.reason = isDown, reason
+	s.state, s.reason = isDown, s.broken
+	s.pubsub = nil
 	clear(s.leaving)
 	for _, t := range s.topics {
 		t.inForce = false
@@ -389,45 +412,66 @@ func (s *session) end(reason error) {
 	s.broker.report()
 }
 
-// abort makes serve return.
-func (s *session) abort() {
+// abort makes serve return, for the first reason given.
+func (s *session) abort(reason error) {
+	s.mu.Lock()
+	if s.broken == nil {
+		s.broken = reason
+	}
+	pubsub := s.pubsub
+	s.mu.Unlock() // the dialer that pubsub may wait for looks at the session
+	if pubsub != nil {
+		_ = pubsub.Close()
+	}
+}
+
+func (s *session) beginning() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pubsub != nil {
-		_ = s.pubsub.Close()
-	}
+	return s.begins
 }
 
 // begin makes a connection and asks for all topics.
 func (s *session) begin() (*redis.PubSub, error) {
 	b := s.broker
+	s.mu.Lock()
+	s.broken = nil
+	s.mu.Unlock()
 	var pubsub *redis.PubSub
 	if b.cluster != nil {
-		pubsub = b.cluster.SSubscribe(b.ctx)
+		// Whom it has to ask for the master may be a replica, unlike that: the context
+		// is not the session's.
+		server, err := b.cluster.MasterForKey(b.ctx, s.anchor)
+		if err != nil {
+			return nil, err
+		}
+		pubsub = server.SSubscribe(s.ctx)
 	} else {
-		pubsub = b.client.Subscribe(b.ctx)
+		pubsub = b.client.Subscribe(s.ctx)
 	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	s.mu.Lock()
-	channels := make([]string, 0, len(s.topics))
+	channels := make([]string, 0, len(s.topics)+1)
+	channels = append(channels, s.anchor)
 	for channel := range s.topics {
 		channels = append(channels, channel)
 	}
-	s.waiting = len(channels)
-	s.pubsub = pubsub
+	s.waiting, s.anchored = len(channels), false
+	s.pubsub, s.begins = pubsub, true
 	closed := b.ctx.Err() != nil
 	s.mu.Unlock()
 	if closed {
 		return nil, errClosed
 	}
-	switch {
-	case s.anchor != "":
-		channels = append(channels, s.anchor)
-	case len(channels) == 0:
-		return pubsub, pubsub.Ping(b.ctx)
+	err := s.command(pubsub, channels, true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begins = false
+	if err != nil && s.broken == nil {
+		s.broken = err // whatever others find out afterwards
 	}
-	return pubsub, s.command(pubsub, channels, true)
+	return pubsub, err
 }
 
 // command subscribes or unsubscribes. sending is held.
@@ -443,7 +487,7 @@ func (s *session) command(pubsub *redis.PubSub, channels []string, on bool) erro
 	}
 	for len(channels) > 0 {
 		count := min(len(channels), subscribeBatch)
-		if err := f(s.broker.ctx, channels[:count]...); err != nil {
+		if err := f(s.ctx, channels[:count]...); err != nil {
 			return err
 		}
 		channels = channels[count:]
@@ -452,17 +496,13 @@ func (s *session) command(pubsub *redis.PubSub, channels []string, on bool) erro
 }
 
 // serve receives from one connection until it fails.
-func (s *session) serve() error {
-	pubsub, err := s.begin()
-	if err != nil {
-		return err
-	}
+func (s *session) serve(pubsub *redis.PubSub) error {
 	asked := false // something has to come
 	for {
 		if !asked {
 			asked = s.settle()
 		}
-		received, err := pubsub.ReceiveTimeout(s.broker.ctx, s.broker.options.PingInterval)
+		received, err := pubsub.ReceiveTimeout(s.ctx, s.broker.options.PingInterval)
 		var timeout net.Error
 		switch {
 		case errors.As(err, &timeout) && timeout.Timeout():
@@ -470,7 +510,7 @@ func (s *session) serve() error {
 				return errSilent
 			}
 			asked = true
-			if err := pubsub.Ping(s.broker.ctx); err != nil {
+			if err := pubsub.Ping(s.ctx); err != nil {
 				return err
 			}
 			continue
@@ -480,24 +520,31 @@ func (s *session) serve() error {
 		asked = false
 		switch m := received.(type) {
 		case *redis.Message:
+			if m.Channel == s.anchor {
+				s.hear(m.Payload)
+				continue
+			}
 			s.broker.handler.Receive([]byte(m.Payload))
 			if s.broker.ctx.Err() != nil {
 				return errClosed
 			}
 		case *redis.Subscription:
-			if err := s.note(m); err != nil {
-				return err
-			}
+			err = s.note(m)
+		case *redis.Pong:
+			err = s.pong(m.Payload)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// settle counts the session as up once all topics are confirmed. It reports
-// whether confirmations are missing.
+// settle counts the session as up once all topics are confirmed and a probe has
+// arrived. It reports whether confirmations are missing.
 func (s *session) settle() (missing bool) {
 	s.mu.Lock()
 	missing = s.waiting > 0
-	first := !missing && s.state != isUp
+	first := !missing && s.heard && s.state != isUp
 	if first {
 		s.state = isUp
 		s.changed()
@@ -515,8 +562,14 @@ func (s *session) note(m *redis.Subscription) error {
 	defer s.mu.Unlock()
 	t := s.topics[m.Channel]
 	left := s.leaving[m.Channel]
+	on := m.Kind == "subscribe" || m.Kind == "ssubscribe"
 	switch {
-	case m.Kind == "subscribe" || m.Kind == "ssubscribe":
+	case m.Channel == s.anchor && !on:
+		return errRevoked
+	case m.Channel == s.anchor && !s.anchored:
+		s.anchored = true
+		s.waiting--
+	case on:
 		if t != nil && !t.inForce && left == 0 {
 			t.inForce = true
 			s.waiting--
@@ -560,7 +613,7 @@ func (s *session) add(ctx context.Context, channels []string) error {
 		return nil
 	}
 	if err := s.command(pubsub, fresh, true); err != nil {
-		s.abort()
+		s.abort(err)
 		return unavailable(err)
 	}
 	return nil
@@ -620,7 +673,7 @@ func (s *session) remove(ctx context.Context, channels []string) error {
 		return ctx.Err()
 	}
 	if err := s.command(pubsub, there, false); err != nil {
-		s.abort()
+		s.abort(err)
 		return unavailable(err)
 	}
 	return nil

@@ -1,0 +1,165 @@
+package redis_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/broker/redis"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+// told is a broker and what its handler is told, in order.
+type told struct {
+	t testing.TB
+	websocket.Broker
+	events   chan error // nil is Up
+	payloads chan string
+}
+
+func listen(t testing.TB, b websocket.Broker) *told {
+	s := &told{t: t, Broker: b, events: make(chan error, 1000), payloads: make(chan string, 1000)}
+	require.NoError(t, b.Open(s))
+	t.Cleanup(func() { _ = b.Close() })
+	return s
+}
+
+func (s *told) Up()                    { s.events <- nil }
+func (s *told) Down(err error)         { s.events <- err }
+func (s *told) Lost(...string)         {}
+func (s *told) Receive(payload []byte) { s.payloads <- string(payload) }
+
+// next returns what the handler is told next.
+func (s *told) next() error {
+	s.t.Helper()
+	return receive(s.t, s.events)
+}
+
+func receive[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case v = <-c:
+	case <-timeout.C:
+		require.FailNow(t, "waited in vain")
+	}
+	return v
+}
+
+// exchange sends one payload from a to b.
+func exchange(t testing.TB, a, b *told) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, b.Subscribe(ctx, []string{"c.x"}))
+	require.NoError(t, a.Publish(ctx, []websocket.BrokerMessage{{Topic: "c.x", Payload: []byte("hello")}}))
+	require.Equal(t, "hello", receive(t, b.payloads))
+}
+
+// The publications of a broker have moved to another server and its subscriptions
+// have not, as after a failover that the former server knows nothing of.
+func TestSubscriptionsThatAreNoLongerPublishedTo(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		former, present := startEngine(t, server), startEngine(t, server)
+		var target atomic.Pointer[engine]
+		target.Store(former)
+		a := listen(t, open(goredis.UniversalOptions{
+			Addrs: []string{"server"},
+			Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, target.Load().addr())
+			},
+		}))
+		require.NoError(t, a.next())
+		exchange(t, a, a)
+		target.Store(present)
+		require.NoError(t, former.client.ClientKillByFilter(context.Background(), "TYPE", "normal").Err())
+		require.ErrorContains(t, a.next(), "does not reach")
+		require.NoError(t, a.next())
+		b := listen(t, present.broker())
+		require.NoError(t, b.next())
+		exchange(t, b, a)
+	})
+}
+
+// Whoever waits for a connection does not keep the loss of one to himself.
+func TestDownIsToldBeforeTheNextConnection(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		e := startEngine(t, server)
+		var waits atomic.Bool
+		a := listen(t, open(goredis.UniversalOptions{
+			Addrs: []string{e.addr()},
+			Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if waits.Load() {
+					<-ctx.Done()
+				}
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			},
+		}))
+		require.NoError(t, a.next())
+		waits.Store(true)
+		require.NoError(t, e.client.ClientKillByFilter(context.Background(), "TYPE", "pubsub").Err())
+		require.Error(t, a.next())
+	})
+}
+
+// Sentinels may name a server that has become a replica already.
+func TestReplicaThatIsNamedAsThePrimary(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		primary := startEngine(t, server)
+		replica := startEngine(t, server, replicaOf(primary)...)
+		w := newEngine(t, server)
+		config := filepath.Join(w.dir, "sentinel.conf")
+		require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `port %d
+bind 127.0.0.1
+dir %s
+logfile %s
+sentinel monitor %s 127.0.0.1 %d 1
+sentinel down-after-milliseconds %[4]s 3600000
+`, w.port, w.dir, filepath.Join(w.dir, "log"), masterName, replica.port), 0o600))
+		w.run(config, "--sentinel")
+		t.Cleanup(w.stop)
+		a := listen(t, open(goredis.UniversalOptions{Addrs: []string{w.addr()}, MasterName: masterName}))
+		require.ErrorContains(t, a.next(), "replica")
+		require.NoError(t, replica.client.ReplicaOf(context.Background(), "NO", "ONE").Err())
+		require.NoError(t, a.next())
+		exchange(t, a, a)
+	})
+}
+
+// A server that accepts connections and says nothing holds nobody up.
+func TestCloseWithAServerThatSaysNothing(t *testing.T) {
+	const never = time.Hour
+	for name, options := range map[string]goredis.UniversalOptions{
+		"Single":   {},
+		"TLS":      {TLSConfig: &tls.Config{ServerName: "localhost"}},
+		"Sentinel": {MasterName: masterName},
+		"Cluster":  {IsClusterMode: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			options.Addrs = []string{l.Addr().String()}
+			options.DialTimeout, options.ReadTimeout, options.PoolTimeout = never, never, never
+			b := redis.New(redis.Options{Connect: &options})
+			require.NoError(t, b.Open(&told{t: t}))
+			conn, err := l.Accept()
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = conn.Read(make([]byte, 1)) // it waits for the answer
+			require.NoError(t, err)
+			closed := make(chan error, 1)
+			go func() { closed <- b.Close() }()
+			require.NoError(t, receive(t, closed))
+		})
+	}
+}
