@@ -3,10 +3,11 @@
 //
 //	config.Broker = nats.New(nats.Options{URL: "nats://127.0.0.1:4222"})
 //
-// The connection is the broker's own. It does not receive what it publishes, so
-// a publication costs the server one message in and one message out for each
-// other node that has members. Every channel and room with members, and every
-// client, is one subscription of the node's.
+// Of several servers in URL one is used at a time, and others of its cluster are
+// found through it. The connection is the broker's own. It does not receive what
+// it publishes, so a publication costs the server one message in and one message
+// out for each other node that has members. Every channel and room with members,
+// and every client, is one subscription of the node's.
 package nats
 
 import (
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,11 @@ type Options struct {
 	// sets those for reconnecting, echo and buffering itself; handlers given here
 	// are called too.
 	Connect []nats.Option
+	// Settle is how long the servers of a cluster may take to tell each other of
+	// subscriptions. NATS gives no word of that, so the broker waits for so long
+	// after its own server has confirmed them; it does not where there is one
+	// server. Defaults to 100 ms.
+	Settle time.Duration
 	// Pending bounds the messages that wait for the hub; what comes while it is
 	// reached is lost, and members are told. Defaults to 8,192.
 	Pending int
@@ -48,6 +55,7 @@ type Options struct {
 const (
 	defaultPrefix  = "hub"
 	defaultPending = 8192
+	defaultSettle  = 100 * time.Millisecond
 	defaultDelay   = 5 * time.Second
 	firstDelay     = 100 * time.Millisecond
 	writeTimeout   = 2 * time.Second // of a socket that takes nothing
@@ -59,8 +67,9 @@ const (
 type Broker struct {
 	options  Options
 	handler  websocket.BrokerHandler
+	origins  origins
 	arriving chan *nats.Msg // nats.go sends, receiveLoop receives; never closed
-	overflow atomic.Bool    // something did not fit into arriving
+	lost     atomic.Bool    // something was not handed over
 	limit    atomic.Int64
 	up       atomic.Bool
 	wake     chan struct{} // capacity 1; nats.go's handlers send, watch receives; never closed
@@ -88,11 +97,14 @@ func New(options Options) *Broker {
 	if options.Pending <= 0 {
 		options.Pending = defaultPending
 	}
+	if options.Settle <= 0 {
+		options.Settle = defaultSettle
+	}
 	if options.MaxDelay <= 0 {
 		options.MaxDelay = defaultDelay
 	}
 	return &Broker{
-		options: options, topics: make(map[string]*nats.Subscription),
+		options: options, topics: make(map[string]*nats.Subscription), origins: newOrigins(),
 		arriving: make(chan *nats.Msg, options.Pending),
 		wake:     make(chan struct{}, 1), stop: make(chan struct{}),
 	}
@@ -103,7 +115,9 @@ func New(options Options) *Broker {
 func (b *Broker) Open(h websocket.BrokerHandler) error {
 	b.handler = h
 	config := nats.GetDefaultOptions()
-	config.Url = b.options.URL
+	for server := range strings.SplitSeq(b.options.URL, ",") {
+		config.Servers = append(config.Servers, strings.TrimSpace(server))
+	}
 	config.PingInterval, config.MaxPingsOut = pingInterval, 2
 	for _, option := range b.options.Connect {
 		if err := option(&config); err != nil {
@@ -159,7 +173,7 @@ func (b *Broker) addHandlers(config *nats.Options) {
 	}
 	config.AsyncErrorCB = func(c *nats.Conn, s *nats.Subscription, err error) {
 		if errors.Is(err, nats.ErrSlowConsumer) {
-			b.overflow.Store(true)
+			b.lost.Store(true)
 		}
 		if async != nil {
 			async(c, s, err)
@@ -264,8 +278,7 @@ func (b *Broker) watch() {
 		if up || !b.conn.IsConnected() {
 			continue
 		}
-		// The server has seen all subscriptions once it answers.
-		if err := b.flush(context.Background()); err != nil {
+		if err := b.inForce(context.Background()); err != nil {
 			if b.conn.IsConnected() {
 				b.broke(err)
 				if !b.sleep(b.delay(0)) {
@@ -294,9 +307,13 @@ func (b *Broker) receiveLoop() {
 		case <-b.stop:
 			return
 		case m := <-b.arriving:
-			b.handler.Receive(m.Data)
+			if b.origins.inOrder(m.Reply) {
+				b.handler.Receive(m.Data)
+			} else {
+				b.lost.Store(true)
+			}
 		}
-		if len(b.arriving) == 0 && b.overflow.Swap(false) {
+		if len(b.arriving) == 0 && b.lost.Swap(false) {
 			b.handler.Lost()
 		}
 	}
@@ -319,7 +336,7 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	}
 	var tooLarge error
 	for _, m := range batch {
-		switch err := b.conn.Publish(b.subject(m.Topic), m.Payload); {
+		switch err := b.conn.PublishRequest(b.subject(m.Topic), b.origins.mine(b.conn.Stats().Reconnects), m.Payload); {
 		case errors.Is(err, nats.ErrMaxPayload):
 			tooLarge = fmt.Errorf("nats: %d bytes: %w", len(m.Payload), websocket.ErrMessageTooLarge)
 		case err != nil:
@@ -345,6 +362,22 @@ func (b *Broker) flush(ctx context.Context) error {
 		return unavailable(err)
 	}
 	return err
+}
+
+// inForce waits until the subscriptions that were sent before are in force.
+func (b *Broker) inForce(ctx context.Context) error {
+	if err := b.flush(ctx); err != nil || b.conn.ConnectedClusterName() == "" {
+		return err
+	}
+	timer := time.NewTimer(b.options.Settle)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.stop:
+	}
+	return nil
 }
 
 // subscribe adds one topic to the connection. The broker is locked.
@@ -376,7 +409,7 @@ func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
 	if failed != nil {
 		return failed
 	}
-	return b.flush(ctx)
+	return b.inForce(ctx)
 }
 
 // Unsubscribe implements websocket.Broker.

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -50,6 +51,9 @@ func runServer(port int) (*server.Server, error) {
 	return s, nil
 }
 
+// patience is how long anything of a server may take.
+const patience = 30 * time.Second
+
 // engine is a server in this process that can be stopped and started.
 type engine struct {
 	t      testing.TB
@@ -64,11 +68,20 @@ func startEngine(t testing.TB) *engine {
 	return e
 }
 
+// freePort returns a port below those that the system gives to connections: one
+// of these could be taken while a server is away, even by a connection to itself.
 func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Helper()
+	for range 1000 {
+		port := 10_000 + rand.N(22_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	require.FailNow(t, "no free port")
+	return 0
 }
 
 func (e *engine) start() {
