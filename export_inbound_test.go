@@ -20,3 +20,10 @@ func (f *FrameChecker) Check(b []byte) (int, *CloseError) {
 	n := f.in.check(b)
 	return n, f.in.violation
 }
+
+// Begin begins to read the next message that has come, and returns whether it is
+// compressed.
+func (f *FrameChecker) Begin() bool { return f.in.nextCompressed() }
+
+// Remembered returns of how many messages the checker knows that.
+func (f *FrameChecker) Remembered() int { return len(f.in.compressed) }

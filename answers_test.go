@@ -1,0 +1,190 @@
+package websocket_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/stretchr/testify/require"
+)
+
+// crowded runs a hub whose log is held for so long, again and again, that all who
+// append to it take turns: whoever lets go of it stands behind all others.
+func crowded(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
+	t.Helper()
+	config := websocket.DefaultConfig
+	config.Shards = 2
+	config.MessageRate = -1
+	config.MaxSubscriptions = -1
+	config.ClientID = byID
+	hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
+		h.SetCallbacks(func(c *websocket.Client) {
+			if c.ID != "idle" {
+				onConnect(c)
+				return
+			}
+			for i := range 5000 { // what Stats copies while it holds the log
+				_ = c.Subscribe(fmt.Sprint("channel ", i))
+			}
+		}, nil, nil)
+	})
+	idle := hub.connect(1<<20, withID("idle"))
+	done := make(chan struct{}) // closed below
+	var holding sync.WaitGroup
+	holding.Go(func() { // ends with done
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				hub.Stats()
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(done)
+		holding.Wait()
+		_ = idle.Close()
+		if !t.Failed() {
+			hub.stop()
+		}
+	})
+	return hub
+}
+
+// TestAcksStandBehindWhatTheyAnswer has many members publish at once. Each of
+// them gets its own copy and then, with nothing of anybody else's in between, the
+// ack.
+func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
+	const members, each = 5, 8
+	tests := []struct{ name, request string }{
+		{"channel", `{"type":"publish","channel":"news","data":%q,"id":%q}`},
+		{"room", `{"type":"publish_room","channel":"lobby","data":%q,"id":%q}`},
+		{"broadcast", `{"type":"broadcast","data":%q,"id":%q}`},
+	}
+	onBothPaths(t, func(t *testing.T, p path) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					hub := crowded(t, p, joinBoth)
+					peers := make([]*fakePeer, members)
+					for i := range peers {
+						peers[i] = hub.connect(1<<20, withID(fmt.Sprint("member", i)))
+						defer peers[i].Close()
+					}
+					var asking sync.WaitGroup
+					for i, peer := range peers {
+						asking.Go(func() { // ends when all is on its way
+							for k := range each {
+								id := fmt.Sprint(i, "/", k)
+								if err := peer.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, tt.request, id, id)); err != nil {
+									t.Errorf("member %d: %v", i, err)
+								}
+							}
+						})
+					}
+					asking.Wait()
+					for i, peer := range peers {
+						own, acked := "", 0
+						for range members*each + each {
+							m := readJSON(t, peer)
+							data, _ := m["data"].(string)
+							switch {
+							case own != "":
+								require.Equal(t, "ack", m["type"], "member %d: %v stands between %s and its ack", i, m, own)
+								require.Equal(t, own, m["id"])
+								own = ""
+								acked++
+							case m["type"] == "ack":
+								require.Fail(t, "an ack stands before what it answers", "member %d: %v", i, m)
+							case strings.HasPrefix(data, fmt.Sprint(i, "/")):
+								require.Equal(t, fmt.Sprint(i, "/", acked), data)
+								own = data
+							}
+						}
+						require.Equal(t, each, acked)
+					}
+				})
+			})
+		}
+	})
+}
+
+// TestAcksOfSubscriptionsStandBeforeTheChannel has members come and go while
+// others publish.
+func TestAcksOfSubscriptionsStandBeforeTheChannel(t *testing.T) {
+	const members, publishers, each, rounds = 3, 3, 3, 8
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			hub := crowded(t, p, func(*websocket.Client) {})
+			peers := make([]*fakePeer, members)
+			for i := range peers {
+				peers[i] = hub.connect(1<<20, withID(fmt.Sprint("member", i)))
+				defer peers[i].Close()
+			}
+			var publishing sync.WaitGroup
+			defer publishing.Wait()
+			for range rounds {
+				for range publishers {
+					publishing.Go(func() { // ends by itself
+						for range each {
+							if err := hub.PublishToChannelRaw("news", []byte(`1`)); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				for _, peer := range peers {
+					require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(`{"type":"subscribe","data":{"channel":"news"},"id":"in"}`)))
+				}
+				for i, peer := range peers {
+					m := readJSON(t, peer)
+					require.Equal(t, "ack", m["type"], "member %d: %v stands before the ack", i, m)
+					require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(`{"type":"unsubscribe","data":{"channel":"news"},"id":"out"}`)))
+					for m["id"] != "out" {
+						m = readJSON(t, peer)
+					}
+				}
+				publishing.Wait()
+			}
+		})
+	})
+}
+
+// TestAcksDoNotWaitForTheEngine has a publisher wait for an engine that stands
+// still. What it published is in the log meanwhile, and so is the ack.
+func TestAcksDoNotWaitForTheEngine(t *testing.T) {
+	requests := []string{
+		`{"type":"publish","channel":"news","data":"asked","id":"q"}`,
+		`{"type":"publish_room","channel":"lobby","data":"asked","id":"q"}`,
+		`{"type":"broadcast","data":"asked","id":"q"}`,
+	}
+	for _, request := range requests {
+		synctest.Test(t, func(t *testing.T) {
+			engine := brokertest.NewMemory(0)
+			hubs := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 1 })
+			defer stopAll(hubs)
+			peer := hubs[0].connect(1<<16, idHeader("a"))
+			defer peer.Close()
+			ready(t, hubs...)
+			synctest.Wait()
+			engine.Pause()
+			defer engine.Resume()
+			start := time.Now()
+			require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(request)))
+			require.Equal(t, "asked", readJSON(t, peer)["data"])
+			other := make(chan error, 1) // another publisher sends, the test receives
+			go func() { other <- hubs[0].PublishToChannelRaw("news", []byte(`"another"`)) }()
+			require.Equal(t, "ack", readJSON(t, peer)["type"], request)
+			require.Equal(t, "another", readJSON(t, peer)["data"])
+			require.Zero(t, time.Since(start))
+			require.NoError(t, <-other)
+		})
+	}
+}

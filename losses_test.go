@@ -1,0 +1,285 @@
+package websocket_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// maxNotices is how many gap notices may wait for one client, and maxUnderWay how
+// many more its next write takes.
+const (
+	maxNotices  = 4096
+	maxUnderWay = 512
+)
+
+// TestLossesInManyChannelsAreBounded has a client that takes nothing lose messages
+// of more channels than there may be notices. It is told of all of them all the
+// same, and then has its whole backlog again.
+func TestLossesInManyChannelsAreBounded(t *testing.T) {
+	const channels, rounds = 5000, 2
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
+		onBothPaths(t, func(t *testing.T, p path) {
+			t.Run(fmt.Sprintf("policy=%d", policy), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					config := websocket.DefaultConfig
+					config.SlowConsumer = policy
+					config.ClientBacklog = 10_000
+					config.MaxSubscriptions = -1
+					config.ClientID = byID
+					reported := uint64(0)
+					config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) { reported += lost.Count }
+					hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
+						h.SetCallbacks(func(c *websocket.Client) {
+							for i := range channels {
+								_ = c.Subscribe(fmt.Sprint("channel ", i))
+							}
+						}, nil, nil)
+					})
+					peer := hub.connect(1<<16, withID("stalled"))
+					defer peer.Close()
+					peer.server.SetWindow(300)
+					require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // what is not there never comes
+					for n := range rounds {
+						for i := range channels {
+							m := &websocket.Message{Data: fmt.Append(nil, n), Timestamp: int64(1 + n*channels + i)}
+							require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), m))
+						}
+					}
+					synctest.Wait()
+
+					seen, lost, notices, anywhere := 0, uint64(0), 0, uint64(0)
+					perChannel := map[string]uint64{}
+					for uint64(seen)+lost < rounds*channels {
+						m := readJSON(t, peer)
+						if m["type"] == "message" {
+							perChannel[m["channel"].(string)]++
+							seen++
+							continue
+						}
+						require.Equal(t, "gap", m["type"])
+						data := m["data"].(map[string]any)
+						count := uint64(data["count"].(float64))
+						require.Equal(t, "slow_consumer", data["reason"])
+						require.LessOrEqual(t, data["first"], data["last"])
+						require.Nil(t, data["room_id"])
+						if channel, ok := data["channel"].(string); ok {
+							perChannel[channel] += count
+						} else {
+							anywhere += count
+						}
+						lost += count
+						notices++
+					}
+					require.EqualValues(t, rounds*channels, uint64(seen)+lost, "seen and announced")
+					require.GreaterOrEqual(t, notices, maxNotices)
+					require.LessOrEqual(t, notices, maxNotices+maxUnderWay)
+					require.Greater(t, anywhere, uint64(channels), "one notice stands for what is beyond the bound")
+					for channel, n := range perChannel {
+						require.LessOrEqual(t, n, uint64(rounds), channel)
+					}
+					synctest.Wait()
+					st := requireSums(t, hub.Hub)
+					require.EqualValues(t, rounds*channels, st.MessagesAddressed)
+					require.EqualValues(t, seen, st.MessagesSent)
+					require.Equal(t, lost, st.Announced)
+					require.Equal(t, lost, st.Dropped["slow_consumer"])
+					require.Equal(t, lost, reported)
+
+					peer.server.SetWindow(0)
+					whole := &websocket.Message{Type: "w", Data: []byte(`"` + strings.Repeat("x", 10_000-131) + `"`)} // the backlog and no byte less
+					require.NoError(t, hub.SendToClient("stalled", whole))
+					synctest.Wait()
+					peer.server.SetWindow(1 << 16)
+					require.Equal(t, "w", readJSON(t, peer)["type"], "notices that were read still count against the bound")
+					hub.stop()
+				})
+			})
+		})
+	}
+}
+
+// dropCall is one call of OnDrop, which the test answers.
+type dropCall struct {
+	client *websocket.Client
+	lost   websocket.Gap
+	end    chan<- bool // whether the hook ends its goroutine
+}
+
+// dropHub is a hub whose clients take nothing and lose almost everything.
+type dropHub struct {
+	*fakeHub
+	channels  []string
+	peers     []*fakePeer
+	published int64
+	calls     chan dropCall // the hook sends, the test receives
+	reported  map[string]uint64
+	latest    map[string]int64 // Last, by client and channel
+}
+
+func newDropHub(t *testing.T, clients int) *dropHub {
+	t.Helper()
+	d := &dropHub{channels: []string{"a", "b", "c"}, calls: make(chan dropCall), reported: map[string]uint64{}, latest: map[string]int64{}}
+	over := make(chan struct{}) // closed when the test ends, however
+	config := websocket.DefaultConfig
+	config.SlowConsumer = websocket.DropNewest
+	config.ClientBacklog = 2000
+	config.ClientID = byID
+	config.OnDrop = func(c *websocket.Client, lost websocket.Gap) {
+		end := make(chan bool, 1)
+		select {
+		case d.calls <- dropCall{c, lost, end}:
+			if <-end {
+				runtime.Goexit()
+			}
+		case <-over:
+		}
+	}
+	d.fakeHub = startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
+		h.SetCallbacks(func(c *websocket.Client) {
+			for _, channel := range d.channels {
+				_ = c.Subscribe(channel)
+			}
+		}, nil, nil)
+	})
+	t.Cleanup(func() {
+		close(over)
+		for _, p := range d.peers {
+			_ = p.Close()
+		}
+	})
+	for i := range clients {
+		d.peers = append(d.peers, d.connect(1<<16, withID(fmt.Sprint("client ", i))))
+		d.peers[i].server.SetWindow(1)
+	}
+	return d
+}
+
+// publish publishes n times to each channel. A publication's Timestamp is its
+// number.
+func (d *dropHub) publish(n int) {
+	d.t.Helper()
+	for range n {
+		for _, channel := range d.channels {
+			d.published++
+			require.NoError(d.t, d.PublishToChannel(channel, &websocket.Message{Data: numbered(0, 400), Timestamp: d.published}))
+		}
+	}
+	synctest.Wait()
+}
+
+// next returns a call that waits to be answered, if there is one.
+func (d *dropHub) next() (dropCall, bool) {
+	synctest.Wait()
+	select {
+	case c := <-d.calls:
+		return c, true
+	default:
+		return dropCall{}, false
+	}
+}
+
+// take checks a report, which has to go on where the one before has ended, and
+// answers the call.
+func (d *dropHub) take(c dropCall, end bool) {
+	d.t.Helper()
+	defer func() { c.end <- end }()
+	d.reported[c.lost.Reason] += c.lost.Count
+	if c.lost.Reason != "slow_consumer" {
+		return
+	}
+	every := int64(len(d.channels))
+	require.EqualValues(d.t, (c.lost.Last-c.lost.First)/every+1, c.lost.Count, "%+v", c.lost)
+	key := c.client.ID + " " + c.lost.Channel
+	if latest := d.latest[key]; latest != 0 {
+		require.Equal(d.t, latest+every, c.lost.First, "%s", key)
+	}
+	d.latest[key] = c.lost.Last
+}
+
+// requireReported checks that every drop has been reported, once.
+func (d *dropHub) requireReported() {
+	d.t.Helper()
+	for reason, n := range d.Stats().Dropped {
+		require.Equal(d.t, n, d.reported[reason], reason)
+	}
+}
+
+// TestReportsSurviveHooksThatEnd has OnDrop end its goroutine while reports of
+// others wait and more is dropped.
+func TestReportsSurviveHooksThatEnd(t *testing.T) {
+	const clients = 6
+	synctest.Test(t, func(t *testing.T) {
+		d := newDropHub(t, clients)
+		d.publish(5)
+		ended := 0
+		for turn := 0; ; turn++ {
+			c, ok := d.next()
+			if !ok {
+				break
+			}
+			if turn < 40 {
+				d.publish(1) // for clients whose reports wait, and for others
+			}
+			end := turn%4 == 3 && ended < clients-1 // which costs that client its connection
+			if end {
+				ended++
+			}
+			d.take(c, end)
+		}
+		require.Equal(t, clients-1, ended)
+		d.requireReported()
+
+		d.publish(1)
+		done := make(chan struct{})      // closed below
+		collected := make(chan struct{}) // closed by the collector, received below
+		go func() {                      // ends with done
+			defer close(collected)
+			for {
+				select {
+				case c := <-d.calls:
+					d.take(c, true)
+				case <-done:
+					return
+				}
+			}
+		}()
+		d.stop()
+		close(done)
+		<-collected
+		d.requireReported()
+	})
+}
+
+// TestReportsOfClientsThatHaveGone has OnDrop end its goroutine in every call when
+// nothing happens in the hub any more that could remind it of the others.
+func TestReportsOfClientsThatHaveGone(t *testing.T) {
+	const clients = 4
+	synctest.Test(t, func(t *testing.T) {
+		d := newDropHub(t, clients)
+		d.publish(5)
+		first, ok := d.next()
+		require.True(t, ok)
+		d.publish(5)
+		for _, p := range d.peers {
+			p.client.Reset()
+		}
+		synctest.Wait()
+		require.Zero(t, d.Stats().TotalClients)
+		d.take(first, true)
+		calls := 1
+		for c, ok := d.next(); ok; c, ok = d.next() {
+			d.take(c, true)
+			calls++
+		}
+		d.requireReported()
+		require.Greater(t, calls, clients*len(d.channels))
+		d.stop()
+	})
+}

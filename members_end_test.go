@@ -1,0 +1,107 @@
+package websocket_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// mayPublish asks for c, in the channel and in the room of joinBoth.
+func mayPublish(c *websocket.Client) [2]error {
+	return [2]error{
+		websocket.AllowMembers(c, websocket.ActionPublish, "news"),
+		websocket.AllowMembers(c, websocket.ActionPublishRoom, "lobby"),
+	}
+}
+
+var forbidden = [2]error{websocket.ErrForbidden, websocket.ErrForbidden}
+
+// TestAllowMembersAfterTheEnd asks on behalf of clients that have gone from
+// channels and rooms which others are still in, from the first moment on.
+func TestAllowMembersAfterTheEnd(t *testing.T) {
+	ends := []struct {
+		name string
+		end  func(c *websocket.Client, p *fakePeer)
+	}{
+		{"reset", func(_ *websocket.Client, p *fakePeer) { p.client.Reset() }},
+		{"closed", func(c *websocket.Client, p *fakePeer) { _ = c.Close(0, ""); _ = p.Close() }},
+	}
+	for _, tt := range ends {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.Shards = 1
+				config.ClientID = byID
+				ended := make(chan [2]error, 2) // onDisconnect sends, the test receives
+				hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
+					h.SetCallbacks(joinBoth, func(c *websocket.Client) {
+						ended <- mayPublish(c)
+					}, nil)
+				})
+				stays, peer := hub.connect(1<<16, withID("stays")), hub.connect(1<<16, withID("gone"))
+				defer stays.Close()
+				defer peer.Close()
+				c, ok := hub.Client("gone")
+				require.True(t, ok)
+				require.Equal(t, [2]error{}, mayPublish(c))
+				time.Sleep(time.Second)
+				tt.end(c, peer)
+				require.Equal(t, forbidden, <-ended, "in onDisconnect")
+				synctest.Wait()
+				require.Equal(t, forbidden, mayPublish(c))
+				other, ok := hub.Client("stays")
+				require.True(t, ok)
+				require.Equal(t, [2]error{}, mayPublish(other))
+				hub.stop()
+				require.Equal(t, forbidden, mayPublish(other))
+			})
+		})
+	}
+}
+
+// TestAllowMembersWhileClientsEnd asks all the time, from other goroutines.
+func TestAllowMembersWhileClientsEnd(t *testing.T) {
+	const clients, askers = 50, 3
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.Shards = 1
+		config.ClientID = byID
+		hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
+			h.SetCallbacks(joinBoth, func(*websocket.Client) {
+				_ = h.PublishToChannelRaw("news", nil) // so that the client is forgotten now, and not a while later
+			}, nil)
+		})
+		stays := hub.connect(1<<16, withID("stays"))
+		defer stays.Close()
+		for i := range clients {
+			peer := hub.connect(1<<16, withID(fmt.Sprint(i)))
+			c, ok := hub.Client(fmt.Sprint(i))
+			require.True(t, ok)
+			var asking sync.WaitGroup
+			for range askers {
+				asking.Go(func() { // ends soon after the client
+					for left, asked := 200, 0; left > 0 && asked < 100_000; asked++ {
+						switch answers := mayPublish(c); answers {
+						case [2]error{}, [2]error{nil, websocket.ErrForbidden}: // it ended in between
+						case forbidden:
+							left--
+						default:
+							t.Error(answers)
+						}
+					}
+				})
+			}
+			peer.client.Reset()
+			asking.Wait()
+			synctest.Wait()
+			require.Equal(t, forbidden, mayPublish(c))
+			_ = peer.Close()
+		}
+		hub.stop()
+	})
+}
