@@ -50,7 +50,7 @@ type Client struct {
 	// Guarded by the shard's turn.
 	slot    int   // in shard.clients, -1 when not there
 	pending *step // what the next write brings, or nil
-	first   bool  // pending has a turn among the first
+	inFew   bool  // it stands in a round's few since it has something pending
 	due     int64 // on the hub's clock, when to look at it again
 	place   int   // in shard.watch
 

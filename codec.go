@@ -20,7 +20,8 @@ const (
 )
 
 // Codec turns a Message into the bytes of one frame and back. A Codec must be
-// safe for concurrent use. JSONCodec, ProtobufCodec, FlatBuffersCodec and
+// safe for concurrent use, must not wait for the hub or a client, and must not
+// end its goroutine: it is called while others wait. JSONCodec, ProtobufCodec, FlatBuffersCodec and
 // MsgpackCodec are the ones that the page names; an application may bring its
 // own.
 type Codec interface {

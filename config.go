@@ -103,8 +103,9 @@ type Config struct {
 	// Shards is the number of hub goroutines, 64 at most. Defaults to GOMAXPROCS.
 	Shards int
 	// LogSize bounds the messages, in bytes, that have been accepted but not yet
-	// been handed to every client's connection. Publishing waits while it is
-	// full. Defaults to 64 MiB.
+	// been looked up the receivers of. Publishing waits while it is full. Those
+	// that wait for their receivers' turn count against MemoryBudget. Defaults
+	// to 64 MiB.
 	LogSize int64
 	// ClientBacklog bounds the bytes that wait for one client whose connection
 	// does not take them. Defaults to 1 MiB.

@@ -206,7 +206,7 @@ func (c *conn) wake() {
 	go c.writePump() // ends when nothing waits, or with the connection
 }
 
-// wakeAndWatch is wake for goroutines other than the shard's: the shard has to
+// wakeAndWatch is wake for whoever is not in the shard's turn: the shard has to
 // be told that a connection waits, so that it minds WriteWait.
 func (c *conn) wakeAndWatch() {
 	before := c.pumping

@@ -239,7 +239,7 @@ func (p *fakePipe) setDeadline(d *fakeDeadline, t time.Time) {
 // DiscardConn takes everything that is written at once and never has anything to
 // read, for benchmarks of all that comes before the kernel.
 type DiscardConn struct {
-	OnWrite func() // called for every write, by the shard, if set
+	OnWrite func(n int) // called for every write, in the shard's turn, if set
 	net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -260,7 +260,7 @@ func (c *DiscardConn) abort()                           { _ = c.Close() }
 
 func (c *DiscardConn) tryWrite(b []byte) (int, error) {
 	if c.OnWrite != nil {
-		c.OnWrite()
+		c.OnWrite(len(b))
 	}
 	return len(b), nil
 }

@@ -17,7 +17,7 @@ import (
 
 // Logger is where the hub reports what nobody else is told. HypGo's
 // *logger.Logger satisfies it; SlogLogger adapts log/slog. The hub calls it from
-// many goroutines.
+// many goroutines, which may hold up others: it must not wait for the hub.
 type Logger interface {
 	Debugf(format string, args ...any)
 	Infof(format string, args ...any)

@@ -34,7 +34,7 @@ type inbound struct {
 	late     int64 // hub clock when pacing began to delay, or 0 after a break
 	delayed  int64 // hub clock when it did last
 
-	pong    string // payload of the latest ping, answered when nothing more has arrived
+	pong    string // payload of the latest ping, answered before a message is handled or more is read
 	pinged  bool
 	failure error // what reading from the connection ended with
 }
@@ -222,9 +222,8 @@ const (
 )
 
 // admit waits until the client may be read from again, which is when its silence
-// begins to count. Answers to pings go out
-// first: of those that came together only the last is answered (RFC 6455 section
-// 5.5.3).
+// begins to count. Answers to pings go out first: of those that came with no
+// message between them only the last is answered (RFC 6455 section 5.5.3).
 func (c *conn) admit() error {
 	in := &c.in
 	c.answerPing()

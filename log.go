@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ type hubLog struct {
 	maxMemberships int           // of one client, if positive
 	done           chan struct{} // closed by close: no more entries but those that end connections
 	node           *node         // takes publications on to other nodes; nil without a broker
+	foreign        bool          // there are codecs of the user's own
 
 	mu      sync.Mutex
 	order   uint64
@@ -74,11 +76,20 @@ type waiter struct {
 }
 
 func newHubLog(c *Config) *hubLog {
-	l := &hubLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, done: make(chan struct{})}
+	l := &hubLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, foreign: slices.ContainsFunc(c.Codecs, isForeign), done: make(chan struct{})}
 	for kind := range l.topics {
 		l.topics[kind] = make(map[string]*topic)
 	}
 	return l
+}
+
+func isForeign(c Codec) bool {
+	switch c.(type) {
+	case JSONCodec, ProtobufCodec, FlatBuffersCodec, MsgpackCodec:
+		return false
+	default:
+		return true
+	}
 }
 
 // begin locks the log with cost reserved. It waits for room until ctx ends or
@@ -139,14 +150,15 @@ func (l *hubLog) end(wake uint64) {
 	}
 }
 
-// assistReach is the most clients that a reader delivers a message to itself.
+// assistReach is the most clients that a message may be for if a reader is to do
+// the work of the shards that slept.
 const assistReach = 16
 
 // endOwn is end for a client's reader, behind something that the client asked
-// for. If that is for few, the reader does the work of a sleeping shard itself:
-// waking it costs more.
+// for. If that is little work the reader does it itself, since waking the shards
+// costs more; not with codecs of the user's own, which may take long.
 func (l *hubLog) endOwn(wake uint64, reach int) {
-	if reach > assistReach {
+	if reach > assistReach || l.foreign {
 		l.end(wake)
 		return
 	}
@@ -250,13 +262,13 @@ func (l *hubLog) endPublish(ctx context.Context, from *Client, wake uint64, to t
 	if forwards {
 		err = l.node.forward(to, pub)
 	}
-	if reach == 0 {
-		defer pub.release() // nobody is there
-	}
 	if from != nil {
 		l.endOwn(wake, reach)
 	} else {
 		l.end(wake)
+	}
+	if reach == 0 {
+		pub.release() // nobody is there
 	}
 	if forwards && err == nil {
 		l.node.pace(ctx)
@@ -290,6 +302,16 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 	}
 	wake |= l.answer(from, answer)
 	return l.endPublish(ctx, from, wake, target{to: toClients}, pub, l.clients)
+}
+
+// endAnswered is end behind what may have been asked for by its client: then it
+// is answered.
+func (l *hubLog) endAnswered(wake uint64, c *Client, answer *publication) {
+	if answer != nil {
+		l.endOwn(wake|l.answer(c, answer), 1)
+	} else {
+		l.end(wake)
+	}
 }
 
 // answer appends an ack or error to the client that asked. Its cost is charged

@@ -133,11 +133,9 @@ func (c *conn) writePump() {
 	f := flight{out: batchPool.Get().(*batch)}
 	defer putBatch(f.out)
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.landed()
 	for c.gather(&f); !f.empty(); c.gather(&f) {
-		c.mu.Unlock()
 		err := c.fly(&f)
-		c.mu.Lock()
 		c.land(&f)
 		switch {
 		case err != nil:
@@ -146,6 +144,11 @@ func (c *conn) writePump() {
 			c.saidGoodbye()
 		}
 	}
+}
+
+// landed ends a writePump, also one that a codec has ended, and gives up mu.
+func (c *conn) landed() {
+	defer c.mu.Unlock()
 	c.pumping = false
 	c.waiting.Store(0)
 	c.queue.shrink()
@@ -211,8 +214,10 @@ func (c *conn) nextItem() (item, bool) {
 	return c.queue.pop(), true
 }
 
-// fly encodes and writes all of f.
+// fly encodes and writes all of f. It gives up mu meanwhile.
 func (c *conn) fly(f *flight) error {
+	c.mu.Unlock()
+	defer c.mu.Lock()
 	encoded := f.items[:0]
 	for _, it := range f.items {
 		if f.out.addItem(it) {

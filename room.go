@@ -41,7 +41,7 @@ type part struct {
 	shard *shard
 	count int // members, as of the last entry appended; guarded by the log's lock
 
-	members []member // owned by the shard
+	members []member // guarded by the shard's turn
 }
 
 // member stands in a part's list; the client pointer saves the walk a detour.
@@ -54,7 +54,7 @@ type member struct {
 type membership struct {
 	client *Client
 	part   *part
-	index  int // in part.members; owned by the shard
+	index  int // in part.members; guarded by the shard's turn
 }
 
 // membershipSet is a client's memberships. Most clients have few, which a list
@@ -129,7 +129,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	p := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
 		l.free(entryCost)
-		l.endOwn(l.answer(c, answer), 1)
+		l.endAnswered(0, c, answer)
 		return nil
 	}
 	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
@@ -144,7 +144,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	p.count++
 	p.topic.members++
 	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
-	l.endOwn(wake|l.answer(c, answer), 1)
+	l.endAnswered(wake, c, answer)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 		l.leavePart(m.part)
 		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
-	l.endOwn(wake|l.answer(c, answer), 1)
+	l.endAnswered(wake, c, answer)
 	return nil
 }
 

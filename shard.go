@@ -59,6 +59,7 @@ type step struct {
 	next   uint64 // what child's run begins with: its place in the log
 	users  int    // clients standing here
 	length int    // messages from the root to here
+	cost   int64  // of them
 
 	batches []*batch // composed bytes, once two clients need them
 }
@@ -69,26 +70,34 @@ type step struct {
 type round struct {
 	pubs  []*publication
 	steps []*step
-	few   turns // clients of messages that went to few: their turn comes first
-	many  turns
+	few   writeList // clients of messages that went to few: they come first
+	many  writeList
 }
 
-// turns is clients to write, in order.
-type turns struct {
+// writeList is clients to write, in order.
+type writeList struct {
 	clients []*Client
 	next    int
 }
 
-func (t *turns) left() int { return len(t.clients) - t.next }
+func (t *writeList) left() int { return len(t.clients) - t.next }
 
 // Bounds of one walk and one turn of writing: they keep a large channel from
 // holding up a small one. A turn is so many writes to clients of a message that
-// went to no more than fewClients of the shard's, and as many to others.
+// went to no more than fewClients of the shard's, and as many to others. A walk
+// that writes, because a client has had enough, counts that as many pushes.
 const (
-	walkPushes = 64 << 10
-	walkBytes  = 1 << 20
-	turnWrites = 256
-	fewClients = 16
+	walkPushes  = 64 << 10
+	walkBytes   = 1 << 20
+	turnWrites  = 256
+	fewClients  = 16
+	writePushes = 64
+)
+
+// A reader that assists does no more than this.
+const (
+	assistPushes = 512
+	assistWrites = 32
 )
 
 func newShard(h *Hub, index int) *shard {
@@ -127,7 +136,7 @@ func (s *shard) run() {
 func (s *shard) work() bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	for s.sweep() {
+	for s.sweep(walkPushes, turnWrites) {
 		s.checkDeadlines()
 	}
 	s.checkDeadlines()
@@ -137,22 +146,22 @@ func (s *shard) work() bool {
 
 // sweep walks what has been appended and writes some of it. When nothing is left
 // it reports false, and the shard counts as sleeping.
-func (s *shard) sweep() bool {
+func (s *shard) sweep(pushes, writes int) bool {
 	quiet := len(s.rounds) == 0
 	if s.next < len(s.current) || s.log.take(s, quiet) {
-		s.walk()
+		s.walk(pushes)
 	} else if quiet {
 		return false
 	}
-	s.writeTurn()
+	s.writeTurn(writes)
 	return true
 }
 
-// assist is one sweep on another goroutine, behind an append that found the shard
-// asleep. The hub goroutine does what is left.
+// assist is one short sweep on a reader's goroutine, behind an append that found
+// the shard asleep. The hub goroutine does what is left.
 func (s *shard) assist() {
 	if s.turn.TryLock() {
-		s.sweep()
+		s.sweep(assistPushes, assistWrites)
 		left := s.stopped || len(s.rounds) > 0 || s.next < len(s.current) || s.log.take(s, true)
 		s.setTimer()
 		s.turn.Unlock()
@@ -173,10 +182,10 @@ func (s *shard) setTimer() {
 }
 
 // walk takes entries in order until a bound is reached.
-func (s *shard) walk() {
+func (s *shard) walk(most int) {
 	r := s.newRound()
 	pushes, bytes := 0, int64(0)
-	for s.next < len(s.current) && pushes < walkPushes && bytes < walkBytes {
+	for s.next < len(s.current) && pushes < most && bytes < walkBytes {
 		e := &s.current[s.next]
 		if e.pub == nil {
 			s.apply(e, r)
@@ -223,33 +232,38 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 	order := run[0].order
 	switch e.kind {
 	case entryPublish:
-		first := len(e.part.members) <= fewClients
+		few := len(e.part.members) <= fewClients
 		for _, m := range e.part.members {
-			s.push(m.client, run, order, r, first)
+			pushes += s.push(m.client, run, order, r, few)
 		}
-		return len(e.part.members)
+		return pushes
 	case entryBroadcast:
-		first := len(s.clients) <= fewClients
+		few := len(s.clients) <= fewClients
 		for _, c := range s.clients {
-			s.push(c, run, order, r, first)
+			pushes += s.push(c, run, order, r, few)
 		}
-		return len(s.clients)
+		return pushes
 	default:
 		if e.client.slot >= 0 {
-			s.push(e.client, run, order, r, true)
-		} else {
-			s.dropAll(e.client, run)
+			return s.push(e.client, run, order, r, true)
 		}
+		s.dropAll(e.client, run)
 		return 1
 	}
 }
 
 // push moves c on by a run. It gives c a turn, unless c has one; one among the
-// first even then.
-func (s *shard) push(c *Client, run []*publication, order uint64, r *round, first bool) {
+// few even then. A client's turn must not come so late that what it would get at
+// once is what only a slow one would leave waiting: it is written before.
+func (s *shard) push(c *Client, run []*publication, order uint64, r *round, few bool) (pushes int) {
+	pushes = 1
+	if at := c.pending; at != nil && at.cost >= s.hub.config.ClientBacklog/4 {
+		s.flush(c)
+		pushes = writePushes
+	}
 	at := c.pending
-	if first && !c.first {
-		c.first = true
+	if few && !c.inFew {
+		c.inFew = true
 		r.few.clients = append(r.few.clients, c)
 	} else if at == nil {
 		r.many.clients = append(r.many.clients, c)
@@ -260,12 +274,16 @@ func (s *shard) push(c *Client, run []*publication, order uint64, r *round, firs
 	next := at.child
 	if at.next != order {
 		next = s.newStep(r)
-		next.parent, next.run, next.length = at, run, at.length+len(run)
+		next.parent, next.run, next.length, next.cost = at, run, at.length+len(run), at.cost
+		for _, p := range run {
+			next.cost += p.cost
+		}
 		at.child, at.next = next, order
 	}
 	at.users--
 	next.users++
 	c.pending = next
+	return pushes
 }
 
 // apply walks an entry that is not a message.
@@ -337,7 +355,7 @@ func (s *shard) forget(c *Client) {
 	c.slot = -1
 	s.watch.remove(c)
 	if at := c.pending; at != nil {
-		c.pending, c.first = nil, false
+		c.pending, c.inFew = nil, false
 		s.dropAll(c, s.pathTo(at))
 		s.leave(at)
 	}
@@ -350,17 +368,25 @@ func (s *shard) dropAll(c *Client, pubs []*publication) {
 	}
 }
 
-// writeTurn writes the clients whose turn it is, of the oldest rounds first.
-func (s *shard) writeTurn() {
-	few, many := turnWrites, turnWrites
+// writeTurn writes some of the clients of the few, half of them of the latest
+// rounds, and then some of the many.
+func (s *shard) writeTurn(most int) {
+	left := most / 2
+	for _, r := range slices.Backward(s.rounds) {
+		left -= s.writeSome(&r.few, left)
+	}
+	left += most - most/2
 	for _, r := range s.rounds {
-		few -= s.writeSome(&r.few, few)
-		many -= s.writeSome(&r.many, many)
+		left -= s.writeSome(&r.few, left)
+	}
+	left = most
+	for _, r := range s.rounds {
+		left -= s.writeSome(&r.many, left)
 	}
 	s.endRounds()
 }
 
-func (s *shard) writeSome(t *turns, most int) int {
+func (s *shard) writeSome(t *writeList, most int) int {
 	n := min(t.left(), most)
 	for _, c := range t.clients[t.next : t.next+n] {
 		s.flush(c)
@@ -388,7 +414,7 @@ func (s *shard) flush(c *Client) {
 	if at == nil {
 		return
 	}
-	c.pending, c.first = nil, false
+	c.pending, c.inFew = nil, false
 	c.conn.mu.Lock()
 	if c.conn.state == connOpen && c.conn.idle() {
 		s.write(c, at)
@@ -627,6 +653,6 @@ func (s *shard) freeRound(r *round) {
 	if cap(r.few.clients)+cap(r.many.clients)+cap(r.pubs) > 1<<16 {
 		return
 	}
-	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], few: turns{clients: r.few.clients[:0]}, many: turns{clients: r.many.clients[:0]}}
+	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], few: writeList{clients: r.few.clients[:0]}, many: writeList{clients: r.many.clients[:0]}}
 	s.freeRounds = append(s.freeRounds, r)
 }

@@ -44,7 +44,8 @@
 // # Shape
 //
 // The hub's state is changed by one ordered log, which a few hub goroutines
-// (Config.Shards) walk, each with its own share of the clients; a writePump
+// (Config.Shards) walk, each with its own share of the clients; while one sleeps,
+// a client's reader may walk what its client has asked for; a writePump
 // exists only while a client's connection does not take what is written at once,
 // or is not plain TCP. This differs from HypGo, where one goroutine does it all
 // and every client has a writePump, and cannot be seen from outside except as
