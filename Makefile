@@ -35,8 +35,8 @@ fuzz: ## run every fuzz target for FUZZTIME (30s) each
 	grep -q '^ *context deadline exceeded$$' $$log || exit 1; ! grep -q 'Failing input' $$log || exit 1; }; \
 	tail -n 1 $$log; done; done; done
 
-bench: ## compare with floors and gws on the five main rows (about 7 minutes)
-	go -C benchmarks run ./cmd/bench -systems ours,bare,joined,centrifuge-tuned,gws -rows burst1000,rate,paced50,rooms,echo -out bench
+bench: ## compare with floors, centrifuge and gws on the five main rows (about 10 minutes)
+	go -C benchmarks run ./cmd/bench -systems ours,bare,joined,centrifuge,centrifuge-tuned,gws -rows burst1000,rate,paced50,rooms,echo -out bench
 
 bench-full: ## compare with all others on every row (about an hour)
 	go -C benchmarks run ./cmd/bench -rounds 5 -out bench-full
