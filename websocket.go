@@ -25,8 +25,11 @@
 //     announced as lost by a message of type "gap", and what was counted when its
 //     connection ended add up to what was published for it.
 //     TestNothingIsLostSilently, TestDropsAreAnnouncedInPlace.
-//  4. A slow reader costs others nothing, and the hub a bounded number of bytes.
-//     TestEvictionSaysWhy, TestStalledReaderIsCutAfterWriteWait.
+//  4. A slow reader costs others nothing, and the hub a bounded number of bytes; a
+//     large channel holds up a small room for some hundred writes, and nobody is
+//     taken for slow whose turn has only come late. TestEvictionSaysWhy,
+//     TestStalledReaderIsCutAfterWriteWait, TestFairness,
+//     TestFloodReachesAllInParts.
 //  5. With keys set no path sends plaintext, and a bad key is an error.
 //     TestMatrix, TestKeysSetInOnConnectHoldForTheFirstFrame.
 //  6. A message never reaches anyone but its addressees: a Client is never reused,
