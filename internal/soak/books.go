@@ -24,7 +24,6 @@ type books struct {
 	refused     atomic.Int64
 	hostile     atomic.Int64
 	evicted     atomic.Int64 // close code 1013, as clients see it
-	cut         atomic.Int64 // without a Close frame, as clients who read see it
 	starved     atomic.Int64 // took nothing for WriteWait, as the hub sees it
 	checked     atomic.Int64 // topics that a client had whole at the end
 
@@ -32,8 +31,12 @@ type books struct {
 	messages    atomic.Int64
 	disconnects atomic.Int64
 
+	born  atomic.Int64
+	fates sync.Map // *fate by tag, from before the handshake until onConnect
+
 	mu     sync.Mutex
 	faults []string
+	cuts   []cut
 }
 
 func (b *books) fault(format string, args ...any) {
@@ -46,6 +49,7 @@ func (b *books) fault(format string, args ...any) {
 type life struct {
 	state atomic.Int32 // 1 after onConnect, 2 after onDisconnect
 	busy  atomic.Bool
+	fate  *fate // nil for hostile peers
 }
 
 func (b *books) connect(c *websocket.Client) {
@@ -54,6 +58,9 @@ func (b *books) connect(c *websocket.Client) {
 		b.fault("client %s: connected twice", c.ID)
 	}
 	l := &life{}
+	if f, ok := b.fates.LoadAndDelete(c.Request().Header.Get(tagHeader)); ok {
+		l.fate = f.(*fate)
+	}
 	l.state.Store(1)
 	c.SetMetadata("life", l)
 }
@@ -83,9 +90,25 @@ func (b *books) disconnect(c *websocket.Client) {
 	switch ce := c.CloseError(); {
 	case ce == nil:
 		b.fault("client %s: no CloseError in onDisconnect", c.ID)
-	case ce.Code == websocket.CloseAbnormalClosure && strings.Contains(ce.Reason, "WriteWait"):
+	case starved(ce):
 		b.starved.Add(1)
 	}
+	if l != nil && l.fate != nil {
+		l.fate.end(c.CloseError())
+	}
+}
+
+// drop is OnDrop.
+func (b *books) drop(c *websocket.Client, lost websocket.Gap) {
+	b.reported.Add(int64(lost.Count))
+	if l := lifeOf(c); l != nil && l.fate != nil {
+		l.fate.drop(lost)
+	}
+}
+
+// starved reports whether the client took nothing for WriteWait.
+func starved(ce *websocket.CloseError) bool {
+	return ce.Code == websocket.CloseAbnormalClosure && strings.Contains(ce.Reason, "WriteWait")
 }
 
 func lifeOf(c *websocket.Client) *life {

@@ -103,7 +103,7 @@ func cycles(o options, b *books, s *site, n int) {
 // cycle is one life: connect, subscribe, and one of several ends.
 func cycle(s *site, rng *rand.Rand) error {
 	codec := codecs[rng.IntN(len(codecs))]
-	ws, err := dial(s, rng, codec, false)
+	ws, err := dial(s, rng, codec, false, nil)
 	if err != nil {
 		return err
 	}

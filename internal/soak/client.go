@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strconv"
 	"syscall"
 	"time"
@@ -45,6 +47,7 @@ type client struct {
 	heard  map[string]int64 // the next number of each sender on it
 	ops    int
 	blind  bool // a gap may have hidden answers
+	fate   *fate
 }
 
 // following is what a client knows about a topic.
@@ -70,7 +73,12 @@ const (
 // talk is where clients publish themselves.
 const talk = "talk"
 
-func dial(s *site, rng *rand.Rand, codec websocket.Codec, small bool) (*gorilla.Conn, error) {
+// dial connects. With a fate, that is how the hub knows whose it is.
+func dial(s *site, rng *rand.Rand, codec websocket.Codec, small bool, f *fate) (*gorilla.Conn, error) {
+	var header http.Header
+	if f != nil {
+		header = http.Header{tagHeader: {f.tag}}
+	}
 	dialer := gorilla.Dialer{
 		HandshakeTimeout:  time.Minute,
 		Subprotocols:      []string{codec.Name()},
@@ -81,6 +89,9 @@ func dial(s *site, rng *rand.Rand, codec websocket.Codec, small bool) (*gorilla.
 			if tcp, ok := c.(*net.TCPConn); ok && small {
 				_ = tcp.SetReadBuffer(4 << 10) // the default would do too
 			}
+			if f != nil && err == nil {
+				c = &tracedConn{c, f}
+			}
 			return c, err
 		},
 	}
@@ -88,7 +99,7 @@ func dial(s *site, rng *rand.Rand, codec websocket.Codec, small bool) (*gorilla.
 	if rng.IntN(4) == 0 {
 		url = "wss://" + s.secure
 	}
-	ws, response, err := dialer.Dial(url, nil)
+	ws, response, err := dialer.Dial(url, header)
 	if err != nil && response != nil {
 		err = fmt.Errorf("%w: %s", err, response.Status)
 	}
@@ -104,14 +115,16 @@ var errNoConnection = errors.New("no connection")
 // soon after stop is closed.
 func live(s *site, t temper, rng *rand.Rand, limit time.Duration, stop <-chan struct{}) error {
 	codec := codecs[rng.IntN(len(codecs))]
-	ws, err := dial(s, rng, codec, t == slow || t == mute)
+	f := s.books.newFate()
+	ws, err := dial(s, rng, codec, t == slow || t == mute, f)
 	if err != nil {
+		s.books.fates.Delete(f.tag)
 		return err
 	}
 	s.books.connections.Add(1)
 	c := &client{
 		Conn: ws, site: s, books: s.books, codec: codec, temper: t, rng: rng,
-		topics: map[string]*following{}, heard: map[string]int64{},
+		topics: map[string]*following{}, heard: map[string]int64{}, fate: f,
 	}
 	defer func() { _ = ws.Close() }() // an end that the peer may have begun
 	for _, i := range rng.Perm(len(s.topics))[:2] {
@@ -153,7 +166,11 @@ func live(s *site, t temper, rng *rand.Rand, limit time.Duration, stop <-chan st
 		}
 		if end {
 			c.checkWhole()
-			return c.sayGoodbye()
+			if err = c.sayGoodbye(); cutOff(err) {
+				c.books.cutOff(c, err)
+				return nil
+			}
+			return err
 		}
 		if n%50 == 49 {
 			c.doSomething()
@@ -184,11 +201,22 @@ func (c *client) ended(err error, until time.Time) error {
 		return nil
 	case errors.As(err, &ce) && ce.Code == websocket.CloseTimeout:
 		return nil
-	case errors.As(err, &ce) && ce.Code == websocket.CloseAbnormalClosure, errors.Is(err, syscall.ECONNRESET):
-		c.books.cut.Add(1)
+	case cutOff(err):
+		c.books.cutOff(c, err)
 		return nil
 	}
 	return fmt.Errorf("%s %s: reading: %w", c.site.name, c.codec.Name(), err)
+}
+
+// cutOff reports whether a connection ended without a Close frame. TLS has its own
+// error for that, and writing notices it, too.
+func cutOff(err error) bool {
+	var ce *gorilla.CloseError
+	return errors.As(err, &ce) && ce.Code == websocket.CloseAbnormalClosure || errors.Is(err, io.ErrUnexpectedEOF) || wasReset(err)
+}
+
+func wasReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // sayGoodbye closes as the protocol asks for and waits for the answer.

@@ -28,6 +28,8 @@ type site struct {
 	topics []*topic
 	books  *books
 
+	writeWait time.Duration
+
 	server  *http.Server
 	closing sync.WaitGroup
 	ran     chan error
@@ -47,8 +49,8 @@ func newSite(name string, config websocket.Config, topics int, b *books) (*site,
 		return nil, err
 	}
 	config.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
-	config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) { b.reported.Add(int64(lost.Count)) }
-	s := &site{name: name, books: b, ran: make(chan error, 1)}
+	config.OnDrop = b.drop
+	s := &site{name: name, books: b, writeWait: config.WriteWait, ran: make(chan error, 1)}
 	s.hub = websocket.NewHub(b, config)
 	s.hub.SetCallbacks(b.connect, b.disconnect, b.message)
 	for i := range topics {

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// fate is what both ends know of the end of one connection. A client whose
+// connection breaks off without a Close frame has to find the reason there.
+type fate struct {
+	tag   string
+	wrote atomic.Int64 // when the client wrote last, in Unix nanoseconds
+
+	mu      sync.Mutex // guards what the hub says
+	why     *websocket.CloseError
+	ended   int64 // when, in Unix nanoseconds
+	lost    int64 // Timestamp of the first message that was lost with the connection, or 0
+	evicted int64 // Timestamp of the last message that was one too many, or 0
+}
+
+// tagHeader is how a handshake says whose it is.
+const tagHeader = "X-Soak-Life"
+
+func (b *books) newFate() *fate {
+	f := &fate{tag: strconv.FormatInt(b.born.Add(1), 10)}
+	b.fates.Store(f.tag, f)
+	return f
+}
+
+func (f *fate) end(why *websocket.CloseError) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.why, f.ended = why, time.Now().UnixNano()
+}
+
+// drop takes note of messages that the client does not get.
+func (f *fate) drop(lost websocket.Gap) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case lost.Reason == "slow_consumer":
+		f.evicted = max(f.evicted, lost.Last)
+	case f.lost == 0 || lost.First < f.lost:
+		f.lost = lost.First
+	}
+}
+
+// How far clocks of goroutines may be apart, and how long the hub waits behind its
+// Close frame.
+const (
+	fateSlack = time.Second
+	linger    = time.Second
+)
+
+// explains reports whether a client that reads could miss the Close frame and get
+// this error instead. It could if it took nothing for WriteWait. The hub says so,
+// unless it was evicting the client already: then what was under way shows it,
+// which is lost and had waited for so long. It could also if it wrote when the hub
+// had closed the connection behind its Close frame: that resets the connection,
+// and costs the client what it had not taken yet.
+func (f *fate) explains(err error, writeWait time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.why == nil || f.why.ByPeer:
+		return false
+	case starved(f.why):
+		return true
+	case f.why.Code != websocket.CloseTryAgainLater:
+		return false
+	case f.lost != 0 && time.Duration(f.ended-f.lost) >= writeWait-fateSlack:
+		return true
+	}
+	lingered := time.Duration(f.ended-f.evicted) >= linger
+	late := f.wrote.Load() >= f.ended-int64(fateSlack)
+	return wasReset(err) && lingered && late
+}
+
+// cut is the end of a client that read and did not see a Close frame.
+type cut struct {
+	client string
+	err    error
+	fate   *fate
+	wait   time.Duration // the hub's WriteWait
+}
+
+func (b *books) cutOff(c *client, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cuts = append(b.cuts, cut{fmt.Sprintf("%s %s", c.site.name, c.codec.Name()), err, c.fate, c.site.writeWait})
+}
+
+// judge looks at the cuts when the hubs have said all about them.
+func (b *books) judge() {
+	b.mu.Lock()
+	cuts := b.cuts
+	b.cuts = nil
+	b.mu.Unlock()
+	for _, c := range cuts {
+		if !c.fate.explains(c.err, c.wait) {
+			b.fault("%s: cut off without a Close frame: %v; the hub says %v", c.client, c.err, c.fate)
+		}
+	}
+	fmt.Printf("cut off        %d clients who read\n", len(cuts))
+}
+
+func (f *fate) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.why == nil {
+		return "nothing"
+	}
+	before := func(t int64) string {
+		if t == 0 {
+			return "never"
+		}
+		return fmt.Sprint(time.Duration(f.ended-t).Round(time.Millisecond), " before")
+	}
+	return fmt.Sprintf("%v; published what was lost with it %s, what was one too many %s; the client wrote last %s",
+		f.why, before(f.lost), before(f.evicted), before(f.wrote.Load()))
+}
+
+// tracedConn is a client's connection that notes when it is written to.
+type tracedConn struct {
+	net.Conn
+	fate *fate
+}
+
+func (c *tracedConn) Write(b []byte) (int, error) {
+	c.fate.wrote.Store(time.Now().UnixNano())
+	return c.Conn.Write(b)
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"io"
+	"syscall"
+	"testing"
+	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+func TestFateExplains(t *testing.T) {
+	const wait = 10 * time.Second
+	evicted := &websocket.CloseError{Code: websocket.CloseTryAgainLater}
+	starved := &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "websocket: connection accepted nothing for WriteWait"}
+	ended := time.Now().UnixNano()
+	before := func(d time.Duration) int64 { return ended - int64(d) }
+	tests := []struct {
+		name  string
+		fate  fate
+		wrote int64
+		err   error
+		want  bool
+	}{
+		{"the hub knows of no end", fate{}, 0, io.ErrUnexpectedEOF, false},
+		{"starved", fate{why: starved}, 0, io.ErrUnexpectedEOF, true},
+		{"broken off otherwise", fate{why: &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "EOF"}}, 0, io.ErrUnexpectedEOF, false},
+		{"silent", fate{why: &websocket.CloseError{Code: websocket.CloseTimeout}, lost: before(wait)}, ended, syscall.ECONNRESET, false},
+		{"closed by the client", fate{why: &websocket.CloseError{Code: 1000, ByPeer: true}, lost: before(wait)}, ended, syscall.ECONNRESET, false},
+		{"evicted, all had been taken", fate{why: evicted, evicted: before(2 * time.Second)}, 0, io.ErrUnexpectedEOF, false},
+		{"evicted, something was under way", fate{why: evicted, evicted: before(time.Second), lost: before(5 * time.Second)}, 0, io.ErrUnexpectedEOF, false},
+		{"evicted, something was under way for long", fate{why: evicted, evicted: before(time.Second), lost: before(wait)}, 0, io.ErrUnexpectedEOF, true},
+		{"evicted, wrote too late", fate{why: evicted, evicted: before(2 * time.Second)}, ended, syscall.ECONNRESET, true},
+		{"evicted, wrote too late and noticed", fate{why: evicted, evicted: before(2 * time.Second)}, ended, syscall.EPIPE, true},
+		{"evicted, wrote too late, but that was not the end", fate{why: evicted, evicted: before(2 * time.Second)}, ended, io.ErrUnexpectedEOF, false},
+		{"evicted, wrote in time", fate{why: evicted, evicted: before(2 * time.Second)}, before(wait), syscall.ECONNRESET, false},
+		{"evicted, wrote when the hub should still have waited", fate{why: evicted, evicted: before(time.Second / 2)}, ended, syscall.ECONNRESET, false},
+	}
+	for i := range tests {
+		tt := &tests[i]
+		t.Run(tt.name, func(t *testing.T) {
+			tt.fate.ended = ended
+			tt.fate.wrote.Store(tt.wrote)
+			require.Equal(t, tt.want, tt.fate.explains(tt.err, wait), "%v", &tt.fate)
+		})
+	}
+}
