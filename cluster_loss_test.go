@@ -294,3 +294,61 @@ func TestOversizedPublicationsLeaveTheirGap(t *testing.T) {
 		})
 	}
 }
+
+// unknowingBroker has a limit that only Publish knows. What fits goes out.
+type unknowingBroker struct{ limitedBroker }
+
+func (b *unknowingBroker) MaxPayload() int { return 0 }
+
+func (b *unknowingBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	if b.refuses.Load() {
+		return errors.New("not now")
+	}
+	var fit []websocket.BrokerMessage
+	for _, m := range batch {
+		if limit := b.limit.Load(); limit == 0 || int64(len(m.Payload)) <= limit {
+			fit = append(fit, m)
+		}
+	}
+	if err := b.Broker.Publish(ctx, fit); err != nil {
+		return err
+	}
+	if len(fit) < len(batch) {
+		return websocket.ErrMessageTooLarge
+	}
+	return nil
+}
+
+// TestLossNoticesThatPublishRefuses has an engine whose limit shows only when
+// publishing. Members are told of a loss once all the same.
+func TestLossNoticesThatPublishRefuses(t *testing.T) {
+	long := strings.Repeat("long ", 50)
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		broker := &unknowingBroker{limitedBroker{Broker: engine.Broker()}}
+		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
+		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		defer stopAll(hubs)
+		member := hubs[1].connect(1<<20, idHeader("m"))
+		defer member.Close()
+		ready(t, hubs...)
+		synctest.Wait()
+		broker.refuses.Store(true)
+		_ = hubs[0].PublishToChannelRawContext(t.Context(), "news", nil)
+		_ = hubs[0].PublishToChannelRawContext(t.Context(), long, nil)
+		synctest.Wait()
+		broker.limit.Store(200)
+		broker.refuses.Store(false)
+		time.Sleep(10 * time.Second) // all has been said
+		require.NoError(t, hubs[1].Broadcast([]byte(`"now"`)))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
+		for m := readJSON(t, member); m["data"] != "now"; m = readJSON(t, member) {
+		}
+		again := 0
+		for m := readJSON(t, member); m["data"] != "end"; m = readJSON(t, member) {
+			again++
+		}
+		require.Zero(t, again, "gap notices of the same loss")
+	})
+}

@@ -184,6 +184,11 @@ func (n *node) settle(batch []outgoing, err error) {
 		o := &batch[i]
 		switch {
 		case o.kind == kindNone: // given up by encode
+		case errors.Is(err, ErrMessageTooLarge) && o.kind == kindLost: // must not come back as large as it is
+			n.queued -= o.cost()
+			n.lost = targets{all: true}
+		case errors.Is(err, ErrMessageTooLarge) && o.kind == kindLostAll: // cannot be told at all
+			n.queued -= o.cost()
 		case err != nil:
 			n.giveUp(o)
 		default:
