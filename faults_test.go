@@ -917,7 +917,8 @@ func TestTinySocketBuffers(t *testing.T) {
 	defer stopSignals()
 	l := newLives()
 	hub := websocket.NewHub(quietLogger{}, websocket.Config{ClientBacklog: 64 << 20})
-	hub.SetCallbacks(func(c *websocket.Client) { l.connect(c); _ = c.Subscribe("news") }, l.disconnect, l.message)
+	subscribed := make(chan error, clients)
+	hub.SetCallbacks(func(c *websocket.Client) { l.connect(c); subscribed <- c.Subscribe("news") }, l.disconnect, l.message)
 	ran, served := make(chan error, 1), make(chan error, 1)
 	go func() { ran <- hub.Run(context.Background()) }()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -938,8 +939,8 @@ func TestTinySocketBuffers(t *testing.T) {
 		require.NoError(t, err)
 		readers.Go(func() { got[i] = readToEnd(&fakePeer{Conn: ws}) })
 	}
-	for hub.Stats().Channels["news"] < clients { // onConnect may still run
-		time.Sleep(time.Millisecond)
+	for range clients {
+		require.NoError(t, <-subscribed)
 	}
 	for i := range messages {
 		require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, i*37%8_000)))

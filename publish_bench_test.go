@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
@@ -291,6 +292,10 @@ func fairnessHub(t testing.TB, n int, told func(toRoom bool)) *benchHub {
 // members makes new messages for them.
 func TestFairness(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testFairness)
+}
+
+func testFairness(t *testing.T) {
 	const members = 2000
 	var h *benchHub
 	var writes, published, delivered int
@@ -320,6 +325,10 @@ func TestFairness(t *testing.T) {
 // there is before, and is not taken for slow.
 func TestFloodReachesAllInParts(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testFloodReachesAllInParts)
+}
+
+func testFloodReachesAllInParts(t *testing.T) {
 	config := websocket.DefaultConfig
 	config.Shards = 1
 	h := newBenchHub(t, config, func(c *websocket.Client) { _ = c.Subscribe("c") })
