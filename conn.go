@@ -3,6 +3,7 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 type conn struct {
 	net.Conn
 	socket socket
+	tcp    tcpSocket // what socket is for plain TCP
 	hub    *Hub
 	shard  *shard // whose counters this connection uses
 	client *Client
@@ -35,16 +37,16 @@ type conn struct {
 	state    connState
 	held     bool         // nothing is written before onConnect has returned
 	pumping  bool         // a writePump owns the socket
+	ping     bool         // a ping waits
+	form     form         // what it gets messages in; the shard sets it, with mu held
 	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
 	queue    ring         // messages that wait
 	queued   int64        // bytes that queue and the writePump's current batch refer to
 	losses   losses       // dropped and not announced yet
-	form     form         // what it gets messages in; the shard sets it, with mu held
 	keys     *pipeline    // the client's own, or nil; the shard sets it, with mu held
 	rest     []byte       // end of a partly written frame; goes out before all else
 	restOf   *publication // message that rest ends, or nil for a control frame
 	pong     []byte       // latest pong frame that waits
-	ping     bool         // a ping waits
 	farewell []byte       // Close frame, once closing
 	ending   *CloseError  // why it ended: the first reason stays
 }
@@ -58,9 +60,10 @@ const (
 	connDead              // the socket is closed or about to be
 )
 
-// socket is the seam between a connection and its transport. Its writing methods
-// belong to whoever owns the connection's writing.
+// socket is the seam between a connection and its transport. The readPump reads;
+// the writing methods belong to whoever owns the connection's writing.
 type socket interface {
+	io.Reader
 	// tryWrite writes what the transport takes without waiting.
 	tryWrite(b []byte) (int, error)
 	// write writes all of b, and stores the hub clock in progress whenever some
@@ -78,16 +81,14 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	c.client.busy.Store(false)
-	n, err := c.Conn.Read(b)
+	n, err := c.socket.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))
 		c.in.bytes.spend(n)
 		n = c.in.check(b[:n])
 	}
-	if err != nil {
-		c.in.failure = err
-	} else if n == 0 {
+	if err == nil && n == 0 {
 		return 0, c.admit() // nothing but a violation
 	}
 	return n, err

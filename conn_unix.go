@@ -4,7 +4,10 @@ package websocket
 
 import (
 	"errors"
+	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -15,21 +18,14 @@ import (
 // descriptor's write lock. There must be no write deadline either: an expired
 // one fails non-blocking writes too.
 type tcpSocket struct {
-	conn *net.TCPConn
-	raw  syscall.RawConn
-
-	// Arguments and results of attempt, which is made once so that writing
-	// allocates nothing.
-	attempt func(fd uintptr) bool
-	b       []byte
-	n       int
-	err     error
-	wait    bool
+	conn  *net.TCPConn
+	raw   syscall.RawConn
+	ready uint8 // reads in a row that did not wait; the readPump's
 }
 
-// newSocket returns a direct socket for plain TCP, and one for writePumps only
-// for everything else.
-func newSocket(nc net.Conn) socket {
+// newSocket returns a direct socket for plain TCP, which it makes in place, and
+// one for writePumps only for everything else.
+func newSocket(nc net.Conn, place *tcpSocket) socket {
 	if s, ok := nc.(socket); ok {
 		return s
 	}
@@ -41,48 +37,98 @@ func newSocket(nc net.Conn) socket {
 	if err != nil {
 		return &pumpSocket{nc}
 	}
-	s := &tcpSocket{conn: tcp, raw: raw}
-	s.attempt = s.tryOnce
-	return s
+	*place = tcpSocket{conn: tcp, raw: raw}
+	return place
 }
 
-// tryOnce writes until the kernel takes no more. It returns false, which waits
-// for writability, only when nothing was taken and waiting is wanted.
-func (s *tcpSocket) tryOnce(fd uintptr) bool {
+// attempt holds arguments and results of one call. Its function is made once, so
+// that reading and writing allocate nothing.
+type attempt struct {
+	once   func(fd uintptr) bool
+	call   func(fd uintptr, b []byte) (int, syscall.Errno)
+	b      []byte
+	wait   bool
+	waited bool
+	n      int
+	errno  syscall.Errno
+}
+
+var attempts = sync.Pool{New: func() any {
+	a := &attempt{}
+	a.once = a.try
+	return a
+}}
+
+// try calls until something is transferred. It returns false, which waits for the
+// kernel, only when nothing was and waiting is wanted.
+func (a *attempt) try(fd uintptr) bool {
 	for {
-		n, err := syscall.Write(int(fd), s.b)
-		switch {
-		case errors.Is(err, syscall.EINTR):
+		n, errno := a.call(fd, a.b)
+		switch errno {
+		case 0:
+			a.n = n
+		case syscall.EINTR:
 			continue
-		case errors.Is(err, syscall.EAGAIN):
-			return !s.wait
-		case err != nil:
-			s.err = err
+		case syscall.EAGAIN:
+			a.waited = true
+			return !a.wait
 		default:
-			s.n = n
+			a.errno = errno
 		}
 		return true
 	}
 }
 
-func (s *tcpSocket) call(b []byte, wait bool) (int, error) {
-	s.b, s.n, s.err, s.wait = b, 0, nil, wait
-	err := s.raw.Write(s.attempt)
-	s.b = nil
-	if s.err != nil {
-		err = s.err
+// giveBack puts a into the pool and returns what came of it.
+func (a *attempt) giveBack(err error) (int, error) {
+	n, errno := a.n, a.errno
+	*a = attempt{once: a.once}
+	attempts.Put(a)
+	if errno != 0 {
+		return n, errno
 	}
-	return s.n, err
+	return n, err
+}
+
+// readyReads is how many reads in a row may go unnoticed by the runtime.
+const readyReads = 16
+
+func (s *tcpSocket) Read(b []byte) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.call, a.b, a.wait = rawRead, b, true
+	err := s.raw.Read(a.once)
+	waited := a.waited
+	n, err := a.giveBack(err)
+	if s.ready++; waited {
+		s.ready = 0
+	} else if s.ready == readyReads {
+		s.ready = 0
+		tellRuntime()
+	}
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return n, &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
+	case err == nil && n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	return n, err
 }
 
 func (s *tcpSocket) direct() bool { return true }
 
-func (s *tcpSocket) tryWrite(b []byte) (int, error) { return s.call(b, false) }
+func (s *tcpSocket) tryWrite(b []byte) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.call, a.b = rawWrite, b
+	return a.giveBack(s.raw.Write(a.once))
+}
 
 func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
 	written := 0
 	for written < len(b) {
-		n, err := s.call(b[written:], true)
+		a := attempts.Get().(*attempt)
+		a.call, a.b, a.wait = plainWrite, b[written:], true
+		n, err := a.giveBack(s.raw.Write(a.once))
 		written += n
 		if err != nil {
 			return written, err
@@ -93,3 +139,13 @@ func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) 
 }
 
 func (s *tcpSocket) abort() { _ = s.conn.Close() }
+
+func plainWrite(fd uintptr, b []byte) (int, syscall.Errno) {
+	n, err := syscall.Write(int(fd), b)
+	return max(n, 0), errnoOf(err)
+}
+
+func errnoOf(err error) syscall.Errno {
+	errno, _ := err.(syscall.Errno) // reading and writing have no other errors
+	return errno
+}

@@ -385,6 +385,7 @@ func (h *Hub) protect(what, whose, id string, f func(), closed *Client) (ok bool
 			closed.conn.fail(CloseInternalError, "internal error")
 		}
 	}()
+	tellRuntime()
 	f()
 	return true
 }

@@ -12,21 +12,22 @@ import (
 // continuations, lengths that are not minimal, one-byte Close payloads, and any
 // number of empty fragments. It also paces the client. The readPump owns it.
 type inbound struct {
-	deflate bool  // RSV1 may be set on the first frame of a message
-	limit   int64 // bytes of one message on the wire
+	limit int64 // bytes of one message on the wire
 
 	header  [maxInboundHeader]byte
-	have    int    // bytes of header
+	have    uint8  // bytes of header
+	deflate bool   // RSV1 may be set on the first frame of a message
 	length  uint64 // of the current frame's payload
 	payload uint64 // of it, still to come
 	// compressed tells it of each message that has come, if any can be; begun is
 	// how many of them have been read. The others are no more than gorilla's buffer
 	// holds.
 	compressed []bool
-	begun      int
+	begun      int32
 	open       bool  // a fragmented message has begun
+	empty      uint8 // empty fragments of the current message
+	pinged     bool
 	size       int64 // of the current message
-	empty      int   // empty fragments of the current message
 	violation  *CloseError
 
 	messages pace
@@ -34,9 +35,7 @@ type inbound struct {
 	late     int64 // hub clock when pacing began to delay, or 0 after a break
 	delayed  int64 // hub clock when it did last
 
-	pong    string // payload of the latest ping, answered before a message is handled or more is read
-	pinged  bool
-	failure error // what reading from the connection ended with
+	pong string // payload of the latest ping, if pinged, answered before a message is handled or more is read
 }
 
 const (
@@ -59,7 +58,7 @@ func (in *inbound) check(b []byte) int {
 			continue
 		}
 		start := n
-		for in.have < 2 || in.have < in.headerLength() {
+		for in.have < 2 || int(in.have) < in.headerLength() {
 			if n == len(b) {
 				return n
 			}
@@ -72,7 +71,7 @@ func (in *inbound) check(b []byte) int {
 			if in.have == 2 {
 				in.violation = in.checkStart()
 			}
-			if in.violation == nil && in.have >= 2 && in.have == in.headerLength()-maskLength {
+			if in.violation == nil && in.have >= 2 && int(in.have) == in.headerLength()-maskLength {
 				in.violation = in.checkLength()
 			}
 			if in.violation != nil {
@@ -93,7 +92,7 @@ func (in *inbound) nextCompressed() bool {
 		return false
 	}
 	compressed := in.compressed[in.begun]
-	if in.begun++; in.begun == len(in.compressed) {
+	if in.begun++; int(in.begun) == len(in.compressed) {
 		in.compressed, in.begun = in.compressed[:0], 0
 	}
 	return compressed
@@ -194,16 +193,15 @@ func (in *inbound) checkLength() *CloseError {
 // (the generic cell rate algorithm, ITU-T I.371).
 type pace struct {
 	each  float64 // nanoseconds that one unit costs; 0 means no limit
-	burst float64 // nanoseconds that it may run ahead
 	ahead float64 // the clock
 }
 
-// newPace allows rate units a second, and burst seconds' worth at once.
-func newPace(rate int64, burst time.Duration) pace {
+// newPace allows rate units a second, and those of paceBurst at once.
+func newPace(rate int64) pace {
 	if rate <= 0 {
 		return pace{}
 	}
-	return pace{each: float64(time.Second) / float64(rate), burst: float64(burst)}
+	return pace{each: float64(time.Second) / float64(rate)}
 }
 
 func (p *pace) spend(units int) { p.ahead += p.each * float64(units) }
@@ -211,7 +209,7 @@ func (p *pace) spend(units int) { p.ahead += p.each * float64(units) }
 // wait returns how long to wait at the time now.
 func (p *pace) wait(now int64) time.Duration {
 	p.ahead = max(p.ahead, float64(now))
-	return time.Duration(p.ahead - float64(now) - p.burst)
+	return time.Duration(p.ahead-float64(now)) - paceBurst
 }
 
 const (

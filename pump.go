@@ -27,6 +27,8 @@ const (
 // TLS, and everything that is not plainly TCP.
 type pumpSocket struct{ conn net.Conn }
 
+func (s *pumpSocket) Read(b []byte) (int, error) { return s.conn.Read(b) }
+
 func (s *pumpSocket) direct() bool { return false }
 
 func (s *pumpSocket) tryWrite([]byte) (int, error) { return 0, nil }
@@ -429,6 +431,9 @@ func (c *Client) unmarshal(b []byte, m *Message) (err error) {
 			err = fmt.Errorf("%w: codec %s panicked: %v", ErrMalformed, c.codec.Name(), r)
 		}
 	}()
+	if isForeign(c.codec) {
+		tellRuntime()
+	}
 	return c.codec.Unmarshal(b, m)
 }
 
@@ -460,7 +465,7 @@ func (c *Client) drain() {
 	defer putBuffer(buf)
 	b := buf.b[:cap(buf.b)]
 	for {
-		if _, err := c.conn.Conn.Read(b); err != nil {
+		if _, err := c.conn.socket.Read(b); err != nil {
 			return
 		}
 	}

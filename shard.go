@@ -94,6 +94,10 @@ const (
 	writePushes = 64
 )
 
+// longWork is how long a hub goroutine works before it lets the runtime know, which
+// then may preempt it.
+const longWork = 5 * time.Millisecond
+
 // A reader that assists does no more than this.
 const (
 	assistPushes = 512
@@ -136,8 +140,12 @@ func (s *shard) run() {
 func (s *shard) work() bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	for s.sweep(walkPushes, turnWrites) {
+	for told := s.hub.clock(); s.sweep(walkPushes, turnWrites); {
 		s.checkDeadlines()
+		if now := s.hub.clock(); now-told > int64(longWork) {
+			told = now
+			tellRuntime()
+		}
 	}
 	s.checkDeadlines()
 	s.setTimer()

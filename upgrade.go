@@ -476,8 +476,8 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 	c.conn.in = inbound{
 		deflate:  o.deflate,
 		limit:    readLimit(h.config.MaxMessageSize),
-		messages: newPace(h.config.MessageRate, paceBurst),
-		bytes:    newPace(h.config.ByteRate, paceBurst),
+		messages: newPace(h.config.MessageRate),
+		bytes:    newPace(h.config.ByteRate),
 	}
 	c.conn.upgraded.Store(true)
 	c.conn.lastRead.Store(h.clock())
@@ -517,7 +517,7 @@ func (j *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	j.client.conn.Conn = nc
-	j.client.conn.socket = newSocket(nc)
+	j.client.conn.socket = newSocket(nc, &j.client.conn.tcp)
 	return &j.client.conn, rw, nil
 }
 
