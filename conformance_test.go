@@ -424,7 +424,7 @@ func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
 	wantCode := tt.code
 	if tt.code == 0 {
 		<-written
-		time.Sleep(lingering - time.Second)
+		time.Sleep(lingering - websocket.CloseLinger)
 		peer.write(closeFrame(1000, "done"))
 		wantCode = 1000
 	}
@@ -776,9 +776,9 @@ func TestConformanceClose(t *testing.T) {
 	runConformance(t, tests)
 }
 
-// lingering is how long a connection may last after the hub's Close: a second for
-// the peer, and what passes before the hub takes note of it.
-const lingering = time.Second + 20*time.Millisecond
+// lingering is how long a connection may last after the hub's Close: the time that
+// the peer has, and what passes before the hub takes note of it.
+const lingering = websocket.CloseLinger + 20*time.Millisecond
 
 // TestConformanceClosingHandshake is about the hub's own Close and the peer's
 // answer (RFC 6455 sections 5.5.1 and 7.1.1).
@@ -793,9 +793,9 @@ func TestConformanceClosingHandshake(t *testing.T) {
 		{"6455/7.1.1/answered with another code", closeFrame(1000, "too"), 0},
 		{"6455/7.1.1/answered without code", frameOf(fin|closeOp, ""), 0},
 		{"6455/7.1.1/answered behind more data", after + pingFrame("p") + closeFrame(4000, ""), 0},
-		{"6455/7.1.1/not answered", "", time.Second},
-		{"6455/7.1.1/data without end instead", strings.Repeat(after, 100), time.Second},
-		{"6455/7.1.7/nonsense instead", frameOf(fin|3, "") + "\x00\x00\x00", time.Second},
+		{"6455/7.1.1/not answered", "", websocket.CloseLinger},
+		{"6455/7.1.1/data without end instead", strings.Repeat(after, 100), websocket.CloseLinger},
+		{"6455/7.1.7/nonsense instead", frameOf(fin|3, "") + "\x00\x00\x00", websocket.CloseLinger},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

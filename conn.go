@@ -351,8 +351,9 @@ func (c *conn) sayGoodbye() {
 	}
 }
 
-// closeLinger is how long the peer has to answer a Close frame.
-const closeLinger = time.Second
+// closeLinger is how long the peer has to answer a Close frame. Whoever writes
+// after it gets a reset, and may lose the code: a peer that lags has to have time.
+const closeLinger = 5 * time.Second
 
 // saidGoodbye begins the wait for the peer's Close or end. Closing the socket
 // with input unread would reset the connection and could cost the peer the code.

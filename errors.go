@@ -80,7 +80,8 @@ const (
 // CloseError says how a connection ended.
 type CloseError struct {
 	// Code is the close code, CloseAbnormalClosure if the connection broke off
-	// without one.
+	// without one. Of a hub that began closing it says why; whether the Close
+	// frame reached a peer that takes nothing is not known.
 	Code int
 	// Reason is the text that came with the code, or what broke the connection.
 	Reason string

@@ -822,7 +822,7 @@ func (s *scene) end(silent bool, check func(reception)) {
 	_ = s.peer.Close()
 }
 
-// TestPeerThatSaysGoodbyeAndReadsNothing has a second to take what is half
+// TestPeerThatSaysGoodbyeAndReadsNothing has a moment to take what is half
 // written, and then its connection is over.
 func TestPeerThatSaysGoodbyeAndReadsNothing(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
@@ -837,7 +837,7 @@ func TestPeerThatSaysGoodbyeAndReadsNothing(t *testing.T) {
 			time.Sleep(1500 * time.Millisecond)
 			start := time.Now()
 			require.NoError(t, peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, ""), time.Time{}))
-			require.Equal(t, time.Second, (<-ended).Sub(start))
+			require.Equal(t, websocket.CloseLinger, (<-ended).Sub(start))
 			_ = peer.Close()
 			synctest.Wait()
 			requireSums(t, hub.Hub)

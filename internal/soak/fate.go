@@ -55,7 +55,7 @@ func (f *fate) drop(lost websocket.Gap) {
 // Close frame.
 const (
 	fateSlack = time.Second
-	linger    = time.Second
+	linger    = 5 * time.Second
 )
 
 // explains reports whether a client that reads could miss the Close frame and get
@@ -63,7 +63,8 @@ const (
 // unless it was evicting the client already: then what was under way shows it,
 // which is lost and had waited for so long. It could also if it wrote when the hub
 // had closed the connection behind its Close frame: that resets the connection,
-// and costs the client what it had not taken yet.
+// and costs the client what it had not taken yet. So it goes, too, for one that the
+// hub gave up because its own process had no time for it.
 func (f *fate) explains(err error, writeWait time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -72,12 +73,12 @@ func (f *fate) explains(err error, writeWait time.Duration) bool {
 		return false
 	case starved(f.why):
 		return true
-	case f.why.Code != websocket.CloseTryAgainLater:
+	case f.why.Code != websocket.CloseTryAgainLater && f.why.Code != websocket.CloseTimeout:
 		return false
-	case f.lost != 0 && time.Duration(f.ended-f.lost) >= writeWait-fateSlack:
+	case f.why.Code == websocket.CloseTryAgainLater && f.lost != 0 && time.Duration(f.ended-f.lost) >= writeWait-fateSlack:
 		return true
 	}
-	lingered := time.Duration(f.ended-f.evicted) >= linger
+	lingered := f.why.Code == websocket.CloseTimeout || time.Duration(f.ended-f.evicted) >= linger
 	late := f.wrote.Load() >= f.ended-int64(fateSlack)
 	return wasReset(err) && lingered && late
 }

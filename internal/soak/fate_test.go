@@ -13,6 +13,7 @@ import (
 func TestFateExplains(t *testing.T) {
 	const wait = 10 * time.Second
 	evicted := &websocket.CloseError{Code: websocket.CloseTryAgainLater}
+	silent := &websocket.CloseError{Code: websocket.CloseTimeout}
 	starved := &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "websocket: connection accepted nothing for WriteWait"}
 	ended := time.Now().UnixNano()
 	before := func(d time.Duration) int64 { return ended - int64(d) }
@@ -26,15 +27,17 @@ func TestFateExplains(t *testing.T) {
 		{"the hub knows of no end", fate{}, 0, io.ErrUnexpectedEOF, false},
 		{"starved", fate{why: starved}, 0, io.ErrUnexpectedEOF, true},
 		{"broken off otherwise", fate{why: &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "EOF"}}, 0, io.ErrUnexpectedEOF, false},
-		{"silent", fate{why: &websocket.CloseError{Code: websocket.CloseTimeout}, lost: before(wait)}, ended, syscall.ECONNRESET, false},
+		{"silent, wrote too late", fate{why: silent}, ended, syscall.ECONNRESET, true},
+		{"silent, wrote in time", fate{why: silent, lost: before(wait)}, before(wait), syscall.ECONNRESET, false},
+		{"silent, something was under way for long", fate{why: silent, lost: before(wait)}, ended, io.ErrUnexpectedEOF, false},
 		{"closed by the client", fate{why: &websocket.CloseError{Code: 1000, ByPeer: true}, lost: before(wait)}, ended, syscall.ECONNRESET, false},
-		{"evicted, all had been taken", fate{why: evicted, evicted: before(2 * time.Second)}, 0, io.ErrUnexpectedEOF, false},
+		{"evicted, all had been taken", fate{why: evicted, evicted: before(linger + time.Second)}, 0, io.ErrUnexpectedEOF, false},
 		{"evicted, something was under way", fate{why: evicted, evicted: before(time.Second), lost: before(5 * time.Second)}, 0, io.ErrUnexpectedEOF, false},
 		{"evicted, something was under way for long", fate{why: evicted, evicted: before(time.Second), lost: before(wait)}, 0, io.ErrUnexpectedEOF, true},
-		{"evicted, wrote too late", fate{why: evicted, evicted: before(2 * time.Second)}, ended, syscall.ECONNRESET, true},
-		{"evicted, wrote too late and noticed", fate{why: evicted, evicted: before(2 * time.Second)}, ended, syscall.EPIPE, true},
-		{"evicted, wrote too late, but that was not the end", fate{why: evicted, evicted: before(2 * time.Second)}, ended, io.ErrUnexpectedEOF, false},
-		{"evicted, wrote in time", fate{why: evicted, evicted: before(2 * time.Second)}, before(wait), syscall.ECONNRESET, false},
+		{"evicted, wrote too late", fate{why: evicted, evicted: before(linger + time.Second)}, ended, syscall.ECONNRESET, true},
+		{"evicted, wrote too late and noticed", fate{why: evicted, evicted: before(linger + time.Second)}, ended, syscall.EPIPE, true},
+		{"evicted, wrote too late, but that was not the end", fate{why: evicted, evicted: before(linger + time.Second)}, ended, io.ErrUnexpectedEOF, false},
+		{"evicted, wrote in time", fate{why: evicted, evicted: before(linger + time.Second)}, before(wait), syscall.ECONNRESET, false},
 		{"evicted, wrote when the hub should still have waited", fate{why: evicted, evicted: before(time.Second / 2)}, ended, syscall.ECONNRESET, false},
 	}
 	for i := range tests {
