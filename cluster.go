@@ -137,7 +137,7 @@ func (t *targets) empty() bool { return !t.all && len(t.set) == 0 }
 type outgoing struct {
 	kind  wireKind
 	to    target
-	topic string       // instead of to's
+	topic string       // instead of to's, where it is not empty
 	pub   *publication // of kindPublication
 	body  []byte       // of the other kinds
 }
@@ -147,6 +147,13 @@ func (o *outgoing) cost() int64 {
 		return o.pub.cost
 	}
 	return int64(entryCost + len(o.body))
+}
+
+func (o *outgoing) address() string {
+	if o.topic != "" {
+		return o.topic
+	}
+	return o.to.topic()
 }
 
 func newNode(h *Hub) *node {

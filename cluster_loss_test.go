@@ -352,3 +352,105 @@ func TestLossNoticesThatPublishRefuses(t *testing.T) {
 		require.Zero(t, again, "gap notices of the same loss")
 	})
 }
+
+// TestOnePayloadThatPublishRefuses has an engine find one of a batch too large.
+// Nothing else of the batch is lost, said to be lost, or delivered twice.
+func TestOnePayloadThatPublishRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		broker := &gatedBroker{unknowingBroker: unknowingBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{})}
+		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
+		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		defer stopAll(hubs)
+		member := hubs[1].connect(1<<20, idHeader("m"))
+		defer member.Close()
+		ready(t, hubs...)
+		synctest.Wait()
+		before := hubs[0].Stats().Broker
+		broker.limit.Store(400)
+		broker.shut.Store(true)
+		const messages = 20
+		for i := range messages {
+			data := fmt.Appendf(nil, "%d", i)
+			if i == messages/2 {
+				data = []byte(`"` + strings.Repeat("x", 500) + `"`)
+			}
+			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", data))
+		}
+		require.NoError(t, hubs[0].PublishToRoomContext(t.Context(), "lobby", &websocket.Message{Data: []byte(`"end"`)}))
+		synctest.Wait()
+		broker.shut.Store(false)
+		close(broker.gate)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
+
+		var got []string
+		for m := readJSON(t, member); m["type"] != "broadcast"; m = readJSON(t, member) {
+			if m["type"] == "gap" {
+				got = append(got, "gap on "+gapOn(t, m))
+			} else {
+				got = append(got, fmt.Sprint(m["type"], " ", m["data"]))
+			}
+		}
+		var want []string
+		for i := range messages {
+			if i != messages/2 {
+				want = append(want, fmt.Sprint("message ", i))
+			}
+		}
+		require.Equal(t, append(want, "room_message end", "gap on channel news"), got)
+		after := hubs[0].Stats().Broker
+		require.EqualValues(t, messages, after.Published-before.Published)
+		require.EqualValues(t, 1, after.Unsent)
+		require.Zero(t, after.QueuedBytes)
+		require.Equal(t, websocket.BrokerUp, after.State)
+		require.Zero(t, after.Outages)
+	})
+}
+
+// gatedBroker publishes nothing while it is shut.
+type gatedBroker struct {
+	unknowingBroker
+	shut atomic.Bool
+	gate chan struct{} // closed by the test
+}
+
+func (b *gatedBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	if b.shut.Load() {
+		<-b.gate
+	}
+	return b.unknowingBroker.Publish(ctx, batch)
+}
+
+// TestEnginesThatTakeAlmostNothing has an engine come to take less than what a
+// node has to say of itself and of a loss. It does not try for ever.
+func TestEnginesThatTakeAlmostNothing(t *testing.T) {
+	for _, limit := range []int64{1, 19, 24, 40} {
+		synctest.Test(t, func(t *testing.T) {
+			engine := brokertest.NewMemory(0)
+			broker := &limitedBroker{Broker: engine.Broker()}
+			hubs := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.Broker = broker })
+			defer stopAll(hubs)
+			member := hubs[0].connect(1<<20, idHeader("m"))
+			defer member.Close()
+			ready(t, hubs...)
+			broker.refuses.Store(true)
+			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)), "it is on its way")
+			synctest.Wait()
+			require.Equal(t, websocket.BrokerStalled, hubs[0].Health().Broker)
+			broker.limit.Store(limit)
+			broker.refuses.Store(false)
+			time.Sleep(10 * time.Second)
+			err := hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`2`))
+			require.ErrorIs(t, err, websocket.ErrMessageTooLarge, "limit %d", limit)
+			time.Sleep(10 * time.Second)
+			require.Less(t, broker.asked.Load(), int64(200), "limit %d: it tries for ever", limit)
+			require.Zero(t, hubs[0].Stats().Broker.QueuedBytes, "limit %d", limit)
+			broker.limit.Store(0)
+			time.Sleep(10 * time.Second)
+			require.Equal(t, websocket.BrokerUp, hubs[0].Health().Broker, "limit %d", limit)
+			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`3`)))
+			require.Equal(t, []string{"message news 1", "message news 3"}, types(t, member, 2))
+		})
+	}
+}

@@ -127,7 +127,7 @@ type Config struct {
 	// process.
 	Broker Broker
 	// NodeName is what other nodes know this one by, in answers and logs; it
-	// should be unique among them. Defaults to 64 random bits in hexadecimal.
+	// should be unique among them, and takes 255 bytes at most. Defaults to 64 random bits in hexadecimal.
 	NodeName string
 	// BrokerQueue bounds the bytes of publications that wait for the engine.
 	// Publishing waits while it is full and the engine takes something. Defaults
@@ -235,6 +235,7 @@ const (
 	defaultNameLength      = 255
 	defaultMessageRate     = 1000
 	defaultByteRate        = 4 << 20
+	maxNodeName            = 255
 	maxShards              = 64 // one bit each in a wake mask
 )
 
@@ -356,6 +357,11 @@ func (c *Config) validate() error {
 	}
 	if err := c.validateCodecs(); err != nil {
 		return err
+	}
+	if c.NodeName != "" {
+		if err := checkName(c.NodeName, maxNodeName); err != nil {
+			return configError("NodeName", "%v", err)
+		}
 	}
 	if c.Security != nil {
 		return c.Security.validate()

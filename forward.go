@@ -161,51 +161,102 @@ func (n *node) sendBatch(ctx context.Context) bool {
 	if len(batch) == 0 {
 		return false
 	}
-	messages, publications := n.encode(batch)
-	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
-	defer cancel()
-	var err error
-	if len(messages) > 0 {
-		err = n.broker.Publish(ctx, messages)
+	batch, messages := n.encode(batch)
+	errs := make([]error, len(batch))
+	err := n.hand(ctx, messages)
+	if errors.Is(err, ErrMessageTooLarge) && len(batch) > 1 {
+		err = n.handEach(ctx, messages, errs)
+	} else {
+		for i := range errs {
+			errs[i] = err
+		}
 	}
-
-	if err == nil {
-		n.published.Add(publications)
-	}
-	n.settle(batch, err)
-	return err == nil
+	n.settle(batch, errs)
+	return err == nil || errors.Is(err, ErrMessageTooLarge)
 }
 
-// settle accounts for a batch that the broker has taken, or not.
-func (n *node) settle(batch []outgoing, err error) {
+// hand gives the broker messages within BrokerTimeout.
+func (n *node) hand(ctx context.Context, messages []BrokerMessage) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
+	defer cancel()
+	return n.broker.Publish(ctx, messages)
+}
+
+// handEach finds out which of a batch the engine finds too large, once it has
+// found one. What has arrived the first time other nodes know as a repetition.
+// From the first other error on it gives up, and returns that one.
+func (n *node) handEach(ctx context.Context, messages []BrokerMessage, errs []error) (failed error) {
+	for i := range messages {
+		if failed == nil {
+			errs[i] = n.hand(ctx, messages[i:i+1])
+		} else {
+			errs[i] = failed
+		}
+		if errs[i] != nil && !errors.Is(errs[i], ErrMessageTooLarge) {
+			failed = errs[i]
+		}
+	}
+	return failed
+}
+
+// settle accounts for a batch, of which the broker has taken what has no error.
+func (n *node) settle(batch []outgoing, errs []error) {
 	say := func() {}
+	var failed error
+	var refused []string
+	taken := false
 	n.mu.Lock()
 	for i := range batch {
 		o := &batch[i]
-		switch {
-		case o.kind == kindNone: // given up by encode
-		case errors.Is(err, ErrMessageTooLarge) && o.kind == kindLost: // must not come back as large as it is
-			n.queued -= o.cost()
-			n.lost = targets{all: true}
-		case errors.Is(err, ErrMessageTooLarge) && o.kind == kindLostAll: // cannot be told at all
-			n.queued -= o.cost()
-		case err != nil:
-			n.giveUp(o)
-		default:
+		switch err := errs[i]; {
+		case err == nil:
+			taken = true
 			n.queued -= o.cost()
 			o.pub.discard()
+			if o.kind == kindPublication {
+				n.published.Add(1)
+			}
+		case errors.Is(err, ErrMessageTooLarge):
+			n.refuse(o)
+			refused = append(refused, o.address())
+		default:
+			failed = err
+			n.giveUp(o)
 		}
 	}
 	switch {
-	case err == nil && n.state == BrokerStalled:
+	case failed != nil && (n.state == BrokerUp || n.state == BrokerStalled):
+		say = n.setState(BrokerStalled, failed)
+	case failed == nil && taken && n.state == BrokerStalled:
 		say = n.setState(BrokerUp, nil)
-	case err == nil || errors.Is(err, ErrMessageTooLarge):
-	case n.state == BrokerUp || n.state == BrokerStalled:
-		say = n.setState(BrokerStalled, err)
 	}
 	n.changed()
 	n.mu.Unlock()
 	say()
+	for _, topic := range refused {
+		n.logRefusal(topic)
+	}
+}
+
+// refuse is giveUp for what is too large for the engine, of which no notice may
+// come back that is as large as it is. The node is locked.
+func (n *node) refuse(o *outgoing) {
+	switch o.kind {
+	case kindPublication:
+		n.giveUp(o)
+	case kindLost:
+		n.queued -= o.cost()
+		n.lost = targets{all: true}
+	default: // cannot be told at all
+		n.queued -= o.cost()
+	}
+}
+
+func (n *node) logRefusal(topic string) {
+	n.hub.logger.Errorf("websocket: what is for %s is too large for the broker", topic)
 }
 
 // takeBatch takes what is sent next: first what others have to be told of
@@ -247,47 +298,41 @@ func (n *node) lossNotices() (batch []outgoing) {
 	return batch
 }
 
-// encode makes the payloads of a batch in the loop's buffer. What is too large
-// for the engine is given up.
-func (n *node) encode(batch []outgoing) (messages []BrokerMessage, publications uint64) {
+// encode makes the payloads of a batch in the loop's buffer. It returns those of
+// the batch that fit into the engine, and their messages in the same order.
+func (n *node) encode(batch []outgoing) (fit []outgoing, messages []BrokerMessage) {
 	limit := n.broker.MaxPayload()
 	out := n.buffer[:0]
 	ends := make([]int, 0, len(batch))
 	messages = make([]BrokerMessage, 0, len(batch))
+	fit = batch[:0]
 	for i := range batch {
-		o := &batch[i]
+		o := batch[i]
 		begin := len(out)
 		n.sequence++
 		head := wireHead{node: n.id, sequence: n.sequence, kind: o.kind, to: o.to}
-		topic := o.topic
-		if topic == "" {
-			topic = o.to.topic()
-		}
 		if o.kind == kindPublication && o.to.to != toClients {
 			head.to.name = "" // the envelope's Channel
 		}
 		out = head.append(out)
 		if o.pub != nil {
-			var err error
-			if out, err = (ProtobufCodec{}).AppendMarshal(out, &o.pub.msg); err != nil {
-				n.hub.logger.Errorf("websocket: publication for %s cannot be sent to other nodes: %v", topic, err)
-				out = n.skip(o, out[:begin])
-				continue
-			}
+			out, _ = ProtobufCodec{}.AppendMarshal(out, &o.pub.msg) // never fails
 		} else {
 			out = append(out, o.body...)
 		}
 		if limit > 0 && len(out)-begin > limit {
-			n.hub.logger.Errorf("websocket: publication for %s is too large for the broker", topic)
-			out = n.skip(o, out[:begin])
+			out = out[:begin]
+			n.mu.Lock()
+			n.refuse(&o)
+			n.mu.Unlock()
+			n.logRefusal(o.address())
 			continue
 		}
-		if o.pub != nil {
-			publications++
-		}
 		ends = append(ends, len(out))
-		messages = append(messages, BrokerMessage{Topic: topic})
+		messages = append(messages, BrokerMessage{Topic: o.address()})
+		fit = append(fit, o)
 	}
+	clear(batch[len(fit):])
 	begin := 0
 	for i, end := range ends { // now that out has its place
 		messages[i].Payload = out[begin:end:end]
@@ -296,21 +341,7 @@ func (n *node) encode(batch []outgoing) (messages []BrokerMessage, publications 
 	if cap(out) <= 4*batchBytes {
 		n.buffer = out
 	}
-	return messages, publications
-}
-
-// skip gives up one of a batch.
-func (n *node) skip(o *outgoing, out []byte) []byte {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if o.kind == kindLost { // must not come back as large as it is
-		n.queued -= o.cost()
-		n.lost = targets{all: true}
-	} else {
-		n.giveUp(o)
-	}
-	*o = outgoing{}
-	return out
+	return fit, messages
 }
 
 // send hands a message to whichever node has the client.
