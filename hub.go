@@ -80,6 +80,7 @@ type Hub struct {
 	phase  hubPhase
 	served bool // a connection has come: callbacks are fixed
 	cut    bool // shutdown has cut off what was left: so it does with what comes
+	over   bool // shutdown waits for nobody any more: who comes now is no client
 	live   map[*Client]struct{}
 	conns  int           // handshakes and connections
 	empty  chan struct{} // closed when stopping and conns is 0
@@ -274,6 +275,9 @@ func (h *Hub) drain() (stuck []string) {
 			c.conn.kill(errCut)
 		}
 		if !waitFor(h.empty, h.config.CallbackTimeout) {
+			h.mu.Lock()
+			h.over = true
+			h.mu.Unlock()
 			stuck = h.stuck()
 		}
 	}
@@ -312,7 +316,7 @@ func (h *Hub) stuck() (callbacks []string) {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
 	if n := h.handshakes.Load(); n > 0 {
-		callbacks = append(callbacks, fmt.Sprintf("hooks of %d handshakes (CheckOrigin or ClientID)", n))
+		callbacks = append(callbacks, fmt.Sprintf("%d handshakes (in CheckOrigin or ClientID, or with an answer that is not taken)", n))
 	}
 	return callbacks
 }
@@ -332,6 +336,21 @@ func (h *Hub) enter() error {
 	h.conns++
 	h.handshakes.Add(1)
 	return nil
+}
+
+// welcome makes c one of those that shutdown ends, if shutdown still ends any.
+func (h *Hub) welcome(c *Client) bool {
+	h.mu.Lock()
+	over, cut := h.over, h.cut
+	if !over {
+		h.served = true
+		h.live[c] = struct{}{}
+	}
+	h.mu.Unlock()
+	if cut && !over {
+		c.conn.kill(errCut) // too late for shutdown to find it
+	}
+	return !over
 }
 
 func (h *Hub) leave(c *Client) {

@@ -110,18 +110,25 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					if tt.returned < 5*time.Second {
 						var stuck *websocket.CallbackTimeoutError
 						require.ErrorAs(t, err, &stuck)
+						require.Len(t, stuck.Callbacks, 1)
+						require.Contains(t, stuck.Callbacks[0], "answer")
 					} else {
 						require.NoError(t, err)
 					}
 					<-served
 					synctest.Wait()
 					require.Equal(t, 5*time.Second, time.Since(start))
-					require.Len(t, l.all(), 1)
-					c := l.all()[0]
-					require.NotNil(t, c.CloseError(), "it goes on for ever")
-					require.Equal(t, websocket.CloseAbnormalClosure, c.CloseError().Code)
-					require.Contains(t, c.CloseError().Reason, "hub closed")
-					hub.requireSettled(l, 1, websocket.ErrHubClosed)
+					if tt.returned < 5*time.Second {
+						require.Empty(t, l.all(), "a callback after Run")
+						require.Zero(t, hub.Stats().TotalConnections)
+					} else {
+						require.Len(t, l.all(), 1)
+						c := l.all()[0]
+						require.NotNil(t, c.CloseError(), "it goes on for ever")
+						require.Equal(t, websocket.CloseAbnormalClosure, c.CloseError().Code)
+						require.Contains(t, c.CloseError().Reason, "hub closed")
+						hub.requireSettled(l, 1, websocket.ErrHubClosed)
+					}
 
 					answer := bufio.NewReader(client)
 					response, err := http.ReadResponse(answer, nil)

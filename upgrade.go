@@ -171,6 +171,12 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 		h.ids.free(c)
 		return nil, err
 	}
+	if !h.welcome(c) { // while the answer was written
+		h.ids.free(c)
+		c.endRequest()
+		_ = c.conn.Conn.Close() // nobody is left who could act on its error
+		return nil, ErrHubClosed
+	}
 	return c, nil
 }
 
@@ -524,14 +530,6 @@ func (j *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // connect registers the client and runs onConnect, while which what is for the
 // client waits.
 func (h *Hub) connect(c *Client, hc Context) {
-	h.mu.Lock()
-	h.served = true
-	h.live[c] = struct{}{}
-	cut := h.cut
-	h.mu.Unlock()
-	if cut {
-		c.conn.kill(errCut) // too late for shutdown to find it
-	}
 	h.connected.Add(1)
 	if h.config.DuplicateID == ReplaceDuplicate {
 		if old := h.ids.put(c, true); old != nil {
