@@ -21,12 +21,20 @@ type Client struct {
 	// not be changed.
 	ID string
 
-	hub    *Hub
+	// Guarded by the shard's turn. With the head of conn it is what a delivery
+	// touches: two cache lines.
+	pending *step // what the next write brings, or nil
+	slot    int   // in shard.clients, -1 when not there
+	inFew   bool  // it stands in a round's few since it has something pending
+	due     int64 // on the hub's clock, when to look at it again
+	place   int   // in shard.watch
+
 	shard  *shard
+	conn   conn
+	hub    *Hub
 	codec  Codec
 	slotOf int // of codec in the hub's list
 	ws     *websocket.Conn
-	conn   conn
 
 	request    *http.Request
 	endRequest context.CancelFunc
@@ -46,13 +54,6 @@ type Client struct {
 	// Guarded by the log's lock; members passes to the shard at unregister.
 	registered bool
 	members    membershipSet
-
-	// Guarded by the shard's turn.
-	slot    int   // in shard.clients, -1 when not there
-	pending *step // what the next write brings, or nil
-	inFew   bool  // it stands in a round's few since it has something pending
-	due     int64 // on the hub's clock, when to look at it again
-	place   int   // in shard.watch
 
 	mu       sync.Mutex // guards what follows
 	aesKey   []byte

@@ -19,9 +19,26 @@ import (
 // takes at once. As soon as something is left over, a writePump goroutine alone
 // touches the socket until nothing waits any more.
 type conn struct {
+	mu       sync.Mutex // guards this block, but for the socket itself
+	state    connState
+	held     bool      // nothing is written before onConnect has returned
+	pumping  bool      // a writePump owns the socket
+	ping     bool      // a ping waits
+	form     form      // what it gets messages in; the shard sets it, with mu held
+	keys     *pipeline // the client's own, or nil; the shard sets it, with mu held
+	socket   socket
+	tcp      tcpSocket    // what socket is for plain TCP
+	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
+	queue    ring         // messages that wait
+	queued   int64        // bytes that queue and the writePump's current batch refer to
+	losses   losses       // dropped and not announced yet
+	rest     []byte       // end of a partly written frame; goes out before all else
+	restOf   *publication // message that rest ends, or nil for a control frame
+	pong     []byte       // latest pong frame that waits
+	farewell []byte       // Close frame, once closing
+	ending   *CloseError  // why it ended: the first reason stays
+
 	net.Conn
-	socket socket
-	tcp    tcpSocket // what socket is for plain TCP
 	hub    *Hub
 	shard  *shard // whose counters this connection uses
 	client *Client
@@ -32,23 +49,6 @@ type conn struct {
 	// waiting is 0 while nothing waits, else the hub clock when the connection
 	// last accepted a byte or began to wait.
 	waiting atomic.Int64
-
-	mu       sync.Mutex
-	state    connState
-	held     bool         // nothing is written before onConnect has returned
-	pumping  bool         // a writePump owns the socket
-	ping     bool         // a ping waits
-	form     form         // what it gets messages in; the shard sets it, with mu held
-	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
-	queue    ring         // messages that wait
-	queued   int64        // bytes that queue and the writePump's current batch refer to
-	losses   losses       // dropped and not announced yet
-	keys     *pipeline    // the client's own, or nil; the shard sets it, with mu held
-	rest     []byte       // end of a partly written frame; goes out before all else
-	restOf   *publication // message that rest ends, or nil for a control frame
-	pong     []byte       // latest pong frame that waits
-	farewell []byte       // Close frame, once closing
-	ending   *CloseError  // why it ended: the first reason stays
 }
 
 type connState uint8

@@ -80,7 +80,8 @@ func (f *fate) explains(err error, writeWait time.Duration) bool {
 	}
 	lingered := f.why.Code == websocket.CloseTimeout || time.Duration(f.ended-f.evicted) >= linger
 	late := f.wrote.Load() >= f.ended-int64(fateSlack)
-	return wasReset(err) && lingered && late
+	provoked := f.wrote.Load() > f.ended // the reset, which a write may have been told of: reading then finds the end
+	return lingered && (wasReset(err) && late || provoked)
 }
 
 // cut is the end of a client that read and did not see a Close frame.

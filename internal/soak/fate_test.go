@@ -37,6 +37,7 @@ func TestFateExplains(t *testing.T) {
 		{"evicted, wrote too late", fate{why: evicted, evicted: before(linger + time.Second)}, ended, syscall.ECONNRESET, true},
 		{"evicted, wrote too late and noticed", fate{why: evicted, evicted: before(linger + time.Second)}, ended, syscall.EPIPE, true},
 		{"evicted, wrote too late, but that was not the end", fate{why: evicted, evicted: before(linger + time.Second)}, ended, io.ErrUnexpectedEOF, false},
+		{"evicted, wrote after the end, which another write was told of", fate{why: evicted, evicted: before(linger + time.Second)}, before(-time.Second), io.ErrUnexpectedEOF, true},
 		{"evicted, wrote in time", fate{why: evicted, evicted: before(linger + time.Second)}, before(wait), syscall.ECONNRESET, false},
 		{"evicted, wrote when the hub should still have waited", fate{why: evicted, evicted: before(time.Second / 2)}, ended, syscall.ECONNRESET, false},
 	}
