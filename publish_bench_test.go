@@ -60,11 +60,7 @@ func (h *benchHub) connectOn(codec string, nc net.Conn) {
 
 // settle waits until everything is delivered.
 func (h *benchHub) settle() {
-	for {
-		st := h.Stats()
-		if st.MessagesAddressed == st.MessagesSent {
-			return
-		}
+	for h.Unsent() != 0 {
 		time.Sleep(100 * time.Microsecond)
 	}
 }
