@@ -40,7 +40,7 @@ func BenchmarkPools(b *testing.B) {
 			func() { sink = make([]byte, 0, 4096) },
 		},
 		{"batch",
-			func() { putBatch(batchPool.Get().(*batch)) },
+			func() { flightPool.Get().(*flight).giveBack() },
 			func() { sink = &batch{b: make([]byte, 0, joinSize)} },
 		},
 		{"deflater",

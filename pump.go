@@ -69,8 +69,6 @@ type batch struct {
 	ends []int
 }
 
-var batchPool = sync.Pool{New: func() any { return &batch{b: make([]byte, 0, joinSize)} }}
-
 func (b *batch) add(wire []byte) {
 	b.b = append(b.b, wire...)
 	b.ends = append(b.ends, len(b.b))
@@ -108,17 +106,9 @@ func (b *batch) whole(n int) int {
 
 func (b *batch) reset() { b.b, b.ends = b.b[:0], b.ends[:0] }
 
-// putBatch gives b back unless a huge frame made it grow.
-func putBatch(b *batch) {
-	if cap(b.b) <= 4*joinSize {
-		b.reset()
-		batchPool.Put(b)
-	}
-}
-
 // flight is what a writePump is writing.
 type flight struct {
-	out     *batch
+	out     batch
 	control int          // frames in out that are not messages of items, and stand first
 	resumed *publication // what the first of them ends, or nil
 	items   []item       // messages that follow
@@ -127,18 +117,32 @@ type flight struct {
 	sent    int          // those of items that the socket has accepted
 }
 
+var flightPool = sync.Pool{New: func() any { return &flight{out: batch{b: make([]byte, 0, joinSize)}} }}
+
+// giveBack recycles f unless a huge frame made it grow. Nothing flies any more.
+func (f *flight) giveBack() {
+	if cap(f.out.b) <= 4*joinSize {
+		f.clear()
+		flightPool.Put(f)
+	}
+}
+
+func (f *flight) clear() {
+	f.out.reset()
+	*f = flight{out: f.out, items: f.items[:0], failed: f.failed[:0]}
+}
+
 func (f *flight) empty() bool { return f.control == 0 && len(f.items) == 0 && !f.last }
 
 // writePump writes what waits, as much as possible at a time, until nothing
 // waits or the connection is over. There is at most one per connection.
 func (c *conn) writePump() {
-	f := flight{out: batchPool.Get().(*batch)}
-	defer putBatch(f.out)
+	f := flightPool.Get().(*flight)
 	c.mu.Lock()
 	defer c.landed()
-	for c.gather(&f); !f.empty(); c.gather(&f) {
-		err := c.fly(&f)
-		c.land(&f)
+	for c.gather(f); !f.empty(); c.gather(f) {
+		err := c.fly(f)
+		c.land(f)
 		switch {
 		case err != nil:
 			c.die(err)
@@ -146,6 +150,7 @@ func (c *conn) writePump() {
 			c.saidGoodbye()
 		}
 	}
+	f.giveBack() // not if a codec has ended the goroutine: f may hold messages then
 }
 
 // landed ends a writePump, also one that a codec has ended, and gives up mu.
@@ -164,8 +169,7 @@ func (c *conn) landed() {
 // frame. What it takes still counts against the client's bound. The caller has
 // mu.
 func (c *conn) gather(f *flight) {
-	f.out.reset()
-	*f = flight{out: f.out, items: f.items[:0], failed: f.failed[:0]}
+	f.clear()
 	if c.state > connClosing {
 		return
 	}
@@ -228,6 +232,7 @@ func (c *conn) fly(f *flight) error {
 			f.failed = append(f.failed, it)
 		}
 	}
+	clear(f.items[len(encoded):]) // their publications may be recycled before f is
 	f.items = encoded
 	if f.last {
 		f.out.add(c.farewell)
