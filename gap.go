@@ -18,6 +18,7 @@ type loss struct {
 
 type lossKey struct {
 	to   audience
+	all  bool   // stands for any topic
 	name string // empty for messages to one client or to all
 }
 
@@ -25,18 +26,20 @@ func lossKeyOf(p *publication) lossKey {
 	if p.to == toClients {
 		return lossKey{}
 	}
-	return lossKey{p.to, p.msg.Channel}
+	return lossKey{to: p.to, name: p.msg.Channel}
 }
 
 // losses waits beside a connection's queue, in log order, so that each loss is
 // announced where the messages would have stood.
 type losses struct {
-	queue []loss
-	open  map[lossKey]int // in queue: losses that the next drop of a topic extends
+	queue  []loss
+	open   map[lossKey]int // in queue: losses that the next drop of a topic extends
+	beyond []loss          // at most one for each reason
 }
 
-// maxLosses bounds the losses that wait for one client. Beyond it the last one
-// stands for all that is lost, whatever its topic.
+// maxLosses bounds the losses that wait in a client's queue. What is lost beyond
+// it, of whatever topic, is added up for each reason and announced where the
+// first of it would have stood.
 const maxLosses = 4096
 
 // lossCost is what a loss counts against the client's bound.
@@ -46,47 +49,89 @@ const lossCost = 128
 func (l *losses) add(p *publication, reason dropReason) bool {
 	key := lossKeyOf(p)
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
-		l.queue[i].count++
-		l.queue[i].last = p.msg.Timestamp
+		l.queue[i].extend(p)
 		return false
 	}
-	if n := len(l.queue); n >= maxLosses { // their topics are as many as their subscriber likes
-		last := &l.queue[n-1]
-		last.topic, last.count, last.last = lossKey{}, last.count+1, p.msg.Timestamp
-		l.settle()
-		return false
+	if len(l.queue) >= maxLosses { // their topics are as many as their subscriber likes
+		return l.addBeyond(p, reason)
 	}
 	if l.open == nil {
 		l.open = make(map[lossKey]int)
 	}
-	at := len(l.queue)
-	for at > 0 && l.queue[at-1].order > p.order { // seldom: what failed to encode while later ones were dropped
-		at--
+	at := placeOf(l.queue, p.order)
+	if at < len(l.queue) { // seldom: what failed to encode while later ones were dropped
 		l.settle()
 	}
 	l.open[key] = at
-	l.queue = slices.Insert(l.queue, at, loss{key, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason})
+	l.queue = slices.Insert(l.queue, at, newLoss(key, p, reason))
 	return true
 }
 
-// settle keeps later drops apart from those so far.
-func (l *losses) settle() { clear(l.open) }
+// addBeyond is add for a queue that is full.
+func (l *losses) addBeyond(p *publication, reason dropReason) bool {
+	if i := slices.IndexFunc(l.beyond, func(b loss) bool { return b.reason == reason }); i >= 0 {
+		l.beyond[i].extend(p)
+		return false
+	}
+	l.beyond = slices.Insert(l.beyond, placeOf(l.beyond, p.order), newLoss(lossKey{all: true}, p, reason))
+	return true
+}
+
+// settle keeps later drops apart from those so far, except beyond maxLosses,
+// where nothing would bound them then.
+func (l *losses) settle() {
+	if l != nil {
+		clear(l.open)
+	}
+}
+
+func (l *losses) len() int {
+	if l == nil {
+		return 0
+	}
+	return len(l.queue) + len(l.beyond)
+}
 
 // before takes the earliest loss if it comes before that place in the log.
 func (l *losses) before(order uint64) (loss, bool) {
-	if len(l.queue) == 0 || l.queue[0].order >= order {
+	if l == nil {
 		return loss{}, false
 	}
-	first := l.queue[0]
-	if l.queue = l.queue[1:]; len(l.queue) == 0 {
+	from := &l.queue
+	if len(l.beyond) > 0 && (len(l.queue) == 0 || l.beyond[0].order < l.queue[0].order) {
+		from = &l.beyond
+	}
+	if len(*from) == 0 || (*from)[0].order >= order {
+		return loss{}, false
+	}
+	first := (*from)[0]
+	if *from = (*from)[1:]; l.len() == 0 {
 		*l = losses{}
 	}
 	l.settle()
 	return first, true
 }
 
+// placeOf returns where something of that place in the log belongs.
+func placeOf(queue []loss, order uint64) int {
+	at := len(queue)
+	for at > 0 && queue[at-1].order > order {
+		at--
+	}
+	return at
+}
+
+func newLoss(topic lossKey, p *publication, reason dropReason) loss {
+	return loss{topic, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason}
+}
+
+func (l *loss) extend(p *publication) {
+	l.count++
+	l.last = p.msg.Timestamp
+}
+
 func (l *loss) gap() Gap {
-	g := Gap{Count: l.count, First: l.first, Last: l.last, Reason: dropNames[l.reason]}
+	g := Gap{All: l.topic.all, Count: l.count, First: l.first, Last: l.last, Reason: dropNames[l.reason]}
 	switch l.topic.to {
 	case toChannel:
 		g.Channel = l.topic.name

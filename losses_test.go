@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -70,9 +71,12 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 						require.LessOrEqual(t, data["first"], data["last"])
 						require.Nil(t, data["room_id"])
 						if channel, ok := data["channel"].(string); ok {
+							require.Nil(t, data["all"])
 							perChannel[channel] += count
 						} else {
-							anywhere += count
+							require.Equal(t, true, data["all"])
+							require.Zero(t, anywhere, "one notice stands for what is beyond the bound")
+							anywhere = count
 						}
 						lost += count
 						notices++
@@ -80,7 +84,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					require.EqualValues(t, rounds*channels, uint64(seen)+lost, "seen and announced")
 					require.GreaterOrEqual(t, notices, maxNotices)
 					require.LessOrEqual(t, notices, maxNotices+maxUnderWay)
-					require.Greater(t, anywhere, uint64(channels), "one notice stands for what is beyond the bound")
+					require.GreaterOrEqual(t, anywhere, uint64(channels-maxNotices-maxUnderWay))
 					for channel, n := range perChannel {
 						require.LessOrEqual(t, n, uint64(rounds), channel)
 					}
@@ -103,6 +107,102 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// pickyCodec is JSON that refuses messages of type "bad".
+type pickyCodec struct{ websocket.JSONCodec }
+
+func (c pickyCodec) Marshal(m *websocket.Message) ([]byte, error) { return c.AppendMarshal(nil, m) }
+
+func (c pickyCodec) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, error) {
+	if m.Type == "bad" {
+		return dst, errors.New("bad")
+	}
+	return c.JSONCodec.AppendMarshal(dst, m)
+}
+
+// TestLossesBeyondTheBoundKeepTheirReasons has a client with as many notices as
+// there may be lose messages for both reasons, before and after it was told of
+// some. There is one notice for each reason that may be of any channel.
+func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
+	const channels = 5000
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.Codecs = []websocket.Codec{pickyCodec{}}
+			config.Subprotocols = nil
+			config.SlowConsumer = websocket.DropNewest
+			config.ClientBacklog = 10_000
+			config.MaxSubscriptions = -1
+			hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
+				h.SetCallbacks(func(c *websocket.Client) {
+					for i := range channels {
+						_ = c.Subscribe(fmt.Sprint("channel ", i))
+					}
+				}, nil, nil)
+			})
+			peer := hub.connect(1<<16, nil)
+			defer peer.Close()
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // what is not there never comes
+			published := int64(0)
+			publish := func(i int, typ string, size int) {
+				published++
+				m := &websocket.Message{Type: typ, Data: numbered(0, size), Timestamp: published}
+				require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), m))
+			}
+			flood := func() {
+				for i := range channels {
+					publish(i, "message", 8000)
+				}
+				synctest.Wait()
+			}
+
+			peer.server.SetWindow(300)
+			publish(0, "message", 2000)
+			synctest.Wait()
+			publish(0, "bad", 0) // it waits for its turn to be encoded
+			publish(1, "bad", 0)
+			flood()
+			peer.server.SetWindow(4000) // what was to be written is, and the next write stalls
+			synctest.Wait()
+			flood()
+			peer.server.SetWindow(1 << 20)
+
+			notices := map[string]int{} // those of any channel, by reason
+			lost := map[string]uint64{}
+			seen := uint64(0)
+			for seen+lost["slow_consumer"]+lost["codec"] < uint64(published) {
+				m := readJSON(t, peer)
+				if m["type"] != "gap" {
+					seen++
+					continue
+				}
+				data := m["data"].(map[string]any)
+				reason := data["reason"].(string)
+				lost[reason] += uint64(data["count"].(float64))
+				if data["channel"] != nil {
+					require.Nil(t, data["all"])
+					continue
+				}
+				require.Equal(t, true, data["all"])
+				notices[reason]++
+				if reason == "codec" {
+					require.EqualValues(t, 2, data["count"])
+					require.EqualValues(t, 2, data["first"])
+					require.EqualValues(t, 3, data["last"])
+				}
+			}
+			require.Equal(t, map[string]int{"slow_consumer": 1, "codec": 1}, notices)
+			synctest.Wait()
+			st := requireSums(t, hub.Hub)
+			require.Equal(t, seen, st.MessagesSent)
+			require.EqualValues(t, 2, st.Dropped["codec"])
+			require.Equal(t, lost["codec"], st.Dropped["codec"])
+			require.Equal(t, lost["slow_consumer"], st.Dropped["slow_consumer"])
+			require.Equal(t, lost["codec"]+lost["slow_consumer"], st.Announced)
+			hub.stop()
+		})
+	})
 }
 
 // dropCall is one call of OnDrop, which the test answers.
