@@ -3,6 +3,7 @@ package websocket
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // loss is messages of one channel or room that a client was not given, for one
@@ -154,9 +155,12 @@ func (c *Client) notice(l *loss) *publication {
 // dropReports gathers what Config.OnDrop is told. A goroutine of its own calls
 // the hook; what happens meanwhile is added up per client, topic and reason.
 type dropReports struct {
-	mu      sync.Mutex
-	pending map[dropReport]*Gap
-	wake    chan struct{} // capacity 1; drops send, the reporter receives; never closed
+	mu         sync.Mutex
+	pending    map[dropReport]*loss
+	queue      []dropReport  // keys of pending, the oldest first
+	wake       chan struct{} // capacity 1; drops send, the reporter receives; never closed
+	unreported atomic.Uint64
+	warned     uint64 // those of unreported that are in the log; the reporter's
 }
 
 type dropReport struct {
@@ -164,6 +168,13 @@ type dropReport struct {
 	topic  lossKey
 	reason dropReason
 }
+
+// Reports that wait keep clients that are gone. From maxTopicReports on, new ones
+// are of any topic; beyond maxReports there are none.
+const (
+	maxTopicReports = 8192
+	maxReports      = 16384
+)
 
 func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	if h.config.OnDrop == nil {
@@ -173,33 +184,52 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	key := dropReport{c, lossKeyOf(p), reason}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if g := d.pending[key]; g != nil {
-		g.Count++
-		g.Last = p.msg.Timestamp
-		return
+	l := d.pending[key]
+	if l == nil && len(d.queue) >= maxTopicReports {
+		key.topic = lossKey{all: true}
+		l = d.pending[key]
 	}
-	if d.pending == nil {
-		d.pending = make(map[dropReport]*Gap)
+	switch {
+	case l != nil:
+		l.extend(p)
+	case len(d.queue) >= maxReports:
+		d.unreported.Add(1)
+	default:
+		if d.pending == nil {
+			d.pending = make(map[dropReport]*loss)
+		}
+		first := newLoss(key.topic, p, reason)
+		d.pending[key] = &first
+		d.queue = append(d.queue, key)
+		wake(d.wake)
 	}
-	l := loss{topic: key.topic, count: 1, first: p.msg.Timestamp, last: p.msg.Timestamp, reason: reason}
-	g := l.gap()
-	d.pending[key] = &g
-	select {
-	case d.wake <- struct{}{}:
-	default: // it will look
+}
+
+// next takes the oldest report. Its client is nil when there is none.
+func (d *dropReports) next() (*Client, Gap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.queue) == 0 {
+		d.pending, d.queue = nil, nil // they may have been large
+		return nil, Gap{}
 	}
+	key := d.queue[0]
+	lost := d.pending[key].gap()
+	delete(d.pending, key)
+	d.queue[0] = dropReport{} // lets go of the client
+	d.queue = d.queue[1:]
+	return key.client, lost
 }
 
 // runReports calls the hook until the hub has stopped, and then for the last
 // time. A hook that ends the goroutine gets a new one.
 func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 	finished := false
-	var pending map[dropReport]*Gap
 	defer func() {
 		if finished {
 			close(reported)
 		} else {
-			h.putBack(pending)
+			wake(h.drops.wake)                 // more may wait
 			go h.runReports(stopped, reported) // as before
 		}
 	}()
@@ -209,34 +239,13 @@ func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 		case <-stopped:
 			last = true
 		}
-		h.drops.mu.Lock()
-		pending = h.drops.pending
-		h.drops.pending = nil
-		h.drops.mu.Unlock()
-		for key, g := range pending {
-			delete(pending, key)
-			h.protect("OnDrop", "client", key.client.ID, func() { h.config.OnDrop(key.client, *g) }, key.client)
+		for c, lost := h.drops.next(); c != nil; c, lost = h.drops.next() {
+			if n := h.drops.unreported.Load(); n > h.drops.warned {
+				h.logger.Warningf("websocket: OnDrop has fallen behind: it is not told of %d messages that were dropped", n-h.drops.warned)
+				h.drops.warned = n
+			}
+			h.protect("OnDrop", "client", c.ID, func() { h.config.OnDrop(c, lost) }, c)
 		}
 	}
 	finished = true
-}
-
-// putBack keeps reports that a hook which ended its goroutine has left.
-func (h *Hub) putBack(left map[dropReport]*Gap) {
-	if len(left) == 0 {
-		return
-	}
-	d := &h.drops
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for key, g := range d.pending {
-		if l := left[key]; l != nil {
-			l.Count += g.Count
-			l.Last = g.Last
-		} else {
-			left[key] = g
-		}
-	}
-	d.pending = left
-	wake(d.wake)
 }

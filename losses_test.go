@@ -1,10 +1,12 @@
 package websocket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -381,5 +383,116 @@ func TestReportsOfClientsThatHaveGone(t *testing.T) {
 		d.requireReported()
 		require.Greater(t, calls, clients*len(d.channels))
 		d.stop()
+	})
+}
+
+// TestReportsAreBounded has OnDrop block while a client loses messages of many
+// channels, and many clients lose some and go.
+func TestReportsAreBounded(t *testing.T) {
+	const (
+		maxNamed, maxReports = 8192, 16384
+		channels             = maxNamed + 100
+		batches, batch       = 90, 50 // of clients that lose messages for two reasons each
+	)
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		open := sync.OnceFunc(func() { close(gate) })
+		var reports []websocket.Gap // the hook's goroutines, and then the test's
+		config := websocket.DefaultConfig
+		config.SlowConsumer = websocket.DropNewest
+		config.ClientBacklog = 2000
+		config.MaxSubscriptions = -1
+		config.ClientID = byID
+		config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) {
+			<-gate
+			if reports = append(reports, lost); len(reports)%1000 == 1 {
+				runtime.Goexit()
+			}
+		}
+		logs := &logCapture{}
+		hub := &fakeHub{Hub: websocket.NewHub(logs, config), t: t, path: paths[0], ran: make(chan error, 1)}
+		hub.SetCallbacks(func(c *websocket.Client) {
+			if c.ID == "many" {
+				for i := range channels {
+					_ = c.Subscribe(fmt.Sprint("channel ", i))
+				}
+			}
+		}, nil, nil)
+		go func() { hub.ran <- hub.Run(context.Background()) }() // ends with the hub
+		t.Cleanup(func() {
+			open()
+			_ = hub.Shutdown(context.Background())
+		})
+		requireReported := func() (st websocket.Stats) {
+			st = requireSums(t, hub.Hub)
+			told, dropped := uint64(0), uint64(0)
+			for _, g := range reports {
+				told += g.Count
+			}
+			for _, n := range st.Dropped {
+				dropped += n
+			}
+			require.Equal(t, dropped, told+st.Unreported)
+			return st
+		}
+		stall := func(id string) *fakePeer {
+			p := hub.connect(1<<16, withID(id))
+			p.server.SetWindow(1)
+			for range 6 {
+				require.NoError(t, hub.SendToClient(id, &websocket.Message{Data: numbered(0, 400)}))
+			}
+			return p
+		}
+
+		many := stall("many")
+		synctest.Wait() // the hook is called
+		for range 2 {
+			for i := range channels {
+				require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), &websocket.Message{Data: numbered(0, 400)}))
+			}
+		}
+		synctest.Wait()
+		require.Zero(t, hub.Stats().Unreported)
+		many.client.Reset()
+		for b := range batches {
+			var peers []*fakePeer
+			for i := range batch {
+				peers = append(peers, stall(fmt.Sprint(b, " ", i)))
+			}
+			synctest.Wait()
+			for _, p := range peers {
+				p.client.Reset()
+			}
+			synctest.Wait()
+		}
+		require.Zero(t, hub.Stats().TotalClients)
+		require.Positive(t, hub.Stats().Unreported)
+		require.Empty(t, logs.matching("", ""))
+		open()
+		synctest.Wait()
+
+		unreported := requireReported().Unreported
+		require.Len(t, reports, 1+maxReports)
+		named := 0
+		for _, g := range reports {
+			if !g.All {
+				named++
+				continue
+			}
+			require.Empty(t, g.Channel)
+			require.Positive(t, g.First)
+			require.LessOrEqual(t, g.First, g.Last)
+		}
+		require.Equal(t, 1+maxNamed, named)
+		require.Len(t, logs.matching("warning", fmt.Sprintf(" %d messages", unreported)), 1)
+		require.Len(t, logs.matching("warning", "OnDrop"), 1)
+
+		many = stall("many")
+		synctest.Wait()
+		require.False(t, reports[len(reports)-1].All, "it has caught up")
+		many.client.Reset()
+		synctest.Wait()
+		require.Equal(t, unreported, requireReported().Unreported)
+		hub.stop()
 	})
 }
