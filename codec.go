@@ -74,11 +74,15 @@ type ControlEncoder interface {
 // Gap says which messages a client did not get.
 type Gap struct {
 	// Channel is where the lost messages were published. It is empty for
-	// messages to a room, to one client or to all.
+	// messages to a room, to one client or to all, and where All is set.
 	Channel string
 	// RoomID is the room that the lost messages were published to. It is empty
-	// for all others.
+	// for all others, and where All is set.
 	RoomID string
+	// All says that the lost messages may be of any channel or room, and
+	// broadcasts and direct messages among them: more was lost in more places
+	// than there are notices for.
+	All bool
 	// Count is how many messages were lost.
 	Count uint64
 	// First is the Timestamp of the first lost message, in Unix nanoseconds.
@@ -382,7 +386,11 @@ func (ProtobufCodec) EncodeGap(gap Gap) []byte {
 	dst = appendProtoVarint(dst, 3, gap.Count)
 	dst = appendProtoVarint(dst, 4, uint64(gap.First))
 	dst = appendProtoVarint(dst, 5, uint64(gap.Last))
-	return appendProtoString(dst, 6, gap.Reason)
+	dst = appendProtoString(dst, 6, gap.Reason)
+	if gap.All {
+		dst = appendProtoVarint(dst, 7, 1)
+	}
+	return dst
 }
 
 // protoFirstString returns the string in field 1, which is all that both

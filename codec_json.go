@@ -103,6 +103,8 @@ func appendJSONGap(dst []byte, g Gap) []byte {
 	case g.RoomID != "":
 		dst = appendJSONField(dst, `"room_id":`, g.RoomID)
 		dst = append(dst, ',')
+	case g.All:
+		dst = append(dst, `"all":true,`...)
 	}
 	dst = append(dst, `"count":`...)
 	dst = strconv.AppendUint(dst, g.Count, 10)

@@ -527,6 +527,10 @@ func TestGapNotice(t *testing.T) {
 			websocket.Gap{Count: 1, Reason: "slow_consumer"},
 			`{"count":1,"first":0,"last":0,"reason":"slow_consumer"}`,
 		},
+		{
+			websocket.Gap{All: true, Count: 2, First: 1, Last: 2, Reason: "codec"},
+			`{"all":true,"count":2,"first":1,"last":2,"reason":"codec"}`,
+		},
 	}
 	forEachCodec(t, func(t *testing.T, codec websocket.AppendCodec) {
 		for _, tt := range tests {
@@ -539,9 +543,12 @@ func TestGapNotice(t *testing.T) {
 			var got proto.GapNotice
 			require.NoError(t, protobuf.Unmarshal(data, &got))
 			require.Equal(t, tt.gap, websocket.Gap{
-				Channel: got.GetChannel(), RoomID: got.GetRoomId(), Count: got.GetCount(),
+				Channel: got.GetChannel(), RoomID: got.GetRoomId(), All: got.GetAll(), Count: got.GetCount(),
 				First: got.GetFirst(), Last: got.GetLast(), Reason: got.GetReason(),
 			})
+			again, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(&got)
+			require.NoError(t, err)
+			require.Equal(t, string(again), string(data))
 		}
 	})
 }

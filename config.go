@@ -121,6 +121,9 @@ type Config struct {
 	// OnDrop, when not nil, is told of messages that a client did not get, added
 	// up per client, channel or room, and reason. It runs on a goroutine of its
 	// own and may call anything; what is dropped while it runs is reported next.
+	// Where 8,192 reports wait for it, more drops are added up per client and
+	// reason, with Gap.All set; where 16,384 do, the rest is only counted, in
+	// Stats.Unreported, and the hook's next call logs a warning that says how many.
 	OnDrop func(c *Client, lost Gap)
 	// Broker carries publications to and from the hubs of other processes. The
 	// hub opens and closes it. Nil, the default, means that everything is in this

@@ -31,7 +31,7 @@ type conn struct {
 	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
 	queue    ring         // messages that wait
 	queued   int64        // bytes that queue and the writePump's current batch refer to
-	losses   losses       // dropped and not announced yet
+	losses   *losses      // dropped and not announced yet; nil before the first
 	rest     []byte       // end of a partly written frame; goes out before all else
 	restOf   *publication // message that rest ends, or nil for a control frame
 	pong     []byte       // latest pong frame that waits
@@ -183,7 +183,13 @@ func (c *conn) pop() item {
 // mu and calls wake.
 func (c *conn) lose(p *publication, reason dropReason) {
 	c.drop(p, reason)
-	if p.announces == 0 && c.losses.add(p, reason) {
+	if p.announces > 0 {
+		return
+	}
+	if c.losses == nil {
+		c.losses = new(losses)
+	}
+	if c.losses.add(p, reason) {
 		c.queued += lossCost
 	}
 }
@@ -218,7 +224,7 @@ func (c *conn) wakeAndWatch() {
 }
 
 func (c *conn) waits() bool {
-	return c.queue.len() > 0 || len(c.losses.queue) > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
+	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
 }
 
 // writeNow writes a control frame if that can be done at once. What is left of
@@ -283,7 +289,7 @@ func (c *conn) close(why *CloseError) {
 		return
 	}
 	c.beginClosing(why)
-	if c.queue.len() == 0 && len(c.losses.queue) == 0 && len(c.rest) == 0 && !c.held {
+	if c.queue.len() == 0 && c.losses.len() == 0 && len(c.rest) == 0 && !c.held {
 		c.sayGoodbye()
 	}
 	c.wakeAndWatch()
@@ -394,8 +400,8 @@ func (c *conn) discard(reason dropReason) {
 		it.pub.release()
 	}
 	c.queue.shrink()
-	c.queued -= int64(len(c.losses.queue)) * lossCost
-	c.losses = losses{}
+	c.queued -= int64(c.losses.len()) * lossCost
+	c.losses = nil
 }
 
 // keepRest holds on to the end of a frame whose beginning is out. p is its

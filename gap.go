@@ -3,6 +3,7 @@ package websocket
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // loss is messages of one channel or room that a client was not given, for one
@@ -18,6 +19,7 @@ type loss struct {
 
 type lossKey struct {
 	to   audience
+	all  bool   // stands for any topic
 	name string // empty for messages to one client or to all
 }
 
@@ -25,18 +27,20 @@ func lossKeyOf(p *publication) lossKey {
 	if p.to == toClients {
 		return lossKey{}
 	}
-	return lossKey{p.to, p.msg.Channel}
+	return lossKey{to: p.to, name: p.msg.Channel}
 }
 
 // losses waits beside a connection's queue, in log order, so that each loss is
 // announced where the messages would have stood.
 type losses struct {
-	queue []loss
-	open  map[lossKey]int // in queue: losses that the next drop of a topic extends
+	queue  []loss
+	open   map[lossKey]int // in queue: losses that the next drop of a topic extends
+	beyond []loss          // at most one for each reason
 }
 
-// maxLosses bounds the losses that wait for one client. Beyond it the last one
-// stands for all that is lost, whatever its topic.
+// maxLosses bounds the losses that wait in a client's queue. What is lost beyond
+// it, of whatever topic, is added up for each reason and announced where the
+// first of it would have stood.
 const maxLosses = 4096
 
 // lossCost is what a loss counts against the client's bound.
@@ -46,47 +50,89 @@ const lossCost = 128
 func (l *losses) add(p *publication, reason dropReason) bool {
 	key := lossKeyOf(p)
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
-		l.queue[i].count++
-		l.queue[i].last = p.msg.Timestamp
+		l.queue[i].extend(p)
 		return false
 	}
-	if n := len(l.queue); n >= maxLosses { // their topics are as many as their subscriber likes
-		last := &l.queue[n-1]
-		last.topic, last.count, last.last = lossKey{}, last.count+1, p.msg.Timestamp
-		l.settle()
-		return false
+	if len(l.queue) >= maxLosses { // their topics are as many as their subscriber likes
+		return l.addBeyond(p, reason)
 	}
 	if l.open == nil {
 		l.open = make(map[lossKey]int)
 	}
-	at := len(l.queue)
-	for at > 0 && l.queue[at-1].order > p.order { // seldom: what failed to encode while later ones were dropped
-		at--
+	at := placeOf(l.queue, p.order)
+	if at < len(l.queue) { // seldom: what failed to encode while later ones were dropped
 		l.settle()
 	}
 	l.open[key] = at
-	l.queue = slices.Insert(l.queue, at, loss{key, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason})
+	l.queue = slices.Insert(l.queue, at, newLoss(key, p, reason))
 	return true
 }
 
-// settle keeps later drops apart from those so far.
-func (l *losses) settle() { clear(l.open) }
+// addBeyond is add for a queue that is full.
+func (l *losses) addBeyond(p *publication, reason dropReason) bool {
+	if i := slices.IndexFunc(l.beyond, func(b loss) bool { return b.reason == reason }); i >= 0 {
+		l.beyond[i].extend(p)
+		return false
+	}
+	l.beyond = slices.Insert(l.beyond, placeOf(l.beyond, p.order), newLoss(lossKey{all: true}, p, reason))
+	return true
+}
+
+// settle keeps later drops apart from those so far, except beyond maxLosses,
+// where nothing would bound them then.
+func (l *losses) settle() {
+	if l != nil {
+		clear(l.open)
+	}
+}
+
+func (l *losses) len() int {
+	if l == nil {
+		return 0
+	}
+	return len(l.queue) + len(l.beyond)
+}
 
 // before takes the earliest loss if it comes before that place in the log.
 func (l *losses) before(order uint64) (loss, bool) {
-	if len(l.queue) == 0 || l.queue[0].order >= order {
+	if l == nil {
 		return loss{}, false
 	}
-	first := l.queue[0]
-	if l.queue = l.queue[1:]; len(l.queue) == 0 {
+	from := &l.queue
+	if len(l.beyond) > 0 && (len(l.queue) == 0 || l.beyond[0].order < l.queue[0].order) {
+		from = &l.beyond
+	}
+	if len(*from) == 0 || (*from)[0].order >= order {
+		return loss{}, false
+	}
+	first := (*from)[0]
+	if *from = (*from)[1:]; l.len() == 0 {
 		*l = losses{}
 	}
 	l.settle()
 	return first, true
 }
 
+// placeOf returns where something of that place in the log belongs.
+func placeOf(queue []loss, order uint64) int {
+	at := len(queue)
+	for at > 0 && queue[at-1].order > order {
+		at--
+	}
+	return at
+}
+
+func newLoss(topic lossKey, p *publication, reason dropReason) loss {
+	return loss{topic, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason}
+}
+
+func (l *loss) extend(p *publication) {
+	l.count++
+	l.last = p.msg.Timestamp
+}
+
 func (l *loss) gap() Gap {
-	g := Gap{Count: l.count, First: l.first, Last: l.last, Reason: dropNames[l.reason]}
+	g := Gap{All: l.topic.all, Count: l.count, First: l.first, Last: l.last, Reason: dropNames[l.reason]}
 	switch l.topic.to {
 	case toChannel:
 		g.Channel = l.topic.name
@@ -109,9 +155,12 @@ func (c *Client) notice(l *loss) *publication {
 // dropReports gathers what Config.OnDrop is told. A goroutine of its own calls
 // the hook; what happens meanwhile is added up per client, topic and reason.
 type dropReports struct {
-	mu      sync.Mutex
-	pending map[dropReport]*Gap
-	wake    chan struct{} // capacity 1; drops send, the reporter receives; never closed
+	mu         sync.Mutex
+	pending    map[dropReport]*loss
+	queue      []dropReport  // keys of pending, the oldest first
+	wake       chan struct{} // capacity 1; drops send, the reporter receives; never closed
+	unreported atomic.Uint64
+	warned     uint64 // those of unreported that are in the log; the reporter's
 }
 
 type dropReport struct {
@@ -119,6 +168,13 @@ type dropReport struct {
 	topic  lossKey
 	reason dropReason
 }
+
+// Reports that wait keep clients that are gone. From maxTopicReports on, new ones
+// are of any topic; beyond maxReports there are none.
+const (
+	maxTopicReports = 8192
+	maxReports      = 16384
+)
 
 func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	if h.config.OnDrop == nil {
@@ -128,33 +184,52 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	key := dropReport{c, lossKeyOf(p), reason}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if g := d.pending[key]; g != nil {
-		g.Count++
-		g.Last = p.msg.Timestamp
-		return
+	l := d.pending[key]
+	if l == nil && len(d.queue) >= maxTopicReports {
+		key.topic = lossKey{all: true}
+		l = d.pending[key]
 	}
-	if d.pending == nil {
-		d.pending = make(map[dropReport]*Gap)
+	switch {
+	case l != nil:
+		l.extend(p)
+	case len(d.queue) >= maxReports:
+		d.unreported.Add(1)
+	default:
+		if d.pending == nil {
+			d.pending = make(map[dropReport]*loss)
+		}
+		first := newLoss(key.topic, p, reason)
+		d.pending[key] = &first
+		d.queue = append(d.queue, key)
+		wake(d.wake)
 	}
-	l := loss{topic: key.topic, count: 1, first: p.msg.Timestamp, last: p.msg.Timestamp, reason: reason}
-	g := l.gap()
-	d.pending[key] = &g
-	select {
-	case d.wake <- struct{}{}:
-	default: // it will look
+}
+
+// next takes the oldest report. Its client is nil when there is none.
+func (d *dropReports) next() (*Client, Gap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.queue) == 0 {
+		d.pending, d.queue = nil, nil // they may have been large
+		return nil, Gap{}
 	}
+	key := d.queue[0]
+	lost := d.pending[key].gap()
+	delete(d.pending, key)
+	d.queue[0] = dropReport{} // lets go of the client
+	d.queue = d.queue[1:]
+	return key.client, lost
 }
 
 // runReports calls the hook until the hub has stopped, and then for the last
 // time. A hook that ends the goroutine gets a new one.
 func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 	finished := false
-	var pending map[dropReport]*Gap
 	defer func() {
 		if finished {
 			close(reported)
 		} else {
-			h.putBack(pending)
+			wake(h.drops.wake)                 // more may wait
 			go h.runReports(stopped, reported) // as before
 		}
 	}()
@@ -164,34 +239,13 @@ func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 		case <-stopped:
 			last = true
 		}
-		h.drops.mu.Lock()
-		pending = h.drops.pending
-		h.drops.pending = nil
-		h.drops.mu.Unlock()
-		for key, g := range pending {
-			delete(pending, key)
-			h.protect("OnDrop", "client", key.client.ID, func() { h.config.OnDrop(key.client, *g) }, key.client)
+		for c, lost := h.drops.next(); c != nil; c, lost = h.drops.next() {
+			if n := h.drops.unreported.Load(); n > h.drops.warned {
+				h.logger.Warningf("websocket: OnDrop has fallen behind: it is not told of %d messages that were dropped", n-h.drops.warned)
+				h.drops.warned = n
+			}
+			h.protect("OnDrop", "client", c.ID, func() { h.config.OnDrop(c, lost) }, c)
 		}
 	}
 	finished = true
-}
-
-// putBack keeps reports that a hook which ended its goroutine has left.
-func (h *Hub) putBack(left map[dropReport]*Gap) {
-	if len(left) == 0 {
-		return
-	}
-	d := &h.drops
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for key, g := range d.pending {
-		if l := left[key]; l != nil {
-			l.Count += g.Count
-			l.Last = g.Last
-		} else {
-			left[key] = g
-		}
-	}
-	d.pending = left
-	wake(d.wake)
 }

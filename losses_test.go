@@ -1,9 +1,12 @@
 package websocket_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,9 +73,12 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 						require.LessOrEqual(t, data["first"], data["last"])
 						require.Nil(t, data["room_id"])
 						if channel, ok := data["channel"].(string); ok {
+							require.Nil(t, data["all"])
 							perChannel[channel] += count
 						} else {
-							anywhere += count
+							require.Equal(t, true, data["all"])
+							require.Zero(t, anywhere, "one notice stands for what is beyond the bound")
+							anywhere = count
 						}
 						lost += count
 						notices++
@@ -80,7 +86,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					require.EqualValues(t, rounds*channels, uint64(seen)+lost, "seen and announced")
 					require.GreaterOrEqual(t, notices, maxNotices)
 					require.LessOrEqual(t, notices, maxNotices+maxUnderWay)
-					require.Greater(t, anywhere, uint64(channels), "one notice stands for what is beyond the bound")
+					require.GreaterOrEqual(t, anywhere, uint64(channels-maxNotices-maxUnderWay))
 					for channel, n := range perChannel {
 						require.LessOrEqual(t, n, uint64(rounds), channel)
 					}
@@ -103,6 +109,102 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// pickyCodec is JSON that refuses messages of type "bad".
+type pickyCodec struct{ websocket.JSONCodec }
+
+func (c pickyCodec) Marshal(m *websocket.Message) ([]byte, error) { return c.AppendMarshal(nil, m) }
+
+func (c pickyCodec) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, error) {
+	if m.Type == "bad" {
+		return dst, errors.New("bad")
+	}
+	return c.JSONCodec.AppendMarshal(dst, m)
+}
+
+// TestLossesBeyondTheBoundKeepTheirReasons has a client with as many notices as
+// there may be lose messages for both reasons, before and after it was told of
+// some. There is one notice for each reason that may be of any channel.
+func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
+	const channels = 5000
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.Codecs = []websocket.Codec{pickyCodec{}}
+			config.Subprotocols = nil
+			config.SlowConsumer = websocket.DropNewest
+			config.ClientBacklog = 10_000
+			config.MaxSubscriptions = -1
+			hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
+				h.SetCallbacks(func(c *websocket.Client) {
+					for i := range channels {
+						_ = c.Subscribe(fmt.Sprint("channel ", i))
+					}
+				}, nil, nil)
+			})
+			peer := hub.connect(1<<16, nil)
+			defer peer.Close()
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // what is not there never comes
+			published := int64(0)
+			publish := func(i int, typ string, size int) {
+				published++
+				m := &websocket.Message{Type: typ, Data: numbered(0, size), Timestamp: published}
+				require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), m))
+			}
+			flood := func() {
+				for i := range channels {
+					publish(i, "message", 8000)
+				}
+				synctest.Wait()
+			}
+
+			peer.server.SetWindow(300)
+			publish(0, "message", 2000)
+			synctest.Wait()
+			publish(0, "bad", 0) // it waits for its turn to be encoded
+			publish(1, "bad", 0)
+			flood()
+			peer.server.SetWindow(4000) // what was to be written is, and the next write stalls
+			synctest.Wait()
+			flood()
+			peer.server.SetWindow(1 << 20)
+
+			notices := map[string]int{} // those of any channel, by reason
+			lost := map[string]uint64{}
+			seen := uint64(0)
+			for seen+lost["slow_consumer"]+lost["codec"] < uint64(published) {
+				m := readJSON(t, peer)
+				if m["type"] != "gap" {
+					seen++
+					continue
+				}
+				data := m["data"].(map[string]any)
+				reason := data["reason"].(string)
+				lost[reason] += uint64(data["count"].(float64))
+				if data["channel"] != nil {
+					require.Nil(t, data["all"])
+					continue
+				}
+				require.Equal(t, true, data["all"])
+				notices[reason]++
+				if reason == "codec" {
+					require.EqualValues(t, 2, data["count"])
+					require.EqualValues(t, 2, data["first"])
+					require.EqualValues(t, 3, data["last"])
+				}
+			}
+			require.Equal(t, map[string]int{"slow_consumer": 1, "codec": 1}, notices)
+			synctest.Wait()
+			st := requireSums(t, hub.Hub)
+			require.Equal(t, seen, st.MessagesSent)
+			require.EqualValues(t, 2, st.Dropped["codec"])
+			require.Equal(t, lost["codec"], st.Dropped["codec"])
+			require.Equal(t, lost["slow_consumer"], st.Dropped["slow_consumer"])
+			require.Equal(t, lost["codec"]+lost["slow_consumer"], st.Announced)
+			hub.stop()
+		})
+	})
 }
 
 // dropCall is one call of OnDrop, which the test answers.
@@ -281,5 +383,116 @@ func TestReportsOfClientsThatHaveGone(t *testing.T) {
 		d.requireReported()
 		require.Greater(t, calls, clients*len(d.channels))
 		d.stop()
+	})
+}
+
+// TestReportsAreBounded has OnDrop block while a client loses messages of many
+// channels, and many clients lose some and go.
+func TestReportsAreBounded(t *testing.T) {
+	const (
+		maxNamed, maxReports = 8192, 16384
+		channels             = maxNamed + 100
+		batches, batch       = 90, 50 // of clients that lose messages for two reasons each
+	)
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		open := sync.OnceFunc(func() { close(gate) })
+		var reports []websocket.Gap // the hook's goroutines, and then the test's
+		config := websocket.DefaultConfig
+		config.SlowConsumer = websocket.DropNewest
+		config.ClientBacklog = 2000
+		config.MaxSubscriptions = -1
+		config.ClientID = byID
+		config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) {
+			<-gate
+			if reports = append(reports, lost); len(reports)%1000 == 1 {
+				runtime.Goexit()
+			}
+		}
+		logs := &logCapture{}
+		hub := &fakeHub{Hub: websocket.NewHub(logs, config), t: t, path: paths[0], ran: make(chan error, 1)}
+		hub.SetCallbacks(func(c *websocket.Client) {
+			if c.ID == "many" {
+				for i := range channels {
+					_ = c.Subscribe(fmt.Sprint("channel ", i))
+				}
+			}
+		}, nil, nil)
+		go func() { hub.ran <- hub.Run(context.Background()) }() // ends with the hub
+		t.Cleanup(func() {
+			open()
+			_ = hub.Shutdown(context.Background())
+		})
+		requireReported := func() (st websocket.Stats) {
+			st = requireSums(t, hub.Hub)
+			told, dropped := uint64(0), uint64(0)
+			for _, g := range reports {
+				told += g.Count
+			}
+			for _, n := range st.Dropped {
+				dropped += n
+			}
+			require.Equal(t, dropped, told+st.Unreported)
+			return st
+		}
+		stall := func(id string) *fakePeer {
+			p := hub.connect(1<<16, withID(id))
+			p.server.SetWindow(1)
+			for range 6 {
+				require.NoError(t, hub.SendToClient(id, &websocket.Message{Data: numbered(0, 400)}))
+			}
+			return p
+		}
+
+		many := stall("many")
+		synctest.Wait() // the hook is called
+		for range 2 {
+			for i := range channels {
+				require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), &websocket.Message{Data: numbered(0, 400)}))
+			}
+		}
+		synctest.Wait()
+		require.Zero(t, hub.Stats().Unreported)
+		many.client.Reset()
+		for b := range batches {
+			var peers []*fakePeer
+			for i := range batch {
+				peers = append(peers, stall(fmt.Sprint(b, " ", i)))
+			}
+			synctest.Wait()
+			for _, p := range peers {
+				p.client.Reset()
+			}
+			synctest.Wait()
+		}
+		require.Zero(t, hub.Stats().TotalClients)
+		require.Positive(t, hub.Stats().Unreported)
+		require.Empty(t, logs.matching("", ""))
+		open()
+		synctest.Wait()
+
+		unreported := requireReported().Unreported
+		require.Len(t, reports, 1+maxReports)
+		named := 0
+		for _, g := range reports {
+			if !g.All {
+				named++
+				continue
+			}
+			require.Empty(t, g.Channel)
+			require.Positive(t, g.First)
+			require.LessOrEqual(t, g.First, g.Last)
+		}
+		require.Equal(t, 1+maxNamed, named)
+		require.Len(t, logs.matching("warning", fmt.Sprintf(" %d messages", unreported)), 1)
+		require.Len(t, logs.matching("warning", "OnDrop"), 1)
+
+		many = stall("many")
+		synctest.Wait()
+		require.False(t, reports[len(reports)-1].All, "it has caught up")
+		many.client.Reset()
+		synctest.Wait()
+		require.Equal(t, unreported, requireReported().Unreported)
+		hub.stop()
 	})
 }

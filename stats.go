@@ -66,6 +66,9 @@ type Stats struct {
 	// Announced counts those of Dropped that clients were told of with a message
 	// of type "gap".
 	Announced uint64 `json:"announced"`
+	// Unreported counts messages of Dropped that Config.OnDrop was not told of,
+	// because it had fallen too far behind.
+	Unreported uint64 `json:"unreported"`
 	// HeldBytes is what counts against Config.MemoryBudget at the moment.
 	HeldBytes int64 `json:"held_bytes"`
 	// Broker is nil without a broker.
@@ -81,6 +84,7 @@ func (h *Hub) Stats() Stats {
 		Channels:         map[string]int{},
 		Rooms:            map[string]int{},
 		Dropped:          make(map[string]uint64, dropReasons),
+		Unreported:       h.drops.unreported.Load(),
 	}
 	for _, s := range h.shards {
 		c := &s.counters

@@ -165,6 +165,9 @@ func wireSamples() []wireSample {
 		hub("gap-direct", websocket.Message{Type: "gap"}, map[string]string{
 			"count": "1", "first": strconv.Itoa(sampleTime), "last": strconv.Itoa(sampleTime), "reason": "slow_consumer",
 		}),
+		hub("gap-all", websocket.Message{Type: "gap"}, map[string]string{
+			"all": "true", "count": "5000", "first": strconv.Itoa(sampleTime - 2e9), "last": strconv.Itoa(sampleTime), "reason": "slow_consumer",
+		}),
 	}
 }
 
@@ -206,7 +209,7 @@ func gapOf(t testing.TB, control map[string]string) websocket.Gap {
 	last, err := strconv.ParseInt(control["last"], 10, 64)
 	require.NoError(t, err)
 	return websocket.Gap{
-		Channel: control["channel"], RoomID: control["room_id"],
+		Channel: control["channel"], RoomID: control["room_id"], All: control["all"] == "true",
 		Count: count, First: first, Last: last, Reason: control["reason"],
 	}
 }
@@ -439,6 +442,7 @@ func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
 		var notice struct {
 			Channel string
 			RoomID  string `json:"room_id"`
+			All     bool
 			Count   uint64
 			First   int64
 			Last    int64
@@ -447,7 +451,8 @@ func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
 		if inProtobuf {
 			var g proto.GapNotice
 			require.NoError(t, protobuf.Unmarshal(data, &g))
-			notice.Channel, notice.RoomID, notice.Count, notice.First, notice.Last, notice.Reason = g.Channel, g.RoomId, g.Count, g.First, g.Last, g.Reason
+			notice.Channel, notice.RoomID, notice.All = g.Channel, g.RoomId, g.All
+			notice.Count, notice.First, notice.Last, notice.Reason = g.Count, g.First, g.Last, g.Reason
 		} else {
 			require.NoError(t, json.Unmarshal(data, &notice))
 		}

@@ -237,6 +237,8 @@ func (c *Client) tell(it *item) {
 		switch g := *it.gap; {
 		case o.OnGap != nil:
 			o.OnGap(g)
+		case g.Count > 0 && g.All:
+			o.OnError(fmt.Errorf("%w: %d of any channel or room: %s", ErrMissed, g.Count, g.Reason))
 		case g.Count > 0:
 			o.OnError(fmt.Errorf("%w: %d of channel %q room %q: %s", ErrMissed, g.Count, g.Channel, g.RoomID, g.Reason))
 		}
@@ -272,7 +274,10 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 			return
 		}
 		place := topicKey{name: gap.Channel}
-		if gap.RoomID != "" {
+		switch {
+		case gap.All:
+			place = anywhere
+		case gap.RoomID != "":
 			place = topicKey{room: true, name: gap.RoomID}
 		}
 		c.inbox.putGap(c.has(place), place, gap)

@@ -523,6 +523,24 @@ func TestGapsOfSlowHandlersGoToOnErrorWithoutOnGap(t *testing.T) {
 	require.NoError(t, c.Subscribe(ctx, "ch", func(*websocket.Message) {}))
 	require.NoError(t, c.Publish(ctx, "ch", nil))
 	require.ErrorIs(t, next(t, errs), client.ErrMissed)
+	require.NoError(t, s.only().Send(&websocket.Message{Type: "gap", Data: []byte(`{"all":true,"count":7}`)}))
+	err = next(t, errs)
+	require.ErrorIs(t, err, client.ErrMissed)
+	require.ErrorContains(t, err, "7 of any channel or room")
+}
+
+// TestGapsOfPlacesNotTheClientsOwn has a full inbox miss what the hub put the
+// client in: gaps do not name it, and so may be of any place.
+func TestGapsOfPlacesNotTheClientsOwn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(s *server) {
+		s.onConn = func(c *websocket.Client) { _ = c.Subscribe("given") }
+	})
+	_, td := dial(t, s.url(), client.Options{InboundLimit: 1})
+	require.NoError(t, s.hub.PublishToChannel("given", &websocket.Message{Timestamp: 5}))
+	require.Equal(t, websocket.Gap{All: true, Count: 1, First: 5, Last: 5, Reason: client.ReasonSlowHandler}, next(t, td.gaps))
+	require.NoError(t, s.only().Send(&websocket.Message{Type: "direct", Timestamp: 6}))
+	require.Equal(t, websocket.Gap{Count: 1, First: 6, Last: 6, Reason: client.ReasonSlowHandler}, next(t, td.gaps))
 }
 
 func TestHubsOwnSubscriptionsAndDirectMessages(t *testing.T) {

@@ -62,13 +62,14 @@ func (d controlData) decodeGap(data []byte) (websocket.Gap, error) {
 		var g proto.GapNotice
 		err := protobuf.Unmarshal(data, &g)
 		return websocket.Gap{
-			Channel: g.Channel, RoomID: g.RoomId,
+			Channel: g.Channel, RoomID: g.RoomId, All: g.All,
 			Count: g.Count, First: g.First, Last: g.Last, Reason: g.Reason,
 		}, err
 	}
 	var g struct {
 		Channel string `json:"channel"`
 		RoomID  string `json:"room_id"`
+		All     bool   `json:"all"`
 		Count   uint64 `json:"count"`
 		First   int64  `json:"first"`
 		Last    int64  `json:"last"`

@@ -48,6 +48,9 @@ func newInbox(limit int64) *inbox {
 	return b
 }
 
+// anywhere is the place of gaps that may be of every place.
+var anywhere = topicKey{room: true}
+
 // putMessage queues a message, or counts it as missed.
 func (b *inbox) putMessage(t *topic, place topicKey, m *websocket.Message) {
 	cost := int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
@@ -58,6 +61,7 @@ func (b *inbox) putMessage(t *topic, place topicKey, m *websocket.Message) {
 		return
 	}
 	delete(b.gaps, place)
+	delete(b.gaps, anywhere)
 	b.put(&item{message: m, topic: t, cost: cost})
 }
 
@@ -80,12 +84,12 @@ func (b *inbox) putGap(known bool, place topicKey, gap websocket.Gap) {
 }
 
 // merge adds gap to the one that waits for the same place. When the inbox is full
-// it does so whatever the reasons, and places that are not the client's own count
-// as one. The inbox is locked.
+// it does so whatever the reasons, and channels and rooms that are not the client's
+// own count as anywhere. The inbox is locked.
 func (b *inbox) merge(known bool, place topicKey, gap websocket.Gap) {
 	full := b.bytes+itemCost > b.limit
-	if full && !known {
-		place = topicKey{}
+	if full && !known && place != (topicKey{}) {
+		place = anywhere
 	}
 	if it := b.gaps[place]; it != nil && (full || it.gap.Reason == gap.Reason) {
 		it.gap.Count += gap.Count
@@ -94,6 +98,7 @@ func (b *inbox) merge(known bool, place topicKey, gap websocket.Gap) {
 		return
 	}
 	gap.Channel, gap.RoomID = place.split()
+	gap.All = place == anywhere
 	it := &item{gap: &gap, place: place, cost: int64(itemCost + len(place.name) + len(gap.Reason))}
 	b.gaps[place] = it
 	b.put(it)

@@ -722,7 +722,53 @@ func TestGapsFromTheHub(t *testing.T) {
 			next(t, order)
 			require.Len(t, td.gaps, 1, "told before the message")
 			require.Equal(t, want, <-td.gaps)
+
+			data = []byte(`{"all":true,"count":3,"first":1,"last":2,"reason":"slow_consumer"}`)
+			want = websocket.Gap{All: true, Count: 3, First: 1, Last: 2, Reason: "slow_consumer"}
+			if encoder, ok := codec.(websocket.ControlEncoder); ok {
+				data = encoder.EncodeGap(want)
+			}
+			require.NoError(t, s.only().Send(&websocket.Message{Type: "gap", Data: data}))
+			require.Equal(t, want, next(t, td.gaps))
 		})
+	}
+}
+
+// TestGapsOfAnyPlaceStayApart has gaps wait that are merged only where both may be
+// of any place, with no message between them.
+func TestGapsOfAnyPlaceStayApart(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, nil)
+	release := make(chan struct{}) // closed below
+	told := make(chan any, buffered)
+	o := newTold().options(client.Options{})
+	o.OnGap = func(g websocket.Gap) { told <- g }
+	o.OnMessage = func(m *websocket.Message) {
+		<-release
+		told <- m.Type
+	}
+	c, err := client.Dial(soon(t), s.url(), o)
+	require.NoError(t, err)
+	defer func() { _ = c.Close(); next(t, c.Done()) }()
+	send := func(typ, data string) {
+		require.NoError(t, s.only().Send(&websocket.Message{Type: typ, Data: []byte(data)}))
+	}
+	send("first", "")
+	send("gap", `{"all":true,"count":1,"first":3,"last":4,"reason":"slow_consumer"}`)
+	send("gap", `{"count":8,"first":1,"last":9,"reason":"slow_consumer"}`)
+	send("gap", `{"all":true,"count":2,"first":5,"last":6,"reason":"slow_consumer"}`)
+	send("second", "")
+	send("gap", `{"all":true,"count":4,"first":7,"last":8,"reason":"slow_consumer"}`)
+	require.NoError(t, c.Publish(soon(t), "ch", nil), "an answer comes behind all that")
+	close(release)
+	for _, want := range []any{
+		"first",
+		websocket.Gap{All: true, Count: 3, First: 3, Last: 6, Reason: "slow_consumer"},
+		websocket.Gap{Count: 8, First: 1, Last: 9, Reason: "slow_consumer"},
+		"second",
+		websocket.Gap{All: true, Count: 4, First: 7, Last: 8, Reason: "slow_consumer"},
+	} {
+		require.Equal(t, want, next(t, told))
 	}
 }
 

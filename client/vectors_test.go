@@ -138,6 +138,7 @@ func (v *vectorMessage) requireControl(t *testing.T, r *client.Receiver, m *webs
 		require.NoError(t, err)
 		require.Equal(t, v.Control["channel"], gap.Channel)
 		require.Equal(t, v.Control["room_id"], gap.RoomID)
+		require.Equal(t, v.Control["all"] == "true", gap.All)
 		require.Equal(t, v.Control["reason"], gap.Reason)
 		require.Equal(t, v.Control["count"], strconv.FormatUint(gap.Count, 10))
 		require.Equal(t, v.Control["first"], strconv.FormatInt(gap.First, 10))

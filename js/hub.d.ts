@@ -154,6 +154,8 @@ export interface Gap {
   /** Where they were published. Both are empty for broadcasts and direct messages. */
   channel: string;
   room: string;
+  /** They may be of any channel or room, and broadcasts and direct messages among them. */
+  all: boolean;
   count: number;
   /** Timestamps of the first and last of them. */
   firstNs: bigint;

@@ -256,6 +256,7 @@ const jsonControls = {
     return {
       channel: stringField(fields, "channel"),
       room: stringField(fields, "room_id"),
+      all: fields.all === true,
       count: Number(integerSource(sources, "count")),
       firstNs: integerSource(sources, "first"),
       lastNs: integerSource(sources, "last"),
@@ -445,10 +446,11 @@ const protobufCodec = {
   },
 
   gap(message) {
-    const kinds = { 1: "text", 2: "text", 3: "int64", 4: "int64", 5: "int64", 6: "text" };
+    const kinds = { 1: "text", 2: "text", 3: "int64", 4: "int64", 5: "int64", 6: "text", 7: "int64" };
     const fields = protobufFields("gap notice", message.bytes(), kinds);
     const { 1: channel = "", 2: room = "", 3: count = 0n, 4: firstNs = 0n, 5: lastNs = 0n, 6: reason = "" } = fields;
-    return { channel, room, count: Number(count), firstNs, lastNs, reason };
+    const { 7: all = 0n } = fields;
+    return { channel, room, all: all !== 0n, count: Number(count), firstNs, lastNs, reason };
   },
 };
 

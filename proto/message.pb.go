@@ -252,6 +252,8 @@ func (x *ErrorReply) GetMessage() string {
 }
 
 // GapNotice is the data of a message of type "gap": some messages were lost.
+// Without channel, room_id and all they were broadcasts or messages to this
+// client alone.
 type GapNotice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`             // Set for messages to a channel
@@ -260,6 +262,7 @@ type GapNotice struct {
 	First         int64                  `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"`                // Timestamp of the first one, Unix nanoseconds
 	Last          int64                  `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`                  // Timestamp of the last one, Unix nanoseconds
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`               // Why
+	All           bool                   `protobuf:"varint,7,opt,name=all,proto3" json:"all,omitempty"`                    // They may be of any channel or room, and broadcasts and direct messages among them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +339,13 @@ func (x *GapNotice) GetReason() string {
 	return ""
 }
 
+func (x *GapNotice) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 var File_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto protoreflect.FileDescriptor
 
 const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "" +
@@ -355,14 +365,15 @@ const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "
 	"\n" +
 	"ErrorReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x96\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xa8\x01\n" +
 	"\tGapNotice\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x17\n" +
 	"\aroom_id\x18\x02 \x01(\tR\x06roomId\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x03R\x05first\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\x03R\x04last\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reasonB-Z+github.com/maoxiaoyue/hypgo-websocket/protob\x06proto3"
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03all\x18\a \x01(\bR\x03allB-Z+github.com/maoxiaoyue/hypgo-websocket/protob\x06proto3"
 
 var (
 	file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescOnce sync.Once

@@ -48,6 +48,8 @@ type client struct {
 	ops    int
 	blind  bool // a gap may have hidden answers
 	fate   *fate
+
+	anywhere int64 // announced as lost of any topic, and not missed yet
 }
 
 // following is what a client knows about a topic.
@@ -389,14 +391,24 @@ func (c *client) takeNumber(f *following, n int64, name string) error {
 		return nil
 	}
 	if f.next < 0 {
-		if first := n - f.skipped; first < f.low || first > f.high {
+		if first := n - f.skipped; first < f.low || !c.explains(first-f.high) {
 			return fmt.Errorf("%s: the first message is %d, of which %d are announced as lost, want %d to %d", name, n, f.skipped, f.low, f.high)
 		}
-	} else if n != f.next {
+	} else if n < f.next || !c.explains(n-f.next) {
 		return fmt.Errorf("%s: got number %d, want %d: nothing may be missing unannounced", name, n, f.next)
 	}
 	f.next = n + 1
 	return nil
+}
+
+// explains reports whether so many messages can be among those that were announced
+// as lost of any topic, and takes them as missed.
+func (c *client) explains(missing int64) bool {
+	if missing > c.anywhere {
+		return false
+	}
+	c.anywhere -= max(missing, 0)
+	return true
 }
 
 // takeGap counts what is announced as lost.
@@ -404,6 +416,7 @@ func (c *client) takeGap(data []byte) error {
 	var g struct {
 		Channel string `json:"channel"`
 		RoomID  string `json:"room_id"`
+		All     bool   `json:"all"`
 		Count   int64  `json:"count"`
 	}
 	if c.codec.Name() == "protobuf" {
@@ -411,7 +424,7 @@ func (c *client) takeGap(data []byte) error {
 		if err := proto.Unmarshal(data, &notice); err != nil {
 			return err
 		}
-		g.Channel, g.RoomID, g.Count = notice.Channel, notice.RoomId, int64(notice.Count)
+		g.Channel, g.RoomID, g.All, g.Count = notice.Channel, notice.RoomId, notice.All, int64(notice.Count)
 	} else if err := json.Unmarshal(data, &g); err != nil {
 		return err
 	}
@@ -424,6 +437,12 @@ func (c *client) takeGap(data []byte) error {
 	switch {
 	case g.Count <= 0:
 		return fmt.Errorf("gap of %d messages", g.Count)
+	case g.All && name != "":
+		return fmt.Errorf("gap for %q and all others", name)
+	case g.All:
+		c.anywhere += g.Count
+		c.blind = true
+		return nil
 	case name == "":
 		c.blind = true // answers to requests are among these
 		return nil
@@ -449,7 +468,7 @@ func (c *client) checkWhole() {
 		if f.state != on || f.next < 0 {
 			continue
 		}
-		if published := f.topic.next.Load(); f.next != published {
+		if published := f.topic.next.Load(); f.next > published || !c.explains(published-f.next) {
 			c.books.fault("%s %s: %s ended with %d of %d", c.site.name, c.codec.Name(), f.topic.name, f.next, published)
 			continue
 		}

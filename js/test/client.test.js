@@ -138,6 +138,7 @@ for (const codec of Object.keys(codecs)) {
       const gap = {
         channel: "news",
         room: "",
+        all: false,
         count: 3,
         firstNs: 2n ** 60n + 1n,
         lastNs: 2n ** 60n + 2n,
@@ -146,8 +147,10 @@ for (const codec of Object.keys(codecs)) {
       peer.send({ type: "gap", data: peer.codec.gap(gap) });
       const roomGap = { ...gap, channel: "", room: "lobby" };
       peer.send({ type: "gap", data: peer.codec.gap(roomGap) });
-      await told.until(() => told.gaps.length === 2);
-      assert.deepEqual(told.gaps, [gap, roomGap]);
+      const gapAnywhere = { ...gap, channel: "", all: true };
+      peer.send({ type: "gap", data: peer.codec.gap(gapAnywhere) });
+      await told.until(() => told.gaps.length === 3);
+      assert.deepEqual(told.gaps, [gap, roomGap, gapAnywhere]);
       assert.equal(told.errors.length, 1);
       assert.equal(told.errors[0].code, "bad_request");
       assert.equal(told.errors[0].target, "x");

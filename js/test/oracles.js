@@ -27,6 +27,7 @@ const { root } = protobuf.parse(`
     int64 first = 4;
     int64 last = 5;
     string reason = 6;
+    bool all = 7;
   }
 `);
 
@@ -45,10 +46,10 @@ const bytesOf = (data) => Uint8Array.from(data ?? []);
 const jsonControls = {
   target: (key, data) => JSON.parse(Buffer.from(data).toString())[key],
   error: (code, message) => Buffer.from(JSON.stringify({ code, message })),
-  gap: ({ channel, room, count, firstNs, lastNs, reason }) =>
+  gap: ({ channel, room, all, count, firstNs, lastNs, reason }) =>
     Buffer.from(
       `{${channel ? `"channel":${JSON.stringify(channel)},` : ""}${room ? `"room_id":${JSON.stringify(room)},` : ""}` +
-        `"count":${count},"first":${firstNs},"last":${lastNs},"reason":${JSON.stringify(reason)}}`,
+        `${all ? '"all":true,' : ""}"count":${count},"first":${firstNs},"last":${lastNs},"reason":${JSON.stringify(reason)}}`,
     ),
 };
 
@@ -88,8 +89,8 @@ const json = {
 const proto = {
   target: (key, data) => (key === "channel" ? ChannelRequest.decode(data).channel : RoomRequest.decode(data).roomId),
   error: (code, message) => ErrorReply.encode({ code, message }).finish(),
-  gap: ({ channel, room, count, firstNs, lastNs, reason }) =>
-    GapNotice.encode({ channel, roomId: room, count, first: toLong(firstNs), last: toLong(lastNs), reason }).finish(),
+  gap: ({ channel, room, all, count, firstNs, lastNs, reason }) =>
+    GapNotice.encode({ channel, roomId: room, count, first: toLong(firstNs), last: toLong(lastNs), reason, all }).finish(),
   encode({ type, channel, data, timestampNs, clientId, id }) {
     return WsMessage.encode({ type, channel, data, timestamp: toLong(timestampNs), clientId, id }).finish();
   },

@@ -35,8 +35,8 @@ const fieldsOf = (message) => ({
 const meaningOf = {
   error: (codec, message) => codec.error(message),
   gap(codec, message) {
-    const { channel, room, firstNs, lastNs, reason } = codec.gap(message);
-    return { channel, room_id: room, first: String(firstNs), last: String(lastNs), reason };
+    const { channel, room, all, firstNs, lastNs, reason } = codec.gap(message);
+    return { channel, room_id: room, all: String(all), first: String(firstNs), last: String(lastNs), reason };
   },
 };
 
@@ -64,7 +64,7 @@ for (const vector of file.messages) {
 
     if (vector.control && meaningOf[vector.type]) {
       const { count, ...control } = vector.control;
-      const absent = vector.type === "gap" ? { channel: "", room_id: "" } : {};
+      const absent = vector.type === "gap" ? { channel: "", room_id: "", all: "false" } : {};
       assert.deepEqual(meaningOf[vector.type](codec, message), { ...absent, ...control });
       if (count) assert.equal(codec.gap(message).count, Number(count));
     } else if (vector.control) {
@@ -103,7 +103,7 @@ for (const codec of Object.keys(codecs)) {
         codec,
         security,
         onMessage: (message) => got.push(fieldsOf(message)) === plain.length && complete(),
-        onGap: (gap) => gaps.push([gap.channel, gap.room, gap.reason]),
+        onGap: (gap) => gaps.push([gap.channel, gap.room, gap.all, gap.reason]),
         onError: (error) => errors.push(error.code),
       });
       t.after(() => client.close());
@@ -125,7 +125,7 @@ for (const codec of Object.keys(codecs)) {
       const control = (type) => fromHub.filter((vector) => vector.type === type).map((vector) => vector.control);
       assert.deepEqual(
         gaps,
-        control("gap").map(({ channel = "", room_id: room = "", reason }) => [channel, room, reason]),
+        control("gap").map(({ channel = "", room_id: room = "", all, reason }) => [channel, room, all === "true", reason]),
       );
       assert.deepEqual(errors, ["bad_request"]);
       socket.drop(1000);
