@@ -496,6 +496,11 @@ type item struct {
 	form form
 }
 
+func (it *item) encoded() bool {
+	s := it.pub.find(it.form)
+	return s != nil && len(s.wire) > 0
+}
+
 // ring is a queue in a circular slice that grows as needed.
 type ring struct {
 	items []item

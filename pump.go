@@ -187,7 +187,11 @@ func (c *conn) gather(f *flight) {
 		c.ping = false
 	}
 	f.control = len(f.out.ends)
+	foreign := isForeign(c.client.codec)
 	for size := len(f.out.b); ; {
+		if foreign && len(f.items) > 0 && (c.mayFail() || !f.items[len(f.items)-1].encoded()) {
+			return
+		}
 		next, ok := c.nextItem()
 		if !ok {
 			break
@@ -199,6 +203,10 @@ func (c *conn) gather(f *flight) {
 	}
 	f.last = c.state == connClosing
 }
+
+// mayFail reports whether it is not known that the next message can be encoded.
+// Such a one goes out by itself, so that nothing overtakes the notice of its loss.
+func (c *conn) mayFail() bool { return c.queue.len() > 0 && !c.queue.at(0).encoded() }
 
 // nextItem takes the next message, which is a gap notice where messages before
 // it were lost.

@@ -466,7 +466,9 @@ func (s *shard) writeShared(c *Client, at *step) (sent int, whole bool) {
 	return sent, true
 }
 
-// writeAlone composes for one client, or writes a single frame as it is.
+// writeAlone composes for one client, or writes a single frame as it is. Like
+// compose it stops where a message cannot be encoded: what comes after waits
+// behind the notice of it.
 func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
 	keys, f := c.conn.keys, c.conn.form
 	if at.length == 1 && keys == nil {
@@ -484,7 +486,7 @@ func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
 	for _, p := range s.pathTo(at) {
 		fr := p.frame(f)
 		if len(fr.wire) == 0 {
-			continue
+			break
 		}
 		if len(out.ends) > 0 && len(out.b)+len(fr.wire) > joinSize {
 			n, whole := s.writeBatch(c, out)
@@ -532,16 +534,16 @@ func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
 	return sent, false
 }
 
-// settle accounts for the messages on the path to at that are not out: sent of
-// those that can be encoded are. The next one may be partly out; it and those
-// behind it wait. Those that cannot be encoded are lost.
+// settle accounts for the messages on the path to at that are not out: the first
+// sent are. The next one may be partly out; it and those behind it wait. What
+// cannot be encoded is lost as soon as nothing waits before it.
 func (s *shard) settle(c *Client, at *step, sent int) {
 	for _, p := range s.pathTo(at) {
 		switch {
-		case len(p.frame(c.conn.form).wire) == 0:
-			c.conn.lose(p, dropCodec)
 		case sent > 0:
 			sent--
+		case c.conn.queue.len() == 0 && len(c.conn.rest) == 0 && len(p.frame(c.conn.form).wire) == 0:
+			c.conn.lose(p, dropCodec)
 		case len(c.conn.rest) > 0 && c.conn.restOf == nil:
 			c.conn.keepRest(c.conn.rest, p)
 		default:
@@ -572,7 +574,8 @@ func (s *shard) pathTo(at *step) []*publication {
 	return path
 }
 
-// compose joins the messages on the path to at for all its clients.
+// compose joins the messages on the path to at for all its clients, up to one
+// that cannot be encoded.
 func (s *shard) compose(at *step, f form) {
 	if len(at.batches) > 0 {
 		return
@@ -582,7 +585,7 @@ func (s *shard) compose(at *step, f form) {
 	for _, p := range s.pathTo(at) {
 		fr := p.frame(f)
 		if len(fr.wire) == 0 {
-			continue
+			break
 		}
 		if len(b.ends) > 0 && len(b.b)+len(fr.wire) > joinSize {
 			b = s.newBatch()
