@@ -26,8 +26,8 @@ import (
 //     subscriber's side says so: Down, or Lost where the connection stays. The
 //     publisher's side says so with an error from Publish.
 //  5. A payload longer than MaxPayload gets ErrMessageTooLarge and harms nothing
-//     else. The hub then hands over each of the batch by itself, as around a
-//     failure.
+//     else. The hub then publishes parts of the batch again: what was taken comes
+//     twice.
 //  6. Whether a Broker receives what it published itself is left open; the hub
 //     ignores it.
 //  7. While the engine is away an implementation tries again by itself, for

@@ -121,7 +121,7 @@ func (c *Client) LeaveRoom(roomID string) error {
 
 // Close sends what was queued for the client before this call, then a Close
 // frame with code and reason, and ends the connection when the peer has answered
-// or five seconds have passed. It does not wait for that. Code 0 means 1000; other
+// or a second has passed. It does not wait for that. Code 0 means 1000; other
 // codes must be sendable (RFC 6455 section 7.4). A reason over 123 bytes is cut.
 func (c *Client) Close(code int, reason string) error {
 	code, err := closeCode(code)

@@ -408,18 +408,60 @@ func TestOnePayloadThatPublishRefuses(t *testing.T) {
 	})
 }
 
-// gatedBroker publishes nothing while it is shut.
+// gatedBroker publishes nothing while it is shut, and is far away.
 type gatedBroker struct {
 	unknowingBroker
-	shut atomic.Bool
-	gate chan struct{} // closed by the test
+	shut  atomic.Bool
+	gate  chan struct{} // closed by the test
+	takes time.Duration // each call
 }
 
 func (b *gatedBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
 	if b.shut.Load() {
 		<-b.gate
 	}
+	time.Sleep(b.takes)
 	return b.unknowingBroker.Publish(ctx, batch)
+}
+
+// TestFarEnginesFindOnePayloadTooLarge has a node find out for a large batch, of
+// which another node needs one message. It gets that once, and goes on hearing.
+func TestFarEnginesFindOnePayloadTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		broker := &gatedBroker{unknowingBroker: unknowingBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{}), takes: 20 * time.Millisecond}
+		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
+		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		defer stopAll(hubs)
+		member := hubs[1].connect(1<<20, idHeader("m"))
+		defer member.Close()
+		ready(t, hubs...)
+		time.Sleep(5 * time.Second)
+		broker.limit.Store(400)
+		broker.shut.Store(true)
+		publish := func(channel, data string) {
+			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), channel, []byte(data)))
+		}
+		publish("elsewhere", "0")
+		synctest.Wait() // it is a batch of its own
+		for i := range 500 {
+			if i == 250 {
+				publish("elsewhere", `"`+strings.Repeat("x", 500)+`"`)
+			}
+			publish("elsewhere", fmt.Sprint(i))
+		}
+		publish("news", `"once"`)
+		broker.shut.Store(false)
+		close(broker.gate)
+		least := 2
+		for range 15 {
+			time.Sleep(time.Second)
+			least = min(least, hubs[1].Stats().Broker.Nodes)
+		}
+		publish("news", `"end"`)
+		require.Equal(t, []string{"message news once", "message news end"}, types(t, member, 2))
+		require.Equal(t, 2, least, "nodes that the other knows of")
+	})
 }
 
 // TestEnginesThatTakeAlmostNothing has an engine come to take less than what a

@@ -357,9 +357,21 @@ func (c *conn) sayGoodbye() {
 	}
 }
 
-// closeLinger is how long the peer has to answer a Close frame. Whoever writes
-// after it gets a reset, and may lose the code: a peer that lags has to have time.
-const closeLinger = 5 * time.Second
+// closeLinger is how long the peer has to answer a Close frame, and to take the
+// end of one that it waits for. Whoever writes after it gets a reset, and may lose
+// the code: so a peer that is closed because it lags has longer.
+const (
+	closeLinger = time.Second
+	lagLinger   = 5 * time.Second
+)
+
+func (c *conn) linger() time.Duration {
+	lags := c.ending.Code == CloseTryAgainLater || c.ending.Code == CloseTimeout
+	if lags && !c.hub.stopping() {
+		return lagLinger
+	}
+	return closeLinger
+}
 
 // saidGoodbye begins the wait for the peer's Close or end. Closing the socket
 // with input unread would reset the connection and could cost the peer the code.
@@ -367,7 +379,7 @@ func (c *conn) saidGoodbye() {
 	c.state = connClosed
 	c.discard(dropDisconnected)
 	if !c.ending.ByPeer {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(closeLinger)) // fails only on a dead connection
+		_ = c.Conn.SetReadDeadline(time.Now().Add(c.linger())) // fails only on a dead connection
 	}
 }
 

@@ -7,6 +7,8 @@ import "net"
 // tcpSocket is not used on this platform.
 type tcpSocket struct{}
 
+func (s *tcpSocket) step() {}
+
 // newSocket returns a socket for writePumps only: non-blocking writes are not
 // available on this platform.
 func newSocket(nc net.Conn, _ *tcpSocket) socket {

@@ -3,7 +3,6 @@
 package websocket
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -12,15 +11,15 @@ import (
 	"syscall"
 )
 
-// tcpSocket writes to a TCP connection without waiting. The kernel's writability
-// is waited for inside RawConn.Write, which parks the goroutine in the runtime's
-// poller; no other goroutine may write meanwhile, since it would block on the
+// tcpSocket reads from a TCP connection and writes to it without waiting in the
+// kernel. What is waited for is waited for inside RawConn's methods, which park the
+// goroutine in the runtime's poller; no other goroutine may write while one does, since it would block on the
 // descriptor's write lock. There must be no write deadline either: an expired
 // one fails non-blocking writes too.
 type tcpSocket struct {
 	conn  *net.TCPConn
 	raw   syscall.RawConn
-	ready uint8 // reads in a row that did not wait; the readPump's
+	ready uint8 // steps of the readPump since it waited last
 }
 
 // newSocket returns a direct socket for plain TCP, which it makes in place, and
@@ -90,8 +89,16 @@ func (a *attempt) giveBack(err error) (int, error) {
 	return n, err
 }
 
-// readyReads is how many reads in a row may go unnoticed by the runtime.
-const readyReads = 16
+// readySteps is how many reads and messages in a row the runtime need not know of.
+const readySteps = 16
+
+// step counts one of them.
+func (s *tcpSocket) step() {
+	if s.ready++; s.ready >= readySteps {
+		s.ready = 0
+		tellRuntime()
+	}
+}
 
 func (s *tcpSocket) Read(b []byte) (int, error) {
 	a := attempts.Get().(*attempt)
@@ -99,15 +106,14 @@ func (s *tcpSocket) Read(b []byte) (int, error) {
 	err := s.raw.Read(a.once)
 	waited := a.waited
 	n, err := a.giveBack(err)
-	if s.ready++; waited {
+	if waited {
 		s.ready = 0
-	} else if s.ready == readyReads {
-		s.ready = 0
-		tellRuntime()
+	} else {
+		s.step()
 	}
-	var errno syscall.Errno
+	errno, failed := err.(syscall.Errno)
 	switch {
-	case errors.As(err, &errno):
+	case failed:
 		return n, &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
 	case err == nil && n == 0 && len(b) > 0:
 		return 0, io.EOF

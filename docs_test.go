@@ -291,6 +291,7 @@ func limitsTable() string {
 	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
 	row("handshakes at once", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
 	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection is cut")
+	row("the same after 1013 and 3008", websocket.LagLinger.String(), "", "the connection is cut")
 	return out.String()
 }
 

@@ -3,6 +3,7 @@ package websocket
 // What docs/wire.md says in numbers and names.
 const (
 	CloseLinger      = closeLinger
+	LagLinger        = lagLinger
 	PaceBurst        = paceBurst
 	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak

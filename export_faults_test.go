@@ -81,3 +81,12 @@ func (c *CutConn) tryWrite(b []byte) (int, error) { return c.limited(b, c.FakeCo
 func (c *CutConn) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
 	return c.writeAll(b, func(b []byte) (int, error) { return c.FakeConn.write(b, progress, clock) })
 }
+
+// Socket is what the hub reads from and writes to.
+type Socket struct{ socket }
+
+// NewSocket returns the socket of a connection.
+func NewSocket(nc net.Conn) Socket { return Socket{newSocket(nc, new(tcpSocket))} }
+
+// TryWrite writes what the transport takes without waiting.
+func (s Socket) TryWrite(b []byte) (int, error) { return s.tryWrite(b) }

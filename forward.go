@@ -163,43 +163,33 @@ func (n *node) sendBatch(ctx context.Context) bool {
 	}
 	batch, messages := n.encode(batch)
 	errs := make([]error, len(batch))
-	err := n.hand(ctx, messages)
-	if errors.Is(err, ErrMessageTooLarge) && len(batch) > 1 {
-		err = n.handEach(ctx, messages, errs)
-	} else {
-		for i := range errs {
-			errs[i] = err
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
+	defer cancel()
+	err := n.hand(ctx, messages, errs)
 	n.settle(batch, errs)
 	return err == nil || errors.Is(err, ErrMessageTooLarge)
 }
 
-// hand gives the broker messages within BrokerTimeout.
-func (n *node) hand(ctx context.Context, messages []BrokerMessage) error {
+// hand gives messages to the broker, by halves where it finds one too large. What
+// has arrived already other nodes then know as a repetition. From any other error
+// on it gives up; errs says which were not taken.
+func (n *node) hand(ctx context.Context, messages []BrokerMessage, errs []error) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
-	defer cancel()
-	return n.broker.Publish(ctx, messages)
-}
-
-// handEach finds out which of a batch the engine finds too large, once it has
-// found one. What has arrived the first time other nodes know as a repetition.
-// From the first other error on it gives up, and returns that one.
-func (n *node) handEach(ctx context.Context, messages []BrokerMessage, errs []error) (failed error) {
-	for i := range messages {
-		if failed == nil {
-			errs[i] = n.hand(ctx, messages[i:i+1])
-		} else {
-			errs[i] = failed
+	tellRuntime()
+	err := n.broker.Publish(ctx, messages)
+	if half := len(messages) / 2; half > 0 && errors.Is(err, ErrMessageTooLarge) {
+		err = n.hand(ctx, messages[:half], errs[:half])
+		if err == nil || errors.Is(err, ErrMessageTooLarge) {
+			return n.hand(ctx, messages[half:], errs[half:])
 		}
-		if errs[i] != nil && !errors.Is(errs[i], ErrMessageTooLarge) {
-			failed = errs[i]
-		}
+		errs = errs[half:]
 	}
-	return failed
+	for i := range errs {
+		errs[i] = err
+	}
+	return err
 }
 
 // settle accounts for a batch, of which the broker has taken what has no error.
@@ -256,7 +246,7 @@ func (n *node) refuse(o *outgoing) {
 }
 
 func (n *node) logRefusal(topic string) {
-	n.hub.logger.Errorf("websocket: what is for %s is too large for the broker", topic)
+	n.hub.logger.Errorf("websocket: a payload for topic %q is too large for the broker", topic)
 }
 
 // takeBatch takes what is sent next: first what others have to be told of

@@ -33,6 +33,17 @@ func SlogLogger(l *slog.Logger) Logger {
 	return slogLogger{l}
 }
 
+// toldLogger lets the runtime know before a Logger takes its time.
+type toldLogger struct{ l Logger }
+
+func (t toldLogger) Debugf(format string, args ...any) { tellRuntime(); t.l.Debugf(format, args...) }
+func (t toldLogger) Infof(format string, args ...any)  { tellRuntime(); t.l.Infof(format, args...) }
+func (t toldLogger) Warningf(format string, args ...any) {
+	tellRuntime()
+	t.l.Warningf(format, args...)
+}
+func (t toldLogger) Errorf(format string, args ...any) { tellRuntime(); t.l.Errorf(format, args...) }
+
 type slogLogger struct{ l *slog.Logger }
 
 func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebug, format, args) }
@@ -109,7 +120,7 @@ func NewHub(logger Logger, config Config) *Hub {
 	}
 	h := &Hub{
 		config:    config,
-		logger:    logger,
+		logger:    toldLogger{logger},
 		codecs:    config.Codecs,
 		deflaters: &deflaterPool{level: config.Compression.Level},
 		log:       newHubLog(&config),
@@ -275,10 +286,7 @@ func (h *Hub) drain() (stuck []string) {
 			c.conn.kill(errCut)
 		}
 		if !waitFor(h.empty, h.config.CallbackTimeout) {
-			h.mu.Lock()
-			h.over = true
-			h.mu.Unlock()
-			stuck = h.stuck()
+			stuck = h.giveUp()
 		}
 	}
 	h.log.tellAll(entryStop)
@@ -311,8 +319,12 @@ func (h *Hub) liveClients() []*Client {
 	return clients
 }
 
-func (h *Hub) stuck() (callbacks []string) {
-	for _, c := range h.liveClients() {
+// giveUp lets nobody in any more, and names what shutdown has waited for.
+func (h *Hub) giveUp() (callbacks []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	for c := range h.live {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
 	if n := h.handshakes.Load(); n > 0 {

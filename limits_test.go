@@ -856,3 +856,33 @@ func TestUnknownActionsAreRefused(t *testing.T) {
 		require.ErrorIs(t, websocket.AllowMembers(nil, action, "x"), websocket.ErrForbidden)
 	}
 }
+
+// TestFloodBehindTheCloseIsPaced has a peer break a rule and send as fast as it
+// can. The hub discards that no faster than it would read it.
+func TestFloodBehindTheCloseIsPaced(t *testing.T) {
+	const rate = 10_000
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			ended := make(chan struct{})
+			config := websocket.DefaultConfig
+			config.ByteRate = rate
+			hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
+				h.SetCallbacks(nil, func(*websocket.Client) { close(ended) }, nil)
+			})
+			peer := hub.connect(1<<10, nil)
+			defer peer.Close()
+			go func() { // ends with the connection
+				flood := make([]byte, 1<<10) // the first two bytes are no frame of a client's
+				for err := error(nil); err == nil; {
+					_, err = peer.NetConn().Write(flood)
+				}
+			}()
+			<-ended
+			received := hub.Stats().BytesReceived
+			// Two seconds' worth at once, one second until the end, and what one read takes.
+			require.LessOrEqual(t, received, uint64(3*rate+2<<10))
+			require.Greater(t, received, uint64(2*rate))
+			hub.stop()
+		})
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 )
 
 // spin does nothing but wait for a goroutine, which on one processor runs only
@@ -51,13 +52,37 @@ func (c spinningCodec) Unmarshal(b []byte, m *websocket.Message) error {
 	return c.JSONCodec.Unmarshal(b, m)
 }
 
+// computingBroker takes long for publications, but not for what nodes say of
+// themselves.
+type computingBroker struct {
+	websocket.Broker
+	compute func()
+}
+
+func (b computingBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	for _, m := range batch {
+		if m.Topic == "c.news" {
+			b.compute()
+		}
+	}
+	return b.Broker.Publish(ctx, batch)
+}
+
+// computingLogger takes long for warnings.
+type computingLogger struct {
+	quietLogger
+	compute func()
+}
+
+func (l computingLogger) Warningf(string, ...any) { l.compute() }
+
 // TestUserCodeIsPreempted has the user's code compute for long in a process that
 // was asleep, on one processor. Others must run meanwhile, though the reads and
 // writes of the hub's do not wake the runtime's monitor. The peer is another
 // process, since its writing would.
 func TestUserCodeIsPreempted(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // not parallel: this is for the whole process
-	for _, code := range []string{"onMessage", "Authorize", "decoding", "encoding"} {
+	for _, code := range []string{"onMessage", "Authorize", "decoding", "encoding", "Publish", "Logger"} {
 		t.Run(code, func(t *testing.T) {
 			preempted := make(chan bool, 1) // the code sends at least once
 			compute := func() {
@@ -82,7 +107,15 @@ func TestUserCodeIsPreempted(t *testing.T) {
 				codec.encode = compute
 				config.Codecs = []websocket.Codec{codec}
 			}
-			hub := websocket.NewHub(quietLogger{}, config)
+			var logger websocket.Logger = quietLogger{}
+			switch code {
+			case "Publish":
+				config.Broker = computingBroker{brokertest.NewMemory(0).Broker(), compute}
+			case "Logger":
+				logger = computingLogger{compute: compute}
+				config.Security = websocket.NewSecurityConfig(make([]byte, 32), nil)
+			}
+			hub := websocket.NewHub(logger, config)
 			hub.SetCallbacks(func(c *websocket.Client) { _ = c.Subscribe("news") }, nil, onMessage)
 			ran := make(chan error, 1)
 			go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
@@ -91,8 +124,11 @@ func TestUserCodeIsPreempted(t *testing.T) {
 			server := &http.Server{Handler: hub.Handler()}
 			go server.Serve(listener) //nolint:errcheck // ends with Close
 
-			peer := exec.Command(os.Args[0], "-test.run=^TestLatePeer$")
+			peer := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLatePeer$")
 			peer.Env = append(os.Environ(), "LATE_PEER=ws://"+listener.Addr().String())
+			if config.Security != nil {
+				peer.Env = append(peer.Env, "LATE_PEER_OPCODE=binary") // it does not open
+			}
 			require.NoError(t, peer.Start())
 			require.True(t, <-preempted, "nothing else ran for ten seconds")
 			require.NoError(t, peer.Process.Kill())
@@ -113,8 +149,13 @@ func TestLatePeer(t *testing.T) {
 	ws, _, err := gorilla.DefaultDialer.Dial(url, nil)
 	require.NoError(t, err)
 	time.Sleep(200 * time.Millisecond) // the hub's process falls asleep
-	require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news","data":1}`)))
-	_, _, err = ws.ReadMessage()
+	opcode := gorilla.TextMessage
+	if os.Getenv("LATE_PEER_OPCODE") != "" {
+		opcode = gorilla.BinaryMessage
+	}
+	err = ws.WriteMessage(opcode, []byte(`{"type":"publish","channel":"news","data":1}`))
 	require.NoError(t, err)
-	select {} // until killed
+	for err == nil { // until the hub's process ends, if nobody kills this one before
+		_, _, err = ws.ReadMessage()
+	}
 }

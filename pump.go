@@ -365,6 +365,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
 		return nil
 	}
+	c.conn.tcp.step()
 	c.conn.answerPing() // a callback may take long
 	c.busy.Store(true)
 	c.handle(messageType, message)
@@ -464,8 +465,8 @@ func frameTypeName(messageType int) string {
 	return "binary"
 }
 
-// drain discards what the peer still sends after the hub's Close, until the
-// peer's end or the deadline that came with the Close.
+// drain discards what the peer still sends after the hub's Close, no faster than
+// ever, until the peer's end or the deadline that came with the Close.
 func (c *Client) drain() {
 	c.conn.mu.Lock()
 	ours := c.conn.state == connClosing || c.conn.state == connClosed
@@ -478,9 +479,13 @@ func (c *Client) drain() {
 	defer putBuffer(buf)
 	b := buf.b[:cap(buf.b)]
 	for {
-		if _, err := c.conn.socket.Read(b); err != nil {
+		n, err := c.conn.socket.Read(b)
+		if err != nil {
 			return
 		}
+		c.shard.counters.bytesReceived.Add(uint64(n))
+		c.conn.in.bytes.spend(n)
+		time.Sleep(min(c.conn.in.bytes.wait(c.hub.clock()), maxPause))
 	}
 }
 

@@ -339,6 +339,7 @@ func (s *shard) apply(e *entry, r *round) {
 		s.walked += entryCost
 		s.tellGap(e, r)
 	case entryShutdown:
+		tellRuntime() // there may be many
 		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 		for _, c := range s.clients {
 			s.flush(c)

@@ -174,7 +174,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	if !h.welcome(c) { // while the answer was written
 		h.ids.free(c)
 		c.endRequest()
-		_ = c.conn.Conn.Close() // nobody is left who could act on its error
+		c.conn.socket.abort()
 		return nil, ErrHubClosed
 	}
 	return c, nil

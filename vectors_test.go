@@ -157,16 +157,16 @@ func wireSamples() []wireSample {
 		hub("error-unasked", websocket.Message{Type: "error"},
 			map[string]string{"code": "bad_request", "message": "websocket: \"é\""}),
 		hub("gap-channel", websocket.Message{Type: "gap", Channel: "news"}, map[string]string{
-			"channel": "news", "count": "3", "first": strconv.Itoa(sampleTime - 3e9), "last": strconv.Itoa(sampleTime - 1e9), "reason": "slow_consumer",
+			"channel": "news", "count": "3", "first": strconv.FormatInt(sampleTime-3e9, 10), "last": strconv.FormatInt(sampleTime-1e9, 10), "reason": "slow_consumer",
 		}),
 		hub("gap-room", websocket.Message{Type: "gap", Channel: "room_101"}, map[string]string{
-			"room_id": "room_101", "count": "9007199254740991", "first": strconv.Itoa(sampleTime), "last": strconv.Itoa(sampleTime), "reason": "codec",
+			"room_id": "room_101", "count": "9007199254740991", "first": strconv.FormatInt(sampleTime, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "codec",
 		}),
 		hub("gap-direct", websocket.Message{Type: "gap"}, map[string]string{
-			"count": "1", "first": strconv.Itoa(sampleTime), "last": strconv.Itoa(sampleTime), "reason": "slow_consumer",
+			"count": "1", "first": strconv.FormatInt(sampleTime, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "slow_consumer",
 		}),
 		hub("gap-all", websocket.Message{Type: "gap"}, map[string]string{
-			"all": "true", "count": "5000", "first": strconv.Itoa(sampleTime - 2e9), "last": strconv.Itoa(sampleTime), "reason": "slow_consumer",
+			"all": "true", "count": "5000", "first": strconv.FormatInt(sampleTime-2e9, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "slow_consumer",
 		}),
 	}
 }

@@ -1153,7 +1153,7 @@ func TestCustomCodecs(t *testing.T) {
 	t.Parallel()
 	plain := lines{name: "lines", index: 4, opcode: websocket.BinaryMessage}
 	text := lines{name: "x-lines.text", index: -7, opcode: websocket.TextMessage}
-	own := linesWithDecoder{lines{name: "own", index: 1 << 40, opcode: websocket.BinaryMessage}}
+	own := linesWithDecoder{lines{name: "own", index: 1 << 30, opcode: websocket.BinaryMessage}}
 	keys := randomKeys()
 	for _, s := range []wireKeys{{}, keys} {
 		t.Run(fmt.Sprint("sealed=", !s.none()), func(t *testing.T) {

@@ -80,8 +80,10 @@ func (f *fate) explains(err error, writeWait time.Duration) bool {
 	}
 	lingered := f.why.Code == websocket.CloseTimeout || time.Duration(f.ended-f.evicted) >= linger
 	late := f.wrote.Load() >= f.ended-int64(fateSlack)
-	provoked := f.wrote.Load() > f.ended // the reset, which a write may have been told of: reading then finds the end
-	return lingered && (wasReset(err) && late || provoked)
+	// A write may have been told of the reset that an earlier one brought: then
+	// reading finds the end.
+	told := f.why.Code == websocket.CloseTryAgainLater && f.wrote.Load() > f.ended
+	return lingered && (wasReset(err) && late || told)
 }
 
 // cut is the end of a client that read and did not see a Close frame.
