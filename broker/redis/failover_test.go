@@ -229,11 +229,26 @@ func TestHubsOnACluster(t *testing.T) {
 	})
 }
 
+// agreed returns a slot's master when all servers know the same one, which they
+// do some time after a failover.
+func (c *cluster) agreed(slot int) (master *engine) {
+	c.t.Helper()
+	eventually(c.t, "all servers know the slot's master", func() bool {
+		master = c.owner(slot, c.engines[0])
+		for _, e := range c.engines {
+			if c.owner(slot, e) != master {
+				return false
+			}
+		}
+		return master != nil
+	})
+	return master
+}
+
 // move gives a slot without keys to another master.
 func (c *cluster) move(slot int) {
 	c.t.Helper()
-	from := c.owner(slot, c.engines[0])
-	to := c.owner((slot+slots/2)%slots, c.engines[0])
+	from, to := c.agreed(slot), c.agreed((slot+slots/2)%slots)
 	ctx := context.Background()
 	set := func(e *engine, args ...any) {
 		c.t.Helper()
