@@ -7,8 +7,6 @@ import "net"
 // tcpSocket is not used on this platform.
 type tcpSocket struct{}
 
-func (s *tcpSocket) step() {}
-
 // newSocket returns a socket for writePumps only: non-blocking writes are not
 // available on this platform.
 func newSocket(nc net.Conn, _ *tcpSocket) socket {
@@ -17,5 +15,3 @@ func newSocket(nc net.Conn, _ *tcpSocket) socket {
 	}
 	return &pumpSocket{nc}
 }
-
-func tellRuntime() {}

@@ -3,23 +3,20 @@
 package websocket
 
 import (
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 )
 
-// tcpSocket reads from a TCP connection and writes to it without waiting in the
-// kernel. What is waited for is waited for inside RawConn's methods, which park the
-// goroutine in the runtime's poller; no other goroutine may write while one does, since it would block on the
+// tcpSocket writes to a TCP connection without waiting. The kernel's writability
+// is waited for inside RawConn.Write, which parks the goroutine in the runtime's
+// poller; no other goroutine may write meanwhile, since it would block on the
 // descriptor's write lock. There must be no write deadline either: an expired
 // one fails non-blocking writes too.
 type tcpSocket struct {
-	conn  *net.TCPConn
-	raw   syscall.RawConn
-	ready uint8 // steps of the readPump since it waited last
+	conn *net.TCPConn
+	raw  syscall.RawConn
 }
 
 // newSocket returns a direct socket for plain TCP, which it makes in place, and
@@ -40,16 +37,14 @@ func newSocket(nc net.Conn, place *tcpSocket) socket {
 	return place
 }
 
-// attempt holds arguments and results of one call. Its function is made once, so
-// that reading and writing allocate nothing.
+// attempt holds arguments and results of one write. Its function is made once, so
+// that writing allocates nothing.
 type attempt struct {
-	once   func(fd uintptr) bool
-	call   func(fd uintptr, b []byte) (int, syscall.Errno)
-	b      []byte
-	wait   bool
-	waited bool
-	n      int
-	errno  syscall.Errno
+	once func(fd uintptr) bool
+	b    []byte
+	wait bool
+	n    int
+	err  error
 }
 
 var attempts = sync.Pool{New: func() any {
@@ -58,83 +53,48 @@ var attempts = sync.Pool{New: func() any {
 	return a
 }}
 
-// try calls until something is transferred. It returns false, which waits for the
-// kernel, only when nothing was and waiting is wanted.
+// try writes until the kernel takes no more. It returns false, which waits for
+// writability, only when nothing was taken and waiting is wanted.
 func (a *attempt) try(fd uintptr) bool {
 	for {
-		n, errno := a.call(fd, a.b)
-		switch errno {
-		case 0:
+		n, err := syscall.Write(int(fd), a.b)
+		switch err {
+		case nil:
 			a.n = n
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			a.waited = true
 			return !a.wait
 		default:
-			a.errno = errno
+			a.err = err
 		}
 		return true
 	}
 }
 
-// giveBack puts a into the pool and returns what came of it.
-func (a *attempt) giveBack(err error) (int, error) {
-	n, errno := a.n, a.errno
+func (s *tcpSocket) attempt(b []byte, wait bool) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.b, a.wait = b, wait
+	err := s.raw.Write(a.once)
+	n := a.n
+	if a.err != nil {
+		err = a.err
+	}
 	*a = attempt{once: a.once}
 	attempts.Put(a)
-	if errno != 0 {
-		return n, errno
-	}
 	return n, err
 }
 
-// readySteps is how many reads and messages in a row the runtime need not know of.
-const readySteps = 16
-
-// step counts one of them.
-func (s *tcpSocket) step() {
-	if s.ready++; s.ready >= readySteps {
-		s.ready = 0
-		tellRuntime()
-	}
-}
-
-func (s *tcpSocket) Read(b []byte) (int, error) {
-	a := attempts.Get().(*attempt)
-	a.call, a.b, a.wait = rawRead, b, true
-	err := s.raw.Read(a.once)
-	waited := a.waited
-	n, err := a.giveBack(err)
-	if waited {
-		s.ready = 0
-	} else {
-		s.step()
-	}
-	errno, failed := err.(syscall.Errno)
-	switch {
-	case failed:
-		return n, &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
-	case err == nil && n == 0 && len(b) > 0:
-		return 0, io.EOF
-	}
-	return n, err
-}
+func (s *tcpSocket) Read(b []byte) (int, error) { return s.conn.Read(b) }
 
 func (s *tcpSocket) direct() bool { return true }
 
-func (s *tcpSocket) tryWrite(b []byte) (int, error) {
-	a := attempts.Get().(*attempt)
-	a.call, a.b = rawWrite, b
-	return a.giveBack(s.raw.Write(a.once))
-}
+func (s *tcpSocket) tryWrite(b []byte) (int, error) { return s.attempt(b, false) }
 
 func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
 	written := 0
 	for written < len(b) {
-		a := attempts.Get().(*attempt)
-		a.call, a.b, a.wait = plainWrite, b[written:], true
-		n, err := a.giveBack(s.raw.Write(a.once))
+		n, err := s.attempt(b[written:], true)
 		written += n
 		if err != nil {
 			return written, err
@@ -145,13 +105,3 @@ func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) 
 }
 
 func (s *tcpSocket) abort() { _ = s.conn.Close() }
-
-func plainWrite(fd uintptr, b []byte) (int, syscall.Errno) {
-	n, err := syscall.Write(int(fd), b)
-	return max(n, 0), errnoOf(err)
-}
-
-func errnoOf(err error) syscall.Errno {
-	errno, _ := err.(syscall.Errno) // reading and writing have no other errors
-	return errno
-}

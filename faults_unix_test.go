@@ -3,18 +3,13 @@
 package websocket_test
 
 import (
-	"context"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
-	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
@@ -46,47 +41,6 @@ func interruptions(t *testing.T) (stop func()) {
 		<-done
 		signal.Stop(signals)
 	}
-}
-
-// TestDescriptorMadeBlocking has somebody make a connection's descriptor blocking,
-// which getting at it with File and Fd does. The hub's reads and writes do not wait
-// in the kernel all the same, where they would stop a process of which the runtime
-// believes that it works.
-func TestDescriptorMadeBlocking(t *testing.T) {
-	if os.Getenv("BLOCKING_DESCRIPTOR") != "" {
-		useBlockingDescriptor(t)
-		return
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a process that stands still does not end itself
-	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestDescriptorMadeBlocking$")
-	child.Env = append(os.Environ(), "BLOCKING_DESCRIPTOR=1")
-	out, err := child.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-}
-
-func useBlockingDescriptor(t *testing.T) {
-	hub := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
-	ran := make(chan error, 1)
-	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := &http.Server{Handler: hub.Handler(), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-		if f, err := c.(*net.TCPConn).File(); err == nil {
-			_ = f.Fd() // to set an option of the socket, say
-			_ = f.Close()
-		}
-		return ctx
-	}}
-	go server.Serve(listener) //nolint:errcheck // ends with Close
-	ws, _, err := gorilla.DefaultDialer.Dial("ws://"+listener.Addr().String(), nil)
-	require.NoError(t, err)
-	time.Sleep(100 * time.Millisecond) // the hub reads
-	runtime.GC()                       // waits for all that run
-	require.NoError(t, ws.Close())
-	require.NoError(t, hub.Shutdown(t.Context()))
-	require.NoError(t, <-ran)
-	require.NoError(t, server.Close())
 }
 
 // TestSocketDoesNotAllocate reads and writes on TCP.

@@ -177,7 +177,6 @@ func (n *node) hand(ctx context.Context, messages []BrokerMessage, errs []error)
 	if len(messages) == 0 {
 		return nil
 	}
-	tellRuntime()
 	err := n.broker.Publish(ctx, messages)
 	if half := len(messages) / 2; half > 0 && errors.Is(err, ErrMessageTooLarge) {
 		err = n.hand(ctx, messages[:half], errs[:half])

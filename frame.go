@@ -351,9 +351,6 @@ func appendMarshal(c Codec, dst []byte, m *Message) (out []byte, err error) {
 			err = fmt.Errorf("websocket: codec %s panicked: %v", c.Name(), r)
 		}
 	}()
-	if isForeign(c) {
-		tellRuntime()
-	}
 	if a, ok := c.(AppendCodec); ok {
 		return a.AppendMarshal(dst, m)
 	}

@@ -33,17 +33,6 @@ func SlogLogger(l *slog.Logger) Logger {
 	return slogLogger{l}
 }
 
-// toldLogger lets the runtime know before a Logger takes its time.
-type toldLogger struct{ l Logger }
-
-func (t toldLogger) Debugf(format string, args ...any) { tellRuntime(); t.l.Debugf(format, args...) }
-func (t toldLogger) Infof(format string, args ...any)  { tellRuntime(); t.l.Infof(format, args...) }
-func (t toldLogger) Warningf(format string, args ...any) {
-	tellRuntime()
-	t.l.Warningf(format, args...)
-}
-func (t toldLogger) Errorf(format string, args ...any) { tellRuntime(); t.l.Errorf(format, args...) }
-
 type slogLogger struct{ l *slog.Logger }
 
 func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebug, format, args) }
@@ -120,7 +109,7 @@ func NewHub(logger Logger, config Config) *Hub {
 	}
 	h := &Hub{
 		config:    config,
-		logger:    toldLogger{logger},
+		logger:    logger,
 		codecs:    config.Codecs,
 		deflaters: &deflaterPool{level: config.Compression.Level},
 		log:       newHubLog(&config),
@@ -416,7 +405,6 @@ func (h *Hub) protect(what, whose, id string, f func(), closed *Client) (ok bool
 			closed.conn.fail(CloseInternalError, "internal error")
 		}
 	}()
-	tellRuntime()
 	f()
 	return true
 }

@@ -178,7 +178,6 @@ func (n *node) noteSubscribed(topics []string, err error) {
 func (n *node) withTimeout(f func(context.Context, []string) error, topics []string) error {
 	ctx, cancel := context.WithTimeout(n.ctx, n.hub.config.BrokerTimeout)
 	defer cancel()
-	tellRuntime()
 	return f(ctx, topics)
 }
 

@@ -365,7 +365,6 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
 		return nil
 	}
-	c.conn.tcp.step()
 	c.conn.answerPing() // a callback may take long
 	c.busy.Store(true)
 	c.handle(messageType, message)
@@ -445,9 +444,6 @@ func (c *Client) unmarshal(b []byte, m *Message) (err error) {
 			err = fmt.Errorf("%w: codec %s panicked: %v", ErrMalformed, c.codec.Name(), r)
 		}
 	}()
-	if isForeign(c.codec) {
-		tellRuntime()
-	}
 	return c.codec.Unmarshal(b, m)
 }
 

@@ -94,10 +94,6 @@ const (
 	writePushes = 64
 )
 
-// longWork is how long a hub goroutine works before it lets the runtime know, which
-// then may preempt it.
-const longWork = 5 * time.Millisecond
-
 // A reader that assists does no more than this.
 const (
 	assistPushes = 512
@@ -140,12 +136,8 @@ func (s *shard) run() {
 func (s *shard) work() bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	for told := s.hub.clock(); s.sweep(walkPushes, turnWrites); {
+	for s.sweep(walkPushes, turnWrites) {
 		s.checkDeadlines()
-		if now := s.hub.clock(); now-told > int64(longWork) {
-			told = now
-			tellRuntime()
-		}
 	}
 	s.checkDeadlines()
 	s.setTimer()
@@ -339,7 +331,6 @@ func (s *shard) apply(e *entry, r *round) {
 		s.walked += entryCost
 		s.tellGap(e, r)
 	case entryShutdown:
-		tellRuntime() // there may be many
 		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 		for _, c := range s.clients {
 			s.flush(c)
