@@ -469,8 +469,8 @@ func (c *conn) anythingWaits() bool {
 	return c.waits()
 }
 
-// finish closes the socket after the writePump, which has a last second to get
-// out what it holds. It returns why the connection ended.
+// finish closes the socket after the writePump, which has as long as a peer has for
+// its answer to get out what it holds. It returns why the connection ended.
 func (c *conn) finish(why *CloseError) *CloseError {
 	c.mu.Lock()
 	if c.state == connOpen { // broken off: nothing can be said any more
@@ -486,7 +486,7 @@ func (c *conn) finish(why *CloseError) *CloseError {
 	}
 	if c.pumping {
 		c.pumped = sync.NewCond(&c.mu)
-		cut := time.AfterFunc(closeLinger, func() { c.kill(errors.New(why.Reason)) })
+		cut := time.AfterFunc(c.linger(), func() { c.kill(errors.New(why.Reason)) })
 		for c.pumping {
 			c.pumped.Wait()
 		}
