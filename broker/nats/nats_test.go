@@ -142,7 +142,13 @@ func (p *process) kill() {
 	_ = p.stdin.Close()
 }
 
-func (p *process) pause()  { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP)) }
+// pause returns when all of the process stands still, some time after the signal.
+func (p *process) pause() {
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	_, err := syscall.Wait4(p.cmd.Process.Pid, nil, syscall.WUNTRACED, nil)
+	require.NoError(p.t, err)
+}
+
 func (p *process) resume() { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGCONT)) }
 
 func TestContractOfAPausedServer(t *testing.T) {

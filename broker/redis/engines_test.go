@@ -157,7 +157,13 @@ func (e *engine) stop() {
 	<-e.ended
 }
 
-func (e *engine) pause()  { require.NoError(e.t, e.cmd.Process.Signal(syscall.SIGSTOP)) }
+// pause returns when all of the process stands still, some time after the signal.
+func (e *engine) pause() {
+	require.NoError(e.t, e.cmd.Process.Signal(syscall.SIGSTOP))
+	_, err := syscall.Wait4(e.cmd.Process.Pid, nil, syscall.WUNTRACED, nil)
+	require.NoError(e.t, err)
+}
+
 func (e *engine) resume() { require.NoError(e.t, e.cmd.Process.Signal(syscall.SIGCONT)) }
 
 func (e *engine) broker() websocket.Broker {
