@@ -130,7 +130,8 @@ type Config struct {
 	// process.
 	Broker Broker
 	// NodeName is what other nodes know this one by, in answers and logs; it
-	// should be unique among them, and takes 255 bytes at most. Defaults to 64 random bits in hexadecimal.
+	// should be unique among them, and takes 255 bytes at most. Defaults to 64
+	// random bits in hexadecimal.
 	NodeName string
 	// BrokerQueue bounds the bytes of publications that wait for the engine.
 	// Publishing waits while it is full and the engine takes something. Defaults

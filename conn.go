@@ -3,7 +3,6 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -60,10 +59,9 @@ const (
 	connDead              // the socket is closed or about to be
 )
 
-// socket is the seam between a connection and its transport. The readPump reads;
-// the writing methods belong to whoever owns the connection's writing.
+// socket is the seam between a connection and its transport. Its writing methods
+// belong to whoever owns the connection's writing.
 type socket interface {
-	io.Reader
 	// tryWrite writes what the transport takes without waiting.
 	tryWrite(b []byte) (int, error)
 	// write writes all of b, and stores the hub clock in progress whenever some
@@ -81,7 +79,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	c.client.busy.Store(false)
-	n, err := c.socket.Read(b)
+	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))

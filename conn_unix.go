@@ -85,8 +85,6 @@ func (s *tcpSocket) attempt(b []byte, wait bool) (int, error) {
 	return n, err
 }
 
-func (s *tcpSocket) Read(b []byte) (int, error) { return s.conn.Read(b) }
-
 func (s *tcpSocket) direct() bool { return true }
 
 func (s *tcpSocket) tryWrite(b []byte) (int, error) { return s.attempt(b, false) }

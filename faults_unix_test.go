@@ -58,7 +58,7 @@ func TestSocketDoesNotAllocate(t *testing.T) {
 	b := make([]byte, 16)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		_, err1 := peer.Write(b[:1])
-		n, err2 := s.Read(b)
+		n, err2 := nc.Read(b)
 		m, err3 := s.TryWrite(b[:n])
 		_, err4 := peer.Read(b)
 		if err1 != nil || err2 != nil || err3 != nil || err4 != nil || m != 1 {
