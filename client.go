@@ -265,6 +265,8 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 }
 
 var (
-	errWriteTimeout = errors.New("websocket: connection accepted nothing for WriteWait")
-	errCut          = errors.New("websocket: hub closed before the connection had taken what was queued")
+	errWriteTimeout  = errors.New("websocket: connection accepted nothing for WriteWait")
+	errNotTaken      = errors.New("websocket: connection did not take what was still to be written in time")
+	errReadPumpEnded = errors.New("websocket: a callback ended the goroutine that reads")
+	errCut           = errors.New("websocket: hub closed before the connection had taken what was queued")
 )

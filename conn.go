@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"encoding/binary"
-	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -393,10 +392,15 @@ func (c *conn) die(err error) {
 	if c.state == connDead {
 		return
 	}
-	c.state = connDead
-	if c.ending == nil {
-		c.ending = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error()}
+	switch {
+	case c.ending == nil:
+		c.ending = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err}
+	case c.state == connClosing:
+		unsaid := *c.ending // which other clients may share
+		unsaid.Err = err
+		c.ending = &unsaid
 	}
+	c.state = connDead
 	c.discard(dropDisconnected)
 	c.discardRest()
 	c.socket.abort()
@@ -469,10 +473,10 @@ func (c *conn) anythingWaits() bool {
 
 // finish closes the socket after the writePump, which has as long as a peer has for
 // its answer to get out what it holds. It returns why the connection ended.
-func (c *conn) finish(why *CloseError) *CloseError {
+func (c *conn) finish(err error) *CloseError {
 	c.mu.Lock()
 	if c.state == connOpen { // broken off: nothing can be said any more
-		c.die(errors.New(why.Reason))
+		c.die(err)
 	}
 	if c.state == connClosing && !c.pumping { // closed by the peer before the shard has walked the release
 		c.held = false
@@ -484,7 +488,7 @@ func (c *conn) finish(why *CloseError) *CloseError {
 	}
 	if c.pumping {
 		c.pumped = sync.NewCond(&c.mu)
-		cut := time.AfterFunc(c.linger(), func() { c.kill(errors.New(why.Reason)) })
+		cut := time.AfterFunc(c.linger(), func() { c.kill(errNotTaken) })
 		for c.pumping {
 			c.pumped.Wait()
 		}

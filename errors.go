@@ -80,13 +80,17 @@ const (
 // CloseError says how a connection ended.
 type CloseError struct {
 	// Code is the close code, CloseAbnormalClosure if the connection broke off
-	// without one. Of a hub that began closing it says why; whether the Close
-	// frame reached a peer that takes nothing is not known.
+	// without one. Of a hub that began closing it says why, also if the Close frame
+	// could not be written.
 	Code int
 	// Reason is the text that came with the code, or what broke the connection.
 	Reason string
 	// ByPeer says that the peer began closing.
 	ByPeer bool
+	// Err is what broke the connection before the hub's Close frame was written
+	// whole, for example that the peer took nothing for Config.WriteWait. It is nil
+	// if the connection took the frame; a peer may still be gone before it arrives.
+	Err error
 }
 
 // Error implements error.
@@ -95,8 +99,15 @@ func (e *CloseError) Error() string {
 	if e.ByPeer {
 		by = "peer"
 	}
-	return fmt.Sprintf("websocket: closed by %s: %d %s", by, e.Code, e.Reason)
+	text := fmt.Sprintf("websocket: closed by %s: %d %s", by, e.Code, e.Reason)
+	if e.Err != nil && e.Code != CloseAbnormalClosure { // whose reason it is already
+		text += "; without a Close frame: " + e.Err.Error()
+	}
+	return text
 }
+
+// Unwrap returns Err.
+func (e *CloseError) Unwrap() error { return e.Err }
 
 // CallbackTimeoutError is what Run returns when callbacks did not end within
 // Config.CallbackTimeout of shutdown.

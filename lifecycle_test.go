@@ -2,9 +2,12 @@ package websocket_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -229,6 +232,60 @@ func TestEvictionSaysWhy(t *testing.T) {
 			require.EqualValues(t, n, st.MessagesSent+st.Dropped["slow_consumer"]+st.Dropped["disconnected"])
 			require.Zero(t, st.TotalClients)
 			require.Zero(t, st.HeldBytes)
+		})
+	})
+}
+
+// A Close frame that could not be written is told of at the hub's end too.
+func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
+	config := websocket.DefaultConfig
+	config.ClientBacklog = 10_000
+	run := func(t *testing.T, p path, window int, end func(*fakeHub, *fakePeer)) *websocket.CloseError {
+		var ce *websocket.CloseError
+		synctest.Test(t, func(t *testing.T) {
+			ended := map[string]chan *websocket.CloseError{"it": make(chan *websocket.CloseError, 1), "other": make(chan *websocket.CloseError, 1)}
+			hub := runFake(t, p, config, func(h *websocket.Hub) {
+				h.SetCallbacks(nil, func(c *websocket.Client) { ended[c.Request().Header.Get("X-Who")] <- c.CloseError() }, nil)
+			})
+			peer := hub.connect(window, http.Header{"X-Who": {"it"}})
+			other := hub.connect(1<<20, http.Header{"X-Who": {"other"}})
+			for range 100 {
+				require.NoError(t, hub.Broadcast(bytes.Repeat([]byte("1"), 200)))
+				synctest.Wait()
+			}
+			end(hub, peer)
+			ce = <-ended["it"]
+			hub.stop()
+			require.Equal(t, &websocket.CloseError{Code: websocket.CloseGoingAway, Reason: "server is shutting down"}, <-ended["other"])
+			_ = peer.Close()
+			_ = other.Close()
+		})
+		return ce
+	}
+	onBothPaths(t, func(t *testing.T, p path) {
+		t.Run("evicted, takes nothing", func(t *testing.T) {
+			ce := run(t, p, 500, func(*fakeHub, *fakePeer) {})
+			require.Equal(t, websocket.CloseTryAgainLater, ce.Code)
+			require.ErrorContains(t, ce.Err, "WriteWait")
+			require.ErrorContains(t, ce, ce.Err.Error())
+		})
+		t.Run("evicted, takes the rest", func(t *testing.T) {
+			ce := run(t, p, 500, func(_ *fakeHub, peer *fakePeer) { peer.server.SetWindow(1 << 20) })
+			require.Equal(t, websocket.CloseTryAgainLater, ce.Code)
+			require.NoError(t, ce.Err)
+		})
+		t.Run("shutdown, takes nothing", func(t *testing.T) {
+			ce := run(t, p, 20_000, func(hub *fakeHub, _ *fakePeer) {
+				require.NoError(t, hub.Shutdown(context.Background()))
+			})
+			require.Equal(t, websocket.CloseGoingAway, ce.Code)
+			require.ErrorContains(t, ce.Err, "hub closed before")
+		})
+		t.Run("broken off", func(t *testing.T) {
+			ce := run(t, p, 1<<20, func(_ *fakeHub, peer *fakePeer) { _ = peer.Close() })
+			require.Equal(t, websocket.CloseAbnormalClosure, ce.Code)
+			require.ErrorIs(t, ce, io.ErrUnexpectedEOF)
+			require.Equal(t, io.ErrUnexpectedEOF.Error(), ce.Reason)
 		})
 	})
 }

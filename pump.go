@@ -294,16 +294,16 @@ func (c *conn) land(f *flight) {
 // goroutine.
 func (c *Client) readPump() {
 	defer c.hub.leave(c)
-	why := &CloseError{Code: CloseInternalError, Reason: "internal error"}
-	defer func() { c.disconnect(why) }()
-	why = c.readMessages()
+	err := errReadPumpEnded
+	defer func() { c.disconnect(err) }()
+	err = c.readMessages()
 	c.drain()
 }
 
 // disconnect is the end of a client's life in the hub.
-func (c *Client) disconnect(why *CloseError) {
+func (c *Client) disconnect(err error) {
 	defer c.endRequest()
-	c.ending.Store(c.conn.finish(why))
+	c.ending.Store(c.conn.finish(err))
 	c.visible.Store(false)
 	c.hub.log.unregister(c)
 	c.hub.ids.free(c)
@@ -313,7 +313,7 @@ func (c *Client) disconnect(why *CloseError) {
 }
 
 // readMessages returns why nothing more can be read.
-func (c *Client) readMessages() *CloseError {
+func (c *Client) readMessages() error {
 	c.ws.SetPingHandler(func(payload string) error {
 		c.conn.in.pong, c.conn.in.pinged = payload, true
 		return nil
@@ -330,7 +330,7 @@ func (c *Client) readMessages() *CloseError {
 			err = c.readMessage(messageType, r)
 		}
 		if err != nil {
-			return closeErrorFrom(err)
+			return readError(err)
 		}
 	}
 }
@@ -483,11 +483,11 @@ func (c *Client) drain() {
 	}
 }
 
-// closeErrorFrom turns a reading error into how the connection ended.
-func closeErrorFrom(err error) *CloseError {
+// readError tells of an end without a Close frame in our terms.
+func readError(err error) error {
 	var ce *websocket.CloseError
-	if errors.As(err, &ce) {
-		return &CloseError{Code: ce.Code, Reason: ce.Text, ByPeer: true}
+	if errors.As(err, &ce) && ce.Code == CloseAbnormalClosure {
+		return io.ErrUnexpectedEOF
 	}
-	return &CloseError{Code: CloseAbnormalClosure, Reason: err.Error()}
+	return err
 }

@@ -108,7 +108,7 @@ func (b *books) drop(c *websocket.Client, lost websocket.Gap) {
 
 // starved reports whether the client took nothing for WriteWait.
 func starved(ce *websocket.CloseError) bool {
-	return ce.Code == websocket.CloseAbnormalClosure && strings.Contains(ce.Reason, "WriteWait")
+	return ce.Err != nil && strings.Contains(ce.Err.Error(), "WriteWait")
 }
 
 func lifeOf(c *websocket.Client) *life {

@@ -20,7 +20,6 @@ type fate struct {
 	mu      sync.Mutex // guards what the hub says
 	why     *websocket.CloseError
 	ended   int64 // when, in Unix nanoseconds
-	lost    int64 // Timestamp of the first message that was lost with the connection, or 0
 	evicted int64 // Timestamp of the last message that was one too many, or 0
 }
 
@@ -43,11 +42,8 @@ func (f *fate) end(why *websocket.CloseError) {
 func (f *fate) drop(lost websocket.Gap) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case lost.Reason == "slow_consumer":
+	if lost.Reason == "slow_consumer" {
 		f.evicted = max(f.evicted, lost.Last)
-	case f.lost == 0 || lost.First < f.lost:
-		f.lost = lost.First
 	}
 }
 
@@ -59,13 +55,12 @@ const (
 )
 
 // explains reports whether a client that reads could miss the Close frame and get
-// this error instead. It could if it took nothing for WriteWait. The hub says so,
-// unless it was evicting the client already: then what was under way shows it,
-// which is lost and had waited for so long. It could also if it wrote when the hub
-// had closed the connection behind its Close frame: that resets the connection,
-// and costs the client what it had not taken yet. So it goes, too, for one that the
-// hub gave up because its own process had no time for it.
-func (f *fate) explains(err error, writeWait time.Duration) bool {
+// this error instead. It could if it took nothing for WriteWait: the hub says so. It
+// could also if it wrote when the hub had closed the connection behind its Close
+// frame: that resets the connection, and costs the client what it had not taken yet.
+// So it goes, too, for one that the hub gave up because its own process had no time
+// for it.
+func (f *fate) explains(err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -75,8 +70,6 @@ func (f *fate) explains(err error, writeWait time.Duration) bool {
 		return true
 	case f.why.Code != websocket.CloseTryAgainLater && f.why.Code != websocket.CloseTimeout:
 		return false
-	case f.why.Code == websocket.CloseTryAgainLater && f.lost != 0 && time.Duration(f.ended-f.lost) >= writeWait-fateSlack:
-		return true
 	}
 	lingered := f.why.Code == websocket.CloseTimeout || time.Duration(f.ended-f.evicted) >= linger
 	late := f.wrote.Load() >= f.ended-int64(fateSlack)
@@ -91,13 +84,12 @@ type cut struct {
 	client string
 	err    error
 	fate   *fate
-	wait   time.Duration // the hub's WriteWait
 }
 
 func (b *books) cutOff(c *client, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cuts = append(b.cuts, cut{fmt.Sprintf("%s %s", c.site.name, c.codec.Name()), err, c.fate, c.site.writeWait})
+	b.cuts = append(b.cuts, cut{fmt.Sprintf("%s %s", c.site.name, c.codec.Name()), err, c.fate})
 }
 
 // judge looks at the cuts when the hubs have said all about them.
@@ -107,7 +99,7 @@ func (b *books) judge() {
 	b.cuts = nil
 	b.mu.Unlock()
 	for _, c := range cuts {
-		if !c.fate.explains(c.err, c.wait) {
+		if !c.fate.explains(c.err) {
 			b.fault("%s: cut off without a Close frame: %v; the hub says %v", c.client, c.err, c.fate)
 		}
 	}
@@ -126,8 +118,8 @@ func (f *fate) String() string {
 		}
 		return fmt.Sprint(time.Duration(f.ended-t).Round(time.Millisecond), " before")
 	}
-	return fmt.Sprintf("%v; published what was lost with it %s, what was one too many %s; the client wrote last %s",
-		f.why, before(f.lost), before(f.evicted), before(f.wrote.Load()))
+	return fmt.Sprintf("%v; published what was one too many %s; the client wrote last %s",
+		f.why, before(f.evicted), before(f.wrote.Load()))
 }
 
 // tracedConn is a client's connection that notes when it is written to.

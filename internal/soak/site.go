@@ -28,8 +28,6 @@ type site struct {
 	topics []*topic
 	books  *books
 
-	writeWait time.Duration
-
 	server  *http.Server
 	closing sync.WaitGroup
 	ran     chan error
@@ -50,7 +48,7 @@ func newSite(name string, config websocket.Config, topics int, b *books) (*site,
 	}
 	config.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
 	config.OnDrop = b.drop
-	s := &site{name: name, books: b, writeWait: config.WriteWait, ran: make(chan error, 1)}
+	s := &site{name: name, books: b, ran: make(chan error, 1)}
 	s.hub = websocket.NewHub(b, config)
 	s.hub.SetCallbacks(b.connect, b.disconnect, b.message)
 	for i := range topics {
