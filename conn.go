@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -58,9 +59,10 @@ const (
 	connDead              // the socket is closed or about to be
 )
 
-// socket is the seam between a connection and its transport. Its writing methods
-// belong to whoever owns the connection's writing.
+// socket is the seam between a connection and its transport. The readPump reads;
+// the writing methods belong to whoever owns the connection's writing.
 type socket interface {
+	io.Reader
 	// tryWrite writes what the transport takes without waiting.
 	tryWrite(b []byte) (int, error)
 	// write writes all of b, and stores the hub clock in progress whenever some
@@ -78,7 +80,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	c.client.busy.Store(false)
-	n, err := c.Conn.Read(b)
+	n, err := c.socket.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))

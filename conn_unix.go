@@ -3,17 +3,19 @@
 package websocket
 
 import (
+	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 )
 
-// tcpSocket writes to a TCP connection without waiting. The kernel's writability
-// is waited for inside RawConn.Write, which parks the goroutine in the runtime's
-// poller; no other goroutine may write meanwhile, since it would block on the
-// descriptor's write lock. There must be no write deadline either: an expired
-// one fails non-blocking writes too.
+// tcpSocket reads from a TCP connection and writes to it without waiting in the
+// kernel. RawConn's methods do the waiting, which parks the goroutine in the
+// runtime's poller; no other goroutine may write while one waits to, since it would
+// block on the descriptor's write lock. There must be no write deadline either: an
+// expired one fails non-blocking writes too.
 type tcpSocket struct {
 	conn *net.TCPConn
 	raw  syscall.RawConn
@@ -37,14 +39,15 @@ func newSocket(nc net.Conn, place *tcpSocket) socket {
 	return place
 }
 
-// attempt holds arguments and results of one write. Its function is made once, so
-// that writing allocates nothing.
+// attempt holds arguments and results of one call. Its function is made once, so
+// that reading and writing allocate nothing.
 type attempt struct {
-	once func(fd uintptr) bool
-	b    []byte
-	wait bool
-	n    int
-	err  error
+	once  func(fd uintptr) bool
+	call  func(fd uintptr, b []byte) (int, syscall.Errno)
+	b     []byte
+	wait  bool
+	n     int
+	errno syscall.Errno
 }
 
 var attempts = sync.Pool{New: func() any {
@@ -53,46 +56,66 @@ var attempts = sync.Pool{New: func() any {
 	return a
 }}
 
-// try writes until the kernel takes no more. It returns false, which waits for
-// writability, only when nothing was taken and waiting is wanted.
+// try calls until something is transferred. It returns false, which waits for the
+// kernel, only when nothing was and waiting is wanted.
 func (a *attempt) try(fd uintptr) bool {
 	for {
-		n, err := syscall.Write(int(fd), a.b)
-		switch err {
-		case nil:
+		n, errno := a.call(fd, a.b)
+		switch errno {
+		case 0:
 			a.n = n
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
 			return !a.wait
 		default:
-			a.err = err
+			a.errno = errno
 		}
 		return true
 	}
 }
 
-func (s *tcpSocket) attempt(b []byte, wait bool) (int, error) {
-	a := attempts.Get().(*attempt)
-	a.b, a.wait = b, wait
-	err := s.raw.Write(a.once)
-	n := a.n
-	if a.err != nil {
-		err = a.err
-	}
+// giveBack puts a into the pool and returns what came of it.
+func (a *attempt) giveBack(err error) (int, error) {
+	n, errno := a.n, a.errno
 	*a = attempt{once: a.once}
 	attempts.Put(a)
+	if errno != 0 {
+		return n, errno
+	}
+	return n, err
+}
+
+func (s *tcpSocket) Read(b []byte) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.call, a.b, a.wait = rawRead, b, true
+	err := s.raw.Read(a.once)
+	n, err := a.giveBack(err)
+	keepMonitor()
+	errno, failed := err.(syscall.Errno)
+	switch {
+	case failed:
+		return n, &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
+	case err == nil && n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
 	return n, err
 }
 
 func (s *tcpSocket) direct() bool { return true }
 
-func (s *tcpSocket) tryWrite(b []byte) (int, error) { return s.attempt(b, false) }
+func (s *tcpSocket) tryWrite(b []byte) (int, error) {
+	a := attempts.Get().(*attempt)
+	a.call, a.b = rawWrite, b
+	return a.giveBack(s.raw.Write(a.once))
+}
 
 func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
 	written := 0
 	for written < len(b) {
-		n, err := s.attempt(b[written:], true)
+		a := attempts.Get().(*attempt)
+		a.call, a.b, a.wait = plainWrite, b[written:], true
+		n, err := a.giveBack(s.raw.Write(a.once))
 		written += n
 		if err != nil {
 			return written, err
@@ -103,3 +126,13 @@ func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) 
 }
 
 func (s *tcpSocket) abort() { _ = s.conn.Close() }
+
+func plainWrite(fd uintptr, b []byte) (int, syscall.Errno) {
+	n, err := syscall.Write(int(fd), b)
+	return max(n, 0), errnoOf(err)
+}
+
+func errnoOf(err error) syscall.Errno {
+	errno, _ := err.(syscall.Errno) // reading and writing have no other errors
+	return errno
+}

@@ -3,13 +3,18 @@
 package websocket_test
 
 import (
+	"context"
 	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
+	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
@@ -43,6 +48,50 @@ func interruptions(t *testing.T) (stop func()) {
 	}
 }
 
+// TestDescriptorMadeBlocking has somebody make a connection's descriptor blocking,
+// which getting at it with File and Fd does. The hub's reads and writes do not wait
+// in the kernel all the same, where they would stop a process of which the runtime
+// believes that it works.
+func TestDescriptorMadeBlocking(t *testing.T) {
+	if os.Getenv("BLOCKING_DESCRIPTOR") != "" {
+		useBlockingDescriptor(t)
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a process that stands still does not end itself
+	defer cancel()
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestDescriptorMadeBlocking$")
+	child.Env = append(os.Environ(), "BLOCKING_DESCRIPTOR=1")
+	out, err := child.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func useBlockingDescriptor(t *testing.T) {
+	hub := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
+	ran := make(chan error, 1)
+	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted := make(chan *net.TCPConn, 1) // one connection
+	server := &http.Server{Handler: hub.Handler(), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+		accepted <- c.(*net.TCPConn)
+		return ctx
+	}}
+	go server.Serve(listener) //nolint:errcheck // ends with Close
+	ws, _, err := gorilla.DefaultDialer.Dial("ws://"+listener.Addr().String(), nil)
+	require.NoError(t, err)
+	f, err := (<-accepted).File()
+	require.NoError(t, err)
+	_ = f.Fd() // to set an option of the socket, say
+	require.NoError(t, f.Close())
+	require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"x"}`)))
+	time.Sleep(100 * time.Millisecond) // the hub has read that, and waits for more
+	runtime.GC()                       // waits for all that run
+	require.NoError(t, ws.Close())
+	require.NoError(t, hub.Shutdown(t.Context()))
+	require.NoError(t, <-ran)
+	require.NoError(t, server.Close())
+}
+
 // TestSocketDoesNotAllocate reads and writes on TCP.
 func TestSocketDoesNotAllocate(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +107,7 @@ func TestSocketDoesNotAllocate(t *testing.T) {
 	b := make([]byte, 16)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		_, err1 := peer.Write(b[:1])
-		n, err2 := nc.Read(b)
+		n, err2 := s.Read(b)
 		m, err3 := s.TryWrite(b[:n])
 		_, err4 := peer.Read(b)
 		if err1 != nil || err2 != nil || err3 != nil || err4 != nil || m != 1 {

@@ -27,6 +27,8 @@ const (
 // TLS, and everything that is not plainly TCP.
 type pumpSocket struct{ conn net.Conn }
 
+func (s *pumpSocket) Read(b []byte) (int, error) { return s.conn.Read(b) }
+
 func (s *pumpSocket) direct() bool { return false }
 
 func (s *pumpSocket) tryWrite([]byte) (int, error) { return 0, nil }
@@ -473,7 +475,7 @@ func (c *Client) drain() {
 	defer putBuffer(buf)
 	b := buf.b[:cap(buf.b)]
 	for {
-		n, err := c.conn.Conn.Read(b)
+		n, err := c.conn.socket.Read(b)
 		if err != nil {
 			return
 		}

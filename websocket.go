@@ -27,9 +27,10 @@
 //     TestNothingIsLostSilently, TestDropsAreAnnouncedInPlace.
 //  4. A slow reader costs others nothing, and the hub a bounded number of bytes; a
 //     large channel holds up a small room for some hundred writes, and nobody is
-//     taken for slow whose turn has only come late. TestEvictionSaysWhy,
+//     taken for slow whose turn has only come late; code of the application's
+//     that computes for long is preempted as ever. TestEvictionSaysWhy,
 //     TestStalledReaderIsCutAfterWriteWait, TestFairness,
-//     TestFloodReachesAllInParts.
+//     TestFloodReachesAllInParts, TestUserCodeIsPreempted.
 //  5. With keys set no path sends plaintext, and a bad key is an error.
 //     TestMatrix, TestKeysSetInOnConnectHoldForTheFirstFrame.
 //  6. A message never reaches anyone but its addressees: a Client is never reused,

@@ -1,0 +1,134 @@
+package websocket_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+)
+
+// spin does nothing but wait for a goroutine, which on one processor runs only
+// after the runtime has preempted this one. It reports whether that happened.
+func spin() bool {
+	var ran atomic.Bool
+	go ran.Store(true) // ends at once
+	for start := time.Now(); !ran.Load(); {
+		if time.Since(start) > 10*time.Second {
+			return false
+		}
+	}
+	return true
+}
+
+// spinningCodec is slow JSON.
+type spinningCodec struct {
+	websocket.JSONCodec
+	encode, decode func()
+}
+
+func (c spinningCodec) Marshal(m *websocket.Message) ([]byte, error) {
+	c.encode()
+	return c.JSONCodec.Marshal(m)
+}
+
+func (c spinningCodec) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, error) {
+	c.encode()
+	return c.JSONCodec.AppendMarshal(dst, m)
+}
+
+func (c spinningCodec) Unmarshal(b []byte, m *websocket.Message) error {
+	c.decode()
+	return c.JSONCodec.Unmarshal(b, m)
+}
+
+// TestUserCodeIsPreempted has the user's code compute for long, on one processor,
+// for the first message in a process that was asleep and for one of many. Others
+// must run meanwhile, though the reads and writes of the hub's do not wake the
+// runtime's monitor. The peer is another process, since its writing would.
+func TestUserCodeIsPreempted(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // not parallel: this is for the whole process
+	for _, code := range []string{"onMessage", "Authorize", "decoding", "encoding"} {
+		for _, which := range []int32{1, lateMessages} {
+			testPreemption(t, code, which)
+		}
+	}
+}
+
+// testPreemption computes in the code's which-th run.
+func testPreemption(t *testing.T, code string, which int32) {
+	t.Run(fmt.Sprint(code, " ", which), func(t *testing.T) {
+		preempted := make(chan bool, 1) // the code sends once
+		var runs atomic.Int32
+		compute := func() {
+			if runs.Add(1) == which {
+				preempted <- spin()
+			}
+		}
+		config := websocket.DefaultConfig
+		config.Subprotocols = nil
+		var onMessage func(*websocket.Client, *websocket.Message)
+		codec := spinningCodec{encode: func() {}, decode: func() {}}
+		switch code {
+		case "onMessage":
+			onMessage = func(*websocket.Client, *websocket.Message) { compute() }
+		case "Authorize":
+			config.Authorize = func(*websocket.Client, websocket.Action, string) error { compute(); return nil }
+		case "decoding":
+			codec.decode = compute
+			config.Codecs = []websocket.Codec{codec}
+		case "encoding":
+			codec.encode = compute
+			config.Codecs = []websocket.Codec{codec}
+		}
+		hub := websocket.NewHub(quietLogger{}, config)
+		hub.SetCallbacks(func(c *websocket.Client) { _ = c.Subscribe("news") }, nil, onMessage)
+		ran := make(chan error, 1)
+		go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		server := &http.Server{Handler: hub.Handler()}
+		go server.Serve(listener) //nolint:errcheck // ends with Close
+
+		peer := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLatePeer$")
+		peer.Env = append(os.Environ(), "LATE_PEER=ws://"+listener.Addr().String())
+		require.NoError(t, peer.Start())
+		require.True(t, <-preempted, "nothing else ran for ten seconds")
+		require.NoError(t, peer.Process.Kill())
+		_ = peer.Wait() // it was killed
+		require.NoError(t, hub.Shutdown(t.Context()))
+		require.NoError(t, <-ran)
+		require.NoError(t, server.Close())
+	})
+}
+
+// lateMessages is how many TestLatePeer sends.
+const lateMessages = 50
+
+// TestLatePeer is the peer of TestUserCodeIsPreempted.
+func TestLatePeer(t *testing.T) {
+	url := os.Getenv("LATE_PEER")
+	if url == "" {
+		t.Skip("a part of TestUserCodeIsPreempted")
+	}
+	ws, _, err := gorilla.DefaultDialer.Dial(url, nil)
+	require.NoError(t, err)
+	time.Sleep(200 * time.Millisecond) // the hub's process falls asleep
+	for range lateMessages {
+		require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news","data":1}`)))
+		time.Sleep(4 * time.Millisecond) // it falls asleep each time
+	}
+	for err == nil { // until the hub's process ends, if nobody kills this one before
+		_, _, err = ws.ReadMessage()
+	}
+}

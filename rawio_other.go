@@ -1,0 +1,16 @@
+//go:build unix && (!linux || 386 || s390x || msan || race)
+
+package websocket
+
+import "syscall"
+
+// rawRead and rawWrite are ordinary system calls, of which the runtime is told:
+// for systems without others, and for detectors, which have to see them.
+func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
+	n, err := syscall.Read(int(fd), b)
+	return max(n, 0), errnoOf(err)
+}
+
+func rawWrite(fd uintptr, b []byte) (int, syscall.Errno) { return plainWrite(fd, b) }
+
+func keepMonitor() {}
