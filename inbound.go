@@ -38,6 +38,14 @@ type inbound struct {
 	pong string // payload of the latest ping, if pinged, answered before a message is handled or more is read
 }
 
+// begin sets the limits for a connection of which nothing has been read.
+func (in *inbound) begin(config *Config, deflate bool) {
+	in.deflate = deflate
+	in.limit = readLimit(config.MaxMessageSize)
+	in.messages = newPace(config.MessageRate)
+	in.bytes = newPace(config.ByteRate)
+}
+
 const (
 	maxInboundHeader  = 14 // RFC 6455 section 5.2, with mask
 	maskLength        = 4

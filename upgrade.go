@@ -38,9 +38,13 @@ type Context interface {
 type upgrader struct {
 	gorilla websocket.Upgrader
 	buffers sync.Pool
+	answers []http.Header // that choose a codec as the subprotocol; not changed any more
 }
 
 func (u *upgrader) init(config *Config) {
+	for _, c := range config.Codecs {
+		u.answers = append(u.answers, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
+	}
 	u.gorilla = websocket.Upgrader{
 		HandshakeTimeout:  config.HandshakeTimeout,
 		ReadBufferSize:    config.ReadBufferSize,
@@ -333,9 +337,9 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 
 // offer is what was agreed with the client.
 type offer struct {
-	codec       int    // in the hub's list
-	subprotocol string // to echo, empty when none was offered
-	deflate     bool
+	codec   int  // in the hub's list
+	named   bool // it is the client's choice, to be echoed
+	deflate bool
 }
 
 // maxClientID bounds client IDs, in bytes.
@@ -356,7 +360,7 @@ func (h *Hub) negotiate(header http.Header) (offer, error) {
 		}
 		none = false
 		if i := h.codecNamed(name); i >= 0 {
-			o.codec, o.subprotocol = i, name
+			o.codec, o.named = i, true
 			return o, nil
 		}
 	}
@@ -464,31 +468,36 @@ func unquote(s string) string {
 // upgrade answers the handshake with 101. After the hijack no status can be
 // written any more.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer) error {
-	answered := *r // gorilla gets our decisions in place of the client's offers
-	answered.Header = maps.Clone(r.Header)
-	delete(answered.Header, "Sec-Websocket-Extensions")
-	if o.deflate {
-		answered.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
+	var answer http.Header
+	if o.named {
+		answer = h.upgrader.answers[o.codec]
 	}
-	header := http.Header{}
-	if o.subprotocol != "" {
-		header.Set("Sec-Websocket-Protocol", o.subprotocol)
-	}
-	ws, err := h.upgrader.gorilla.Upgrade(&hijacker{w, c}, &answered, header)
+	ws, err := h.upgrader.gorilla.Upgrade(&hijacker{w, c}, withOffer(r, o), answer)
 	if err != nil {
 		return err
 	}
 	c.ws = ws
-	c.conn.in = inbound{
-		deflate:  o.deflate,
-		limit:    readLimit(h.config.MaxMessageSize),
-		messages: newPace(h.config.MessageRate),
-		bytes:    newPace(h.config.ByteRate),
-	}
+	c.conn.in.begin(&h.config, o.deflate)
 	c.conn.upgraded.Store(true)
 	c.conn.lastRead.Store(h.clock())
 	c.keepRequest(r)
 	return nil
+}
+
+// withOffer returns r with our decision in place of the extensions that the client
+// offers.
+func withOffer(r *http.Request, o offer) *http.Request {
+	if len(r.Header["Sec-Websocket-Extensions"]) == 0 {
+		return r
+	}
+	decided := new(http.Request)
+	*decided = *r
+	decided.Header = maps.Clone(r.Header)
+	delete(decided.Header, "Sec-Websocket-Extensions")
+	if o.deflate {
+		decided.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
+	}
+	return decided
 }
 
 // readLimit is the most that a message of size bytes may take on the wire:
