@@ -51,8 +51,9 @@ test-foreign: ## test the hub with other people's WebSocket and codec libraries,
 soak: ## 2,000 clients for 10 minutes with everything that can go wrong
 	go run -race ./internal/soak -duration 10m -clients 2000
 
-soak-ci: ## the same for a minute with 300 clients
+soak-ci: ## the same for a minute with 300 clients, with and without the race detector, which takes other system calls
 	go run -race ./internal/soak -duration 1m -clients 300
+	go run ./internal/soak -duration 1m -clients 300
 
 soak-churn: ## 100,000 connections that come and go
 	go run -race ./internal/soak -churn 100000

@@ -92,12 +92,15 @@ func (s *tcpSocket) Read(b []byte) (int, error) {
 	err := s.raw.Read(a.once)
 	n, err := a.giveBack(err)
 	keepMonitor()
-	errno, failed := err.(syscall.Errno)
-	switch {
-	case failed:
-		return n, &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
-	case err == nil && n == 0 && len(b) > 0:
-		return 0, io.EOF
+	switch e := err.(type) {
+	case syscall.Errno:
+		err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", e)}
+	case *net.OpError:
+		e.Op = "read" // of a deadline or Close: "raw-read" before
+	case nil:
+		if n == 0 {
+			err = io.EOF
+		}
 	}
 	return n, err
 }
@@ -107,6 +110,9 @@ func (s *tcpSocket) direct() bool { return true }
 func (s *tcpSocket) tryWrite(b []byte) (int, error) {
 	a := attempts.Get().(*attempt)
 	a.call, a.b = rawWrite, b
+	if len(b) > joinSize {
+		a.call = toldWrite
+	}
 	return a.giveBack(s.raw.Write(a.once))
 }
 
@@ -114,7 +120,7 @@ func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) 
 	written := 0
 	for written < len(b) {
 		a := attempts.Get().(*attempt)
-		a.call, a.b, a.wait = plainWrite, b[written:], true
+		a.call, a.b, a.wait = toldWrite, b[written:], true
 		n, err := a.giveBack(s.raw.Write(a.once))
 		written += n
 		if err != nil {
@@ -126,13 +132,3 @@ func (s *tcpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) 
 }
 
 func (s *tcpSocket) abort() { _ = s.conn.Close() }
-
-func plainWrite(fd uintptr, b []byte) (int, syscall.Errno) {
-	n, err := syscall.Write(int(fd), b)
-	return max(n, 0), errnoOf(err)
-}
-
-func errnoOf(err error) syscall.Errno {
-	errno, _ := err.(syscall.Errno) // reading and writing have no other errors
-	return errno
-}

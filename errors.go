@@ -87,9 +87,10 @@ type CloseError struct {
 	Reason string
 	// ByPeer says that the peer began closing.
 	ByPeer bool
-	// Err is what broke the connection before the hub's Close frame was written
-	// whole, for example that the peer took nothing for Config.WriteWait. It is nil
-	// if the connection took the frame; a peer may still be gone before it arrives.
+	// Err is what broke the connection before the hub's Close frame was known to be
+	// written whole, for example that the peer took nothing for Config.WriteWait. If
+	// it is nil the connection has taken the frame; a peer may still be gone before
+	// it arrives.
 	Err error
 }
 
@@ -100,10 +101,14 @@ func (e *CloseError) Error() string {
 		by = "peer"
 	}
 	text := fmt.Sprintf("websocket: closed by %s: %d %s", by, e.Code, e.Reason)
-	if e.Err != nil && e.Code != CloseAbnormalClosure { // whose reason it is already
-		text += "; without a Close frame: " + e.Err.Error()
+	switch {
+	case e.Err == nil || e.Code == CloseAbnormalClosure: // whose reason it is already
+		return text
+	case e.ByPeer:
+		return text + "; not answered: " + e.Err.Error()
+	default:
+		return text + "; without a Close frame: " + e.Err.Error()
 	}
-	return text
 }
 
 // Unwrap returns Err.

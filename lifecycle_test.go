@@ -281,6 +281,14 @@ func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
 			require.Equal(t, websocket.CloseGoingAway, ce.Code)
 			require.ErrorContains(t, ce.Err, "hub closed before")
 		})
+		t.Run("closed by the peer, which takes nothing", func(t *testing.T) {
+			ce := run(t, p, 20_000, func(_ *fakeHub, peer *fakePeer) {
+				require.NoError(t, peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, "bye"), time.Time{}))
+			})
+			require.Equal(t, 1000, ce.Code)
+			require.ErrorContains(t, ce.Err, "did not take")
+			require.ErrorContains(t, ce, "closed by peer: 1000 bye; not answered: ")
+		})
 		t.Run("broken off", func(t *testing.T) {
 			ce := run(t, p, 1<<20, func(_ *fakeHub, peer *fakePeer) { _ = peer.Close() })
 			require.Equal(t, websocket.CloseAbnormalClosure, ce.Code)

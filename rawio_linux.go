@@ -22,6 +22,13 @@ func rawWrite(fd uintptr, b []byte) (int, syscall.Errno) {
 	return rawCall(syscall.SYS_SENDTO, fd, b)
 }
 
+// toldWrite is rawWrite for what takes longer.
+func toldWrite(fd uintptr, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+	return max(int(n), 0), errno
+}
+
 func rawCall(trap, fd uintptr, b []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 		syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
@@ -33,7 +40,7 @@ const monitorPeriod = 20 * time.Millisecond
 
 var monitor struct {
 	kept atomic.Bool // a timer is running
-	used atomic.Bool // since that was set
+	used atomic.Bool // since the last check
 }
 
 // keepMonitor follows every raw read. The monitor is what preempts goroutines that

@@ -11,6 +11,16 @@ func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
 	return max(n, 0), errnoOf(err)
 }
 
-func rawWrite(fd uintptr, b []byte) (int, syscall.Errno) { return plainWrite(fd, b) }
+func rawWrite(fd uintptr, b []byte) (int, syscall.Errno) { return toldWrite(fd, b) }
+
+func toldWrite(fd uintptr, b []byte) (int, syscall.Errno) {
+	n, err := syscall.Write(int(fd), b)
+	return max(n, 0), errnoOf(err)
+}
+
+func errnoOf(err error) syscall.Errno {
+	errno, _ := err.(syscall.Errno) // reading and writing have no other errors
+	return errno
+}
 
 func keepMonitor() {}

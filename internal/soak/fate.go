@@ -21,6 +21,13 @@ type fate struct {
 	why     *websocket.CloseError
 	ended   int64 // when, in Unix nanoseconds
 	evicted int64 // Timestamp of the last message that was one too many, or 0
+	reads   []read
+}
+
+// read is what the client took from its connection at a time, in Unix nanoseconds.
+type read struct {
+	at    int64
+	bytes int
 }
 
 // tagHeader is how a handshake says whose it is.
@@ -38,6 +45,30 @@ func (f *fate) end(why *websocket.CloseError) {
 	f.why, f.ended = why, time.Now().UnixNano()
 }
 
+// took takes note of what the client has read, as long as that matters.
+func (f *fate) took(bytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now().UnixNano()
+	for len(f.reads) > 0 && f.reads[0].at < now-int64(writeWait) && f.why == nil {
+		f.reads = f.reads[1:]
+	}
+	f.reads = append(f.reads, read{now, bytes})
+}
+
+// tookLittle reports whether the client can have been one that took nothing for
+// WriteWait at its end, as the hub sees it: no more than what the kernel may hold
+// before it takes anything more from the hub.
+func (f *fate) tookLittle() bool {
+	bytes := 0
+	for _, r := range f.reads {
+		if r.at > f.ended-int64(writeWait-fateSlack) && r.at < f.ended {
+			bytes += r.bytes
+		}
+	}
+	return bytes <= kernelHolds
+}
+
 // drop takes note of messages that the client does not get.
 func (f *fate) drop(lost websocket.Gap) {
 	f.mu.Lock()
@@ -47,19 +78,22 @@ func (f *fate) drop(lost websocket.Gap) {
 	}
 }
 
-// How far clocks of goroutines may be apart, and how long the hub waits behind its
-// Close frame.
+// How far clocks of goroutines may be apart, how long the hub waits behind its
+// Close frame, and for a client to take something, and how many bytes the buffers
+// of both sockets may hold.
 const (
-	fateSlack = time.Second
-	linger    = 5 * time.Second
+	fateSlack   = time.Second
+	linger      = 5 * time.Second
+	writeWait   = 10 * time.Second
+	kernelHolds = 64 << 10
 )
 
 // explains reports whether a client that reads could miss the Close frame and get
-// this error instead. It could if it took nothing for WriteWait: the hub says so. It
-// could also if it wrote when the hub had closed the connection behind its Close
-// frame: that resets the connection, and costs the client what it had not taken yet.
-// So it goes, too, for one that the hub gave up because its own process had no time
-// for it.
+// this error instead. It could if it took next to nothing for WriteWait, and the hub
+// says so. It could also if it wrote when the hub had closed the connection behind
+// its Close frame: that resets the connection, and costs the client what it had not
+// taken yet. So it goes, too, for one that the hub gave up because its own process
+// had no time for it.
 func (f *fate) explains(err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -67,7 +101,7 @@ func (f *fate) explains(err error) bool {
 	case f.why == nil || f.why.ByPeer:
 		return false
 	case starved(f.why):
-		return true
+		return f.tookLittle()
 	case f.why.Code != websocket.CloseTryAgainLater && f.why.Code != websocket.CloseTimeout:
 		return false
 	}
@@ -118,11 +152,11 @@ func (f *fate) String() string {
 		}
 		return fmt.Sprint(time.Duration(f.ended-t).Round(time.Millisecond), " before")
 	}
-	return fmt.Sprintf("%v; published what was one too many %s; the client wrote last %s",
-		f.why, before(f.evicted), before(f.wrote.Load()))
+	return fmt.Sprintf("%v; published what was one too many %s; the client wrote last %s and read %v",
+		f.why, before(f.evicted), before(f.wrote.Load()), f.reads)
 }
 
-// tracedConn is a client's connection that notes when it is written to.
+// tracedConn is a client's connection that notes what it is read and written.
 type tracedConn struct {
 	net.Conn
 	fate *fate
@@ -131,4 +165,10 @@ type tracedConn struct {
 func (c *tracedConn) Write(b []byte) (int, error) {
 	c.fate.wrote.Store(time.Now().UnixNano())
 	return c.Conn.Write(b)
+}
+
+func (c *tracedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.fate.took(n)
+	return n, err
 }
