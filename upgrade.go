@@ -50,15 +50,9 @@ func (u *upgrader) init(config *Config) {
 		ReadBufferSize:    config.ReadBufferSize,
 		WriteBufferSize:   config.WriteBufferSize,
 		WriteBufferPool:   &u.buffers,
-		EnableCompression: true,                                     // for requests whose offer we have accepted
-		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			w.Header().Set("Sec-Websocket-Version", "13") // RFC 6455 section 4.4
-			if status == http.StatusMethodNotAllowed {
-				w.Header().Set("Allow", http.MethodGet)
-			}
-			http.Error(w, reason.Error(), status)
-		},
+		EnableCompression: true,                                                    // for requests whose offer we have accepted
+		CheckOrigin:       func(*http.Request) bool { return true },                // checked before
+		Error:             func(http.ResponseWriter, *http.Request, int, error) {}, // nothing can be answered after the hijack
 	}
 }
 
@@ -192,6 +186,8 @@ func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
 	switch e.status {
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
+	case http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", http.MethodGet)
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
@@ -208,6 +204,12 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		return nil, offer{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
 	case !r.ProtoAtLeast(1, 1):
 		return nil, offer{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
+	case r.Method != http.MethodGet:
+		return nil, offer{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+	case r.Header.Get("Sec-Websocket-Version") != "13":
+		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not 13") // RFC 6455 section 4.4
+	case !validKey(r.Header.Get("Sec-Websocket-Key")):
+		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	}
 	if h.overBudget() {
 		return nil, offer{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
@@ -243,6 +245,12 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
 	}
 	return c, offer, nil
+}
+
+// validKey follows RFC 6455 section 4.2.1.
+func validKey(key string) bool {
+	b, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(b) == 16
 }
 
 // waitForRun lets handshakes come a little before Run.
@@ -465,15 +473,25 @@ func unquote(s string) string {
 	return s
 }
 
-// upgrade answers the handshake with 101. After the hijack no status can be
-// written any more.
+// upgrade answers the handshake with 101. It hijacks the connection itself, as that
+// would go deepest inside gorilla, and make net/http's goroutine copy its stack into
+// a larger one. What gorilla finds wrong with a handshake has been refused before.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer) error {
+	nc, rw, err := http.NewResponseController(w).Hijack() // also through middleware's writers
+	if err != nil {
+		err = refuse(http.StatusInternalServerError, "%v", err)
+		h.answerRefusal(w, err)
+		return err
+	}
+	c.conn.Conn = nc
+	c.conn.socket = newSocket(nc, &c.conn.tcp)
 	var answer http.Header
 	if o.named {
 		answer = h.upgrader.answers[o.codec]
 	}
-	ws, err := h.upgrader.gorilla.Upgrade(&hijacker{w, c}, withOffer(r, o), answer)
+	ws, err := h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withOffer(r, o), answer)
 	if err != nil {
+		_ = nc.Close() // may be closed already
 		return err
 	}
 	c.ws = ws
@@ -519,22 +537,15 @@ func (c *Client) keepRequest(r *http.Request) {
 	c.request, c.endRequest = kept, cancel
 }
 
-// hijacker hands gorilla our connection in place of the server's.
-type hijacker struct {
+// hijacked hands gorilla our connection in place of the server's.
+type hijacked struct {
 	http.ResponseWriter
-	client *Client
+	conn *conn
+	rw   *bufio.ReadWriter
 }
 
-// Hijack implements http.Hijacker, also through middleware's writers.
-func (j *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, rw, err := http.NewResponseController(j.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	j.client.conn.Conn = nc
-	j.client.conn.socket = newSocket(nc, &j.client.conn.tcp)
-	return &j.client.conn, rw, nil
-}
+// Hijack implements http.Hijacker.
+func (j *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) { return j.conn, j.rw, nil }
 
 // connect registers the client and runs onConnect, while which what is for the
 // client waits.
