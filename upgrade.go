@@ -249,8 +249,12 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 
 // validKey follows RFC 6455 section 4.2.1.
 func validKey(key string) bool {
-	b, err := base64.StdEncoding.DecodeString(key)
-	return err == nil && len(b) == 16
+	var b [18]byte // what 24 characters can hold
+	if len(key) != base64.StdEncoding.EncodedLen(16) {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(b[:], []byte(key))
+	return err == nil && n == 16
 }
 
 // waitForRun lets handshakes come a little before Run.
