@@ -19,9 +19,9 @@ type Config struct {
 	// ReadBufferSize is each connection's read buffer in bytes. Messages may be
 	// larger than it. Defaults to 512.
 	ReadBufferSize int
-	// WriteBufferSize is the size in bytes of the buffer that control frames are
-	// written from while the handshake lasts. Data frames do not use it: joined
-	// writes are sized by the hub. Defaults to 512.
+	// WriteBufferSize is the size in bytes of gorilla's buffer for messages. The hub
+	// writes frames of its own, joined as it sees fit, so nothing uses it. Defaults
+	// to 512.
 	WriteBufferSize int
 	// MaxMessageSize is the largest message in bytes that a client may send,
 	// counted on the wire and again after inflating. A larger one closes the

@@ -1061,7 +1061,7 @@ func TestConformanceHandshake(t *testing.T) {
 	}{
 		{"6455/4.2.1/correct", with(), 101, ""},
 		{"6455/4.2.1/path and query", method("GET /chat/room?x=1 HTTP/1.1"), 101, ""},
-		{"6455/4.2.1/post", method("POST / HTTP/1.1"), 405, ""},
+		{"6455/4.2.1/post", method("POST / HTTP/1.1"), 405, "Allow: GET"},
 		{"6455/4.2.1/head", method("HEAD / HTTP/1.1"), 405, ""},
 		{"6455/4.2.1/put", method("PUT / HTTP/1.1"), 405, ""},
 		{"6455/4.2.1/HTTP 1.0", method("GET / HTTP/1.0"), 400, ""},
@@ -1085,6 +1085,8 @@ func TestConformanceHandshake(t *testing.T) {
 		{"6455/4.4/version 8", change("Sec-WebSocket-Version", "8"), 400, "Sec-WebSocket-Version: 13"},
 		{"6455/4.4/version 14", change("Sec-WebSocket-Version", "14"), 400, "Sec-WebSocket-Version: 13"},
 		{"6455/4.4/version no number", change("Sec-WebSocket-Version", "thirteen"), 400, "Sec-WebSocket-Version: 13"},
+		{"6455/4.4/two versions", change("Sec-WebSocket-Version", "13, 8"), 400, "Sec-WebSocket-Version: 13"},
+		{"6455/11.3.5/version twice", change("Sec-WebSocket-Version", "13\r\nSec-WebSocket-Version: 8"), 400, "Sec-WebSocket-Version: 13"},
 		{"6455/4.2.2/unknown extension", with("Sec-WebSocket-Extensions: x-unknown"), 101, "Sec-WebSocket-Extensions: "},
 		{"6455/4.2.2/no subprotocol", with(), 101, "Sec-WebSocket-Protocol: "},
 		{"6455/4.2.2/subprotocol", with(protocolHeader("msgpack")), 101, "Sec-WebSocket-Protocol: msgpack"},

@@ -1,11 +1,13 @@
 package websocket_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -325,8 +327,48 @@ func TestDataBehindTheHandshake(t *testing.T) {
 	})
 }
 
-// TestHookPanics: net/http survives a hook of the handshake that panics, and so
-// must the hub's counts.
+// hijackWriter has a Hijack of its own.
+type hijackWriter struct {
+	*httptest.ResponseRecorder
+	hijack func() (net.Conn, *bufio.ReadWriter, error)
+}
+
+func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+
+// TestHijackFails has writers that cannot hand over the connection. Nothing of such
+// a handshake stays behind.
+func TestHijackFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxClients, config.MaxHandshakes = 1, 1
+		config.ClientID = func(*http.Request) (string, error) { return "someone", nil }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		server, client := websocket.FakePair(4096)
+		serve := func(w http.ResponseWriter) (panicked any) {
+			defer func() { panicked = recover() }()
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.Header = http.Header{
+				"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+				"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
+			}
+			hub.Handler().ServeHTTP(w, r)
+			return nil
+		}
+		recorder := httptest.NewRecorder()
+		require.Nil(t, serve(recorder))
+		require.Equal(t, http.StatusInternalServerError, recorder.Code)
+		require.NotNil(t, serve(hijackWriter{httptest.NewRecorder(), func() (net.Conn, *bufio.ReadWriter, error) { panic("boom") }}))
+		require.NotNil(t, serve(hijackWriter{httptest.NewRecorder(), func() (net.Conn, *bufio.ReadWriter, error) { return server, nil, nil }}))
+		_, err := client.Read(make([]byte, 1))
+		require.Error(t, err, "the connection is closed")
+		_ = hub.connect(4096, nil).Close() // the ID is free, and so is the place
+	})
+}
+
+// TestHookPanics: a hook of the handshake that panics is answered with 500, and the
+// hub's counts survive it.
 func TestHookPanics(t *testing.T) {
 	t.Parallel()
 	hooks := map[string]func(*websocket.Config, func(r *http.Request)){

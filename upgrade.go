@@ -122,7 +122,7 @@ func refuse(status int, format string, args ...any) error {
 // serve takes one handshake from request to readPump.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
 	if err := h.enter(); err != nil {
-		h.answerRefusal(w, err)
+		h.answerRefusal(w, r, err)
 		return
 	}
 	c := h.handshakeOnce(w, r)
@@ -155,22 +155,25 @@ var errHook = refuse(http.StatusInternalServerError, "internal error")
 func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
 	c, offer, err := h.admit(r)
 	if err != nil {
-		h.answerRefusal(w, err)
+		h.answerRefusal(w, r, err)
 		return nil, err
 	}
+	welcome := false
+	defer func() {
+		if !welcome { // also when a middleware's writer panics
+			h.ids.free(c)
+		}
+	}()
 	if h.stopping() { // while a hook ran
-		h.ids.free(c)
 		err := refuse(http.StatusServiceUnavailable, "hub closed")
-		h.answerRefusal(w, err)
+		h.answerRefusal(w, r, err)
 		return nil, err
 	}
 	if err := h.upgrade(w, r, c, offer); err != nil {
 		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
-		h.ids.free(c)
 		return nil, err
 	}
-	if !h.welcome(c) { // while the answer was written
-		h.ids.free(c)
+	if welcome = h.welcome(c); !welcome { // while the answer was written
 		c.endRequest()
 		c.conn.socket.abort()
 		return nil, ErrHubClosed
@@ -178,7 +181,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	return c, nil
 }
 
-func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
+func (h *Hub) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	e, ok := err.(*refusal)
 	if !ok {
 		e = &refusal{http.StatusInternalServerError, err.Error()}
@@ -189,6 +192,9 @@ func (h *Hub) answerRefusal(w http.ResponseWriter, err error) {
 	case http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", http.MethodGet)
 	case http.StatusUpgradeRequired:
+		if r.ProtoMajor != 1 {
+			break // other versions have no such fields (RFC 9113 section 8.2.2)
+		}
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 	}
@@ -206,8 +212,8 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		return nil, offer{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
 	case r.Method != http.MethodGet:
 		return nil, offer{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
-	case r.Header.Get("Sec-Websocket-Version") != "13":
-		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not 13") // RFC 6455 section 4.4
+	case !slices.Equal(r.Header["Sec-Websocket-Version"], versions): // RFC 6455 sections 4.4 and 11.3.5
+		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not 13")
 	case !validKey(r.Header.Get("Sec-Websocket-Key")):
 		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	}
@@ -246,6 +252,8 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	}
 	return c, offer, nil
 }
+
+var versions = []string{"13"}
 
 // validKey follows RFC 6455 section 4.2.1.
 func validKey(key string) bool {
@@ -484,7 +492,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 	nc, rw, err := http.NewResponseController(w).Hijack() // also through middleware's writers
 	if err != nil {
 		err = refuse(http.StatusInternalServerError, "%v", err)
-		h.answerRefusal(w, err)
+		h.answerRefusal(w, r, err)
 		return err
 	}
 	c.conn.Conn = nc
@@ -493,12 +501,15 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 	if o.named {
 		answer = h.upgrader.answers[o.codec]
 	}
-	ws, err := h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withOffer(r, o), answer)
+	defer func() {
+		if c.ws == nil {
+			_ = nc.Close() // may be closed already
+		}
+	}()
+	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withOffer(r, o), answer)
 	if err != nil {
-		_ = nc.Close() // may be closed already
 		return err
 	}
-	c.ws = ws
 	c.conn.in.begin(&h.config, o.deflate)
 	c.conn.upgraded.Store(true)
 	c.conn.lastRead.Store(h.clock())
@@ -509,7 +520,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 // withOffer returns r with our decision in place of the extensions that the client
 // offers.
 func withOffer(r *http.Request, o offer) *http.Request {
-	if len(r.Header["Sec-Websocket-Extensions"]) == 0 {
+	if !o.deflate && len(r.Header["Sec-Websocket-Extensions"]) == 0 {
 		return r
 	}
 	decided := new(http.Request)

@@ -900,8 +900,8 @@ func TestPanicInCallbacks(t *testing.T) {
 	}
 }
 
-// TestPanicInHooks has hooks that run before there is a client. The panic is
-// net/http's; the hub must not count that handshake for ever.
+// TestPanicInHooks has hooks that run before there is a client. The hub must not
+// count that handshake for ever.
 func TestPanicInHooks(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(*websocket.Config){
