@@ -476,6 +476,7 @@ func TestEnginesThatTakeAlmostNothing(t *testing.T) {
 			member := hubs[0].connect(1<<20, idHeader("m"))
 			defer member.Close()
 			ready(t, hubs...)
+			synctest.Wait() // what the node says of itself is out
 			broker.refuses.Store(true)
 			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)), "it is on its way")
 			synctest.Wait()
