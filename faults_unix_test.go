@@ -75,7 +75,8 @@ func useBlockingDescriptor(t *testing.T) {
 	config.WriteWait = 200 * time.Millisecond
 	hub := websocket.NewHub(quietLogger{}, config)
 	ended := make(chan *websocket.CloseError, 1)
-	hub.SetCallbacks(nil, func(c *websocket.Client) { ended <- c.CloseError() }, nil)
+	handled := make(chan struct{}, 1)
+	hub.SetCallbacks(nil, func(c *websocket.Client) { ended <- c.CloseError() }, func(*websocket.Client, *websocket.Message) { handled <- struct{}{} })
 	ran := make(chan error, 1)
 	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,9 +93,11 @@ func useBlockingDescriptor(t *testing.T) {
 	require.NoError(t, err)
 	_ = f.Fd() // to set an option of the socket, say
 	require.NoError(t, f.Close())
-	require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"x"}`)))
-	time.Sleep(100 * time.Millisecond) // the hub has read that, and waits for more
-	runtime.GC()                       // waits for all that run
+	for range 50 {
+		require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"x"}`)))
+		<-handled
+		runtime.GC() // waits for all that run, while the hub reads on
+	}
 	for range 100 {
 		require.NoError(t, hub.Broadcast(bytes.Repeat([]byte("1"), 100<<10))) // more than the kernel takes for a peer that does not read
 	}
