@@ -9,7 +9,7 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/stretchr/testify/require"
 )
@@ -184,7 +184,7 @@ func TestAcksDoNotWaitForTheEngine(t *testing.T) {
 			require.Equal(t, "ack", readJSON(t, peer)["type"], request)
 			require.Equal(t, "another", readJSON(t, peer)["data"])
 			require.Zero(t, time.Since(start))
-			require.NoError(t, <-other)
+			require.ErrorIs(t, <-other, websocket.ErrBrokerUnavailable, "its queue is full")
 		})
 	}
 }

@@ -57,13 +57,13 @@ func TestAuthorize(t *testing.T) {
 				var calls []asked
 				var who *websocket.Client
 				config := websocket.DefaultConfig
-				config.Authorize = func(c *websocket.Client, action websocket.Action, target string) error {
+				config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error {
 					mu.Lock()
 					defer mu.Unlock()
 					who = c
-					calls = append(calls, asked{action, target})
-					if action == refused.action {
-						return errors.New("not you, " + c.Codec().Name())
+					calls = append(calls, asked{r.Action, r.Target})
+					if r.Action == refused.action {
+						return &websocket.RequestError{Message: "not you, " + c.Codec().Name()}
 					}
 					return nil
 				}
@@ -104,9 +104,8 @@ func TestAuthorize(t *testing.T) {
 				defer mu.Unlock()
 				require.Equal(t, want, calls)
 				require.Same(t, c, who)
-				st := b.hub.Stats()
-				require.Equal(t, refused.action == websocket.ActionUnsubscribe, st.Channels["news 📰"] == 1)
-				require.Equal(t, refused.action == websocket.ActionLeaveRoom, st.Rooms["room_101"] == 1)
+				require.Equal(t, refused.action == websocket.ActionUnsubscribe, channelsOf(b.hub)["news 📰"] == 1)
+				require.Equal(t, refused.action == websocket.ActionLeaveRoom, roomsOf(b.hub)["room_101"] == 1)
 				require.NoError(t, c.Subscribe("by the server"), "the hook is for clients")
 				require.Equal(t, len(want)+2, b.messages.len(), "onMessage sees all, refused or not")
 			})
@@ -120,11 +119,11 @@ func TestAuthorizeMayCallAnything(t *testing.T) {
 	var b *bundle
 	ready := make(chan struct{})
 	config := websocket.DefaultConfig
-	config.Authorize = func(c *websocket.Client, _ websocket.Action, target string) error {
+	config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error {
 		<-ready
 		_ = b.hub.Broadcast([]byte(`"asked"`))
 		_, _ = b.hub.RoomMembers(c.Request().Context(), "r")
-		return c.JoinRoom("checked " + target)
+		return c.JoinRoom("checked " + r.Target)
 	}
 	b = setup(t, config, options{})
 	close(ready)
@@ -132,16 +131,16 @@ func TestAuthorizeMayCallAnything(t *testing.T) {
 	p.send(t, wire{Type: "subscribe", Data: jsonChannel("news"), ID: "1"})
 	require.Equal(t, `"asked"`, string(p.read(t).Data))
 	require.Equal(t, "ack", p.read(t).Type)
-	require.Equal(t, map[string]int{"checked news": 1}, b.hub.Stats().Rooms)
-	require.Equal(t, map[string]int{"news": 1}, b.hub.Stats().Channels)
+	require.Equal(t, map[string]int{"checked news": 1}, roomsOf(b.hub))
+	require.Equal(t, map[string]int{"news": 1}, channelsOf(b.hub))
 }
 
 // TestAuthorizePanics closes that one client and does nothing of what it asked for.
 func TestAuthorizePanics(t *testing.T) {
 	t.Parallel()
 	config := named(websocket.DefaultConfig)
-	config.Authorize = func(_ *websocket.Client, _ websocket.Action, target string) error {
-		if strings.HasPrefix(target, "bad") {
+	config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+		if strings.HasPrefix(r.Target, "bad") {
 			panic("boom")
 		}
 		return nil
@@ -154,7 +153,7 @@ func TestAuthorizePanics(t *testing.T) {
 	p.requireClosed(t, websocket.CloseInternalError)
 	require.Same(t, c, b.disconnected.take(t))
 	require.Len(t, b.logs.matching("error", `Authorize of client "bad" panicked: boom`), 1)
-	require.NotContains(t, b.hub.Stats().Channels, "bad one")
+	require.NotContains(t, channelsOf(b.hub), "bad one")
 	require.Len(t, good.do(t, wire{Type: "publish", Channel: "elsewhere"}), 1)
 }
 
@@ -163,7 +162,7 @@ func TestReadyMadeHooks(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
-		hook func(*websocket.Client, websocket.Action, string) error
+		hook func(*websocket.Client, websocket.AuthorizeRequest) error
 		// What a client may do outside of the channel and room, and inside.
 		outside, inside []websocket.Action
 	}{
@@ -194,7 +193,7 @@ func TestReadyMadeHooks(t *testing.T) {
 			other.do(t, wire{Type: "subscribe", Data: jsonChannel("another")})
 			for _, a := range controlAsks("name", "name") {
 				check := func(c *websocket.Client, allowed []websocket.Action) {
-					err := tt.hook(c, a.action, a.target)
+					err := tt.hook(c, websocket.AuthorizeRequest{Action: a.action, Target: a.target})
 					for _, action := range allowed {
 						if action == a.action {
 							require.NoError(t, err, a.action)
@@ -207,7 +206,45 @@ func TestReadyMadeHooks(t *testing.T) {
 				check(member, tt.inside)
 			}
 			require.NoError(t, member.LeaveRoom("name")) // still in the channel of that name
-			require.ErrorIs(t, tt.hook(member, websocket.ActionPublishRoom, "name"), websocket.ErrForbidden)
+			require.ErrorIs(t, tt.hook(member, websocket.AuthorizeRequest{Action: websocket.ActionPublishRoom, Target: "name"}), websocket.ErrForbidden)
+		})
+	}
+}
+
+// TestAuthorizeRefusesOrFails: a client sees the text of a refusal, and nothing of a
+// failure, which goes to the log.
+func TestAuthorizeRefusesOrFails(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name       string
+		err        error
+		code, text string
+	}{
+		{"refusal", websocket.ErrForbidden, "forbidden", "websocket: not allowed"},
+		{"refusal with a text", fmt.Errorf("members only: %w", websocket.ErrForbidden), "forbidden", "members only: websocket: not allowed"},
+		{"refusal with a code", &websocket.RequestError{Code: "not_a_member", Message: "join first"}, "not_a_member", "join first"},
+		{"refusal without a code", &websocket.RequestError{Message: "join first"}, "forbidden", "join first"},
+		{"failure", errors.New("select * from secrets: connection refused"), "internal", "internal error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+				require.Equal(t, `{"channel":"news"}`, string(r.Message.Data))
+				require.Equal(t, "1", r.Message.ID)
+				return tt.err
+			}
+			b := setup(t, config, options{logsError: tt.code == "internal"})
+			p, _ := b.connect(t, dialing{})
+			p.send(t, wire{Type: "subscribe", Data: jsonChannel("news"), ID: "1"})
+			m := p.read(t)
+			require.Equal(t, "error", m.Type)
+			require.JSONEq(t, fmt.Sprintf(`{"code":%q,"message":%q}`, tt.code, tt.text), string(m.Data))
+			require.Empty(t, channelsOf(b.hub))
+			if tt.code == "internal" {
+				require.Len(t, b.logs.matching("error", "Authorize failed for subscribe \"news\""), 1)
+			}
 		})
 	}
 }

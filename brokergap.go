@@ -55,7 +55,7 @@ func (l *hubLog) tellGaps(ctx context.Context, gaps targets) (told int) {
 		l.mu.Lock()
 		for kind, topics := range l.topics {
 			for name := range topics {
-				list = append(list, target{topicKind(kind).audience(), name})
+				list = append(list, target{TopicKind(kind).audience(), name})
 			}
 		}
 		l.mu.Unlock()
@@ -92,9 +92,9 @@ func (l *hubLog) tellSome(ctx context.Context, list []target, reserved int64) (t
 		gap := &brokerGap{order: l.order, timestamp: time.Now().UnixNano(), to: to}
 		switch {
 		case to.to != toClients:
-			kind := channelTopic
+			kind := ChannelTopic
 			if to.to == toRoom {
-				kind = roomTopic
+				kind = RoomTopic
 			}
 			if t := l.topics[kind][to.name]; t != nil {
 				told++

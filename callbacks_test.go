@@ -14,7 +14,7 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -50,7 +50,7 @@ func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(
 	config.ClientID = byID
 	config.SlowConsumer = websocket.DropNewest
 	config.ClientBacklog = 10_000
-	config.Authorize = func(c *websocket.Client, _ websocket.Action, _ string) error { at("Authorize", c); return nil }
+	config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error { at("Authorize", c); return nil }
 	config.OnDrop = func(c *websocket.Client, _ websocket.Gap) { v.drops.Add(1); at("OnDrop", c) }
 	hub = websocket.NewHub(v.logs, config)
 	hub.SetCallbacks(func(c *websocket.Client) {
@@ -161,7 +161,7 @@ func TestFailingCallbacks(t *testing.T) {
 						require.Len(t, v.logs.matching("error", hook+` of client "victim"`), 1)
 						require.Len(t, v.logs.matching("error", tt.log), 1)
 						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "with its stack")
-						require.Equal(t, 1, v.Stats().TotalClients)
+						require.Equal(t, 1, v.Stats().ActiveConnections)
 						_ = v.bystander.Close()
 						v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
 						v.stop()
@@ -233,7 +233,7 @@ func TestCallbacksThatTakeTheirTime(t *testing.T) {
 					}
 					time.Sleep(time.Until(start.Add(long + time.Second)))
 					if hook != "onDisconnect" && hook != "OnDrop" {
-						require.Nil(t, v.client.CloseError(), "%v", v.client.CloseError())
+						require.NoError(t, v.client.CloseError(), "%v", v.client.CloseError())
 						require.NoError(t, v.client.Send(&websocket.Message{Type: "hello"}))
 						require.NoError(t, v.victim.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news"}`)))
 						require.Equal(t, "hello", readJSON(t, v.victim)["type"])

@@ -54,6 +54,9 @@ type Client struct {
 	// Guarded by the log's lock; members passes to the shard at unregister.
 	registered bool
 	members    membershipSet
+	lastTopics []*topic // of its memberships, from unregister until onDisconnect has returned
+
+	hooks *membershipHooks // nil without OnJoin and OnLeave
 
 	mu       sync.Mutex // guards what follows
 	aesKey   []byte
@@ -70,24 +73,35 @@ func (c *Client) Codec() Codec { return c.codec }
 // to use for as long as the Client is.
 func (c *Client) Request() *http.Request { return c.request }
 
-// Context returns what was given to ServeHTTP until onConnect has returned, and
-// nil after that, since frameworks recycle their contexts then. It is always nil
-// for clients that came through Handler.
-func (c *Client) Context() Context {
+// Context returns the context of the handshake's request. It carries the values
+// that middleware stored there and is cancelled when the connection has ended. Use
+// it for work that is done for this client. It may be called by anybody at any time.
+func (c *Client) Context() context.Context { return c.request.Context() }
+
+// FrameworkContext returns the context that ServeHTTP got, such as HypGo's or gin's,
+// until onConnect has returned. After that it returns nil, because frameworks reuse
+// their contexts. It is always nil for clients that came through Handler.
+func (c *Client) FrameworkContext() Context {
 	if p := c.httpCtx.Load(); p != nil {
 		return *p
 	}
 	return nil
 }
 
-// Send sends m to this client in its own codec, sealed as its keys say. Nil
-// means that the hub has accepted it into its log. It waits while the log is
-// full. An empty Type becomes "message", a zero Timestamp the current time.
+// Send sends m to this client in its own codec, sealed with its keys. An empty Type
+// becomes "message", and a zero Timestamp the current time. m may be changed and
+// released as soon as the call returns.
+//
+// Nil means that the hub has accepted m: it has its place in the client's order of
+// messages. Send waits while the event log is full. Errors: ErrClientClosed when the
+// connection has ended, ErrHubClosed, ErrMessageTooLarge, ErrNilMessage, and
+// ErrHubNotRunning where it would have to wait before Run.
 func (c *Client) Send(m *Message) error {
 	return c.SendContext(context.Background(), m)
 }
 
-// SendContext is Send with an end to the waiting.
+// SendContext is like Send but stops waiting when ctx is done. It then returns
+// ctx's error, and m is not sent.
 func (c *Client) SendContext(ctx context.Context, m *Message) error {
 	p, err := c.hub.prepare(m, typeMessage, m.channel(), toClients)
 	if err != nil {
@@ -96,33 +110,81 @@ func (c *Client) SendContext(ctx context.Context, m *Message) error {
 	return c.hub.log.send(ctx, c, p)
 }
 
-// Subscribe adds the client to a channel. What is published after it returns
-// reaches the client. Subscribing twice is not an error. It waits while the
-// hub's log is full.
+// Subscribe adds the client to a channel. Messages that are published after it
+// returns reach the client. Subscribing twice is no error. It waits while the event
+// log is full. Errors: ErrClientClosed, ErrHubClosed, ErrInvalidName,
+// ErrTooManySubscriptions, and ErrHubNotRunning where it would have to wait before
+// Run.
 func (c *Client) Subscribe(channel string) error {
-	return c.hub.log.join(context.Background(), c, channelTopic, channel, nil)
+	return c.SubscribeContext(context.Background(), channel)
 }
 
-// Unsubscribe takes the client out of a channel. What is published after it
-// returns does not reach the client. Not being subscribed is not an error.
+// SubscribeContext is like Subscribe but stops waiting when ctx is done. It then
+// returns ctx's error, and the client is not subscribed.
+func (c *Client) SubscribeContext(ctx context.Context, channel string) error {
+	return c.join(ctx, ChannelTopic, channel)
+}
+
+// Unsubscribe removes the client from a channel. Messages that are published after
+// it returns do not reach the client. It is no error if the client was not
+// subscribed. It waits while the event log is full. Errors: ErrClientClosed,
+// ErrHubClosed, ErrInvalidName, and ErrHubNotRunning where it would have to wait
+// before Run.
 func (c *Client) Unsubscribe(channel string) error {
-	return c.hub.log.leave(context.Background(), c, channelTopic, channel, nil)
+	return c.UnsubscribeContext(context.Background(), channel)
 }
 
-// JoinRoom is Subscribe for a room.
+// UnsubscribeContext is like Unsubscribe but stops waiting when ctx is done. It then
+// returns ctx's error, and the client stays subscribed.
+func (c *Client) UnsubscribeContext(ctx context.Context, channel string) error {
+	return c.leave(ctx, ChannelTopic, channel)
+}
+
+// JoinRoom is like Subscribe, for a room.
 func (c *Client) JoinRoom(roomID string) error {
-	return c.hub.log.join(context.Background(), c, roomTopic, roomID, nil)
+	return c.JoinRoomContext(context.Background(), roomID)
 }
 
-// LeaveRoom is Unsubscribe for a room.
+// JoinRoomContext is like SubscribeContext, for a room.
+func (c *Client) JoinRoomContext(ctx context.Context, roomID string) error {
+	return c.join(ctx, RoomTopic, roomID)
+}
+
+// LeaveRoom is like Unsubscribe, for a room.
 func (c *Client) LeaveRoom(roomID string) error {
-	return c.hub.log.leave(context.Background(), c, roomTopic, roomID, nil)
+	return c.LeaveRoomContext(context.Background(), roomID)
 }
 
-// Close sends what was queued for the client before this call, then a Close
-// frame with code and reason, and ends the connection when the peer has answered
-// or a second has passed. It does not wait for that. Code 0 means 1000; other
-// codes must be sendable (RFC 6455 section 7.4). A reason over 123 bytes is cut.
+// LeaveRoomContext is like UnsubscribeContext, for a room.
+func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
+	return c.leave(ctx, RoomTopic, roomID)
+}
+
+func (c *Client) join(ctx context.Context, kind TopicKind, name string) error {
+	err := c.hub.log.join(ctx, c, kind, name, nil)
+	c.hooks.run(c)
+	return err
+}
+
+func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {
+	err := c.hub.log.leave(ctx, c, kind, name, nil)
+	c.hooks.run(c)
+	return err
+}
+
+// Channels returns the names of the channels that the client is subscribed to, in no
+// particular order. In onDisconnect they are those that it was in when its connection
+// ended; after onDisconnect there are none. It may be called by anybody at any time.
+func (c *Client) Channels() []string { return c.hub.log.topicNames(c, ChannelTopic) }
+
+// Rooms is like Channels, for the IDs of rooms.
+func (c *Client) Rooms() []string { return c.hub.log.topicNames(c, RoomTopic) }
+
+// Close sends the messages that were queued for the client before this call, then a
+// Close frame with code and reason (RFC 6455 section 7.1.2). The connection ends when
+// the peer has answered, or after a second. Close does not wait for that. Code 0
+// means 1000; other codes must be sendable (section 7.4), else ErrInvalidCloseCode is
+// returned. A reason is cut to 123 bytes. A client that has ended is ErrClientClosed.
 func (c *Client) Close(code int, reason string) error {
 	code, err := closeCode(code)
 	if err != nil {
@@ -142,8 +204,9 @@ func closeCode(code int) (int, error) {
 }
 
 // SetExpiry closes the client with CloseUnauthorized at t, which tells it to
-// authenticate again; call it with the expiry of its credentials, and again when
-// they are renewed. The zero time takes it back.
+// authenticate again. Call it with the expiry of the client's credentials, and again
+// when they are renewed. The zero time removes the expiry. A client that has ended is
+// ErrClientClosed.
 func (c *Client) SetExpiry(t time.Time) error {
 	var at int64
 	if !t.IsZero() {
@@ -153,20 +216,25 @@ func (c *Client) SetExpiry(t time.Time) error {
 	return c.hub.log.tell(entryWatch, c, nil)
 }
 
-// CloseError returns how the connection ended, or nil while it has not. In
-// onDisconnect it is set.
-func (c *Client) CloseError() *CloseError { return c.ending.Load() }
+// CloseError returns how the connection ended, as a *CloseError, or nil while it is
+// open. In onDisconnect it is set. CloseStatus returns the code alone.
+func (c *Client) CloseError() error {
+	if e := c.ending.Load(); e != nil {
+		return e
+	}
+	return nil
+}
 
-// SetUser says whose client this is, for Cluster.CloseUser; call it in onConnect
-// with what the handshake was authenticated as. A user may have any number of
-// clients.
+// SetUser names the user that this client belongs to, for Cluster.CloseUser. Call it
+// in onConnect with the identity that the handshake was authenticated for. A user may
+// have any number of clients.
 func (c *Client) SetUser(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.user = user
 }
 
-// User returns what SetUser was given.
+// User returns the user that SetUser set, or "".
 func (c *Client) User() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -412,9 +412,9 @@ func (n *node) deliver(to target, envelope []byte) {
 	var err error
 	switch {
 	case to.to == toChannel:
-		err = h.log.publish(ctx, channelTopic, m.Channel, pub, nil, nil)
+		err = h.log.publish(ctx, ChannelTopic, m.Channel, pub, nil, nil)
 	case to.to == toRoom:
-		err = h.log.publish(ctx, roomTopic, m.Channel, pub, nil, nil)
+		err = h.log.publish(ctx, RoomTopic, m.Channel, pub, nil, nil)
 	case to.name == "":
 		err = h.log.broadcast(ctx, pub, nil, nil)
 	default:

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/stretchr/testify/require"
 )
@@ -147,8 +147,8 @@ func TestEngineFails(t *testing.T) {
 		require.Equal(t, websocket.BrokerDown, health.Broker)
 		require.False(t, health.OK())
 		require.NotEmpty(t, health.Reason)
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)))
-		require.NoError(t, hubs[0].SendToClient("b", &websocket.Message{}))
+		require.ErrorIs(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)), websocket.ErrBrokerUnavailable)
+		require.ErrorIs(t, hubs[0].SendToClient("b", &websocket.Message{}), websocket.ErrBrokerUnavailable)
 		ctx := t.Context()
 		require.ErrorIs(t, hubs[0].PublishToChannelRawContext(ctx, "news", []byte(`2`)), websocket.ErrBrokerUnavailable)
 		require.ErrorIs(t, hubs[0].PublishToRoomContext(ctx, "lobby", &websocket.Message{Data: []byte(`3`)}), websocket.ErrBrokerUnavailable)
@@ -205,7 +205,10 @@ func TestEngineStandsStill(t *testing.T) {
 		start := time.Now()
 		const n = 500
 		for i := range n {
-			require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(fmt.Sprint(i))))
+			err := hubs[0].PublishToChannelRaw("news", []byte(fmt.Sprint(i)))
+			if err != nil {
+				require.ErrorIs(t, err, websocket.ErrBrokerUnavailable, "once the engine counts as stalled")
+			}
 		}
 		require.Equal(t, 3*time.Second, time.Since(start), "publishing waits once, until the engine counts as stalled")
 		require.Equal(t, websocket.BrokerStalled, hubs[0].Health().Broker)
@@ -301,7 +304,7 @@ func TestAnEngineThatIsNotThereAtFirst(t *testing.T) {
 		b := hubs[1].connect(1<<16, idHeader("b"))
 		synctest.Wait()
 		require.Equal(t, websocket.BrokerDown, hubs[0].Health().Broker)
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)))
+		require.ErrorIs(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)), websocket.ErrBrokerUnavailable)
 		require.Equal(t, []string{"message news 1"}, types(t, a, 1))
 		engine.Start()
 		ready(t, hubs...)
@@ -329,7 +332,7 @@ func TestNothingGrowsWhileTheEngineIsAway(t *testing.T) {
 	var goroutines [2]int
 	for i, n := range []int{5000, 20_000} {
 		for k := range n {
-			require.NoError(t, hubs[0].PublishToChannelRaw(fmt.Sprint("c", k), data))
+			require.ErrorIs(t, hubs[0].PublishToChannelRaw(fmt.Sprint("c", k), data), websocket.ErrBrokerUnavailable)
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&m[i])

@@ -74,10 +74,46 @@ type Config struct {
 	// DuplicateID says what happens when the ID is in use. Defaults to
 	// RefuseDuplicate.
 	DuplicateID DuplicatePolicy
-	// Authorize decides on every control message of a client; its error is
-	// answered with code "forbidden". It runs on the client's own goroutine.
-	// Defaults to allowing everything, as HypGo does.
-	Authorize func(c *Client, action Action, target string) error
+	// Authorize decides on every control message of a client. Nil allows it. An error
+	// that wraps ErrForbidden refuses it: the client gets an "error" message with code
+	// "forbidden" and the error's text. A *RequestError refuses it with a code and text
+	// of its own. Any other error is a failure: the client gets code "internal" without
+	// the text, which goes to the Logger. Authorize runs on the goroutine that reads
+	// from the client, after OnMessage. Defaults to allowing everything, as HypGo does.
+	Authorize func(c *Client, r AuthorizeRequest) error
+
+	// OnConnect is called for each new client, before the handler of its handshake
+	// returns and before its first message is read. Messages for the client are held
+	// until OnConnect returns, so keys that it sets apply to the very first frame.
+	//
+	// All of one client's OnConnect, OnMessage, Authorize and OnDisconnect calls run
+	// one after the other, those of different clients at the same time, never on a hub
+	// goroutine. They may call any method of the hub. A callback that panics is logged,
+	// and its client is closed with 1011.
+	OnConnect func(c *Client)
+	// OnDisconnect is called once for each client, after its last OnMessage has
+	// returned and its memberships have ended.
+	OnDisconnect func(c *Client)
+	// OnMessage is called for every message of a client, control messages included,
+	// one at a time and in the order of their arrival. While it runs the client is not
+	// read from. The Message is valid until it returns. The Data of a control message
+	// must not be changed in place: it is published next.
+	OnMessage func(c *Client, m *Message)
+	// OnJoin is called when a client has become a member of a channel or room, by a
+	// control message or by Client.Subscribe and Client.JoinRoom: messages that are
+	// published from then on reach the client, so a snapshot that OnJoin sends misses
+	// none. OnLeave is called when a membership has ended, also by the end of the
+	// connection.
+	//
+	// One client's OnJoin and OnLeave calls run one after the other, in the order of
+	// the changes, and before its OnDisconnect. They run on the goroutine that made a
+	// change, so they may run beside the client's other callbacks if the application
+	// changes memberships from elsewhere. They may call any method of the hub but must
+	// not wait for another callback of the same client. A panic is treated as in
+	// OnConnect.
+	OnJoin func(c *Client, t Topic)
+	// OnLeave is described at OnJoin.
+	OnLeave func(c *Client, t Topic)
 
 	// MaxClients bounds the connections; a newcomer over it gets 503. Defaults to
 	// 100,000; negative means no limit.

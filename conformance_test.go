@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -348,7 +348,7 @@ func runEcho(t *testing.T, p path, config websocket.Config) *echoHub {
 	e.fakeHub = runFake(t, p, config, func(h *websocket.Hub) {
 		h.SetCallbacks(nil, func(c *websocket.Client) {
 			if tested(c) {
-				e.ended <- c.CloseError()
+				e.ended <- closeErrorOf(c)
 			}
 		}, func(c *websocket.Client, m *websocket.Message) {
 			if tested(c) {

@@ -5,11 +5,10 @@ import (
 	"errors"
 )
 
-// Action is what a client asks for with a control message.
+// Action is the operation that a client requests with a control message.
 type Action string
 
-// Actions, named as the message types that ask for them. The target given to
-// Config.Authorize is the channel's name or room's ID, and empty for broadcasts.
+// Actions have the names of the message types that request them.
 const (
 	ActionSubscribe   Action = "subscribe"
 	ActionUnsubscribe Action = "unsubscribe"
@@ -20,10 +19,23 @@ const (
 	ActionPublishRoom Action = "publish_room"
 )
 
-// AllowSubscribe is an Authorize hook that lets clients listen and join, while
-// only the server publishes.
-func AllowSubscribe(_ *Client, action Action, _ string) error {
-	switch action {
+// AuthorizeRequest describes a control message to Config.Authorize.
+type AuthorizeRequest struct {
+	// Action is the requested operation.
+	Action Action
+	// Target is the channel's name or the room's ID. It is empty for
+	// ActionBroadcast.
+	Target string
+	// Message is the control message, with ClientID and Timestamp set by the hub.
+	// It is a copy that is valid until the hook returns. Its Data is published
+	// next and must not be changed.
+	Message *Message
+}
+
+// AllowSubscribe is an Authorize hook. Clients may subscribe to channels and join
+// rooms, but only the server publishes.
+func AllowSubscribe(_ *Client, r AuthorizeRequest) error {
+	switch r.Action {
 	case ActionSubscribe, ActionUnsubscribe, ActionJoinRoom, ActionLeaveRoom:
 		return nil
 	default:
@@ -31,21 +43,21 @@ func AllowSubscribe(_ *Client, action Action, _ string) error {
 	}
 }
 
-// AllowMembers is an Authorize hook that lets clients listen and join, and
-// publish where they are members. They cannot broadcast.
-func AllowMembers(c *Client, action Action, target string) error {
-	kind := channelTopic
-	switch action {
+// AllowMembers is an Authorize hook. Clients may subscribe to channels and join
+// rooms, and may publish to those that they are in. They may not broadcast.
+func AllowMembers(c *Client, r AuthorizeRequest) error {
+	kind := ChannelTopic
+	switch r.Action {
 	case ActionPublish:
 	case ActionPublishRoom:
-		kind = roomTopic
+		kind = RoomTopic
 	default:
-		return AllowSubscribe(c, action, target)
+		return AllowSubscribe(c, r)
 	}
 	l := c.hub.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !c.registered || l.membership(c, kind, target) == nil {
+	if !c.registered || l.membership(c, kind, r.Target) == nil {
 		return ErrForbidden
 	}
 	return nil
@@ -55,13 +67,14 @@ func AllowMembers(c *Client, action Action, target string) error {
 const (
 	codeBadRequest  = "bad_request"
 	codeForbidden   = "forbidden"
+	codeInternal    = "internal"
 	codeLimit       = "limit"
 	codeTooLarge    = "too_large"
 	codeUnavailable = "unavailable"
 )
 
-// control does what a control message asks for; other messages are the
-// application's own. It runs on the readPump.
+// control carries out a control message. Messages of other types belong to the
+// application. It runs on the readPump.
 func (c *Client) control(m *Message) {
 	action := Action(m.Type)
 	var target string
@@ -81,36 +94,58 @@ func (c *Client) control(m *Message) {
 		err = checkName(target, c.hub.config.MaxNameLength)
 	}
 	if err != nil {
-		c.answerError(m, target, codeBadRequest, err)
+		c.replyError(m, target, codeBadRequest, err.Error())
 		return
 	}
 	if !c.authorize(m, action, target) {
 		return
 	}
 	if err := c.perform(action, target, m); err != nil {
-		c.answerError(m, target, errorCode(err), err)
+		c.replyError(m, target, errorCode(err), err.Error())
 	}
 }
 
-// authorize asks the hook and answers its refusal.
+// authorize asks Config.Authorize. It replies to a refusal and to a failure.
 func (c *Client) authorize(m *Message, action Action, target string) bool {
 	hook := c.hub.config.Authorize
 	if hook == nil {
 		return true
 	}
-	var refusal error
-	if !c.hub.call(c, callingAuthorize, func() { refusal = hook(c, action, target) }) {
+	seen := inboundPool.Get().(*Message)
+	defer func() { *seen = Message{}; inboundPool.Put(seen) }()
+	*seen = *m
+	var err error
+	if !c.hub.call(c, callingAuthorize, func() { err = hook(c, AuthorizeRequest{action, target, seen}) }) {
 		return false
 	}
-	if refusal != nil {
-		c.answerError(m, target, codeForbidden, refusal)
-		return false
+	if err == nil {
+		return true
 	}
-	return true
+	code, text := c.refusal(action, target, err)
+	c.replyError(m, target, code, text)
+	return false
 }
 
-// perform appends what was asked for. It waits while the log is full, which
-// slows only this client's reading.
+// refusal returns the code and text that a client gets for an error of
+// Authorize. The text of an error that is no refusal stays in the hub's log.
+func (c *Client) refusal(action Action, target string, err error) (code, text string) {
+	var chosen *RequestError
+	switch {
+	case errors.As(err, &chosen):
+		if chosen.Code == "" {
+			return codeForbidden, chosen.Message
+		}
+		return chosen.Code, chosen.Message
+	case errors.Is(err, ErrForbidden):
+		return codeForbidden, err.Error()
+	default:
+		c.hub.logger.Errorf("websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
+		return codeInternal, "internal error"
+	}
+}
+
+// perform appends the requested operation to the event log. It waits while the
+// log is full, which slows down only this client's reading.
 func (c *Client) perform(action Action, target string, m *Message) error {
 	ctx, l := context.Background(), c.hub.log
 	var p *publication
@@ -127,26 +162,31 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	if err != nil {
 		return err
 	}
-	answer := c.ack(m, target)
+	ack := c.ack(m, target)
 	switch action {
 	case ActionSubscribe:
-		return l.join(ctx, c, channelTopic, target, answer)
+		err = l.join(ctx, c, ChannelTopic, target, ack)
 	case ActionJoinRoom:
-		return l.join(ctx, c, roomTopic, target, answer)
+		err = l.join(ctx, c, RoomTopic, target, ack)
 	case ActionUnsubscribe:
-		return l.leave(ctx, c, channelTopic, target, answer)
+		err = l.leave(ctx, c, ChannelTopic, target, ack)
 	case ActionLeaveRoom:
-		return l.leave(ctx, c, roomTopic, target, answer)
+		err = l.leave(ctx, c, RoomTopic, target, ack)
 	case ActionPublish:
-		return locally(l.publish(ctx, channelTopic, target, p, c, answer))
+		err = l.publish(ctx, ChannelTopic, target, p, c, ack)
 	case ActionPublishRoom:
-		return locally(l.publish(ctx, roomTopic, target, p, c, answer))
+		err = l.publish(ctx, RoomTopic, target, p, c, ack)
 	default:
-		return locally(l.broadcast(ctx, p, c, answer))
+		err = l.broadcast(ctx, p, c, ack)
 	}
+	c.hooks.finish(c)
+	if errors.Is(err, ErrBrokerUnavailable) {
+		return nil // this node's members got it, and the ack is under way
+	}
+	return err
 }
 
-// ack makes the answer to a message that asks for one, or nil.
+// ack returns the reply to a message that asks for one, or nil.
 func (c *Client) ack(m *Message, target string) *publication {
 	if m.ID == "" {
 		return nil
@@ -154,15 +194,15 @@ func (c *Client) ack(m *Message, target string) *publication {
 	return c.hub.newPublication(&Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp}, toClients)
 }
 
-// answerError tells the client what went wrong; errors are answered also where no
-// answer was asked for.
-func (c *Client) answerError(m *Message, target, code string, err error) {
+// replyError sends an "error" message. Unlike an ack it is also sent for a
+// control message without an ID.
+func (c *Client) replyError(m *Message, target, code, text string) {
 	p := c.hub.newPublication(&Message{
 		Type: typeError, Channel: target, ID: m.ID, Timestamp: m.Timestamp,
-		Data: encodeError(c.codec, code, err.Error()),
+		Data: encodeError(c.codec, code, text),
 	}, toClients)
 	if err := c.hub.log.send(context.Background(), c, p); err != nil {
-		c.hub.logger.Debugf("websocket: client %q was not told of an error: %v", c.ID, err)
+		c.hub.logger.Debugf("websocket: error reply to client %q not sent: %v", c.ID, err)
 	}
 }
 

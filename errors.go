@@ -33,9 +33,10 @@ var (
 	ErrTooManySubscriptions = errors.New("websocket: too many subscriptions")
 	// ErrBrokerUnavailable says that a publication was accepted for this node's
 	// members but cannot reach those of other nodes, because the engine of
-	// Config.Broker is away or takes nothing. Only verbs with a context return it.
+	// Config.Broker is away or takes nothing.
 	ErrBrokerUnavailable = errors.New("websocket: broker unavailable")
-	// ErrForbidden is what AllowSubscribe and AllowMembers refuse with.
+	// ErrForbidden is the refusal of AllowSubscribe and AllowMembers. An Authorize
+	// hook that wraps it refuses with a text of its own.
 	ErrForbidden = errors.New("websocket: not allowed")
 	// ErrNilMessage says that a nil Message was to be published.
 	ErrNilMessage = errors.New("websocket: nil message")
@@ -113,6 +114,28 @@ func (e *CloseError) Error() string {
 
 // Unwrap returns Err.
 func (e *CloseError) Unwrap() error { return e.Err }
+
+// CloseStatus returns the close code of the *CloseError in err, or -1 if there is
+// none.
+func CloseStatus(err error) int {
+	var e *CloseError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return -1
+}
+
+// RequestError is an error whose code and text are meant for the client that sent a
+// request. Config.Authorize returns it to choose both.
+type RequestError struct {
+	// Code is for programs, for example "not_a_member". Empty means "forbidden".
+	Code string
+	// Message is for people.
+	Message string
+}
+
+// Error implements error.
+func (e *RequestError) Error() string { return "websocket: " + e.Code + ": " + e.Message }
 
 // CallbackTimeoutError is what Run returns when callbacks did not end within
 // Config.CallbackTimeout of shutdown.

@@ -76,7 +76,7 @@ func useBlockingDescriptor(t *testing.T) {
 	hub := websocket.NewHub(quietLogger{}, config)
 	ended := make(chan *websocket.CloseError, 1)
 	handled := make(chan struct{}, 1)
-	hub.SetCallbacks(nil, func(c *websocket.Client) { ended <- c.CloseError() }, func(*websocket.Client, *websocket.Message) { handled <- struct{}{} })
+	hub.SetCallbacks(nil, func(c *websocket.Client) { ended <- closeErrorOf(c) }, func(*websocket.Client, *websocket.Message) { handled <- struct{}{} })
 	ran := make(chan error, 1)
 	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

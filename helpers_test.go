@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -141,9 +142,19 @@ func setup(t testing.TB, config websocket.Config, o options) *bundle {
 // requireNoDrops fails the test if anything was dropped, for whatever reason.
 func (b *bundle) requireNoDrops(t testing.TB) {
 	t.Helper()
-	for reason, n := range b.hub.Stats().Dropped {
-		require.Zero(t, n, "dropped: %s", reason)
-	}
+	require.Zero(t, b.hub.Stats().Dropped)
+}
+
+// channelsOf and roomsOf collect the sizes of a hub's topics by name.
+func channelsOf(h *websocket.Hub) map[string]int { return maps.Collect(h.Channels()) }
+
+func roomsOf(h *websocket.Hub) map[string]int { return maps.Collect(h.Rooms()) }
+
+// closeErrorOf returns how a client's connection ended, or nil.
+func closeErrorOf(c *websocket.Client) *websocket.CloseError {
+	var e *websocket.CloseError
+	errors.As(c.CloseError(), &e)
+	return e
 }
 
 // inbox is a queue without bound from callbacks to the test.

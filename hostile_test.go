@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -134,7 +134,7 @@ func TestMalformedMessages(t *testing.T) {
 					require.Less(t, took, 5*time.Second) // a busy machine's leave; it is a millisecond
 					_ = peer.nc.Close()
 					require.Same(t, client, b.disconnected.take(t))
-					require.Equal(t, &websocket.CloseError{Code: 1007, Reason: reason}, client.CloseError())
+					require.Equal(t, &websocket.CloseError{Code: 1007, Reason: reason}, closeErrorOf(client))
 					require.Equal(t, "greeting", b.messages.take(t).message.Type)
 					require.Zero(t, b.messages.len(), "what came after it")
 				})
@@ -249,7 +249,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 					config.ClientBacklog = 20_000
 					ended := make(chan *websocket.CloseError, 2)
 					hub := runFake(t, p, config, func(h *websocket.Hub) {
-						h.SetCallbacks(nil, func(c *websocket.Client) { ended <- c.CloseError() }, nil)
+						h.SetCallbacks(nil, func(c *websocket.Client) { ended <- closeErrorOf(c) }, nil)
 					})
 					defer hub.stop()
 					other := hub.raw(handshakeOf()).requireOpen()
@@ -301,7 +301,7 @@ func TestHalfHandshakes(t *testing.T) {
 		require.NoError(t, err)
 	}
 	peer := b.rawTCP(t, request).requireOpen()
-	require.Equal(t, 1, b.hub.Stats().TotalClients)
+	require.Equal(t, 1, b.hub.Stats().ActiveConnections)
 	peer.leave()
 }
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"iter"
-	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -14,37 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// Logger is where the hub reports what nobody else is told. HypGo's
-// *logger.Logger satisfies it; SlogLogger adapts log/slog. The hub calls it from
-// many goroutines, which may hold up others: it must not wait for the hub.
-type Logger interface {
-	Debugf(format string, args ...any)
-	Infof(format string, args ...any)
-	Warningf(format string, args ...any)
-	Errorf(format string, args ...any)
-}
-
-// SlogLogger adapts a slog.Logger; nil means slog.Default.
-func SlogLogger(l *slog.Logger) Logger {
-	if l == nil {
-		l = slog.Default()
-	}
-	return slogLogger{l}
-}
-
-type slogLogger struct{ l *slog.Logger }
-
-func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebug, format, args) }
-func (s slogLogger) Infof(format string, args ...any)    { s.logf(slog.LevelInfo, format, args) }
-func (s slogLogger) Warningf(format string, args ...any) { s.logf(slog.LevelWarn, format, args) }
-func (s slogLogger) Errorf(format string, args ...any)   { s.logf(slog.LevelError, format, args) }
-
-func (s slogLogger) logf(level slog.Level, format string, args []any) {
-	if s.l.Enabled(context.Background(), level) {
-		s.l.Log(context.Background(), level, fmt.Sprintf(format, args...))
-	}
-}
 
 // Hub holds clients, channels and rooms, and carries messages to them. NewHub
 // makes it, Run gives it life. Its methods may be called from anywhere, callbacks
@@ -135,6 +102,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		h.shards[i] = newShard(h, i)
 	}
 	h.log.shards = h.shards
+	h.onConnect, h.onDisconnect, h.onMessage = config.OnConnect, config.OnDisconnect, config.OnMessage
 	if config.Broker != nil {
 		h.node = newNode(h)
 		h.log.node = h.node
@@ -142,23 +110,8 @@ func NewHub(logger Logger, config Config) *Hub {
 	return h
 }
 
-// SetCallbacks sets what the hub calls, each of which may be nil:
-//
-//   - onConnect before the handler of the handshake returns and before the first
-//     message is read. What is sent to the client meanwhile waits until it
-//     returns, so keys set in it hold for the very first frame.
-//   - onMessage for every message of a client, control messages included, one at
-//     a time, in the order they came. While it runs the client is not read from.
-//     The Message is valid until it returns. Of a control message Data must not be
-//     changed in place: it is published next.
-//   - onDisconnect once, after the last onMessage has returned and the client's
-//     memberships have ended.
-//
-// All of one client's callbacks run one after the other, those of different
-// clients at the same time, never on a hub goroutine; they may call anything. A
-// callback that panics is logged and closes its client with 1011.
-//
-// SetCallbacks must be called before the first connection; after it, it panics.
+// SetCallbacks replaces Config.OnConnect, Config.OnDisconnect and Config.OnMessage,
+// which describe the callbacks. Each may be nil. It panics after the first connection.
 func (h *Hub) SetCallbacks(onConnect, onDisconnect func(*Client), onMessage func(*Client, *Message)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -380,9 +333,10 @@ const (
 	callingMessage
 	callingAuthorize
 	callingDisconnect
+	callingTopicHook
 )
 
-var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect"}
+var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnJoin or OnLeave"}
 
 // call runs one of a client's callbacks. If it fails, that costs the client its
 // connection.
@@ -419,87 +373,4 @@ func (h *Hub) overBudget() bool { return h.budget.used.Load() > h.config.MemoryB
 
 func (h *Hub) shardOf(id string) *shard {
 	return h.shards[maphash.String(h.seed, id)%uint64(len(h.shards))]
-}
-
-// Client returns the client with that ID, if it is connected.
-func (h *Hub) Client(id string) (*Client, bool) {
-	c := h.ids.get(id)
-	if c == nil || !c.visible.Load() {
-		return nil, false
-	}
-	return c, true
-}
-
-// Clients iterates over the clients, in no order. Those that connect or
-// disconnect meanwhile may be missing or included. The loop may call anything.
-func (h *Hub) Clients() iter.Seq[*Client] {
-	return func(yield func(*Client) bool) {
-		for i := range h.ids.stripes {
-			for _, c := range h.ids.snapshot(i) {
-				if c.visible.Load() && !yield(c) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// registry finds clients by ID. IDs are reserved before the handshake is
-// answered and freed after unregister, so that no two connections ever share one.
-type registry struct {
-	stripes [64]struct {
-		sync.RWMutex
-		clients map[string]*Client
-	}
-	seed maphash.Seed
-	once sync.Once
-}
-
-func (r *registry) stripe(id string) int {
-	r.once.Do(func() { r.seed = maphash.MakeSeed() })
-	return int(maphash.String(r.seed, id) % uint64(len(r.stripes)))
-}
-
-// put stores c under its ID. If the ID is in use it returns who has it, and
-// stores c only if replace says so.
-func (r *registry) put(c *Client, replace bool) *Client {
-	s := &r.stripes[r.stripe(c.ID)]
-	s.Lock()
-	defer s.Unlock()
-	old := s.clients[c.ID]
-	if old == nil || replace {
-		if s.clients == nil {
-			s.clients = make(map[string]*Client)
-		}
-		s.clients[c.ID] = c
-	}
-	return old
-}
-
-func (r *registry) get(id string) *Client {
-	s := &r.stripes[r.stripe(id)]
-	s.RLock()
-	defer s.RUnlock()
-	return s.clients[id]
-}
-
-// free removes c, unless another has taken its ID over.
-func (r *registry) free(c *Client) {
-	s := &r.stripes[r.stripe(c.ID)]
-	s.Lock()
-	defer s.Unlock()
-	if s.clients[c.ID] == c {
-		delete(s.clients, c.ID)
-	}
-}
-
-func (r *registry) snapshot(stripe int) []*Client {
-	s := &r.stripes[stripe]
-	s.RLock()
-	defer s.RUnlock()
-	clients := make([]*Client, 0, len(s.clients))
-	for _, c := range s.clients {
-		clients = append(clients, c)
-	}
-	return clients
 }

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/stretchr/testify/require"
 	pb "google.golang.org/protobuf/proto"
@@ -307,11 +307,7 @@ func (r *invariantRun) check() {
 		m.mu.Unlock()
 	}
 	st := r.hub.Stats()
-	dropped := uint64(0)
-	for _, n := range st.Dropped {
-		dropped += n
-	}
-	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+dropped, "addressed = sent + dropped: %+v", st)
+	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed = sent + dropped: %+v", st)
 	require.Zero(r.t, st.HeldBytes, "%+v", st)
 }
 

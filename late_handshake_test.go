@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -124,9 +124,9 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					} else {
 						require.Len(t, l.all(), 1)
 						c := l.all()[0]
-						require.NotNil(t, c.CloseError(), "it goes on for ever")
-						require.Equal(t, websocket.CloseAbnormalClosure, c.CloseError().Code)
-						require.Contains(t, c.CloseError().Reason, "hub closed")
+						require.Error(t, c.CloseError(), "it goes on for ever")
+						require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(c).Code)
+						require.Contains(t, closeErrorOf(c).Reason, "hub closed")
 						hub.requireSettled(l, 1, websocket.ErrHubClosed)
 					}
 

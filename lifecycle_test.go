@@ -14,7 +14,7 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -96,7 +96,7 @@ func TestStalledReaderIsCutAfterWriteWait(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ended := make(chan *websocket.CloseError, 1)
 			hub := runFake(t, p, websocket.DefaultConfig, func(h *websocket.Hub) {
-				h.SetCallbacks(nil, func(c *websocket.Client) { ended <- c.CloseError() }, nil)
+				h.SetCallbacks(nil, func(c *websocket.Client) { ended <- closeErrorOf(c) }, nil)
 			})
 			defer hub.stop()
 			peer := hub.connect(1000, nil)
@@ -108,7 +108,7 @@ func TestStalledReaderIsCutAfterWriteWait(t *testing.T) {
 			cut := time.Since(start)
 			require.GreaterOrEqual(t, cut, 10*time.Second)
 			require.LessOrEqual(t, cut, 11*time.Second, "the pump looks for progress every second")
-			require.EqualValues(t, 1, hub.Stats().Dropped["disconnected"])
+			require.EqualValues(t, 1, hub.Stats().Dropped.Disconnected)
 			_ = peer.Close()
 		})
 	})
@@ -229,8 +229,8 @@ func TestEvictionSaysWhy(t *testing.T) {
 			_ = peer.Close()
 			synctest.Wait()
 			st = hub.Stats()
-			require.EqualValues(t, n, st.MessagesSent+st.Dropped["slow_consumer"]+st.Dropped["disconnected"])
-			require.Zero(t, st.TotalClients)
+			require.EqualValues(t, n, st.MessagesSent+st.Dropped.SlowConsumer+st.Dropped.Disconnected)
+			require.Zero(t, st.ActiveConnections)
 			require.Zero(t, st.HeldBytes)
 		})
 	})
@@ -245,7 +245,7 @@ func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ended := map[string]chan *websocket.CloseError{"it": make(chan *websocket.CloseError, 1), "other": make(chan *websocket.CloseError, 1)}
 			hub := runFake(t, p, config, func(h *websocket.Hub) {
-				h.SetCallbacks(nil, func(c *websocket.Client) { ended[c.Request().Header.Get("X-Who")] <- c.CloseError() }, nil)
+				h.SetCallbacks(nil, func(c *websocket.Client) { ended[c.Request().Header.Get("X-Who")] <- closeErrorOf(c) }, nil)
 			})
 			peer := hub.connect(window, http.Header{"X-Who": {"it"}})
 			other := hub.connect(1<<20, http.Header{"X-Who": {"other"}})
@@ -338,7 +338,7 @@ func TestDropsAreAnnouncedInPlace(t *testing.T) {
 				_ = peer.Close()
 				synctest.Wait()
 				st := hub.Stats()
-				require.EqualValues(t, lost, st.Dropped["slow_consumer"])
+				require.EqualValues(t, lost, st.Dropped.SlowConsumer)
 				require.EqualValues(t, lost, st.Announced)
 				require.Zero(t, st.HeldBytes)
 				hub.stop()

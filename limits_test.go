@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -175,8 +175,8 @@ func TestMaxSubscriptions(t *testing.T) {
 		peer.requireAck(wire{Type: "leave_room", Data: jsonRoom("a")})
 		peer.requireAck(subscribeTo("c"))
 		peer.requireRefused(subscribeTo("d"), "limit")
-		require.Equal(t, map[string]int{"a": 1, "b": 1, "c": 2}, hub.Stats().Channels)
-		require.Empty(t, hub.Stats().Rooms)
+		require.Equal(t, map[string]int{"a": 1, "b": 1, "c": 2}, channelsOf(hub.Hub))
+		require.Empty(t, roomsOf(hub.Hub))
 		for c := range hub.Clients() {
 			require.NoError(t, c.Subscribe("b"))
 			require.NoError(t, c.Subscribe("c"))
@@ -259,8 +259,8 @@ func TestNameLimits(t *testing.T) {
 			}
 		}
 		peer.requireAck(wire{Type: "broadcast", Data: []byte("1")}) // has no name
-		require.Empty(t, hub.Stats().Channels)
-		require.Empty(t, hub.Stats().Rooms)
+		require.Empty(t, channelsOf(hub.Hub))
+		require.Empty(t, roomsOf(hub.Hub))
 		peer.leave()
 	})
 }
@@ -801,7 +801,7 @@ func TestReadyMadeHooksOnTheWire(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name    string
-		hook    func(*websocket.Client, websocket.Action, string) error
+		hook    func(*websocket.Client, websocket.AuthorizeRequest) error
 		members bool // may publish where they are
 	}{
 		{"AllowSubscribe", websocket.AllowSubscribe, false},
@@ -852,8 +852,8 @@ func TestReadyMadeHooksOnTheWire(t *testing.T) {
 func TestUnknownActionsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, action := range []websocket.Action{"", "SUBSCRIBE", "publish_everything"} {
-		require.ErrorIs(t, websocket.AllowSubscribe(nil, action, "x"), websocket.ErrForbidden)
-		require.ErrorIs(t, websocket.AllowMembers(nil, action, "x"), websocket.ErrForbidden)
+		require.ErrorIs(t, websocket.AllowSubscribe(nil, websocket.AuthorizeRequest{Action: action, Target: "x"}), websocket.ErrForbidden)
+		require.ErrorIs(t, websocket.AllowMembers(nil, websocket.AuthorizeRequest{Action: action, Target: "x"}), websocket.ErrForbidden)
 	}
 }
 

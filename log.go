@@ -24,14 +24,15 @@ type hubLog struct {
 	node           *node         // takes publications on to other nodes; nil without a broker
 	foreign        bool          // there are codecs of the user's own
 
-	mu      sync.Mutex
-	order   uint64
-	used    int64 // bytes of entries that not every shard has walked
-	waiters list.List
-	running bool
-	closed  bool
-	topics  [topicKinds]map[string]*topic
-	clients int
+	mu         sync.Mutex
+	order      uint64
+	used       int64 // bytes of entries that not every shard has walked
+	waiters    list.List
+	running    bool
+	closed     bool
+	topics     [topicKinds]map[string]*topic
+	topicOrder [topicKinds]topicOrder
+	clients    int
 	// addressed counts the pairs of a message and a client that it is for.
 	addressed uint64
 }
@@ -232,7 +233,7 @@ func (l *hubLog) free(cost int64) {
 
 // publish appends pub for every shard that has members of the topic, and the
 // answer, if any, right behind it. It takes over the caller's hold on both.
-func (l *hubLog) publish(ctx context.Context, kind topicKind, name string, pub *publication, from *Client, answer *publication) error {
+func (l *hubLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, answer *publication) error {
 	if err := l.begin(ctx, pub.cost); err != nil {
 		pub.release()
 		answer.discard()
@@ -367,7 +368,11 @@ func (l *hubLog) unregister(c *Client) {
 	if l.node != nil {
 		l.node.went(c.ID, l.clients == 0)
 	}
+	if len(c.members.list) > 0 {
+		c.lastTopics = c.members.topics()
+	}
 	for _, m := range c.members.list {
+		c.hooks.add(m.part.topic, true)
 		l.leavePart(m.part)
 	}
 	l.end(l.putLazy(c.shard, entry{kind: entryUnregister, client: c}))

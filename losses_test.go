@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -95,7 +95,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					require.EqualValues(t, rounds*channels, st.MessagesAddressed)
 					require.EqualValues(t, seen, st.MessagesSent)
 					require.Equal(t, lost, st.Announced)
-					require.Equal(t, lost, st.Dropped["slow_consumer"])
+					require.Equal(t, lost, st.Dropped.SlowConsumer)
 					require.Equal(t, lost, reported)
 
 					peer.server.SetWindow(0)
@@ -198,9 +198,9 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 			synctest.Wait()
 			st := requireSums(t, hub.Hub)
 			require.Equal(t, seen, st.MessagesSent)
-			require.EqualValues(t, 2, st.Dropped["codec"])
-			require.Equal(t, lost["codec"], st.Dropped["codec"])
-			require.Equal(t, lost["slow_consumer"], st.Dropped["slow_consumer"])
+			require.EqualValues(t, 2, st.Dropped.Codec)
+			require.Equal(t, lost["codec"], st.Dropped.Codec)
+			require.Equal(t, lost["slow_consumer"], st.Dropped.SlowConsumer)
 			require.Equal(t, lost["codec"]+lost["slow_consumer"], st.Announced)
 			hub.stop()
 		})
@@ -308,9 +308,10 @@ func (d *dropHub) take(c dropCall, end bool) {
 // requireReported checks that every drop has been reported, once.
 func (d *dropHub) requireReported() {
 	d.t.Helper()
-	for reason, n := range d.Stats().Dropped {
-		require.Equal(d.t, n, d.reported[reason], reason)
-	}
+	dropped := d.Stats().Dropped
+	require.Equal(d.t, dropped.SlowConsumer, d.reported["slow_consumer"])
+	require.Equal(d.t, dropped.Disconnected, d.reported["disconnected"])
+	require.Equal(d.t, dropped.Codec, d.reported["codec"])
 }
 
 // TestReportsSurviveHooksThatEnd has OnDrop end its goroutine while reports of
@@ -373,7 +374,7 @@ func TestReportsOfClientsThatHaveGone(t *testing.T) {
 			p.client.Reset()
 		}
 		synctest.Wait()
-		require.Zero(t, d.Stats().TotalClients)
+		require.Zero(t, d.Stats().ActiveConnections)
 		d.take(first, true)
 		calls := 1
 		for c, ok := d.next(); ok; c, ok = d.next() {
@@ -425,14 +426,11 @@ func TestReportsAreBounded(t *testing.T) {
 		})
 		requireReported := func() (st websocket.Stats) {
 			st = requireSums(t, hub.Hub)
-			told, dropped := uint64(0), uint64(0)
+			told := uint64(0)
 			for _, g := range reports {
 				told += g.Count
 			}
-			for _, n := range st.Dropped {
-				dropped += n
-			}
-			require.Equal(t, dropped, told+st.Unreported)
+			require.Equal(t, st.Dropped.Total(), told+st.Unreported)
 			return st
 		}
 		stall := func(id string) *fakePeer {
@@ -465,7 +463,7 @@ func TestReportsAreBounded(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		require.Zero(t, hub.Stats().TotalClients)
+		require.Zero(t, hub.Stats().ActiveConnections)
 		require.Positive(t, hub.Stats().Unreported)
 		require.Empty(t, logs.matching("", ""))
 		open()
@@ -573,7 +571,7 @@ func TestNothingOvertakesTheNoticeOfWhatCannotBeEncoded(t *testing.T) {
 						}
 						synctest.Wait()
 						st := requireSums(t, hub.Hub)
-						require.EqualValues(t, 5*tt.clients, st.Dropped["codec"])
+						require.EqualValues(t, 5*tt.clients, st.Dropped.Codec)
 						require.EqualValues(t, 5*tt.clients, st.Announced)
 						hub.stop()
 					})

@@ -7,15 +7,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
 // mayPublish asks for c, in the channel and in the room of joinBoth.
 func mayPublish(c *websocket.Client) [2]error {
 	return [2]error{
-		websocket.AllowMembers(c, websocket.ActionPublish, "news"),
-		websocket.AllowMembers(c, websocket.ActionPublishRoom, "lobby"),
+		websocket.AllowMembers(c, websocket.AuthorizeRequest{Action: websocket.ActionPublish, Target: "news"}),
+		websocket.AllowMembers(c, websocket.AuthorizeRequest{Action: websocket.ActionPublishRoom, Target: "lobby"}),
 	}
 }
 

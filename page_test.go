@@ -164,7 +164,7 @@ func TestRecycledContext(t *testing.T) {
 			return r.mux
 		},
 		onConnect: func(c *websocket.Client) {
-			hc, ok := c.Context().(*hypContext)
+			hc, ok := c.FrameworkContext().(*hypContext)
 			c.SetMetadata("in onConnect", ok && hc.Query("user") != "" && hc.GetHeader("X-User") == hc.Query("user"))
 		},
 	})
@@ -176,7 +176,7 @@ func TestRecycledContext(t *testing.T) {
 		p.do(t, wire{Type: "broadcast"}) // onConnect has returned
 		ok, _ := c.GetMetadata("in onConnect")
 		require.Equal(t, true, ok)
-		require.Nil(t, c.Context(), "of a recycled context")
+		require.Nil(t, c.FrameworkContext(), "of a recycled context")
 		clients, peers = append(clients, c), append(peers, p)
 	}
 	for i, c := range clients {

@@ -83,7 +83,7 @@ func testPreemption(t *testing.T, code string, which int32) {
 		case "onMessage":
 			onMessage = func(*websocket.Client, *websocket.Message) { compute() }
 		case "Authorize":
-			config.Authorize = func(*websocket.Client, websocket.Action, string) error { compute(); return nil }
+			config.Authorize = func(*websocket.Client, websocket.AuthorizeRequest) error { compute(); return nil }
 		case "decoding":
 			codec.decode = compute
 			config.Codecs = []websocket.Codec{codec}

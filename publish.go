@@ -15,7 +15,7 @@ const (
 	typeGap         = "gap"
 )
 
-// channel is m.Channel, also for a nil m, which prepare refuses.
+// channel returns m.Channel, or "" for a nil m, which prepare refuses.
 func (m *Message) channel() string {
 	if m == nil {
 		return ""
@@ -23,7 +23,7 @@ func (m *Message) channel() string {
 	return m.Channel
 }
 
-// prepare copies m for publishing under a name.
+// prepare copies m into a publication for the topic called name.
 func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publication, error) {
 	if m == nil {
 		return nil, ErrNilMessage
@@ -45,50 +45,52 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	return h.newPublication(&out, to), nil
 }
 
-// PublishToChannel publishes m to a channel's subscribers, each of which gets it
-// in its own codec. m.Channel is ignored in favour of channel; an empty Type
-// becomes "message", a zero Timestamp the current time. m may be changed and
-// released as soon as the call returns.
+// PublishToChannel publishes m to a channel's subscribers. Each of them receives it
+// in its own codec. m.Channel is ignored; an empty Type becomes "message", and a zero
+// Timestamp the current time. m may be changed and released as soon as the call
+// returns.
 //
-// Nil means that the hub has accepted it: it has its place in the order that
-// every client sees. A channel without subscribers takes it and delivers it to
-// nobody. The call waits while the log is full. Errors: ErrHubClosed,
-// ErrMessageTooLarge, ErrInvalidName, ErrNilMessage, and ErrHubNotRunning where
-// it would have to wait before Run.
+// Nil means that the hub has accepted m: it has its place in the order that all
+// clients see. A channel without subscribers is no error. The call waits while the
+// event log is full. Errors: ErrHubClosed after shutdown has begun, ErrMessageTooLarge,
+// ErrInvalidName, ErrNilMessage, ErrHubNotRunning where it would have to wait before
+// Run, and with a broker ErrBrokerUnavailable if m reaches only this node's
+// subscribers because the engine is away. It may be called by anybody, callbacks
+// included.
 func (h *Hub) PublishToChannel(channel string, m *Message) error {
-	return locally(h.PublishToChannelContext(context.Background(), channel, m))
+	return h.PublishToChannelContext(context.Background(), channel, m)
 }
 
-// PublishToChannelContext is PublishToChannel with an end to the waiting. With a
-// broker it returns ErrBrokerUnavailable for what reaches this node's members
-// only, because the engine is away.
+// PublishToChannelContext is like PublishToChannel but stops waiting when ctx is
+// done. It then returns ctx's error, and m is not published.
 func (h *Hub) PublishToChannelContext(ctx context.Context, channel string, m *Message) error {
-	return h.publish(ctx, channelTopic, typeMessage, channel, m)
+	return h.publish(ctx, ChannelTopic, typeMessage, channel, m)
 }
 
-// PublishToChannelRaw publishes data as the Data of a message of type "message"
-// without a ClientID. The bytes may be reused as soon as the call returns.
+// PublishToChannelRaw is like PublishToChannel for a message of type "message" whose
+// Data is data. The bytes may be reused as soon as the call returns.
 func (h *Hub) PublishToChannelRaw(channel string, data []byte) error {
-	return locally(h.PublishToChannelRawContext(context.Background(), channel, data))
+	return h.PublishToChannelRawContext(context.Background(), channel, data)
 }
 
-// PublishToChannelRawContext is PublishToChannelRaw with an end to the waiting.
+// PublishToChannelRawContext is like PublishToChannelRaw but stops waiting when ctx is
+// done.
 func (h *Hub) PublishToChannelRawContext(ctx context.Context, channel string, data []byte) error {
 	return h.PublishToChannelContext(ctx, channel, &Message{Data: data})
 }
 
-// PublishToRoom is PublishToChannel for a room's members; an empty Type becomes
-// "room_message".
+// PublishToRoom is like PublishToChannel, for the members of a room. An empty Type
+// becomes "room_message".
 func (h *Hub) PublishToRoom(roomID string, m *Message) error {
-	return locally(h.PublishToRoomContext(context.Background(), roomID, m))
+	return h.PublishToRoomContext(context.Background(), roomID, m)
 }
 
-// PublishToRoomContext is PublishToRoom with an end to the waiting.
+// PublishToRoomContext is like PublishToRoom but stops waiting when ctx is done.
 func (h *Hub) PublishToRoomContext(ctx context.Context, roomID string, m *Message) error {
-	return h.publish(ctx, roomTopic, typeRoomMessage, roomID, m)
+	return h.publish(ctx, RoomTopic, typeRoomMessage, roomID, m)
 }
 
-func (h *Hub) publish(ctx context.Context, kind topicKind, defaultType, name string, m *Message) error {
+func (h *Hub) publish(ctx context.Context, kind TopicKind, defaultType, name string, m *Message) error {
 	if err := checkName(name, h.config.MaxNameLength); err != nil {
 		return err
 	}
@@ -99,23 +101,25 @@ func (h *Hub) publish(ctx context.Context, kind topicKind, defaultType, name str
 	return h.log.publish(ctx, kind, name, p, nil, nil)
 }
 
-// Broadcast sends data to every client as the Data of a message of type
-// "broadcast" without a ClientID. All that is said at PublishToChannel holds.
+// Broadcast is like PublishToChannel but reaches every client, with a message of type
+// "broadcast" whose Data is data.
 func (h *Hub) Broadcast(data []byte) error {
-	return locally(h.BroadcastContext(context.Background(), data))
+	return h.BroadcastContext(context.Background(), data)
 }
 
-// BroadcastContext is Broadcast with an end to the waiting.
+// BroadcastContext is like Broadcast but stops waiting when ctx is done.
 func (h *Hub) BroadcastContext(ctx context.Context, data []byte) error {
 	return h.BroadcastMessageContext(ctx, &Message{Data: data})
 }
 
-// BroadcastMessage sends m to every client; an empty Type becomes "broadcast".
+// BroadcastMessage is like Broadcast for a whole message. m.Channel is kept; an empty
+// Type becomes "broadcast".
 func (h *Hub) BroadcastMessage(m *Message) error {
-	return locally(h.BroadcastMessageContext(context.Background(), m))
+	return h.BroadcastMessageContext(context.Background(), m)
 }
 
-// BroadcastMessageContext is BroadcastMessage with an end to the waiting.
+// BroadcastMessageContext is like BroadcastMessage but stops waiting when ctx is
+// done.
 func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 	p, err := h.prepare(m, typeBroadcast, m.channel(), toClients)
 	if err != nil {
@@ -124,15 +128,15 @@ func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 	return h.log.broadcast(ctx, p, nil, nil)
 }
 
-// SendToClient sends m to the client with that ID; see Client.Send. It answers
-// ErrClientNotFound at once if there is none. With a broker, a client that is not
-// on this node is looked for on the others: nil then says nothing of whether
-// there is one.
+// SendToClient sends m to the client with that ID; see Client.Send. It returns
+// ErrClientNotFound at once if no such client is connected. With a broker a client
+// that is not on this node is searched for on the others; nil then does not mean that
+// it exists.
 func (h *Hub) SendToClient(id string, m *Message) error {
-	return locally(h.SendToClientContext(context.Background(), id, m))
+	return h.SendToClientContext(context.Background(), id, m)
 }
 
-// SendToClientContext is SendToClient with an end to the waiting.
+// SendToClientContext is like SendToClient but stops waiting when ctx is done.
 func (h *Hub) SendToClientContext(ctx context.Context, id string, m *Message) error {
 	if h.stopping() {
 		return ErrHubClosed
@@ -146,13 +150,4 @@ func (h *Hub) SendToClientContext(ctx context.Context, id string, m *Message) er
 		return ErrClientNotFound
 	}
 	return h.node.send(ctx, id, m)
-}
-
-// locally is what verbs without a context return: other nodes are not their
-// concern.
-func locally(err error) error {
-	if errors.Is(err, ErrBrokerUnavailable) {
-		return nil
-	}
-	return err
 }

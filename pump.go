@@ -309,9 +309,11 @@ func (c *Client) disconnect(err error) {
 	c.visible.Store(false)
 	c.hub.log.unregister(c)
 	c.hub.ids.free(c)
+	c.hooks.finish(c)
 	if c.hub.onDisconnect != nil {
 		c.hub.call(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
 	}
+	c.hub.log.forgetTopics(c)
 }
 
 // readMessages returns why nothing more can be read.

@@ -361,7 +361,7 @@ func (h *Hub) answer(ctx context.Context, q *question) (a answer, err error) {
 		a.IDs, err = h.RoomMembers(ctx, q.Name)
 	case askCount:
 		h.log.mu.Lock()
-		if t := h.log.topics[channelTopic][q.Name]; t != nil {
+		if t := h.log.topics[ChannelTopic][q.Name]; t != nil {
 			a.Count = t.members
 		}
 		h.log.mu.Unlock()

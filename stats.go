@@ -2,7 +2,7 @@ package websocket
 
 import "sync/atomic"
 
-// dropReason says why a message was not delivered to a client it was for.
+// dropReason says why a message was not delivered to one of its recipients.
 type dropReason uint8
 
 const (
@@ -18,10 +18,11 @@ var dropNames = [dropReasons]string{
 	dropCodec:        "codec",
 }
 
-// gapBroker is the reason of a gap between nodes. How much was lost is not known.
+// gapBroker is the reason of a gap between nodes. The number of lost messages is
+// not known then.
 const gapBroker = "broker"
 
-// counters are one shard's; Stats adds them up.
+// counters belong to one shard. Stats adds them up.
 type counters struct {
 	messagesSent     atomic.Uint64
 	messagesReceived atomic.Uint64
@@ -32,59 +33,69 @@ type counters struct {
 	drops            [dropReasons]atomic.Uint64
 }
 
-// Stats is a hub's figures at one moment. Counters grow from NewHub on.
+// Stats holds a hub's figures at one moment. Counters count from NewHub on and
+// never decrease.
 type Stats struct {
-	// TotalConnections counts the connections since NewHub, ActiveConnections
-	// those there are.
+	// TotalConnections counts all connections, ActiveConnections the open ones.
 	TotalConnections  uint64 `json:"total_connections"`
 	ActiveConnections int    `json:"active_connections"`
-	// MessagesAddressed counts accepted messages once for every client that each
-	// was for. When nothing waits any more it is MessagesSent and all of Dropped
-	// together: nothing is lost silently.
+	// TotalChannels and TotalRooms are the numbers of channels and rooms that have
+	// members. Hub.Channels and Hub.Rooms iterate over their names.
+	TotalChannels int `json:"total_channels"`
+	TotalRooms    int `json:"total_rooms"`
+	// MessagesAddressed counts each accepted message once per recipient. When no
+	// message is waiting any more it equals MessagesSent plus Dropped.Total():
+	// nothing is lost silently.
 	MessagesAddressed uint64 `json:"messages_addressed"`
-	// MessagesSent counts messages that were written whole to a socket, gap
-	// notices apart; MessagesReceived counts those that were decoded.
+	// MessagesSent counts the messages that were written to a socket as a whole,
+	// without gap notices. MessagesReceived counts the messages from clients that
+	// could be decoded.
 	MessagesSent     uint64 `json:"messages_sent"`
 	MessagesReceived uint64 `json:"messages_received"`
-	// BytesSent and BytesReceived count WebSocket frames on the wire, before TLS
+	// BytesSent and BytesReceived count the bytes of WebSocket frames, before TLS
 	// and without handshakes.
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
-	// TotalClients, TotalChannels and TotalRooms say how many there are;
-	// Channels and Rooms give each one's members.
-	TotalClients  int            `json:"total_clients"`
-	TotalChannels int            `json:"total_channels"`
-	TotalRooms    int            `json:"total_rooms"`
-	Channels      map[string]int `json:"channels"`
-	Rooms         map[string]int `json:"rooms"`
-	// Evicted counts clients closed with 1013 for being too slow.
+	// Evicted counts the clients that the hub closed with 1013 because they were
+	// too slow.
 	Evicted uint64 `json:"evicted"`
-	// Dropped counts messages that a client they were for did not get, by reason:
-	// "slow_consumer" (over its bound), "disconnected" (its connection ended
-	// first) and "codec" (its codec could not encode them).
-	Dropped map[string]uint64 `json:"dropped"`
-	// Announced counts those of Dropped that clients were told of with a message
-	// of type "gap".
+	// Dropped counts the messages that one of their recipients did not get.
+	Dropped DropStats `json:"dropped"`
+	// Announced counts the dropped messages that a message of type "gap" told the
+	// recipient about.
 	Announced uint64 `json:"announced"`
-	// Unreported counts messages of Dropped that Config.OnDrop was not told of,
+	// Unreported counts the dropped messages that Config.OnDrop was not told about,
 	// because it had fallen too far behind.
 	Unreported uint64 `json:"unreported"`
-	// HeldBytes is what counts against Config.MemoryBudget at the moment.
+	// HeldBytes is the current use of Config.MemoryBudget.
 	HeldBytes int64 `json:"held_bytes"`
 	// Broker is nil without a broker.
 	Broker *BrokerStats `json:"broker,omitempty"`
 }
 
-// Stats returns the hub's figures. Anybody may call it at any time, also after
-// shutdown. It copies the names of all channels and rooms while publishing
-// waits, so it is not for every message.
+// DropStats counts dropped messages by reason, once per recipient.
+type DropStats struct {
+	// SlowConsumer counts the messages that would have exceeded the client's
+	// backlog, or waited in it when the client was evicted.
+	SlowConsumer uint64 `json:"slow_consumer"`
+	// Disconnected counts the messages whose connection ended before they were
+	// written.
+	Disconnected uint64 `json:"disconnected"`
+	// Codec counts the messages that the client's codec could not encode.
+	Codec uint64 `json:"codec"`
+}
+
+// Total returns the sum of all reasons.
+func (d DropStats) Total() uint64 { return d.SlowConsumer + d.Disconnected + d.Codec }
+
+// Stats returns the hub's figures. It costs the same however many channels, rooms
+// and clients there are. It may be called by anybody at any time, also after
+// shutdown.
 func (h *Hub) Stats() Stats {
 	st := Stats{
 		TotalConnections: h.connected.Load(),
-		Channels:         map[string]int{},
-		Rooms:            map[string]int{},
-		Dropped:          make(map[string]uint64, dropReasons),
 		Unreported:       h.drops.unreported.Load(),
+		HeldBytes:        h.budget.used.Load(),
 	}
 	for _, s := range h.shards {
 		c := &s.counters
@@ -94,9 +105,9 @@ func (h *Hub) Stats() Stats {
 		st.BytesReceived += c.bytesReceived.Load()
 		st.Evicted += c.evicted.Load()
 		st.Announced += c.announced.Load()
-		for reason := range c.drops {
-			st.Dropped[dropNames[reason]] += c.drops[reason].Load()
-		}
+		st.Dropped.SlowConsumer += c.drops[dropSlowConsumer].Load()
+		st.Dropped.Disconnected += c.drops[dropDisconnected].Load()
+		st.Dropped.Codec += c.drops[dropCodec].Load()
 	}
 	if h.node != nil {
 		st.Broker = h.node.stats()
@@ -104,16 +115,9 @@ func (h *Hub) Stats() Stats {
 	l := h.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st.HeldBytes = h.budget.used.Load()
 	st.MessagesAddressed = l.addressed
 	st.ActiveConnections = l.clients
-	st.TotalClients = l.clients
-	for name, t := range l.topics[channelTopic] {
-		st.Channels[name] = t.members
-	}
-	for name, t := range l.topics[roomTopic] {
-		st.Rooms[name] = t.members
-	}
-	st.TotalChannels, st.TotalRooms = len(st.Channels), len(st.Rooms)
+	st.TotalChannels = len(l.topics[ChannelTopic])
+	st.TotalRooms = len(l.topics[RoomTopic])
 	return st
 }

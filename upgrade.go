@@ -241,7 +241,7 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	c := &Client{
 		ID: id, hub: h, shard: h.shardOf(id),
 		codec: h.codecs[offer.codec], slotOf: offer.codec, deflates: offer.deflate,
-		slot: -1,
+		slot: -1, hooks: newMembershipHooks(&h.config),
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.opensWith.Store(h.keys)

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -24,7 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
@@ -280,9 +279,9 @@ func TestEverything(t *testing.T) {
 	}
 }
 
-func forbidden(_ *websocket.Client, _ websocket.Action, target string) error {
-	if target == "forbidden" {
-		return errors.New("not for you")
+func forbidden(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+	if r.Target == "forbidden" {
+		return &websocket.RequestError{Message: "not for you"}
 	}
 	return nil
 }
@@ -376,7 +375,7 @@ func everything(t *testing.T, s *server, o client.Options) {
 
 func TestClosingTellsTheHubAndSendsWhatWasQueued(t *testing.T) {
 	t.Parallel()
-	ended := make(chan *websocket.CloseError, 1)
+	ended := make(chan error, 1)
 	received := make(chan struct{}, buffered)
 	s := &server{t: t, config: websocket.DefaultConfig, addr: "127.0.0.1:0"}
 	l, err := net.Listen("tcp", s.addr)
@@ -395,7 +394,8 @@ func TestClosingTellsTheHubAndSendsWhatWasQueued(t *testing.T) {
 		require.NoError(t, c.Send(soon(t), &websocket.Message{Type: "last words"}))
 	}
 	require.NoError(t, c.Close())
-	why := next(t, ended)
+	var why *websocket.CloseError
+	require.ErrorAs(t, next(t, ended), &why)
 	require.Equal(t, websocket.CloseNormalClosure, why.Code)
 	require.True(t, why.ByPeer)
 	require.Len(t, received, 100)

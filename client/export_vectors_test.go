@@ -4,7 +4,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // Receiver takes in single frames as a connection does.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +21,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
@@ -89,9 +90,9 @@ func TestSubscriptionsThatCannotBeRestoredAreReported(t *testing.T) {
 	t.Parallel()
 	var refused atomic.Bool
 	s := newServer(t, func(s *server) {
-		s.config.Authorize = func(_ *websocket.Client, _ websocket.Action, target string) error {
-			if refused.Load() && target == "gone" {
-				return errors.New("no more")
+		s.config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+			if refused.Load() && r.Target == "gone" {
+				return &websocket.RequestError{Message: "no more"}
 			}
 			return nil
 		}
@@ -121,7 +122,7 @@ func TestSubscriptionsThatCannotBeRestoredAreReported(t *testing.T) {
 	require.NoError(t, s.only().Close(websocket.CloseServiceRestart, "move"))
 	td.until(t, client.Connected)
 	s.only()
-	require.Equal(t, map[string]int{"kept": 1}, s.hub.Stats().Channels)
+	require.Equal(t, map[string]int{"kept": 1}, maps.Collect(s.hub.Channels()))
 }
 
 // TestCloseCodes has the hub close with every code of the table.

@@ -87,14 +87,15 @@ func (b *books) disconnect(c *websocket.Client) {
 	if err := c.Subscribe("late"); !errors.Is(err, websocket.ErrClientClosed) && !errors.Is(err, websocket.ErrHubClosed) {
 		b.fault("client %s: subscribe in onDisconnect: %v", c.ID, err)
 	}
-	switch ce := c.CloseError(); {
-	case ce == nil:
+	var ce *websocket.CloseError
+	switch {
+	case !errors.As(c.CloseError(), &ce):
 		b.fault("client %s: no CloseError in onDisconnect", c.ID)
 	case starved(ce):
 		b.starved.Add(1)
 	}
 	if l != nil && l.fate != nil {
-		l.fate.end(c.CloseError())
+		l.fate.end(ce)
 	}
 }
 

@@ -221,18 +221,11 @@ func watch(b *books, sites []*site, quiet <-chan struct{}) {
 // settle waits until nothing waits in the hub any more.
 func (s *site) settle(limit time.Duration) {
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if st := s.hub.Stats(); st.MessagesAddressed == st.MessagesSent+dropped(st) && st.HeldBytes == 0 {
+		if st := s.hub.Stats(); st.MessagesAddressed == st.MessagesSent+st.Dropped.Total() && st.HeldBytes == 0 {
 			return
 		}
 	}
 	s.books.fault("%s: something still waits after %v", s.name, limit)
-}
-
-func dropped(st websocket.Stats) (n uint64) {
-	for _, d := range st.Dropped {
-		n += d
-	}
-	return n
 }
 
 // balance checks the sums of a hub without clients.
@@ -243,17 +236,16 @@ func (s *site) balance() (faults []string) {
 			faults = append(faults, fmt.Sprintf("%s: %s: %+v", s.name, what, st))
 		}
 	}
-	check(st.ActiveConnections == 0 && st.TotalClients == 0, "clients are left")
-	check(len(st.Channels) == 0 && len(st.Rooms) == 0, "channels or rooms are left")
-	check(st.MessagesAddressed == st.MessagesSent+dropped(st), "addressed is not sent and dropped")
-	check(st.Announced <= dropped(st), "more is announced than dropped")
+	check(st.ActiveConnections == 0, "clients are left")
+	check(st.TotalChannels == 0 && st.TotalRooms == 0, "channels or rooms are left")
+	check(st.MessagesAddressed == st.MessagesSent+st.Dropped.Total(), "addressed is not sent and dropped")
+	check(st.Announced <= st.Dropped.Total(), "more is announced than dropped")
 	check(st.HeldBytes == 0, "bytes are held")
 	return faults
 }
 
 func (b *books) report(sites []*site) {
 	var sum websocket.Stats
-	sum.Dropped = map[string]uint64{}
 	for _, s := range sites {
 		st := s.hub.Stats()
 		sum.TotalConnections += st.TotalConnections
@@ -263,23 +255,23 @@ func (b *books) report(sites []*site) {
 		sum.BytesSent += st.BytesSent
 		sum.Evicted += st.Evicted
 		sum.Announced += st.Announced
-		for reason, n := range st.Dropped {
-			sum.Dropped[reason] += n
-		}
+		sum.Dropped.SlowConsumer += st.Dropped.SlowConsumer
+		sum.Dropped.Disconnected += st.Dropped.Disconnected
+		sum.Dropped.Codec += st.Dropped.Codec
 	}
 	delivered, announced := uint64(b.delivered.Load()), uint64(b.announced.Load())
 	fmt.Printf(`published      %d by publishers, %d by clients
 addressed      %d
 sent           %d, %.1f MiB
 delivered      %d read by clients
-dropped        %d: %v
+dropped        %d: %+v
 announced      %d lost in %d gap notices read, %d announced by the hubs; OnDrop told of %d
 connections    %d, of them %d hostile peers; %d handshakes failed; evicted %d, cut after WriteWait %d
 received       %d messages
 callbacks      %d onConnect, %d onMessage, %d onDisconnect
 whole          %d channels and rooms at the end
 `, b.published.Load(), b.talked.Load(), sum.MessagesAddressed, sum.MessagesSent, float64(sum.BytesSent)/(1<<20), delivered,
-		dropped(sum), sum.Dropped, announced, b.gaps.Load(), sum.Announced, b.reported.Load(),
+		sum.Dropped.Total(), sum.Dropped, announced, b.gaps.Load(), sum.Announced, b.reported.Load(),
 		sum.TotalConnections, b.hostile.Load(), b.refused.Load(), sum.Evicted, b.starved.Load(), sum.MessagesReceived,
 		b.connects.Load(), b.messages.Load(), b.disconnects.Load(), b.checked.Load())
 	if delivered > sum.MessagesSent {
@@ -294,7 +286,7 @@ whole          %d channels and rooms at the end
 	if b.checked.Load() == 0 {
 		b.fault("no client was there to the end")
 	}
-	if uint64(b.reported.Load()) > dropped(sum) {
-		b.fault("OnDrop told of %d messages, but %d were dropped", b.reported.Load(), dropped(sum))
+	if uint64(b.reported.Load()) > sum.Dropped.Total() {
+		b.fault("OnDrop told of %d messages, but %d were dropped", b.reported.Load(), sum.Dropped.Total())
 	}
 }

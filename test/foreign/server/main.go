@@ -57,9 +57,9 @@ func tokenAsID(r *http.Request) (string, error) {
 	return token, nil
 }
 
-func forbidSecrets(_ *websocket.Client, _ websocket.Action, target string) error {
-	if strings.HasPrefix(target, "secret") {
-		return errors.New("that is secret")
+func forbidSecrets(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+	if strings.HasPrefix(r.Target, "secret") {
+		return &websocket.RequestError{Message: "that is secret"}
 	}
 	return nil
 }

@@ -114,9 +114,9 @@ func configure() (websocket.Config, error) {
 			return token, nil
 		}
 	}
-	config.Authorize = func(_ *websocket.Client, _ websocket.Action, target string) error {
-		if strings.HasPrefix(target, "secret") {
-			return errors.New("that is secret")
+	config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
+		if strings.HasPrefix(r.Target, "secret") {
+			return &websocket.RequestError{Message: "that is secret"}
 		}
 		return nil
 	}

@@ -10,29 +10,52 @@ import (
 	"unicode/utf8"
 )
 
-// Channels and rooms are the same thing under two sets of names: topics.
-type topicKind uint8
+// TopicKind tells channels and rooms apart.
+type TopicKind int
 
 const (
-	channelTopic topicKind = iota
-	roomTopic
+	// ChannelTopic is the kind of channels.
+	ChannelTopic TopicKind = iota
+	// RoomTopic is the kind of rooms.
+	RoomTopic
 	topicKinds
 )
 
-func (k topicKind) audience() audience {
-	if k == roomTopic {
+// String returns "channel" or "room".
+func (k TopicKind) String() string {
+	switch k {
+	case ChannelTopic:
+		return "channel"
+	case RoomTopic:
+		return "room"
+	default:
+		return fmt.Sprintf("TopicKind(%d)", int(k))
+	}
+}
+
+func (k TopicKind) audience() audience {
+	if k == RoomTopic {
 		return toRoom
 	}
 	return toChannel
 }
 
-// topic is the directory's entry of a channel or room. It exists while anybody
-// is in it, as of the last entry appended; the log's lock guards it.
+// Topic names a channel or a room.
+type Topic struct {
+	Kind TopicKind
+	Name string
+}
+
+// topic is the directory's entry for a channel or room. It exists while the topic
+// has members, as of the last entry appended. Guarded by the log's lock.
 type topic struct {
-	kind    topicKind
+	kind    TopicKind
 	name    string
 	members int
 	parts   []*part
+
+	created    uint64 // grows from topic to topic of a kind
+	prev, next *topic // neighbours in topicOrder
 }
 
 // part is one shard's share of a topic.
@@ -109,9 +132,43 @@ func (s *membershipSet) remove(m *membership) {
 	}
 }
 
+func (s *membershipSet) topics() []*topic {
+	topics := make([]*topic, len(s.list))
+	for i, m := range s.list {
+		topics[i] = m.part.topic
+	}
+	return topics
+}
+
+// topicNames returns the names of the topics of a kind that c is in. For a client
+// that has been unregistered they are those of its last moment, until onDisconnect
+// has returned.
+func (l *hubLog) topicNames(c *Client, kind TopicKind) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	topics := c.lastTopics
+	if c.registered {
+		topics = c.members.topics()
+	}
+	var names []string
+	for _, t := range topics {
+		if t.kind == kind {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}
+
+// forgetTopics ends the reports of topicNames.
+func (l *hubLog) forgetTopics(c *Client) {
+	l.mu.Lock()
+	c.lastTopics = nil
+	l.mu.Unlock()
+}
+
 // join adds c to a topic. It reports nothing new if c is there already. The
 // answer is appended right behind it.
-func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
+func (l *hubLog) join(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
 		answer.discard()
 		return err
@@ -141,6 +198,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 	}
 	m := &membership{client: c, part: p}
 	c.members.add(m)
+	c.hooks.add(p.topic, false)
 	p.count++
 	p.topic.members++
 	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
@@ -149,7 +207,7 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind topicKind, name strin
 }
 
 // leave takes c out of a topic; not being in it is no error.
-func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name string, answer *publication) error {
+func (l *hubLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
 		answer.discard()
 		return err
@@ -170,6 +228,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 		l.free(entryCost)
 	} else {
 		c.members.remove(m)
+		c.hooks.add(m.part.topic, true)
 		l.leavePart(m.part)
 		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
@@ -179,7 +238,7 @@ func (l *hubLog) leave(ctx context.Context, c *Client, kind topicKind, name stri
 
 // membership returns c's membership of a topic as of the last entry appended,
 // or nil. The log is locked.
-func (l *hubLog) membership(c *Client, kind topicKind, name string) *membership {
+func (l *hubLog) membership(c *Client, kind TopicKind, name string) *membership {
 	if t := l.topics[kind][name]; t != nil {
 		for _, p := range t.parts {
 			if p.shard == c.shard {
@@ -192,11 +251,12 @@ func (l *hubLog) membership(c *Client, kind topicKind, name string) *membership 
 
 // partFor finds or makes a shard's part of a topic. A part that was made must
 // get a member, or be dropped, before the log is unlocked.
-func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
+func (l *hubLog) partFor(s *shard, kind TopicKind, name string) *part {
 	t := l.topics[kind][name]
 	if t == nil {
 		t = &topic{kind: kind, name: name}
 		l.topics[kind][name] = t
+		l.topicOrder[kind].add(t)
 		if l.node != nil {
 			l.node.want(target{kind.audience(), name}.topic(), true)
 		}
@@ -228,6 +288,7 @@ func (l *hubLog) dropIfEmpty(p *part) {
 	t.parts = slices.Delete(t.parts, i, i+1)
 	if len(t.parts) == 0 {
 		delete(l.topics[t.kind], t.name)
+		l.topicOrder[t.kind].remove(t)
 		if l.node != nil {
 			l.node.want(target{t.kind.audience(), t.name}.topic(), false)
 		}
@@ -280,7 +341,7 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	if err := l.begin(ctx, 0); err != nil {
 		return nil, err
 	}
-	t := l.topics[roomTopic][roomID]
+	t := l.topics[RoomTopic][roomID]
 	if !l.running || t == nil {
 		running := l.running
 		l.mu.Unlock()

@@ -1,0 +1,39 @@
+package websocket
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+)
+
+// Logger receives the hub's log messages. HypGo's *logger.Logger (0.8.11 or newer)
+// satisfies it, and SlogLogger adapts log/slog. The hub calls it from many
+// goroutines, hub goroutines among them, so a Logger must be safe for concurrent
+// use and must not wait for the hub.
+type Logger interface {
+	Debugf(format string, args ...any)
+	Infof(format string, args ...any)
+	Warningf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
+
+// SlogLogger returns a Logger that writes to l. Nil means slog.Default().
+func SlogLogger(l *slog.Logger) Logger {
+	if l == nil {
+		l = slog.Default()
+	}
+	return slogLogger{l}
+}
+
+type slogLogger struct{ l *slog.Logger }
+
+func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebug, format, args) }
+func (s slogLogger) Infof(format string, args ...any)    { s.logf(slog.LevelInfo, format, args) }
+func (s slogLogger) Warningf(format string, args ...any) { s.logf(slog.LevelWarn, format, args) }
+func (s slogLogger) Errorf(format string, args ...any)   { s.logf(slog.LevelError, format, args) }
+
+func (s slogLogger) logf(level slog.Level, format string, args []any) {
+	if s.l.Enabled(context.Background(), level) {
+		s.l.Log(context.Background(), level, fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,93 @@
+package websocket
+
+import (
+	"hash/maphash"
+	"iter"
+	"sync"
+)
+
+// registry finds clients by ID. An ID is reserved before the handshake is
+// answered and freed after the client is unregistered, so no two connections
+// ever share one.
+type registry struct {
+	stripes [64]struct {
+		sync.RWMutex
+		clients map[string]*Client
+	}
+	seed maphash.Seed
+	once sync.Once
+}
+
+func (r *registry) stripe(id string) int {
+	r.once.Do(func() { r.seed = maphash.MakeSeed() })
+	return int(maphash.String(r.seed, id) % uint64(len(r.stripes)))
+}
+
+// put stores c under its ID and returns the client that has the ID now, if any.
+// In that case it stores c only if replace is set.
+func (r *registry) put(c *Client, replace bool) *Client {
+	s := &r.stripes[r.stripe(c.ID)]
+	s.Lock()
+	defer s.Unlock()
+	old := s.clients[c.ID]
+	if old == nil || replace {
+		if s.clients == nil {
+			s.clients = make(map[string]*Client)
+		}
+		s.clients[c.ID] = c
+	}
+	return old
+}
+
+func (r *registry) get(id string) *Client {
+	s := &r.stripes[r.stripe(id)]
+	s.RLock()
+	defer s.RUnlock()
+	return s.clients[id]
+}
+
+// free removes c, unless its ID belongs to another client by now.
+func (r *registry) free(c *Client) {
+	s := &r.stripes[r.stripe(c.ID)]
+	s.Lock()
+	defer s.Unlock()
+	if s.clients[c.ID] == c {
+		delete(s.clients, c.ID)
+	}
+}
+
+func (r *registry) snapshot(stripe int) []*Client {
+	s := &r.stripes[stripe]
+	s.RLock()
+	defer s.RUnlock()
+	clients := make([]*Client, 0, len(s.clients))
+	for _, c := range s.clients {
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+// Client returns the connected client with that ID. It may be called at any time
+// and by anybody. After shutdown there are no clients.
+func (h *Hub) Client(id string) (*Client, bool) {
+	c := h.ids.get(id)
+	if c == nil || !c.visible.Load() {
+		return nil, false
+	}
+	return c, true
+}
+
+// Clients iterates over the connected clients, in no particular order. A client
+// that connects or disconnects during the iteration may be missing or included.
+// The loop body may call any method of the hub.
+func (h *Hub) Clients() iter.Seq[*Client] {
+	return func(yield func(*Client) bool) {
+		for i := range h.ids.stripes {
+			for _, c := range h.ids.snapshot(i) {
+				if c.visible.Load() && !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}

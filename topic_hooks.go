@@ -1,0 +1,102 @@
+package websocket
+
+import "sync"
+
+// membershipHooks calls Config.OnJoin and Config.OnLeave for one client, one call
+// at a time and in the order of the event log. Changes are queued under the log's
+// lock. The goroutine that made a change runs the calls, unless another one is
+// running them already; that one then runs the new call too. So a hook may change
+// memberships itself.
+type membershipHooks struct {
+	mu      sync.Mutex
+	queue   []membershipChange
+	running bool
+	idle    sync.Cond // signalled when running ends
+}
+
+type membershipChange struct {
+	topic Topic
+	left  bool
+}
+
+// newMembershipHooks returns nil if there is no hook to call.
+func newMembershipHooks(config *Config) *membershipHooks {
+	if config.OnJoin == nil && config.OnLeave == nil {
+		return nil
+	}
+	q := &membershipHooks{}
+	q.idle.L = &q.mu
+	return q
+}
+
+// add queues a call. The log is locked. A nil receiver has no hooks.
+func (q *membershipHooks) add(t *topic, left bool) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	q.queue = append(q.queue, membershipChange{Topic{t.kind, t.name}, left})
+	q.mu.Unlock()
+}
+
+// run calls the hooks that are queued.
+func (q *membershipHooks) run(c *Client) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	if q.running {
+		q.mu.Unlock()
+		return
+	}
+	q.running = true
+	for len(q.queue) > 0 {
+		next := q.queue[0]
+		q.queue = q.queue[1:]
+		q.mu.Unlock()
+		q.call(c, next)
+		q.mu.Lock()
+	}
+	q.running, q.queue = false, nil
+	q.idle.Broadcast()
+	q.mu.Unlock()
+}
+
+// call runs one hook. A hook that ends its goroutine leaves the rest of the queue
+// to a new one.
+func (q *membershipHooks) call(c *Client, change membershipChange) {
+	name, hook := "OnJoin", c.hub.config.OnJoin
+	if change.left {
+		name, hook = "OnLeave", c.hub.config.OnLeave
+	}
+	if hook == nil {
+		return
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			q.mu.Lock()
+			q.running = false
+			q.idle.Broadcast()
+			q.mu.Unlock()
+			go q.run(c) // ends when the queue is empty
+		}
+	}()
+	c.hub.protect(name, "client", c.ID, func() { hook(c, change.topic) }, c)
+	returned = true
+}
+
+// finish runs the queued calls and waits for those that another goroutine runs.
+func (q *membershipHooks) finish(c *Client) {
+	if q == nil {
+		return
+	}
+	c.calling.Store(callingTopicHook)
+	defer c.calling.Store(callingNothing)
+	q.run(c)
+	q.mu.Lock()
+	for q.running || len(q.queue) > 0 {
+		q.idle.Wait()
+	}
+	q.mu.Unlock()
+}

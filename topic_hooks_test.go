@@ -1,0 +1,257 @@
+package websocket_test
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// changeLog records the calls of OnJoin, OnLeave and OnDisconnect.
+type changeLog struct {
+	mu    sync.Mutex
+	calls []string
+}
+
+func (l *changeLog) add(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = append(l.calls, fmt.Sprintf(format, args...))
+}
+
+func (l *changeLog) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls := l.calls
+	l.calls = nil
+	return calls
+}
+
+func (l *changeLog) config() websocket.Config {
+	config := websocket.DefaultConfig
+	config.OnJoin = func(c *websocket.Client, t websocket.Topic) { l.add("join %s %s", t.Kind, t.Name) }
+	config.OnLeave = func(c *websocket.Client, t websocket.Topic) { l.add("leave %s %s", t.Kind, t.Name) }
+	config.OnDisconnect = func(c *websocket.Client) { l.add("disconnect") }
+	return config
+}
+
+func TestTopicHooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l changeLog
+		hub := runFake(t, paths[0], l.config())
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		require.NoError(t, c.Subscribe("news"))
+		require.NoError(t, c.Subscribe("news"), "no change")
+		require.NoError(t, c.JoinRoom("lobby"))
+		require.NoError(t, c.Unsubscribe("news"))
+		require.NoError(t, c.Unsubscribe("news"), "no change")
+		require.NoError(t, c.JoinRoom("news"))
+		require.Error(t, c.JoinRoom(""), "no change")
+		require.Equal(t, []string{"join channel news", "join room lobby", "leave channel news", "join room news"}, l.take())
+		require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","data":{"channel":"own"}}`)))
+		require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(`{"type":"leave_room","data":{"room_id":"lobby"}}`)))
+		synctest.Wait()
+		require.Equal(t, []string{"join channel own", "leave room lobby"}, l.take())
+		require.NoError(t, peer.Close())
+		synctest.Wait()
+		calls := l.take()
+		require.Equal(t, "disconnect", calls[len(calls)-1])
+		slices.Sort(calls)
+		require.Equal(t, []string{"disconnect", "leave channel own", "leave room news"}, calls)
+	})
+}
+
+// A snapshot that OnJoin sends comes before everything that is published to the
+// topic after the join.
+func TestSnapshotInOnJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		var hub *fakeHub
+		config.OnJoin = func(c *websocket.Client, topic websocket.Topic) {
+			require.NoError(t, c.Send(&websocket.Message{Type: "snapshot", Channel: topic.Name}))
+			require.NoError(t, hub.PublishToChannelRaw(topic.Name, []byte("1")))
+		}
+		hub = runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		defer peer.Close()
+		require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","data":{"channel":"news"},"id":"1"}`)))
+		for _, want := range []string{"ack", "snapshot", "message"} {
+			require.Equal(t, want, readJSON(t, peer)["type"])
+		}
+	})
+}
+
+// A hook may change memberships itself, panic, or end its goroutine; the calls keep
+// their order all the same.
+func TestTopicHooksThatMisbehave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l changeLog
+		config := l.config()
+		config.OnJoin = func(c *websocket.Client, topic websocket.Topic) {
+			l.add("join %s", topic.Name)
+			switch topic.Name {
+			case "first":
+				_ = c.Subscribe("second")
+				l.add("first done")
+			case "exit":
+				runtime.Goexit()
+			case "panic":
+				panic("boom")
+			}
+		}
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		require.NoError(t, c.Subscribe("first"))
+		require.Equal(t, []string{"join first", "first done", "join second"}, l.take())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = c.Subscribe("exit")
+		}()
+		<-ended
+		synctest.Wait()
+		require.Equal(t, "join exit", l.take()[0])
+		_, _, err := peer.ReadMessage()
+		require.Equal(t, websocket.CloseInternalError, err.(*gorilla.CloseError).Code, "as after a panic")
+	})
+}
+
+// Changes from many goroutines while the connection ends: for each topic joins and
+// leaves alternate, the last call is a leave, and onDisconnect comes after all.
+func TestTopicHooksAlternate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		in := map[websocket.Topic]bool{}
+		var faults []string
+		disconnected := false
+		note := func(topic websocket.Topic, joined bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if in[topic] == joined || disconnected {
+				faults = append(faults, fmt.Sprint(topic, joined, disconnected))
+			}
+			in[topic] = joined
+		}
+		config := websocket.DefaultConfig
+		config.OnJoin = func(c *websocket.Client, topic websocket.Topic) { note(topic, true) }
+		config.OnLeave = func(c *websocket.Client, topic websocket.Topic) { note(topic, false) }
+		config.OnDisconnect = func(c *websocket.Client) { mu.Lock(); disconnected = true; mu.Unlock() }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		var running sync.WaitGroup
+		for i := range 4 {
+			running.Add(1)
+			go func() {
+				defer running.Done()
+				name := fmt.Sprint("t", i/2)
+				for c.Subscribe(name) == nil && c.Unsubscribe(name) == nil {
+					time.Sleep(time.Millisecond)
+				}
+			}()
+		}
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, peer.Close())
+		running.Wait()
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		require.Empty(t, faults)
+		for topic, member := range in {
+			require.False(t, member, topic)
+		}
+		require.True(t, disconnected)
+	})
+}
+
+// In onDisconnect a client's topics are those that it was in; after it there are
+// none.
+func TestTopicsOfAClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		var channels, rooms []string
+		config.OnDisconnect = func(c *websocket.Client) { channels, rooms = c.Channels(), c.Rooms() }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		require.Empty(t, c.Channels())
+		require.NoError(t, c.Subscribe("b"))
+		require.NoError(t, c.Subscribe("a"))
+		require.NoError(t, c.JoinRoom("r"))
+		require.ElementsMatch(t, []string{"a", "b"}, c.Channels())
+		require.Equal(t, []string{"r"}, c.Rooms())
+		require.NoError(t, peer.Close())
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"a", "b"}, channels)
+		require.Equal(t, []string{"r"}, rooms)
+		require.Empty(t, c.Channels())
+		require.Empty(t, c.Rooms())
+	})
+}
+
+// The iteration over topics visits each topic that exists throughout exactly once,
+// however many come and go meanwhile, and holds no lock while the loop body runs.
+func TestIterationOverTopics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxSubscriptions = -1
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		defer peer.Close()
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		const n = 2000
+		for i := range n {
+			require.NoError(t, c.Subscribe(fmt.Sprint("kept ", i)))
+			require.NoError(t, c.Subscribe(fmt.Sprint("gone ", i)))
+		}
+		visits := map[string]int{}
+		i := 0
+		for name, members := range hub.Channels() {
+			require.Equal(t, 1, members)
+			visits[name]++
+			require.NoError(t, c.Unsubscribe(fmt.Sprint("gone ", (i*7)%n)))
+			require.NoError(t, c.Subscribe(fmt.Sprint("new ", i)))
+			i++
+		}
+		for i := range n {
+			require.Equal(t, 1, visits[fmt.Sprint("kept ", i)])
+			require.LessOrEqual(t, visits[fmt.Sprint("gone ", i)], 1)
+			require.Zero(t, visits[fmt.Sprint("new ", i)])
+		}
+		for range hub.Channels() {
+			break
+		}
+		require.Equal(t, hub.Stats().TotalChannels, len(channelsOf(hub.Hub)))
+		require.Empty(t, roomsOf(hub.Hub))
+	})
+}
