@@ -65,9 +65,8 @@ func TestHubRestart(t *testing.T) {
 				require.Equal(t, []byte(`"waited"`), m.Data)
 				require.NoError(t, c.PublishRoom(ctx, "room", []byte(`1`)))
 				require.Equal(t, []byte(`1`), next(t, room).Data)
-				st := s.hub.Stats()
-				require.Equal(t, map[string]int{"news": 1}, st.Channels)
-				require.Equal(t, map[string]int{"room": 1}, st.Rooms)
+				require.Equal(t, map[string]int{"news": 1}, maps.Collect(s.hub.Channels()))
+				require.Equal(t, map[string]int{"room": 1}, maps.Collect(s.hub.Rooms()))
 
 				gaps := map[string]websocket.Gap{}
 				for range 2 {
