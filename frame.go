@@ -271,7 +271,7 @@ func (p *publication) buildDeflated(s *slot) frame {
 	if len(payload) < p.hub.config.Compression.MinSize {
 		return whole
 	}
-	out, err := p.hub.deflaters.appendDeflated(sized(s.buf, len(payload)), payload)
+	out, err := p.hub.deflaters.Append(sized(s.buf, len(payload)), payload)
 	if err != nil || len(out)-maxHeader >= len(payload) {
 		return whole
 	}
