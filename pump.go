@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // Joined writes end at these sizes: a large write costs the kernel little more
@@ -77,7 +78,7 @@ func (b *batch) add(wire []byte) {
 
 // addSealed appends a frame of payload sealed with a client's own keys.
 func (b *batch) addSealed(payload []byte, keys *pipeline) {
-	b.b = appendHeader(b.b, opBinary, len(payload)+keys.overhead())
+	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.overhead())
 	b.b = keys.appendSeal(b.b, payload)
 	b.ends = append(b.ends, len(b.b))
 }
@@ -345,10 +346,10 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	buf := getBuffer(512)
 	defer func() { putBuffer(buf) }()
 	var err error
-	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.limit); err != nil {
+	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.checker.Limit()); err != nil {
 		return err // past its limit on the wire, the frame check has ended the connection
 	}
-	compressed := c.conn.in.nextCompressed()
+	compressed := c.conn.in.checker.NextCompressed()
 	if c.conn.ended() {
 		return nil // discarded on the way to the peer's Close
 	}
