@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // Client is one connection. The hub makes it and never reuses it: a pointer kept
@@ -190,14 +191,14 @@ func (c *Client) Close(code int, reason string) error {
 	if err != nil {
 		return err
 	}
-	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: trimReason(reason)})
+	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
 }
 
 func closeCode(code int) (int, error) {
 	if code == 0 {
 		code = CloseNormalClosure
 	}
-	if !sendableCloseCode(code) {
+	if !wsproto.SendableCode(code) {
 		return 0, fmt.Errorf("%w: %d", ErrInvalidCloseCode, code)
 	}
 	return code, nil

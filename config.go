@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // Config configures a Hub. NewHub copies and checks it once; later changes have
@@ -418,7 +420,7 @@ func (c *Config) validateCodecs() error {
 		switch {
 		case codec == nil:
 			return configError("Codecs", "[%d] is nil", i)
-		case !isToken(codec.Name()):
+		case !wsproto.IsToken(codec.Name()):
 			return configError("Codecs", "[%d] has the name %q, which is no HTTP token and so no subprotocol (RFC 6455 section 4.1)", i, codec.Name())
 		case names[codec.Name()]:
 			return configError("Codecs", "has two codecs named %q", codec.Name())

@@ -17,7 +17,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -217,79 +218,20 @@ func closeOf(t testing.TB, f rawFrame) (code int, reason string) {
 	return int(binary.BigEndian.Uint16(f.payload)), string(f.payload[2:])
 }
 
-// frameOf is a masked frame with its length in the shortest form.
-func frameOf(first byte, payload string) string {
-	return headerOf(first, 0x80, uint64(len(payload)), 0) + masked(payload)
-}
-
-// headerOf is a frame's header without the masking key, its length in the form
-// of that many bytes: 1, 3 or 9, or the shortest for 0.
-func headerOf(first, maskBit byte, length uint64, form int) string {
-	b := []byte{first}
-	switch {
-	case form == 9 || form == 0 && length > 0xffff:
-		b = binary.BigEndian.AppendUint64(append(b, 127|maskBit), length)
-	case form == 3 || form == 0 && length > 125:
-		b = binary.BigEndian.AppendUint16(append(b, 126|maskBit), uint16(length))
-	default:
-		b = append(b, byte(length)|maskBit)
-	}
-	return string(b)
-}
-
-// masked is a masking key and the payload masked with it.
-func masked(payload string) string {
-	key := [4]byte{0x37, 0xfa, 0x21, 0x3d}
-	b := append(key[:], payload...)
-	for i := range len(payload) {
-		b[4+i] ^= key[i%4]
-	}
-	return string(b)
-}
+// Frames of a client, and parts of them.
+var (
+	frameOf    = wsprototest.Frame
+	headerOf   = wsprototest.Header
+	masked     = wsprototest.Masked
+	closeFrame = wsprototest.CloseFrame
+	fragments  = wsprototest.Fragments
+	chopped    = wsprototest.Chopped
+	deflated   = wsprototest.Deflated
+)
 
 func textFrame(payload string) string { return frameOf(fin|textOp, payload) }
 func pingFrame(payload string) string { return frameOf(fin|pingOp, payload) }
 func pongFrame(payload string) string { return frameOf(fin|pongOp, payload) }
-
-func closeFrame(code int, reason string) string {
-	return frameOf(fin|closeOp, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
-}
-
-// fragments is a message in pieces.
-func fragments(opcode byte, pieces ...string) string {
-	var b strings.Builder
-	for i, piece := range pieces {
-		first := opcode
-		if i > 0 {
-			first = contOp
-		}
-		if i == len(pieces)-1 {
-			first |= fin
-		}
-		b.WriteString(frameOf(first, piece))
-	}
-	return b.String()
-}
-
-// chopped cuts s into pieces of n bytes.
-func chopped(s string, n int) (pieces []string) {
-	for ; len(s) > n; s = s[n:] {
-		pieces = append(pieces, s[:n])
-	}
-	return append(pieces, s)
-}
-
-// deflated is s as RFC 7692 section 7.2.1 says.
-func deflated(s string, level int) string {
-	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, level)
-	if err != nil {
-		panic(err)
-	}
-	_, _ = io.WriteString(w, s) // a bytes.Buffer takes everything
-	_ = w.Flush()
-	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
-}
 
 // inflate undoes deflated; what it was given must be whole.
 func inflate(b []byte) ([]byte, error) {

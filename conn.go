@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // conn is a client's connection as gorilla sees it, and the owner of everything
@@ -99,7 +101,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	if !c.upgraded.Load() {
 		return c.Conn.Write(b)
 	}
-	if len(b) >= 2 && b[0] == finalBit|opClose {
+	if len(b) >= 2 && b[0] == wsproto.FinalBit|wsproto.OpClose {
 		code, reason := CloseNoStatusReceived, ""
 		if len(b) >= 4 {
 			code, reason = int(binary.BigEndian.Uint16(b[2:])), string(b[4:])
@@ -258,14 +260,14 @@ func (c *conn) sendPong(payload string) {
 	if c.state != connOpen {
 		return
 	}
-	pong := controlFrame(opPong, []byte(payload))
+	pong := wsproto.ControlFrame(wsproto.OpPong, []byte(payload))
 	if !c.writeNow(pong) {
 		c.pong = pong
 	}
 	c.wakeAndWatch()
 }
 
-var pingFrame = controlFrame(opPing, nil)
+var pingFrame = wsproto.ControlFrame(wsproto.OpPing, nil)
 
 // sendPing runs in the shard's turn.
 func (c *conn) sendPing() {
@@ -342,7 +344,7 @@ func (c *conn) beginClosing(why *CloseError) {
 	if why.ByPeer {
 		reason = ""
 	}
-	c.farewell = closeFrame(why.Code, reason)
+	c.farewell = wsproto.CloseFrame(why.Code, reason)
 }
 
 // sayGoodbye writes the Close frame if that can be done at once.

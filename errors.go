@@ -3,8 +3,6 @@ package websocket
 import (
 	"errors"
 	"fmt"
-	"strings"
-	"unicode/utf8"
 )
 
 // Errors that callers branch on with errors.Is. Errors that carry data are the
@@ -147,46 +145,4 @@ type CallbackTimeoutError struct {
 // Error implements error.
 func (e *CallbackTimeoutError) Error() string {
 	return fmt.Sprintf("websocket: %d callbacks still running after shutdown: %q", len(e.Callbacks), e.Callbacks)
-}
-
-// sendableCloseCode follows RFC 6455 section 7.4.
-func sendableCloseCode(code int) bool {
-	switch {
-	case code >= 3000 && code <= 4999:
-		return true
-	case code >= 1000 && code <= 1013:
-		return code != 1004 && code != CloseNoStatusReceived && code != CloseAbnormalClosure
-	default:
-		return false
-	}
-}
-
-// maxReason leaves room for the code in a control frame (RFC 6455 section 5.5).
-const maxReason = maxControlPayload - 2
-
-// trimReason makes reason fit into a Close frame as valid UTF-8.
-func trimReason(reason string) string {
-	if !utf8.ValidString(reason) {
-		reason = fmt.Sprintf("%+q", reason)
-	}
-	if len(reason) <= maxReason {
-		return reason
-	}
-	cut := maxReason
-	for !utf8.RuneStart(reason[cut]) {
-		cut--
-	}
-	return reason[:cut]
-}
-
-// isToken reports whether s is a token of HTTP (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		alnum := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
-		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }

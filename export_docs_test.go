@@ -1,5 +1,7 @@
 package websocket
 
+import "github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
+
 // What docs/wire.md says in numbers and names.
 const (
 	CloseLinger      = closeLinger
@@ -7,7 +9,7 @@ const (
 	PaceBurst        = paceBurst
 	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak
-	MaxEmptyFragment = maxEmptyFragments
+	MaxEmptyFragment = wsproto.MaxEmptyFragments
 )
 
 // Defaults returns the Config that a zero one stands for.

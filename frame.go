@@ -1,25 +1,11 @@
 package websocket
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
-)
 
-// RFC 6455 section 5.2: opcodes and header bits of the frames we write.
-const (
-	opText   = 0x1
-	opBinary = 0x2
-	opClose  = 0x8
-	opPing   = 0x9
-	opPong   = 0xa
-
-	finalBit      = 0x80
-	compressedBit = 0x40 // RSV1, RFC 7692 section 6
-
-	maxHeader         = 10  // server frames carry no mask
-	maxControlPayload = 125 // RFC 6455 section 5.5
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // A form is one way of putting a message on the wire: a codec, plain, deflated
@@ -238,12 +224,12 @@ func (p *publication) nextSlot() *slot {
 }
 
 // sized returns buf with room for a frame of n payload bytes and length
-// maxHeader, where the payload begins.
+// wsproto.MaxHeader, where the payload begins.
 func sized(buf []byte, n int) []byte {
-	if cap(buf) < maxHeader+n {
-		buf = make([]byte, 0, maxHeader+n)
+	if cap(buf) < wsproto.MaxHeader+n {
+		buf = make([]byte, 0, wsproto.MaxHeader+n)
 	}
-	return buf[:maxHeader]
+	return buf[:wsproto.MaxHeader]
 }
 
 func (p *publication) buildPlain(s *slot) frame {
@@ -271,12 +257,12 @@ func (p *publication) buildDeflated(s *slot) frame {
 	if len(payload) < p.hub.config.Compression.MinSize {
 		return whole
 	}
-	out, err := p.hub.deflaters.appendDeflated(sized(s.buf, len(payload)), payload)
-	if err != nil || len(out)-maxHeader >= len(payload) {
+	out, err := p.hub.deflaters.Append(sized(s.buf, len(payload)), payload)
+	if err != nil || len(out)-wsproto.MaxHeader >= len(payload) {
 		return whole
 	}
 	s.buf = out
-	return finishFrame(out, whole.wire[0]&0x0f|compressedBit)
+	return finishFrame(out, whole.wire[0]&0x0f|wsproto.CompressedBit)
 }
 
 // buildSealed seals with the hub's keys. Sealed bytes are not UTF-8, so they
@@ -293,54 +279,16 @@ func (p *publication) buildSealed(s *slot) frame {
 	scratch.b = payload
 	keys := p.hub.keys
 	s.buf = keys.appendSeal(sized(s.buf, len(payload)+keys.overhead()), payload)
-	return finishFrame(s.buf, opBinary)
+	return finishFrame(s.buf, wsproto.OpBinary)
 }
 
 // finishFrame writes the header right before the payload, which starts at
-// maxHeader.
+// wsproto.MaxHeader.
 func finishFrame(buf []byte, first byte) frame {
-	n := len(buf) - maxHeader
-	at := maxHeader - headerSize(n)
-	appendHeader(buf[at:at], first, n)
+	n := len(buf) - wsproto.MaxHeader
+	at := wsproto.MaxHeader - wsproto.HeaderSize(n)
+	wsproto.AppendHeader(buf[at:at], first, n)
 	return frame{wire: buf[at:]}
-}
-
-func headerSize(payload int) int {
-	switch {
-	case payload < 126:
-		return 2
-	case payload <= 0xffff:
-		return 4
-	default:
-		return 10
-	}
-}
-
-// appendHeader appends an unmasked header of a final frame (RFC 6455 section 5.2).
-func appendHeader(dst []byte, first byte, payload int) []byte {
-	first |= finalBit
-	switch {
-	case payload < 126:
-		return append(dst, first, byte(payload))
-	case payload <= 0xffff:
-		return binary.BigEndian.AppendUint16(append(dst, first, 126), uint16(payload))
-	default:
-		return binary.BigEndian.AppendUint64(append(dst, first, 127), uint64(payload))
-	}
-}
-
-func controlFrame(opcode byte, payload []byte) []byte {
-	payload = payload[:min(len(payload), maxControlPayload)]
-	return append(appendHeader(make([]byte, 0, 2+len(payload)), opcode, len(payload)), payload...)
-}
-
-// closeFrame leaves code and reason out where RFC 6455 section 7.4.1 forbids
-// them on the wire.
-func closeFrame(code int, reason string) []byte {
-	if code == CloseNoStatusReceived || code == CloseAbnormalClosure {
-		return controlFrame(opClose, nil)
-	}
-	return controlFrame(opClose, append(binary.BigEndian.AppendUint16(nil, uint16(code)), trimReason(reason)...))
 }
 
 // appendMarshal runs a codec, which may be the user's own: its panic becomes an

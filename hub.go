@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
 )
 
 // Hub holds clients, channels and rooms, and carries messages to them. NewHub
@@ -21,7 +23,7 @@ type Hub struct {
 	logger     Logger
 	codecs     []Codec
 	keys       *pipeline // hub keys, or nil
-	deflaters  *deflaterPool
+	deflaters  *flate.Deflater
 	log        *hubLog
 	node       *node // among others; nil without a broker
 	shards     []*shard
@@ -78,7 +80,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		config:    config,
 		logger:    logger,
 		codecs:    config.Codecs,
-		deflaters: &deflaterPool{level: config.Compression.Level},
+		deflaters: flate.NewDeflater(config.Compression.Level),
 		log:       newHubLog(&config),
 		seed:      maphash.MakeSeed(),
 		epoch:     time.Now(),

@@ -4,189 +4,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"
 )
-
-// ruling is what RFC 6455 says of a stream of client frames.
-type ruling struct {
-	code  int  // of the first violation, or 0
-	start int  // of the frame that breaks a rule
-	known int  // bytes of the stream after which the violation is plain
-	early bool // the stream ends where a violation is plain but its header is not whole
-}
-
-// seenFrame is one frame as far as the stream goes.
-type seenFrame struct {
-	first   byte
-	payload []byte // unmasked
-	whole   bool
-}
-
-// referee reads a stream strictly and calls visit for each frame before the
-// first violation; visit returns false to stop.
-func referee(stream []byte, deflate bool, limit int64, visit func(seenFrame) bool) ruling {
-	inMessage, total, empties := false, uint64(0), 0
-	for at := 0; len(stream)-at >= 2; {
-		broken := func(code, header int) ruling { return ruling{code: code, start: at, known: at + header} }
-		first, second := stream[at], stream[at+1]
-		op, last := first%16, first >= 0x80
-		isControl, isData := op >= 8, op == 1 || op == 2
-		marked := first&0x40 > 0
-		length := uint64(second % 128)
-		allowed := op <= 2 || op >= 8 && op <= 10
-		if !allowed || first&0x30 > 0 || second < 0x80 ||
-			isControl && (!last || length > 125 || marked || op == 8 && length == 1) ||
-			marked && (!deflate || !isData) ||
-			op == 0 && !inMessage || isData && inMessage {
-			return broken(1002, 2)
-		}
-		header := 2
-		switch length {
-		case 126:
-			header = 4
-		case 127:
-			header = 10
-		}
-		if len(stream)-at < header {
-			return ruling{}
-		}
-		switch header {
-		case 4:
-			length = uint64(binary.BigEndian.Uint16(stream[at+2:]))
-		case 10:
-			length = binary.BigEndian.Uint64(stream[at+2:])
-		}
-		masked := len(stream)-at >= header+4
-		verdict := 0
-		switch {
-		case header == 4 && length <= 125, header == 10 && length <= 65535, length > 1<<63-1:
-			verdict = 1002
-		case isControl:
-		default:
-			if isData {
-				total, empties = 0, 0
-			}
-			if length > uint64(limit)-total {
-				verdict = 1009
-			} else if total += length; length == 0 && !last {
-				if empties++; empties > 128 {
-					verdict = 1008
-				}
-			}
-			inMessage = !last
-		}
-		if verdict != 0 && !masked {
-			return ruling{early: true}
-		}
-		if verdict != 0 {
-			return broken(verdict, header+4)
-		}
-		if !masked {
-			return ruling{}
-		}
-		key := stream[at+header : at+header+4]
-		at += header + 4
-		n := int(min(length, uint64(len(stream)-at)))
-		payload := slices.Clone(stream[at : at+n])
-		for i := range payload {
-			payload[i] ^= key[i%4]
-		}
-		at += n
-		if !visit(seenFrame{first, payload, uint64(n) == length}) {
-			return ruling{}
-		}
-	}
-	return ruling{}
-}
-
-// streams are seeds: correct, wrong and borderline.
-func streams() [][]byte {
-	var all [][]byte
-	add := func(parts ...string) { all = append(all, []byte(strings.Join(parts, ""))) }
-	hello, zipped := textFrame("Hello"), frameOf(fin|rsv1|textOp, deflated("Hello", 6))
-	add(hello)
-	add(hello, pingFrame("p"), pongFrame(""), closeFrame(1000, "bye"), hello)
-	add(fragments(textOp, "frag", "", "ment"), fragments(binaryOp, "\xff", "\x00"))
-	add(frameOf(textOp, "a"), pingFrame("inside"), frameOf(fin, "b"))
-	add(textFrame(strings.Repeat("x", 125)), textFrame(strings.Repeat("x", 126)))
-	add(textFrame(strings.Repeat("x", 1000)), textFrame(strings.Repeat("x", 1001)))
-	add(fragments(textOp, strings.Repeat("x", 600), strings.Repeat("x", 600)))
-	add(frameOf(textOp, ""), strings.Repeat(frameOf(contOp, ""), 130))
-	add(headerOf(fin|textOp, 0x80, 70_000, 9), masked(strings.Repeat("x", 100)))
-	add(headerOf(fin|textOp, 0x80, 5, 3), masked("Hello"))
-	add(headerOf(fin|textOp, 0x80, 5, 9), masked("Hello"))
-	add(hello, headerOf(fin|textOp, 0x80, 1<<63, 9), masked("Hello"))
-	add(hello, headerOf(contOp, 0x80, 1<<63-1, 9))
-	add(frameOf(textOp, "x"), headerOf(contOp, 0x80, 1<<63-1, 9), "mask")
-	add(headerOf(fin|textOp, 0, 5, 0), "Hello")
-	add(zipped, fragments(textOp|rsv1, chopped(deflated("Hello", 6), 2)...))
-	add(frameOf(fin|rsv1|textOp, "\xff\xff"), hello)
-	add(frameOf(fin|rsv1|pingOp, ""), frameOf(fin|rsv1, ""))
-	add(frameOf(fin|closeOp, "\x03"), closeFrame(1005, ""), closeFrame(5000, ""))
-	add(closeFrame(1000, "\xff"))
-	add(textFrame("\xff"), frameOf(fin|binaryOp, "\xff"))
-	add(frameOf(fin|3, ""), frameOf(fin|11, ""))
-	for i := range 8 {
-		add(frameOf(fin|byte(i)<<4|textOp, "bits"))
-	}
-	return all
-}
-
-// FuzzFrameChecker compares the check of frames with a reference that reads the
-// stream as a whole, however the stream is split.
-func FuzzFrameChecker(f *testing.F) {
-	for _, stream := range streams() {
-		f.Add(stream, []byte{}, false)
-		f.Add(stream, []byte{1}, true)
-		f.Add(stream, []byte{2, 3, 0, 7}, true)
-	}
-	const limit = 1000
-	f.Fuzz(func(t *testing.T, stream, splits []byte, deflate bool) {
-		want := referee(stream, deflate, limit, func(seenFrame) bool { return true })
-		if want.early {
-			return
-		}
-		whole := websocket.NewFrameChecker(deflate, limit)
-		n, violation := whole.Check(slices.Clone(stream))
-		if want.code == 0 {
-			require.Nil(t, violation)
-			require.Equal(t, len(stream), n)
-		} else {
-			require.NotNil(t, violation)
-			require.Equal(t, want.code, violation.Code, violation.Reason)
-			require.NotEmpty(t, violation.Reason)
-			require.Equal(t, want.start, n, "what comes before is passed on")
-		}
-
-		split := websocket.NewFrameChecker(deflate, limit)
-		passed, turn := 0, 0
-		for rest := stream; len(rest) > 0; turn++ {
-			size := 1
-			if len(splits) > 0 {
-				size = 1 + int(splits[turn%len(splits)])
-			}
-			piece := slices.Clone(rest[:min(size, len(rest))])
-			rest = rest[len(piece):]
-			k, again := split.Check(piece)
-			passed += k
-			if again != nil {
-				require.Equal(t, violation, again)
-				require.GreaterOrEqual(t, passed, want.start)
-				require.Less(t, passed, want.known, "a frame that breaks a rule was passed on")
-				return
-			}
-			require.Equal(t, len(piece), k)
-		}
-		require.Nil(t, violation, "split differently it is no violation")
-	})
-}
 
 // pathLimit is Config.MaxMessageSize where FuzzInboundPath runs.
 const pathLimit = 1000
@@ -197,23 +23,23 @@ func expected(stream []byte, codec rawCodec) (messages []string, code int) {
 	var message []byte
 	var opcode byte
 	wireLimit := int64(pathLimit + pathLimit>>10 + 256)
-	r := referee(stream, false, wireLimit, func(f seenFrame) bool {
-		switch op := f.first & 0x0f; op {
+	r := wsprototest.Referee(stream, false, wireLimit, func(f wsprototest.SeenFrame) bool {
+		switch op := f.First & 0x0f; op {
 		case pingOp, pongOp:
 			return true
 		case closeOp:
-			if f.whole {
-				code = answerTo(f.payload)
+			if f.Whole {
+				code = answerTo(f.Payload)
 			}
 			return false
 		case textOp, binaryOp:
 			message, opcode = nil, op
 		}
-		message = append(message, f.payload...)
+		message = append(message, f.Payload...)
 		switch {
 		case len(message) > pathLimit:
 			code = 1009
-		case !f.whole || f.first < fin:
+		case !f.Whole || f.First < fin:
 		case int(opcode) != codec.opcode:
 			code = 1003
 		case opcode == textOp && !utf8.Valid(message):
@@ -224,9 +50,9 @@ func expected(stream []byte, codec rawCodec) (messages []string, code int) {
 		return code == 0
 	})
 	if code == 0 {
-		code = r.code
+		code = r.Code
 	}
-	if r.early {
+	if r.Early {
 		code = -1
 	}
 	return messages, code
@@ -254,7 +80,7 @@ var fuzzKeys = wireKeys{aes: bytes.Repeat([]byte{7}, 32), hmac: bytes.Repeat([]b
 // and with a raw codec all turns out as RFC 6455 says.
 func FuzzInboundPath(f *testing.F) {
 	names := append([]string{rawText.name, rawBinary.name}, subprotocols...)
-	for _, stream := range streams() {
+	for _, stream := range wsprototest.Streams() {
 		for i := range names {
 			f.Add(stream, byte(i), false, false, false, byte(0))
 		}

@@ -1,9 +1,6 @@
 package websocket
 
 import (
-	"bytes"
-	"compress/flate"
-	"io"
 	"math/bits"
 	"sync"
 )
@@ -41,93 +38,3 @@ func putBuffer(b *buffer) {
 	b.b = b.b[:0]
 	bufferPools[class].Put(b)
 }
-
-// deflater compresses single messages without context takeover, so that one
-// result fits every client (RFC 7692 section 7.2.1).
-type deflater struct {
-	w   *flate.Writer
-	out sliceWriter
-}
-
-type sliceWriter struct{ b []byte }
-
-func (w *sliceWriter) Write(p []byte) (int, error) {
-	w.b = append(w.b, p...)
-	return len(p), nil
-}
-
-// deflaterPool keeps compressors of one level; each holds some 600 KiB of
-// window and tables.
-type deflaterPool struct {
-	level int
-	pool  sync.Pool
-}
-
-// deflateTail ends every flushed block and is left out on the wire
-// (RFC 7692 section 7.2.1).
-var deflateTail = []byte{0, 0, 0xff, 0xff}
-
-// appendDeflated appends the compressed form of src to dst.
-func (p *deflaterPool) appendDeflated(dst, src []byte) ([]byte, error) {
-	d, ok := p.pool.Get().(*deflater)
-	if !ok {
-		w, err := flate.NewWriter(nil, p.level)
-		if err != nil {
-			return nil, err
-		}
-		d = &deflater{w: w}
-	}
-	d.out.b = dst
-	d.w.Reset(&d.out)
-	_, err := d.w.Write(src)
-	if err == nil {
-		err = d.w.Flush()
-	}
-	out := bytes.TrimSuffix(d.out.b, deflateTail)
-	d.out.b = nil
-	p.pool.Put(d)
-	return out, err
-}
-
-// inflater decompresses single messages.
-type inflater struct {
-	r   io.ReadCloser // a flate.Resetter too
-	src bytes.Reader
-}
-
-type inflaterPool struct{ pool sync.Pool }
-
-var inflaters inflaterPool
-
-// inflateTail is deflateTail and a final empty block, which ends the stream.
-const inflateTail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
-
-// appendInflated appends the decompressed form of src to dst, which is empty. It
-// overwrites what follows src in its slice. Past limit bytes it stops with
-// errTooBig.
-//
-// A peer may end a block with the bit that says "final" and go on with another
-// (RFC 7692 section 7.2.3.4), so the end of a stream is not the end of a message.
-func (p *inflaterPool) appendInflated(dst, src []byte, limit int64) ([]byte, error) {
-	in, ok := p.pool.Get().(*inflater)
-	if !ok {
-		in = &inflater{}
-		in.r = flate.NewReader(&in.src)
-	}
-	defer func() {
-		in.src.Reset(nil)
-		p.pool.Put(in)
-	}()
-	in.src.Reset(append(src, inflateTail...))
-	for {
-		if err := in.r.(flate.Resetter).Reset(&in.src, dst[max(0, len(dst)-flateWindow):]); err != nil {
-			return dst, err
-		}
-		var err error
-		if dst, err = readAll(dst, in.r, limit); err != nil || in.src.Len() <= len(inflateTail) {
-			return dst, err
-		}
-	}
-}
-
-const flateWindow = 32 << 10

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bytes"
-	"compress/flate"
 	"testing"
 )
 
@@ -11,8 +10,6 @@ import (
 func BenchmarkPools(b *testing.B) {
 	h := NewHub(nil, Config{})
 	m := &Message{Type: "message", Channel: "news", Data: bytes.Repeat([]byte("1"), 128)}
-	text := bytes.Repeat([]byte(`{"headline":"Breaking News!"}`), 36)
-	deflated, _ := h.deflaters.appendDeflated(nil, text)
 
 	for _, bench := range []struct {
 		name          string
@@ -42,22 +39,6 @@ func BenchmarkPools(b *testing.B) {
 		{"batch",
 			func() { flightPool.Get().(*flight).giveBack() },
 			func() { sink = &batch{b: make([]byte, 0, joinSize)} },
-		},
-		{"deflater",
-			func() { _, _ = h.deflaters.appendDeflated(nil, text) },
-			func() {
-				var out sliceWriter
-				w, _ := flate.NewWriter(&out, h.deflaters.level)
-				_, _ = w.Write(text)
-				_ = w.Flush()
-			},
-		},
-		{"inflater",
-			func() { _, _ = inflaters.appendInflated(nil, bytes.Clone(deflated), 1<<20) },
-			func() {
-				var p inflaterPool
-				_, _ = p.appendInflated(nil, bytes.Clone(deflated), 1<<20)
-			},
 		},
 	} {
 		for way, f := range map[string]func(){"yes": bench.pooled, "no": bench.fresh} {

@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // Joined writes end at these sizes: a large write costs the kernel little more
@@ -76,7 +78,7 @@ func (b *batch) add(wire []byte) {
 
 // addSealed appends a frame of payload sealed with a client's own keys.
 func (b *batch) addSealed(payload []byte, keys *pipeline) {
-	b.b = appendHeader(b.b, opBinary, len(payload)+keys.overhead())
+	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.overhead())
 	b.b = keys.appendSeal(b.b, payload)
 	b.ends = append(b.ends, len(b.b))
 }
@@ -346,10 +348,10 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	buf := getBuffer(512)
 	defer func() { putBuffer(buf) }()
 	var err error
-	if buf.b, err = readAll(buf.b, r, c.conn.in.limit); err != nil {
+	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.checker.Limit()); err != nil {
 		return err // past its limit on the wire, the frame check has ended the connection
 	}
-	compressed := c.conn.in.nextCompressed()
+	compressed := c.conn.in.checker.NextCompressed()
 	if c.conn.ended() {
 		return nil // discarded on the way to the peer's Close
 	}
@@ -357,7 +359,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	if compressed {
 		out := getBuffer(4 * len(message))
 		defer func() { putBuffer(out) }()
-		if out.b, err = inflaters.appendInflated(out.b, message, limit); err != nil && !errors.Is(err, errTooBig) {
+		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
 			c.conn.fail(CloseInvalidPayloadData, "compressed data is corrupt")
 			return nil
 		}
@@ -371,27 +373,6 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	c.busy.Store(true)
 	c.handle(messageType, message)
 	return nil
-}
-
-var errTooBig = errors.New("websocket: message too big")
-
-// readAll appends all of r to dst and stops with errTooBig past limit bytes.
-func readAll(dst []byte, r io.Reader, limit int64) ([]byte, error) {
-	for {
-		if len(dst) == cap(dst) {
-			dst = append(dst, 0)[:len(dst)]
-		}
-		n, err := r.Read(dst[len(dst):cap(dst)])
-		dst = dst[:len(dst)+n]
-		switch {
-		case int64(len(dst)) > limit:
-			return dst, errTooBig
-		case err == io.EOF:
-			return dst, nil
-		case err != nil:
-			return dst, err
-		}
-	}
 }
 
 // handle takes a whole message in: frame type, UTF-8, keys, codec, callback,

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // Dialer is gorilla's, so that Go clients need no other import.
@@ -198,7 +198,7 @@ func (h *Hub) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 	}
-	w.Header().Set("Sec-Websocket-Version", "13")
+	w.Header().Set("Sec-Websocket-Version", wsproto.Version)
 	http.Error(w, e.text, e.status)
 }
 
@@ -212,9 +212,9 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		return nil, offer{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
 	case r.Method != http.MethodGet:
 		return nil, offer{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
-	case !slices.Equal(r.Header["Sec-Websocket-Version"], versions): // RFC 6455 sections 4.4 and 11.3.5
-		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not 13")
-	case !validKey(r.Header.Get("Sec-Websocket-Key")):
+	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
+		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
+	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
 		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	}
 	if h.overBudget() {
@@ -251,18 +251,6 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
 	}
 	return c, offer, nil
-}
-
-var versions = []string{"13"}
-
-// validKey follows RFC 6455 section 4.2.1.
-func validKey(key string) bool {
-	var b [18]byte // what 24 characters can hold
-	if len(key) != base64.StdEncoding.EncodedLen(16) {
-		return false
-	}
-	n, err := base64.StdEncoding.Decode(b[:], []byte(key))
-	return err == nil && n == 16
 }
 
 // waitForRun lets handshakes come a little before Run.
@@ -325,7 +313,7 @@ func BearerToken(r *http.Request) (string, bool) {
 	if a := r.Header.Get("Authorization"); len(a) > len(scheme) && strings.EqualFold(a[:len(scheme)], scheme) {
 		return strings.TrimSpace(a[len(scheme):]), true
 	}
-	for _, name := range listOf(r.Header, "Sec-Websocket-Protocol") {
+	for _, name := range wsproto.ListOf(r.Header["Sec-Websocket-Protocol"]) {
 		if encoded, ok := strings.CutPrefix(name, bearerPrefix); ok {
 			token, err := base64.RawURLEncoding.DecodeString(encoded)
 			return string(token), err == nil && len(token) > 0
@@ -372,9 +360,9 @@ const bearerPrefix = "bearer."
 // negotiate picks the first codec of the client's list that the hub speaks, and
 // permessage-deflate if it is offered in a way that we honour.
 func (h *Hub) negotiate(header http.Header) (offer, error) {
-	o := offer{deflate: h.config.Compression.Enabled && deflateOffered(header)}
+	o := offer{deflate: h.config.Compression.Enabled && wsproto.DeflateOffered(header["Sec-Websocket-Extensions"])}
 	none := true
-	for _, name := range listOf(header, "Sec-Websocket-Protocol") {
+	for _, name := range wsproto.ListOf(header["Sec-Websocket-Protocol"]) {
 		if strings.HasPrefix(name, bearerPrefix) {
 			continue
 		}
@@ -400,89 +388,6 @@ func (h *Hub) codecNamed(name string) int {
 		return -1
 	}
 	return slices.IndexFunc(h.codecs, func(c Codec) bool { return c.Name() == name })
-}
-
-// listOf returns the elements of a comma-separated header, over all its lines.
-func listOf(header http.Header, key string) []string {
-	var list []string
-	for _, line := range header[key] {
-		for _, element := range strings.Split(line, ",") {
-			if element = strings.TrimSpace(element); element != "" {
-				list = append(list, element)
-			}
-		}
-	}
-	return list
-}
-
-// deflateOffered reports whether one of the offers is one that we honour as
-// gorilla words the answer: no context takeover on either side, and windows of
-// any size from the client (RFC 7692 section 7.1).
-func deflateOffered(header http.Header) bool {
-	for _, line := range header["Sec-Websocket-Extensions"] {
-		for _, extension := range splitQuoted(line, ',') {
-			params := splitQuoted(extension, ';')
-			if len(params) > 0 && strings.TrimSpace(params[0]) == "permessage-deflate" && deflateParamsHonoured(params[1:]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func deflateParamsHonoured(params []string) bool {
-	seen := map[string]bool{}
-	for _, param := range params {
-		name, value, hasValue := strings.Cut(strings.TrimSpace(param), "=")
-		if seen[name] {
-			return false
-		}
-		seen[name] = true
-		switch name {
-		case "server_no_context_takeover", "client_no_context_takeover":
-			if hasValue {
-				return false
-			}
-		case "client_max_window_bits":
-			if hasValue && !slices.Contains(windowBits, unquote(value)) {
-				return false
-			}
-		default: // server_max_window_bits among them: the answer would have to repeat it
-			return false
-		}
-	}
-	return true
-}
-
-var windowBits = []string{"8", "9", "10", "11", "12", "13", "14", "15"}
-
-// splitQuoted splits at separators outside quoted strings (RFC 9110 section
-// 5.6.4). A string that does not end makes all of s unusable.
-func splitQuoted(s string, separator byte) []string {
-	var parts []string
-	start, quoted := 0, false
-	for i := 0; i < len(s); i++ {
-		switch {
-		case quoted && s[i] == '\\':
-			i++
-		case s[i] == '"':
-			quoted = !quoted
-		case s[i] == separator && !quoted:
-			parts = append(parts, s[start:i])
-			start = i + 1
-		}
-	}
-	if quoted {
-		return nil
-	}
-	return append(parts, s[start:])
-}
-
-func unquote(s string) string {
-	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
-		return s[1 : len(s)-1]
-	}
-	return s
 }
 
 // upgrade answers the handshake with 101. It hijacks the connection itself, as that
@@ -531,15 +436,6 @@ func withOffer(r *http.Request, o offer) *http.Request {
 		decided.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
 	}
 	return decided
-}
-
-// readLimit is the most that a message of size bytes may take on the wire:
-// deflate makes incompressible data five bytes longer per 16 KiB or so.
-func readLimit(size int64) int64 {
-	if limit := size + size>>10 + 256; limit > size {
-		return limit
-	}
-	return math.MaxInt64
 }
 
 // keepRequest keeps the handshake's request without what belongs to the server.

@@ -15,6 +15,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
 // conn is one connection, from the handshake to its end. Its reader alone reads
@@ -314,7 +315,7 @@ func (cn *conn) close(why *websocket.CloseError, hurry bool, timeout time.Durati
 	if why.ByPeer {
 		reason = ""
 	}
-	cn.goodbye = gorilla.FormatCloseMessage(why.Code, trimReason(reason))
+	cn.goodbye = gorilla.FormatCloseMessage(why.Code, wsproto.TrimReason(reason))
 	cn.deadline = time.AfterFunc(timeout, cn.wire.cut) // stopped by shut
 	cn.notify()
 }
@@ -323,16 +324,6 @@ func (cn *conn) end(why *websocket.CloseError) {
 	if cn.ending == nil {
 		cn.ending = why
 	}
-}
-
-// maxReason is what a Close frame has room for (RFC 6455 section 5.5).
-const maxReason = 123
-
-func trimReason(reason string) string {
-	if len(reason) > maxReason {
-		reason = reason[:maxReason]
-	}
-	return strings.ToValidUTF8(reason, "")
 }
 
 // linger bounds the wait for the hub's Close when the client has found a fault,
@@ -371,7 +362,7 @@ func (cn *conn) shut() *websocket.CloseError {
 
 func (cn *conn) readLoop() {
 	defer close(cn.read)
-	cn.ws.SetReadLimit(readLimit(cn.client.options.MaxReceiveSize))
+	cn.ws.SetReadLimit(wsproto.WireLimit(cn.client.options.MaxReceiveSize))
 	cn.ws.SetPongHandler(func(string) error {
 		if cn.hailed != nil {
 			cn.hailed()
@@ -398,10 +389,6 @@ func (cn *conn) readLoop() {
 		}
 	}
 }
-
-// readLimit is the most that a message of size bytes may take on the wire:
-// deflate makes incompressible data five bytes longer per 16 KiB or so.
-func readLimit(size int64) int64 { return size + size>>10 + 256 }
 
 // readEnded turns a reading error into how the connection ended.
 func (cn *conn) readEnded(err error) {

@@ -4,7 +4,7 @@ import (
 	"net"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // Receiver takes in single frames as a connection does.

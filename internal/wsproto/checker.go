@@ -1,0 +1,216 @@
+package wsproto
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Violation says why a connection has to be closed.
+type Violation struct {
+	Code   int    // for the Close frame (RFC 6455 section 7.4.1)
+	Reason string // for the Close frame
+}
+
+// Checker checks the frames of one client against RFC 6455, in pieces of any size.
+// It refuses frames that gorilla/websocket accepts: RSV1 on control frames and
+// continuations, lengths that are not in their shortest form, Close payloads of one
+// byte, and messages of many empty fragments.
+//
+// It also keeps, for every message, whether it is compressed, and clears RSV1: its
+// user decompresses. It does not look at payloads, so UTF-8 and the contents of Close
+// frames are left to its user.
+//
+// One goroutine at a time may use a Checker.
+type Checker struct {
+	limit int64 // bytes of one message on the wire
+
+	header  [maxMaskedHeader]byte
+	have    uint8  // bytes of header; 0 inside a payload
+	deflate bool   // RSV1 may be set on the first frame of a message
+	payload uint64 // bytes of the current frame's payload that are still to come
+
+	// compressed has RSV1 of each message whose first frame has been checked, if
+	// deflate is set. Those before read belong to messages that NextCompressed has
+	// returned. The others wait in the buffer between Check and NextCompressed, whose
+	// size bounds them.
+	compressed []bool
+	read       int32
+
+	open  bool  // a fragmented message has begun
+	empty uint8 // empty fragments of the current message
+	size  int64 // bytes of the current message so far
+}
+
+// MaxEmptyFragments is the maximum number of empty fragments in a message, except for
+// its last one. RFC 6455 sets no limit; empty fragments cost work without ever
+// reaching the limit of a message's size.
+const MaxEmptyFragments = 128
+
+const (
+	maxMaskedHeader = 14 // RFC 6455 section 5.2
+	maskSize        = 4
+	maxRead         = 64 // entries of compressed that NextCompressed has returned, before they are removed
+)
+
+// NewChecker returns a Checker for a connection of which nothing has been read.
+// deflate says that permessage-deflate was agreed. limit is the maximum number of
+// payload bytes of a message on the wire.
+func NewChecker(deflate bool, limit int64) Checker { return Checker{deflate: deflate, limit: limit} }
+
+// Limit returns the maximum number of payload bytes of a message on the wire.
+func (c *Checker) Limit() int64 { return c.limit }
+
+// Check checks the next bytes of the stream and clears RSV1 in the headers of
+// compressed messages. It returns how many of the bytes may be passed on, and how
+// many frames have had their length checked in this call, control frames included.
+//
+// A violation ends the stream: Check must not be called again. The bytes before the
+// frame that breaks a rule may be passed on.
+func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
+	for n < len(b) {
+		if c.have == 0 && c.payload > 0 {
+			k := min(c.payload, uint64(len(b)-n))
+			c.payload -= k
+			n += int(k)
+			continue
+		}
+		start := n
+		for c.have < 2 || int(c.have) < c.headerSize() {
+			if n == len(b) {
+				return n, frames, nil
+			}
+			c.header[c.have] = b[n]
+			if c.have == 0 && c.deflate && isData(b[n]) {
+				b[n] &^= CompressedBit
+			}
+			c.have++
+			n++
+			if c.have == 2 {
+				v = c.checkStart()
+			}
+			if v == nil && c.have >= 2 && int(c.have) == c.headerSize()-maskSize {
+				frames++
+				v = c.checkLength()
+			}
+			if v != nil {
+				return start, frames, v
+			}
+		}
+		c.have = 0
+	}
+	return n, frames, nil
+}
+
+func isData(first byte) bool {
+	opcode := first & opcodeBits
+	return opcode == OpText || opcode == OpBinary
+}
+
+// NextCompressed returns whether the next message is compressed. It has to be called
+// once for each message, in order, after Check has passed on the header of the
+// message's first frame. Before that it panics if deflate was agreed.
+func (c *Checker) NextCompressed() bool {
+	if !c.deflate {
+		return false
+	}
+	compressed := c.compressed[c.read]
+	if c.read++; int(c.read) == len(c.compressed) {
+		c.compressed, c.read = c.compressed[:0], 0
+	}
+	return compressed
+}
+
+// headerSize returns the size of the current frame's header, its masking key
+// included. It needs the first two bytes (RFC 6455 section 5.2).
+func (c *Checker) headerSize() int {
+	switch c.header[1] & lengthBits {
+	case 126:
+		return 8
+	case 127:
+		return 14
+	default:
+		return 6
+	}
+}
+
+func protocolError(format string, args ...any) *Violation {
+	return &Violation{closeProtocolError, fmt.Sprintf(format, args...)}
+}
+
+// checkStart checks the first two bytes of a frame.
+func (c *Checker) checkStart() *Violation {
+	first, second := c.header[0], c.header[1]
+	final, opcode, length := first&FinalBit != 0, first&opcodeBits, second&lengthBits
+	switch {
+	case first&reservedBits != 0:
+		return protocolError("reserved bit RSV2 or RSV3 is set") // RFC 6455 section 5.2
+	case second&maskBit == 0:
+		return protocolError("frame is not masked") // RFC 6455 section 5.1
+	case opcode > OpBinary && opcode < OpClose || opcode > OpPong:
+		return protocolError("reserved opcode %#x", opcode) // RFC 6455 section 5.2
+	case opcode >= OpClose && !final:
+		return protocolError("control frame is fragmented") // RFC 6455 section 5.5
+	case opcode >= OpClose && length > MaxControlPayload:
+		return protocolError("control frame is longer than %d bytes", MaxControlPayload) // RFC 6455 section 5.5
+	case opcode == OpClose && length == 1:
+		return protocolError("Close frame with half a status code") // RFC 6455 section 5.5.1
+	case first&CompressedBit != 0 && (!c.deflate || !isData(first)):
+		return protocolError("reserved bit RSV1 is set") // RFC 7692 section 6.1
+	case opcode == OpContinuation && !c.open:
+		return protocolError("continuation of no message") // RFC 6455 section 5.4
+	case isData(first) && c.open:
+		return protocolError("new message inside a fragmented one") // RFC 6455 section 5.4
+	}
+	return nil
+}
+
+// checkLength checks a frame's length, of which all bytes are there, and the size of
+// its message (RFC 6455 sections 5.2 and 10.4).
+func (c *Checker) checkLength() *Violation {
+	length := uint64(c.header[1] & lengthBits)
+	switch length {
+	case 126:
+		length = uint64(binary.BigEndian.Uint16(c.header[2:]))
+		if length < 126 {
+			return protocolError("length is not in its shortest form")
+		}
+	case 127:
+		length = binary.BigEndian.Uint64(c.header[2:])
+		switch {
+		case length>>63 != 0:
+			return protocolError("length has its top bit set")
+		case length <= 0xffff:
+			return protocolError("length is not in its shortest form")
+		}
+	}
+	c.payload = length
+	if c.header[0]&opcodeBits >= OpClose {
+		return nil
+	}
+	if isData(c.header[0]) {
+		c.beginMessage()
+	}
+	c.open = c.header[0]&FinalBit == 0
+	if length > uint64(c.limit-c.size) {
+		return &Violation{closeMessageTooBig, fmt.Sprintf("message is larger than %d bytes on the wire", c.limit)}
+	}
+	c.size += int64(length)
+	if length == 0 && c.open {
+		if c.empty++; c.empty > MaxEmptyFragments {
+			return &Violation{closePolicyViolation, "too many empty fragments"}
+		}
+	}
+	return nil
+}
+
+func (c *Checker) beginMessage() {
+	c.size, c.empty = 0, 0
+	if !c.deflate {
+		return
+	}
+	if c.read >= maxRead {
+		n := copy(c.compressed, c.compressed[c.read:])
+		c.compressed, c.read = c.compressed[:n], 0
+	}
+	c.compressed = append(c.compressed, c.header[0]&CompressedBit != 0)
+}
