@@ -30,13 +30,13 @@ func (r *Receiver) Receive(messageType int, b []byte) (*websocket.Message, int) 
 	nc, peer := net.Pipe()
 	defer nc.Close()
 	defer peer.Close()
-	cn := newConn(r.client, nil, newWire(nc, time.Minute))
+	cn := newConn(r.client, nil, newDeadlineConn(nc, time.Minute))
 	m := new(websocket.Message)
 	if cn.decode(messageType, b, m) {
 		return m, 0
 	}
-	cn.deadline.Stop()
-	return nil, cn.ending.Code
+	cn.closeTimer.Stop()
+	return nil, cn.cause.Code
 }
 
 // Target encodes the data of a subscribe or join_room.
