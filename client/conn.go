@@ -2,11 +2,9 @@ package client
 
 import (
 	"compress/flate"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,427 +12,350 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// conn is one connection, from the handshake to its end. Its reader alone reads
-// and its writer alone writes; the reader waits for nobody but the network.
+// connState is the state of a conn. It only moves to the right:
+//
+//	open ──close──▶ draining ──closeNow──▶ closing ──end──▶ closed
+//	  │                                       ▲
+//	  └───────────────closeNow────────────────┘
+//
+// abort closes the socket in any state. It sends no Close frame and does not change
+// the state. Both loops then fail and return. Once both loops have returned, end
+// moves any state to closed.
+type connState uint8
+
+const (
+	connOpen     connState = iota // requests are written, messages are handled
+	connDraining                  // as connOpen, and the Close frame follows when the queue is empty
+	connClosing                   // the Close frame is written before the queue, messages are discarded
+	connClosed                    // both loops have returned, requests are refused
+)
+
+// conn is one connection, from the end of the handshake to the end of both loops.
+// Only the read loop reads and only the write loop writes. The read loop blocks on
+// nothing but the network.
 type conn struct {
 	client *Client
 	ws     *gorilla.Conn
-	wire   *wire
+	socket *deadlineConn
 
-	wake    chan struct{} // capacity 1; whoever gives the writer work sends, the writer receives; never closed
-	stop    chan struct{} // closed by shut: the writer has nothing more to do
-	read    chan struct{} // closed by the reader when it ends
-	written chan struct{} // closed by the writer when it ends
+	wake       chan struct{} // capacity 1; wakeWriter sends, the write loop receives; never closed
+	stopWriter chan struct{} // closed by wait: the read loop has returned
+	readDone   chan struct{} // closed by the read loop when it returns
+	writeDone  chan struct{} // closed by the write loop when it returns
 
-	mu       sync.Mutex
-	queue    []*request
-	queued   int                 // bytes in queue
-	room     chan struct{}       // closed when queue shrinks or the connection is lost; nil while nobody waits for that
-	pending  map[string]*request // by ID; answered by the reader
-	hail     bool                // a first ping is to be written, ahead of everything
-	hailed   func()              // called by the reader when it is answered; then nil
-	pong     *string             // payload of the latest ping that is not answered
-	goodbye  []byte              // payload of the Close frame, once closing
-	hurry    bool                // goodbye does not wait for queue
-	ending   *websocket.CloseError
-	deadline *time.Timer // cuts a connection that does not end by itself
-	clean    bool        // both Close frames have been seen
-	lost     bool        // no more requests are taken
+	onFirstPong func() // used by the read loop only, which calls it once
+
+	mu          sync.Mutex // guards the fields below
+	state       connState
+	cause       *websocket.CloseError // why the connection ends; the first cause is kept
+	closeFrame  []byte                // payload of the Close frame; set when the state leaves open
+	closeTimer  *time.Timer           // aborts a connection that takes too long to close; started with closeFrame
+	peerClosed  bool                  // the hub's Close frame has arrived
+	queue       []*request            // to be written
+	queuedBytes int
+	space       chan struct{}       // closed when queuedBytes shrinks; nil if no call waits for that
+	pending     map[string]*request // requests without a reply, by ID
+	firstPing   bool                // a ping is to be written before the queue
+	pong        *string             // payload of the latest unanswered ping
 }
 
-// request is a frame on its way out and, with an ID, what waits for its answer.
-type request struct {
-	id    string
-	frame []byte
-	// answered runs on the reader, before anything that came after the answer is
-	// looked at. It may be nil.
-	answered func(answer)
-	done     chan answer // capacity 1, or nil; the reader or lose sends once, ask receives; never closed
-
-	taken bool // by the writer; guarded by conn.mu
-}
-
-// answer is how a request ended.
-type answer struct {
-	refusal   *Error
-	timestamp int64 // the hub's
-	lost      error // the connection ended first, for this reason
-	sent      bool  // with lost: the hub may have got the request
-}
-
-func newConn(c *Client, ws *gorilla.Conn, w *wire) *conn {
+func newConn(c *Client, ws *gorilla.Conn, socket *deadlineConn) *conn {
 	return &conn{
-		client: c, ws: ws, wire: w,
-		wake:    make(chan struct{}, 1),
-		stop:    make(chan struct{}),
-		read:    make(chan struct{}),
-		written: make(chan struct{}),
-		pending: make(map[string]*request),
-		hail:    true,
+		client: c, ws: ws, socket: socket,
+		wake:       make(chan struct{}, 1),
+		stopWriter: make(chan struct{}),
+		readDone:   make(chan struct{}),
+		writeDone:  make(chan struct{}),
+		pending:    make(map[string]*request),
+		firstPing:  true,
 	}
 }
 
-// start lets both goroutines begin.
+// start starts both loops.
 func (cn *conn) start() {
-	cn.wire.arm()
-	go cn.readLoop()  // ends with the connection, and closes read
-	go cn.writeLoop() // ends after the Close frame, or with the connection, and closes written
+	cn.socket.startTimeout()
+	go cn.readLoop()  // ends with the connection, and closes readDone
+	go cn.writeLoop() // ends after the Close frame or with the connection, and closes writeDone
 }
 
-// send queues r and waits for room until ctx ends. It returns errLost when the
-// connection ended first; r is not sent then.
-func (cn *conn) send(ctx context.Context, r *request) error {
-	for {
-		cn.mu.Lock()
-		if cn.lost {
-			cn.mu.Unlock()
-			return errLost
-		}
-		if cn.queued+len(r.frame) <= cn.client.options.OutboundLimit || cn.queued == 0 {
-			cn.put(r)
-			cn.mu.Unlock()
-			return nil
-		}
-		if cn.room == nil {
-			cn.room = make(chan struct{})
-		}
-		room := cn.room
-		cn.mu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// push is send without a bound, for what the client owes the hub: as many frames
-// as there are topics to restore, and one for each subscription that was given up.
-func (cn *conn) push(r *request) bool {
-	cn.mu.Lock()
-	defer cn.mu.Unlock()
-	if cn.lost {
-		return false
-	}
-	cn.put(r)
-	return true
-}
-
-func (cn *conn) put(r *request) {
-	cn.queue = append(cn.queue, r)
-	cn.queued += len(r.frame)
-	if r.id != "" {
-		cn.pending[r.id] = r
-	}
-	cn.notify()
-}
-
-// notify wakes the writer.
-func (cn *conn) notify() {
+// wakeWriter tells the write loop that there is something to write.
+func (cn *conn) wakeWriter() {
 	select {
 	case cn.wake <- struct{}{}:
-	default: // awake or about to be
+	default: // the write loop has not received the previous wake-up yet
 	}
 }
 
-// abandon gives up on r. If its answer is there already, or on its way to done,
-// it returns false. sent says that the hub may have got r.
-func (cn *conn) abandon(r *request) (abandoned, sent bool) {
-	cn.mu.Lock()
-	defer cn.mu.Unlock()
-	if cn.pending[r.id] != r {
-		return false, false
-	}
-	delete(cn.pending, r.id)
-	if !r.taken {
-		cn.queue = slices.DeleteFunc(cn.queue, func(q *request) bool { return q == r })
-		cn.shrunk(len(r.frame))
-	}
-	return true, r.taken
-}
-
-func (cn *conn) shrunk(n int) {
-	cn.queued -= n
-	if cn.room != nil {
-		close(cn.room)
-		cn.room = nil
-	}
-}
-
-// lose ends every request that waits. The reader has ended.
-func (cn *conn) lose(why error) {
-	cn.mu.Lock()
-	pending := cn.pending
-	cn.lost = true
-	cn.pending, cn.queue = nil, nil
-	cn.shrunk(cn.queued)
-	cn.mu.Unlock()
-	for _, r := range pending {
-		if r.done != nil {
-			r.done <- answer{lost: why, sent: r.taken} // nobody changes taken any more
-		}
-	}
-}
-
-// settle hands the hub's answer to the request that waits for it.
-func (cn *conn) settle(id string, a answer) {
-	cn.mu.Lock()
-	r := cn.pending[id]
-	delete(cn.pending, id)
-	cn.mu.Unlock()
-	if r == nil {
-		return // given up; its caller was told so
-	}
-	if r.answered != nil {
-		r.answered(a)
-	}
-	if r.done != nil {
-		r.done <- a
-	}
-}
-
-// step is what the writer does next.
+// step is the next action of the write loop.
 type step uint8
 
 const (
 	stepWait step = iota
-	stepFrame
+	stepMessage
 	stepPing
 	stepPong
 	stepClose
 )
 
-// next takes what is to be written now. paced says that the queue has to wait.
-func (cn *conn) next(paced bool) (what step, payload []byte) {
+// nextStep returns the write loop's next action and the payload to write. While
+// rateLimited, the queue waits unless the connection is closing.
+func (cn *conn) nextStep(rateLimited bool) (next step, payload []byte) {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
 	switch {
-	case cn.goodbye != nil && (cn.hurry || len(cn.queue) == 0):
-		return stepClose, cn.goodbye
-	case cn.hail:
-		cn.hail = false
+	case cn.state == connClosing || cn.state == connDraining && len(cn.queue) == 0:
+		return stepClose, cn.closeFrame
+	case cn.firstPing:
+		cn.firstPing = false
 		return stepPing, nil
 	case cn.pong != nil:
 		payload = []byte(*cn.pong)
 		cn.pong = nil
 		return stepPong, payload
-	case len(cn.queue) > 0 && (!paced || cn.goodbye != nil):
+	case len(cn.queue) > 0 && (!rateLimited || cn.state == connDraining):
 		r := cn.queue[0]
 		cn.queue[0] = nil
 		cn.queue = cn.queue[1:]
-		r.taken = true
-		cn.shrunk(len(r.frame))
-		return stepFrame, r.frame
+		r.dequeued = true
+		cn.freeSpace(len(r.frame))
+		return stepMessage, r.frame
 	default:
 		return stepWait, nil
 	}
 }
 
-// minDeflate is the size in bytes from which frames are deflated, if that was
-// agreed: smaller ones hardly shrink.
+// minDeflate is the size in bytes from which messages are compressed if the
+// handshake agreed on compression. Smaller ones hardly shrink.
 const minDeflate = 256
 
 func (cn *conn) writeLoop() {
-	defer close(cn.written)
+	defer close(cn.writeDone)
 	o := &cn.client.options
 	ping := time.NewTimer(o.PingPeriod)
 	defer ping.Stop()
-	until := func() time.Time { return time.Now().Add(o.WriteTimeout) }
-	messages, bytes := pace{rate: o.MessageRate}, pace{rate: o.ByteRate}
-	var resume time.Time
+	deadline := func() time.Time { return time.Now().Add(o.WriteTimeout) }
+	messages, bytes := rateLimit{rate: o.MessageRate}, rateLimit{rate: o.ByteRate}
+	var resume time.Time // when the rate limits allow the next message
 	for {
 		var err error
 		delay := time.Until(resume)
-		switch what, payload := cn.next(delay > 0); what {
-		case stepFrame:
+		switch next, payload := cn.nextStep(delay > 0); next {
+		case stepMessage:
 			now := time.Now()
 			resume = messages.spend(1, now)
 			if at := bytes.spend(len(payload), now); at.After(resume) {
 				resume = at
 			}
 			cn.ws.EnableWriteCompression(len(payload) >= minDeflate)
-			_ = cn.ws.SetWriteDeadline(until()) // only keeps it
+			_ = cn.ws.SetWriteDeadline(deadline()) // never fails: gorilla only stores it
 			err = cn.ws.WriteMessage(cn.client.frameType, payload)
 		case stepPing:
-			err = cn.ws.WriteControl(gorilla.PingMessage, nil, until())
+			err = cn.ws.WriteControl(gorilla.PingMessage, nil, deadline())
 		case stepPong:
-			err = cn.ws.WriteControl(gorilla.PongMessage, payload, until())
+			err = cn.ws.WriteControl(gorilla.PongMessage, payload, deadline())
 		case stepClose:
-			if err = cn.ws.WriteControl(gorilla.CloseMessage, payload, until()); err == nil {
+			if err = cn.ws.WriteControl(gorilla.CloseMessage, payload, deadline()); err == nil {
 				return
 			}
 		case stepWait:
-			var paced <-chan time.Time
+			var rateAllows <-chan time.Time
 			if delay > 0 {
-				paced = time.After(delay)
+				rateAllows = time.After(delay)
 			}
 			select {
 			case <-cn.wake:
-			case <-paced:
-			case <-cn.stop:
+			case <-rateAllows:
+			case <-cn.stopWriter:
 				return
 			case <-ping.C:
-				silence := cn.wire.silence()
-				if silence >= o.PingPeriod {
-					err = cn.ws.WriteControl(gorilla.PingMessage, nil, until())
-					silence = 0
+				idle := cn.socket.idle()
+				if idle >= o.PingPeriod {
+					err = cn.ws.WriteControl(gorilla.PingMessage, nil, deadline())
+					idle = 0
 				}
-				ping.Reset(o.PingPeriod - silence)
+				ping.Reset(o.PingPeriod - idle)
 			}
 		}
 		if err != nil {
-			cn.kill(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "write: " + err.Error()})
+			cn.abort(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: "write: " + err.Error()})
 			return
 		}
 	}
 }
 
-// kill ends the connection without a word. The first reason stays.
-func (cn *conn) kill(why *websocket.CloseError) {
-	cn.mu.Lock()
-	cn.end(why)
-	cn.mu.Unlock()
-	cn.wire.cut()
+// lingerTimeout is the time that closeNow gives the hub to send its Close frame,
+// and that wait gives the write loop to write ours.
+const lingerTimeout = time.Second
+
+// close moves an open connection to draining: the Close frame follows the queue. It
+// does not wait. The connection is aborted if it has not ended after timeout.
+func (cn *conn) close(cause *websocket.CloseError, timeout time.Duration) {
+	cn.startClosing(connDraining, cause, timeout)
 }
 
-// close says goodbye, after what is queued or in a hurry before it, and gives the
-// hub as long as timeout to answer. It does not wait.
-func (cn *conn) close(why *websocket.CloseError, hurry bool, timeout time.Duration) {
+// closeNow moves an open or draining connection to closing: the Close frame is
+// written next and the queue is not written any more. It does not wait. The
+// connection is aborted if it has not ended after lingerTimeout, or after close's
+// timeout if it was draining.
+func (cn *conn) closeNow(cause *websocket.CloseError) {
+	cn.startClosing(connClosing, cause, lingerTimeout)
+}
+
+func (cn *conn) startClosing(next connState, cause *websocket.CloseError, timeout time.Duration) {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
-	cn.end(why)
-	cn.hurry = cn.hurry || hurry
-	if cn.goodbye != nil {
-		return
+	cn.setCause(cause)
+	if cn.state == connOpen {
+		reason := cause.Reason
+		if cause.ByPeer {
+			reason = "" // our Close frame repeats only the hub's code
+		}
+		cn.closeFrame = gorilla.FormatCloseMessage(cause.Code, wsproto.TrimReason(reason))
+		cn.closeTimer = time.AfterFunc(timeout, cn.socket.abort) // stopped by wait
+		cn.wakeWriter()
 	}
-	reason := why.Reason
-	if why.ByPeer {
-		reason = ""
-	}
-	cn.goodbye = gorilla.FormatCloseMessage(why.Code, wsproto.TrimReason(reason))
-	cn.deadline = time.AfterFunc(timeout, cn.wire.cut) // stopped by shut
-	cn.notify()
+	cn.state = max(cn.state, next)
 }
 
-func (cn *conn) end(why *websocket.CloseError) {
-	if cn.ending == nil {
-		cn.ending = why
-	}
-}
-
-// linger bounds the wait for the hub's Close when the client has found a fault,
-// and for the writer when the hub has closed.
-const linger = time.Second
-
-// fail closes because of what the hub sent.
-func (cn *conn) fail(code int, format string, args ...any) {
-	cn.close(&websocket.CloseError{Code: code, Reason: fmt.Sprintf(format, args...)}, true, linger)
-}
-
-// shut waits for the end of both goroutines and returns why the connection ended.
-func (cn *conn) shut() *websocket.CloseError {
-	<-cn.read
+// abort closes the socket without a Close frame.
+func (cn *conn) abort(cause *websocket.CloseError) {
 	cn.mu.Lock()
-	answering := cn.goodbye != nil
+	cn.setCause(cause)
 	cn.mu.Unlock()
-	if answering {
-		timer := time.NewTimer(linger)
+	cn.socket.abort()
+}
+
+// setCause needs cn.mu locked.
+func (cn *conn) setCause(cause *websocket.CloseError) {
+	if cn.cause == nil {
+		cn.cause = cause
+	}
+}
+
+// wait waits until both loops have returned. It returns why the connection ended.
+func (cn *conn) wait() *websocket.CloseError {
+	<-cn.readDone
+	cn.mu.Lock()
+	closeFramePending := cn.state != connOpen
+	cn.mu.Unlock()
+	if closeFramePending {
+		timer := time.NewTimer(lingerTimeout)
 		select {
-		case <-cn.written:
+		case <-cn.writeDone:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
-	cn.wire.cut()
-	close(cn.stop)
-	<-cn.written
+	cn.socket.abort()
+	close(cn.stopWriter)
+	<-cn.writeDone
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
-	if cn.deadline != nil {
-		cn.deadline.Stop()
+	if cn.closeTimer != nil {
+		cn.closeTimer.Stop()
 	}
-	return cn.ending
+	return cn.cause
+}
+
+// end moves the connection to closed and fails all pending requests with connErr.
+// Both loops have returned.
+func (cn *conn) end(connErr error) {
+	cn.mu.Lock()
+	pending := cn.pending
+	cn.state = connClosed
+	cn.pending, cn.queue = nil, nil
+	cn.freeSpace(cn.queuedBytes)
+	cn.mu.Unlock()
+	for _, r := range pending {
+		if r.done != nil {
+			r.done <- reply{connErr: connErr, sent: r.dequeued} // without the write loop dequeued is constant
+		}
+	}
 }
 
 func (cn *conn) readLoop() {
-	defer close(cn.read)
+	defer close(cn.readDone)
 	cn.ws.SetReadLimit(wsproto.WireLimit(cn.client.options.MaxReceiveSize))
 	cn.ws.SetPongHandler(func(string) error {
-		if cn.hailed != nil {
-			cn.hailed()
-			cn.hailed = nil
+		if cn.onFirstPong != nil {
+			cn.onFirstPong()
+			cn.onFirstPong = nil
 		}
 		return nil
 	})
 	cn.ws.SetPingHandler(func(payload string) error {
 		cn.mu.Lock()
-		cn.pong = &payload // the latest is enough (RFC 6455 section 5.5.3)
+		cn.pong = &payload // only the latest ping needs a pong (RFC 6455 section 5.5.3)
 		cn.mu.Unlock()
-		cn.notify()
+		cn.wakeWriter()
 		return nil
 	})
-	cn.ws.SetCloseHandler(func(int, string) error { return nil }) // answered by readEnded
+	cn.ws.SetCloseHandler(func(int, string) error { return nil }) // readFailed replies to the Close frame
 	for {
 		messageType, r, err := cn.ws.NextReader()
 		if err == nil {
 			err = cn.readMessage(messageType, r)
 		}
 		if err != nil {
-			cn.readEnded(err)
+			cn.readFailed(err)
 			return
 		}
 	}
 }
 
-// readEnded turns a reading error into how the connection ended.
-func (cn *conn) readEnded(err error) {
+// readFailed closes or aborts the connection because of a read error, with the
+// close code for that error.
+func (cn *conn) readFailed(err error) {
 	var closed *gorilla.CloseError
 	switch {
 	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
 		cn.mu.Lock()
-		cn.clean = true
+		cn.peerClosed = true
 		cn.mu.Unlock()
-		cn.close(&websocket.CloseError{Code: closed.Code, Reason: closed.Text, ByPeer: true}, true, linger)
+		cn.closeNow(&websocket.CloseError{Code: closed.Code, Reason: closed.Text, ByPeer: true})
 		return
 	case errors.Is(err, gorilla.ErrReadLimit):
-		cn.kill(cn.tooBig())
+		cn.abort(cn.tooBig())
 	case isTimeout(err):
-		cn.kill(&websocket.CloseError{Code: websocket.CloseTimeout, Reason: fmt.Sprintf("nothing received for %v", cn.wire.timeout)})
-	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil: // gorilla's faults of the peer have no type
-		cn.kill(&websocket.CloseError{Code: websocket.CloseProtocolError, Reason: err.Error()})
+		cn.abort(closeErrorf(websocket.CloseTimeout, "nothing received for %v", cn.socket.timeout))
+	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil: // gorilla has no error type for protocol errors
+		cn.abort(&websocket.CloseError{Code: websocket.CloseProtocolError, Reason: err.Error()})
 	default:
-		cn.kill(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: err.Error()})
+		cn.abort(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: err.Error()})
 	}
+}
+
+func closeErrorf(code int, format string, args ...any) *websocket.CloseError {
+	return &websocket.CloseError{Code: code, Reason: fmt.Sprintf(format, args...)}
 }
 
 func (cn *conn) tooBig() *websocket.CloseError {
-	return &websocket.CloseError{
-		Code:   websocket.CloseMessageTooBig,
-		Reason: fmt.Sprintf("message is larger than %d bytes", cn.client.options.MaxReceiveSize),
-	}
+	return closeErrorf(websocket.CloseMessageTooBig, "message is larger than %d bytes", cn.client.options.MaxReceiveSize)
 }
 
-// readMessage reads one message and passes it on. Its error is the connection's;
-// a message that breaks a rule closes the connection by itself, with a reason.
+// readMessage reads one message and passes it to the client. It returns an error if
+// the connection cannot be read from any more. A message that breaks a rule is not
+// such an error: readMessage closes the connection and returns nil, so that the
+// read loop goes on to the hub's Close frame.
 func (cn *conn) readMessage(messageType int, r io.Reader) error {
 	limit := cn.client.options.MaxReceiveSize
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	var corrupt flate.CorruptInputError
 	switch {
 	case errors.As(err, &corrupt), err == io.ErrUnexpectedEOF:
-		cn.fail(websocket.CloseInvalidPayloadData, "message does not inflate: %v", err)
+		cn.closeNow(closeErrorf(websocket.CloseInvalidPayloadData, "message does not inflate: %v", err))
 		return nil
 	case err != nil:
 		return err
 	case int64(len(b)) > limit:
-		cn.close(cn.tooBig(), true, linger)
+		cn.closeNow(cn.tooBig())
 		return nil
-	case cn.failed():
-		return nil // discarded on the way to the hub's Close
+	case cn.discarding():
+		return nil
 	}
 	m := new(websocket.Message)
 	if cn.decode(messageType, b, m) {
@@ -443,34 +364,35 @@ func (cn *conn) readMessage(messageType int, r io.Reader) error {
 	return nil
 }
 
-// failed reports whether messages from the hub are no longer wanted.
-func (cn *conn) failed() bool {
+// discarding reports whether messages from the hub are discarded.
+func (cn *conn) discarding() bool {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
-	return cn.goodbye != nil && cn.hurry
+	return cn.state >= connClosing
 }
 
-// decode takes a whole message in: frame type, UTF-8, keys, codec.
+// decode checks and opens the payload of a message and unmarshals it into m. If
+// that fails, it closes the connection and returns false.
 func (cn *conn) decode(messageType int, b []byte, m *websocket.Message) bool {
 	c := cn.client
 	if messageType != c.frameType {
-		cn.fail(websocket.CloseUnsupportedData, "hub sent a %s frame, want %s", frameTypeName(messageType), frameTypeName(c.frameType))
+		cn.closeNow(closeErrorf(websocket.CloseUnsupportedData, "hub sent a %s frame, want %s", frameTypeName(messageType), frameTypeName(c.frameType)))
 		return false
 	}
 	if messageType == websocket.TextMessage && !utf8.Valid(b) {
-		cn.fail(websocket.CloseInvalidPayloadData, "text is not UTF-8")
+		cn.closeNow(closeErrorf(websocket.CloseInvalidPayloadData, "text is not UTF-8"))
 		return false
 	}
 	if keys := c.options.Security; keys != nil {
 		opened, err := open(b, keys)
 		if err != nil {
-			cn.fail(websocket.ClosePolicyViolation, "message does not open: %v", err)
+			cn.closeNow(closeErrorf(websocket.ClosePolicyViolation, "message does not open: %v", err))
 			return false
 		}
 		b = opened
 	}
 	if err := c.codec.Unmarshal(b, m); err != nil {
-		cn.fail(websocket.CloseInvalidPayloadData, "%v", err)
+		cn.closeNow(closeErrorf(websocket.CloseInvalidPayloadData, "%v", err))
 		return false
 	}
 	return true
@@ -482,5 +404,3 @@ func frameTypeName(messageType int) string {
 	}
 	return "binary"
 }
-
-var errLost = errors.New("websocket: connection lost")

@@ -6,11 +6,11 @@ import (
 
 	protobuf "google.golang.org/protobuf/proto"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 )
 
-// Message types of the wire that no Action names.
+// Message types that have no websocket.Action.
 const (
 	typeMessage     = "message"
 	typeRoomMessage = "room_message"
@@ -19,9 +19,9 @@ const (
 	typeGap         = "gap"
 )
 
-// controlData encodes the data of subscribe, unsubscribe, join_room and
-// leave_room, and decodes that of the hub's answers: protobuf for its codec,
-// JSON for the others.
+// controlData encodes the data of subscribe, unsubscribe, join_room and leave_room
+// messages and decodes the data of the hub's error and gap messages. The format is
+// protobuf for the protobuf codec and JSON for the others.
 type controlData struct{ protobuf bool }
 
 func (d controlData) encode(key topicKey) ([]byte, error) {
@@ -37,9 +37,10 @@ func (d controlData) encode(key topicKey) ([]byte, error) {
 	}
 }
 
-// decodeError never fails: an answer that cannot be read is an error all the same.
+// decodeError returns the error in m. If m.Data cannot be decoded, the returned
+// error says so.
 func (d controlData) decodeError(m *websocket.Message) *Error {
-	var reply struct {
+	var body struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
@@ -47,14 +48,14 @@ func (d controlData) decodeError(m *websocket.Message) *Error {
 	if d.protobuf {
 		var r proto.ErrorReply
 		err = protobuf.Unmarshal(m.Data, &r)
-		reply.Code, reply.Message = r.Code, r.Message
+		body.Code, body.Message = r.Code, r.Message
 	} else {
-		err = json.Unmarshal(m.Data, &reply)
+		err = json.Unmarshal(m.Data, &body)
 	}
 	if err != nil {
-		reply.Message = fmt.Sprintf("answer cannot be read: %v", err)
+		body.Message = fmt.Sprintf("reply cannot be read: %v", err)
 	}
-	return &Error{Code: reply.Code, Message: reply.Message, Target: m.Channel}
+	return &Error{Code: body.Code, Message: body.Message, Target: m.Channel}
 }
 
 func (d controlData) decodeGap(data []byte) (websocket.Gap, error) {

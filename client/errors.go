@@ -6,40 +6,37 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// Errors that callers branch on with errors.Is. Names that are not valid are
-// websocket.ErrInvalidName, messages that are too large
-// websocket.ErrMessageTooLarge.
+// Errors for use with errors.Is. Methods also return websocket.ErrInvalidName for
+// invalid names and websocket.ErrMessageTooLarge for messages that are too large.
 var (
-	// ErrClosed says that Close was called, or that the connection has ended and
-	// is not made again; then it wraps why.
+	// ErrClosed means that the client has ended. It is returned after Close, and
+	// after the connection ended without a retry; then it also wraps the cause.
 	ErrClosed = errors.New("websocket: client closed")
-	// ErrOutcomeUnknown says that a message was sent, but that the answer did not
-	// come before the connection was lost or the context ended: the hub may have
-	// published it. It wraps which of the two.
+	// ErrOutcomeUnknown means that a message was sent, but that the connection was
+	// lost or the context ended before the hub replied. The hub may have published
+	// the message. The error also wraps the cause.
 	ErrOutcomeUnknown = errors.New("websocket: outcome unknown")
-	// ErrReserved says that Send was given a message of a type that has a method
-	// of its own.
-	ErrReserved = errors.New("websocket: message type has a method of its own")
-	// ErrNoToken is for a TokenSource to return, as it is or wrapped, when no
-	// other token can be had. The client then ends instead of trying again.
+	// ErrReserved is returned by Send for message types that have their own method.
+	ErrReserved = errors.New("websocket: message type is reserved for its own method")
+	// ErrNoToken is returned by a TokenSource, possibly wrapped, when it cannot
+	// supply another token. The client then ends instead of retrying.
 	ErrNoToken = errors.New("websocket: no other token")
-	// ErrMissed is reported to OnError when messages were lost and there is no
-	// OnGap.
+	// ErrMissed is reported to OnError when messages were lost and OnGap is not set.
 	ErrMissed = errors.New("websocket: messages missed")
-	// ErrCodec says that the hub answered the handshake with another codec than
-	// the one asked for.
-	ErrCodec = errors.New("websocket: hub chose another codec")
+	// ErrCodec means that the hub chose a different codec in the handshake than
+	// Options.Codec.
+	ErrCodec = errors.New("websocket: hub chose a different codec")
 )
 
-// Codes in an Error.
+// Values of Error.Code.
 const (
-	CodeBadRequest  = "bad_request" // the hub cannot read the request, or the name is not valid
-	CodeForbidden   = "forbidden"   // the hub's application refuses it
-	CodeLimit       = "limit"       // a limit is reached
-	CodeTooLarge    = "too_large"   // no client could be sent it
+	CodeBadRequest  = "bad_request" // the hub cannot read the request, or the name is invalid
+	CodeForbidden   = "forbidden"   // the hub's application refused the request
+	CodeLimit       = "limit"       // the request exceeds a limit of the hub
+	CodeTooLarge    = "too_large"   // the message is too large to be sent to any client
 	CodeUnavailable = "unavailable" // the hub is closing
 )
 
@@ -50,13 +47,14 @@ func (e *unknownError) Error() string { return fmt.Sprintf("%v: %v", ErrOutcomeU
 
 func (e *unknownError) Unwrap() []error { return []error{ErrOutcomeUnknown, e.cause} }
 
-// Error is the hub's answer to a request that it refused.
+// Error is the hub's reply to a request that it refused.
 type Error struct {
-	// Code is for programs: one of the Code constants, or a newer one.
+	// Code is machine-readable: one of the Code constants, or a code that a newer
+	// hub has added.
 	Code string
-	// Message is for people.
+	// Message is human-readable.
 	Message string
-	// Target is the channel or room that was asked for. It is empty for broadcasts.
+	// Target is the channel or room of the request. It is empty for broadcasts.
 	Target string
 }
 
@@ -68,15 +66,16 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("websocket: refused by hub: %s: %q: %s", e.Code, e.Target, e.Message)
 }
 
-// DialError says why a connection could not be made.
+// DialError is the reason why a connection could not be established.
 type DialError struct {
-	// StatusCode is the HTTP status that answered the handshake, 0 if none did.
+	// StatusCode is the HTTP status of the response to the handshake, 0 if there was
+	// no response.
 	StatusCode int
-	// Body is the beginning of that answer, at most 1 KiB.
+	// Body is the beginning of the response's body, at most 1 KiB.
 	Body string
-	// RetryAfter is what the answer said about when to come back, or 0.
+	// RetryAfter is the delay that the response's Retry-After header asks for, or 0.
 	RetryAfter time.Duration
-	// Err is what went wrong.
+	// Err is the underlying error.
 	Err error
 }
 
@@ -91,13 +90,13 @@ func (e *DialError) Error() string {
 // Unwrap returns Err.
 func (e *DialError) Unwrap() error { return e.Err }
 
-// RestoreError is reported to OnError when the hub refused a subscription or
-// room after a reconnect. The client does not have it any more.
+// RestoreError is reported to OnError when the hub refuses to restore a
+// subscription or room after a reconnect. The client is then no longer in it.
 type RestoreError struct {
-	// Channel or RoomID is what was lost; the other is empty.
+	// Channel or RoomID names the lost channel or room; the other is empty.
 	Channel string
 	RoomID  string
-	// Err is the hub's answer.
+	// Err is the hub's reply.
 	Err *Error
 }
 
@@ -114,10 +113,9 @@ func (e *RestoreError) Unwrap() error { return e.Err }
 
 // PanicError is reported to OnError when a handler or callback panicked.
 type PanicError struct {
-	// Value is what was given to panic, nil if the callback ended its goroutine
-	// with runtime.Goexit.
+	// Value is the argument of panic, or nil if the callback called runtime.Goexit.
 	Value any
-	// Stack is the stack at that moment, as text.
+	// Stack is the stack trace of the panic, in the format of debug.Stack.
 	Stack []byte
 }
 
@@ -126,28 +124,28 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("websocket: callback panicked: %v\n%s", e.Value, e.Stack)
 }
 
-// Reconnectable reports whether a connection that ended with this close code is
-// made again. It is the one table of what close codes mean to a client:
+// Reconnectable reports whether the client reconnects by default after a
+// connection ended with this close code. Options.Reconnect overrides it:
 //
 //	1000 normal closure      no
 //	1001 going away          yes
 //	1002 protocol error      no
-//	1003 wrong frame type    no
+//	1003 unsupported data    no
 //	1005 no code             yes
-//	1006 broken off          yes
-//	1007 malformed message   no
+//	1006 abnormal closure    yes
+//	1007 invalid payload     no
 //	1008 policy violation    no
 //	1009 message too big     no
 //	1011 internal error      yes
 //	1012 service restart     yes
 //	1013 try again later     yes
-//	3000 unauthorized        no, but yes with a TokenSource, which is asked for another token
+//	3000 unauthorized        no; with a TokenSource the client gets a new token and reconnects
 //	3003 forbidden           no
 //	3008 timeout             yes
 //	4409 replaced            no
 //	others                   no
 //
-// It makes no difference which side has closed.
+// The result is the same whether the hub or the client closed the connection.
 func Reconnectable(code int) bool {
 	switch code {
 	case websocket.CloseGoingAway,

@@ -8,26 +8,27 @@ import (
 	"sync"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
-// exampleHub serves a hub for the examples. stop returns when it has ended.
+// exampleHub runs a hub for the examples. stop ends it and returns when it has ended.
 func exampleHub() (url string, stop func()) {
 	url, _, stop = restartableHub()
 	return url, stop
 }
 
-// restartableHub is exampleHub with a way to send everybody away for a moment.
+// restartableHub is like exampleHub. restart closes all connections as a restart of
+// the hub would.
 func restartableHub() (url string, restart, stop func()) {
-	hub := websocket.NewHub(silent{}, websocket.DefaultConfig)
+	hub := websocket.NewHub(noLogger{}, websocket.DefaultConfig)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	var ends sync.WaitGroup
-	ends.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
-	ends.Go(func() { _ = hub.Serve(l, nil) })             // ends with stop
+	var goroutines sync.WaitGroup
+	goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
+	goroutines.Go(func() { _ = hub.Serve(l, nil) })             // ends with stop
 	restart = func() {
 		for c := range hub.Clients() {
 			_ = c.Close(websocket.CloseServiceRestart, "back in a moment")
@@ -35,7 +36,7 @@ func restartableHub() (url string, restart, stop func()) {
 	}
 	stop = func() {
 		_ = hub.Shutdown(context.Background())
-		ends.Wait()
+		goroutines.Wait()
 	}
 	return "ws://" + l.Addr().String(), restart, stop
 }
@@ -64,8 +65,8 @@ func ExampleDial() {
 	// Output: {"headline":"Breaking News!"}
 }
 
-// What may have been missed is told before the next message of that channel or
-// room, so that a history can be asked for it.
+// OnGap reports messages that may have been missed, before the next message of that
+// channel or room. An application can then request them from its history.
 func ExampleOptions_onGap() {
 	url, restart, stop := restartableHub()
 	defer stop()
@@ -86,6 +87,6 @@ func ExampleOptions_onGap() {
 	}
 	restart()
 	g := <-gaps
-	fmt.Printf("%s: messages of %q may be missing from a time on: %v\n", g.Reason, g.Channel, g.First > 0 && g.First < g.Last)
-	// Output: reconnect: messages of "prices" may be missing from a time on: true
+	fmt.Printf("%s: messages of %q between First and Last may be missing: %v\n", g.Reason, g.Channel, g.First > 0 && g.First < g.Last)
+	// Output: reconnect: messages of "prices" between First and Last may be missing: true
 }

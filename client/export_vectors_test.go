@@ -4,12 +4,13 @@ import (
 	"net"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// Receiver takes in single frames as a connection does.
+// Receiver decodes single frames as a connection does.
 type Receiver struct{ client *Client }
 
+// NewReceiver returns a Receiver for a client with these options.
 func NewReceiver(o Options) *Receiver {
 	o = o.withDefaults()
 	c := &Client{
@@ -24,19 +25,19 @@ func NewReceiver(o Options) *Receiver {
 	return &Receiver{c}
 }
 
-// Receive returns the message in a frame, or the code that the connection is
-// closed with.
+// Receive returns the message in a frame, or the close code if the frame is
+// rejected.
 func (r *Receiver) Receive(messageType int, b []byte) (*websocket.Message, int) {
 	nc, peer := net.Pipe()
 	defer nc.Close()
 	defer peer.Close()
-	cn := newConn(r.client, nil, newWire(nc, time.Minute))
+	cn := newConn(r.client, nil, newDeadlineConn(nc, time.Minute))
 	m := new(websocket.Message)
 	if cn.decode(messageType, b, m) {
 		return m, 0
 	}
-	cn.deadline.Stop()
-	return nil, cn.ending.Code
+	cn.closeTimer.Stop()
+	return nil, cn.cause.Code
 }
 
 // Target encodes the data of a subscribe or join_room.
@@ -44,12 +45,14 @@ func (r *Receiver) Target(name string, room bool) ([]byte, error) {
 	return r.client.control.encode(topicKey{name: name, room: room})
 }
 
+// Refusal decodes the data of an error message.
 func (r *Receiver) Refusal(m *websocket.Message) *Error { return r.client.control.decodeError(m) }
 
+// Gap decodes the data of a gap message.
 func (r *Receiver) Gap(data []byte) (websocket.Gap, error) { return r.client.control.decodeGap(data) }
 
-// Seal is what messages go out through.
+// Seal seals a message with the client's keys.
 func (r *Receiver) Seal(b []byte) ([]byte, error) { return seal(b, r.client.options.Security) }
 
-// Open is what messages come in through.
+// Open opens a message with the client's keys.
 func (r *Receiver) Open(b []byte) ([]byte, error) { return open(b, r.client.options.Security) }

@@ -4,43 +4,50 @@ import (
 	"container/list"
 	"sync"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// inbox holds what the callbacks are still to be told, in order. Putting
-// something in never waits: that is why callbacks may wait for the hub's
-// answers, which the reader hands out while they do. It stays bounded because
-// messages over the limit become part of a gap, gaps of one place are merged,
-// and only so many changes of state are kept.
+// inbox is the queue of callbacks that dispatch has not run yet, in order. Putting
+// an item never blocks the read loop, so callbacks may wait for replies from the
+// hub. The queue is bounded: messages above the limit are counted in a gap, gaps of
+// the same topic are merged, and only the latest maxStates changes of state are
+// kept.
 type inbox struct {
-	limit int64
+	limit int64 // of bytes
 
-	mu     sync.Mutex
-	filled sync.Cond // signals that items or closed changed; only the dispatcher waits
-	items  list.List // of *item
-	bytes  int64
-	gaps   map[topicKey]*item // waiting, with nothing of the same place behind
-	states list.List          // of *list.Element in items
+	mu     sync.Mutex         // guards the fields below
+	filled sync.Cond          // signaled when an item is put; only dispatch waits
+	items  list.List          // of *item
+	bytes  int64              // sum of the items' costs
+	gaps   map[topicKey]*item // queued gaps that a later gap of the same topic may be merged into
+	states list.List          // of *list.Element: the items that are changes of state
 	closed bool
 }
 
-// item is one thing to be told: exactly one of message, gap, state and err is set.
+// item is the argument of one callback: exactly one of message, gap, state and err
+// is set.
 type item struct {
 	message *websocket.Message
-	topic   *topic // whose handler message is for, or nil
+	topic   *topic // whose handler gets message; nil for Options.OnMessage
 	gap     *websocket.Gap
-	place   topicKey // of gap
+	key     topicKey // of gap
 	state   *StateChange
 	err     error
-	cost    int64
+	cost    int64 // bytes counted against the limit
 }
 
-// itemCost is what an item counts beside its strings and payload: about what the
-// structures around it take.
+// itemCost is the approximate size of an item without its strings and payload.
 const itemCost = 192
 
-// maxStates bounds the changes of state that wait.
+// maxStates is the maximum number of queued changes of state.
 const maxStates = 32
+
+// Keys of gaps that do not belong to one channel or room. They are distinct from
+// all others, because names of channels and rooms are not empty.
+var (
+	noTopic  = topicKey{}           // messages that name no channel or room, and errors
+	anyTopic = topicKey{room: true} // Gap.All: any channel or room
+)
 
 func newInbox(limit int64) *inbox {
 	b := &inbox{limit: limit, gaps: make(map[topicKey]*item)}
@@ -48,63 +55,63 @@ func newInbox(limit int64) *inbox {
 	return b
 }
 
-// anywhere is the place of gaps that may be of every place.
-var anywhere = topicKey{room: true}
-
-// putMessage queues a message, or counts it as missed.
-func (b *inbox) putMessage(t *topic, place topicKey, m *websocket.Message) {
+// putMessage queues a message, or counts it in a gap if the inbox is full.
+func (b *inbox) putMessage(t *topic, key topicKey, m *websocket.Message) {
 	cost := int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bytes+cost > b.limit {
-		b.merge(t != nil, place, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
+		b.putOrMergeGap(t != nil, key, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
 		return
 	}
-	delete(b.gaps, place)
-	delete(b.gaps, anywhere)
+	// A later gap belongs behind this message: it must not be merged into an earlier one.
+	delete(b.gaps, key)
+	delete(b.gaps, anyTopic)
 	b.put(&item{message: m, topic: t, cost: cost})
 }
 
-// putError queues an error, or counts it as missed.
+// putError queues an error, or counts it in a gap if the inbox is full.
 func (b *inbox) putError(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bytes+itemCost > b.limit {
-		b.merge(false, topicKey{}, websocket.Gap{Count: 1, Reason: ReasonSlowHandler})
+		b.putOrMergeGap(false, noTopic, websocket.Gap{Count: 1, Reason: ReasonSlowHandler})
 		return
 	}
 	b.put(&item{err: err, cost: itemCost})
 }
 
-// putGap queues a gap. known says that place is one of the client's own topics.
-func (b *inbox) putGap(known bool, place topicKey, gap websocket.Gap) {
+// putGap queues a gap. member reports whether the client itself joined the topic.
+func (b *inbox) putGap(member bool, key topicKey, gap websocket.Gap) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.merge(known, place, gap)
+	b.putOrMergeGap(member, key, gap)
 }
 
-// merge adds gap to the one that waits for the same place. When the inbox is full
-// it does so whatever the reasons, and channels and rooms that are not the client's
-// own count as anywhere. The inbox is locked.
-func (b *inbox) merge(known bool, place topicKey, gap websocket.Gap) {
+// putOrMergeGap merges gap into a queued gap of the same topic and reason, or queues
+// it. When the inbox is full, gaps of different reasons are merged too, and gaps of
+// topics that the client itself did not join are merged into one of any topic: the
+// number of queued gaps is then limited by the number of joined topics. b.mu is
+// locked.
+func (b *inbox) putOrMergeGap(member bool, key topicKey, gap websocket.Gap) {
 	full := b.bytes+itemCost > b.limit
-	if full && !known && place != (topicKey{}) {
-		place = anywhere
+	if full && !member && key != noTopic {
+		key = anyTopic
 	}
-	if it := b.gaps[place]; it != nil && (full || it.gap.Reason == gap.Reason) {
+	if it := b.gaps[key]; it != nil && (full || it.gap.Reason == gap.Reason) {
 		it.gap.Count += gap.Count
 		it.gap.First = earlier(it.gap.First, gap.First)
 		it.gap.Last = max(it.gap.Last, gap.Last)
 		return
 	}
-	gap.Channel, gap.RoomID = place.split()
-	gap.All = place == anywhere
-	it := &item{gap: &gap, place: place, cost: int64(itemCost + len(place.name) + len(gap.Reason))}
-	b.gaps[place] = it
+	gap.Channel, gap.RoomID = key.split()
+	gap.All = key == anyTopic
+	it := &item{gap: &gap, key: key, cost: int64(itemCost + len(key.name) + len(gap.Reason))}
+	b.gaps[key] = it
 	b.put(it)
 }
 
-// earlier ignores times that are not known.
+// earlier returns the earlier of two times. 0 means an unknown time.
 func earlier(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -112,7 +119,7 @@ func earlier(a, b int64) int64 {
 	return a
 }
 
-// putState queues a change of state; the oldest of too many is left out.
+// putState queues a change of state. If maxStates are queued, it removes the oldest.
 func (b *inbox) putState(s StateChange) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,15 +129,16 @@ func (b *inbox) putState(s StateChange) {
 	b.states.PushBack(b.put(&item{state: &s}))
 }
 
+// put needs b.mu locked.
 func (b *inbox) put(it *item) *list.Element {
 	b.bytes += it.cost
 	b.filled.Signal()
 	return b.items.PushBack(it)
 }
 
-// finish queues the last thing that is told. Nothing may be put in afterwards.
-// discard lets go of what waits.
-func (b *inbox) finish(discard bool, last StateChange) {
+// close queues the last item. Nothing may be put afterwards. With discard the items
+// queued before it are removed.
+func (b *inbox) close(discard bool, last StateChange) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if discard {
@@ -143,7 +151,7 @@ func (b *inbox) finish(discard bool, last StateChange) {
 	b.closed = true
 }
 
-// take waits for the next item. It returns nil after the last one.
+// take waits for the next item and removes it. It returns nil after the last one.
 func (b *inbox) take() *item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,8 +167,8 @@ func (b *inbox) take() *item {
 	if first := b.states.Front(); first != nil && first.Value == front {
 		b.states.Remove(first)
 	}
-	if it.gap != nil && b.gaps[it.place] == it {
-		delete(b.gaps, it.place)
+	if it.gap != nil && b.gaps[it.key] == it {
+		delete(b.gaps, it.key)
 	}
 	return it
 }

@@ -14,133 +14,144 @@ import (
 	"strings"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// Options configures a Client. Dial copies and checks it once; later changes
-// have no effect. Zero fields mean defaults, so Options{} is ready for use.
+// Options configures a Client. Dial copies and checks it; later changes have no
+// effect. Zero fields get their defaults, so Options{} is ready for use.
 //
-// All callbacks and handlers of a client run on one goroutine of their own, one
-// at a time, in the order of what they tell.
+// All handlers and callbacks of a client run on one goroutine, one at a time, in
+// the order of the events that they report. Only NetDial, Proxy, TokenSource and
+// Reconnect run on another goroutine, the one that connects.
 type Options struct {
 	// Codec is "json", "protobuf", "flatbuffers" or "msgpack". Defaults to "json".
 	Codec string
-	// Security seals every message, with the keys that the hub has for this
-	// client. A message of the hub's that does not open ends the client with 1008.
-	// Defaults to nil, no sealing.
+	// Security holds the keys that seal and open all messages. The hub must have the
+	// same keys for this client. The client ends with code 1008 when a message from
+	// the hub does not open. Defaults to nil: messages are not sealed.
 	Security *websocket.SecurityConfig
-	// TLS is used for wss:// URLs. Defaults to Go's defaults.
+	// TLS configures wss:// connections. Defaults to the zero tls.Config. NextProtos
+	// is overwritten, because the handshake needs HTTP/1.1.
 	TLS *tls.Config
-	// Header is added to the handshake's request. It may name a Host, but none of
-	// the WebSocket headers. Defaults to nothing.
+	// Header is added to the handshake's request. It may set Host, but none of the
+	// WebSocket headers. Defaults to no headers.
 	Header http.Header
-	// Proxy chooses the proxy for the handshake's request. Defaults to
-	// http.ProxyFromEnvironment, or to none where NetDial is set.
+	// Proxy returns the proxy for the handshake's request. Defaults to
+	// http.ProxyFromEnvironment, or to no proxy if NetDial is set.
 	Proxy func(*http.Request) (*url.URL, error)
-	// NetDial makes the network connection, for tests and unusual networks; TLS
-	// is put on top of it where the URL says so. Defaults to a net.Dialer's.
+	// NetDial opens the network connection, for tests and unusual networks. For
+	// wss:// URLs the client adds TLS on top. Defaults to the DialContext method of
+	// a zero net.Dialer.
 	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// EnableCompression offers permessage-deflate. Sealed messages are never
-	// deflated. Defaults to false.
+	// EnableCompression offers permessage-deflate in the handshake. With Security
+	// it is not offered. Defaults to false.
 	EnableCompression bool
 
-	// TokenSource supplies the token of each handshake. Defaults to nil, no token.
+	// TokenSource supplies the token of each handshake. Defaults to nil: no token.
 	TokenSource TokenSource
-	// TokenAsSubprotocol sends the token as the subprotocol offer
-	// "bearer.<base64url of it>", as browsers have to, in place of the header
+	// TokenAsSubprotocol sends the token as browsers have to: as an offered
+	// subprotocol "bearer.<base64url of the token>" instead of the header
 	// "Authorization: Bearer <token>". Defaults to false.
 	TokenAsSubprotocol bool
 
-	// RetryDial makes Dial try again until its context ends where a later attempt
-	// may succeed. Defaults to false: Dial returns the first failure.
+	// RetryDial makes Dial retry after a failed attempt until its context ends or an
+	// attempt fails in a way that a retry cannot change. Defaults to false: Dial
+	// returns the error of the first attempt.
 	RetryDial bool
-	// BackoffMin and BackoffMax bound the waiting between attempts: after n
-	// failures in a row it is random between 0 and BackoffMin times 2 to the n, at
-	// most BackoffMax (full jitter). A Retry-After of the hub's, at most
-	// BackoffMax too, is added. Default to 500 ms and 30 s.
+	// BackoffMin and BackoffMax determine the delay before the next attempt. After
+	// n failures in a row it is random between 0 and BackoffMin * 2^n, at most
+	// BackoffMax (full jitter). The hub's Retry-After, at most BackoffMax, is added.
+	// They default to 500 ms and 30 s.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
-	// BackoffReset is how long a connection has to last to end a row of failures.
-	// Defaults to 10 s.
+	// BackoffReset is the duration after which a connection counts as a success
+	// that resets the number of failures. Defaults to 10 s.
 	BackoffReset time.Duration
-	// Reconnect decides in place of Reconnectable whether a connection that ended
-	// is made again. It must neither block nor call the client. Defaults to Reconnectable, and true for
-	// 3000 where there is a TokenSource.
+	// Reconnect replaces Reconnectable: it reports whether the client reconnects
+	// after a connection has ended. It must not block and must not call the client.
+	// Defaults to Reconnectable of the error's Code, and for code 3000 to whether
+	// there is a TokenSource.
 	Reconnect func(*websocket.CloseError) bool
 
-	// HandshakeTimeout bounds one attempt to connect, the TokenSource included.
+	// HandshakeTimeout bounds one attempt to connect, including the TokenSource.
 	// Defaults to 10 s.
 	HandshakeTimeout time.Duration
 	// RestoreTimeout bounds the time from the handshake to Connected: the hub's
-	// onConnect, and its answers for all channels and rooms. Defaults to 30 s.
+	// onConnect and its replies for all channels and rooms. Defaults to 30 s.
 	RestoreTimeout time.Duration
-	// WriteTimeout bounds the writing of one frame. Defaults to 10 s.
+	// WriteTimeout bounds the write of one frame. Defaults to 10 s.
 	WriteTimeout time.Duration
-	// ReadTimeout is the longest silence of the hub before the connection counts
-	// as broken. Every byte received counts as a sign of life. Defaults to 75 s.
+	// ReadTimeout is the time without a received byte after which the connection
+	// counts as broken. Defaults to 75 s.
 	ReadTimeout time.Duration
-	// PingPeriod is the hub's silence after which it is pinged. It must be shorter
-	// than ReadTimeout. Defaults to four fifths of ReadTimeout, which with the
-	// defaults on both sides is longer than the period of the hub's own pings.
+	// PingPeriod is the time without a received byte after which the client sends a
+	// ping. It must be less than ReadTimeout. Defaults to four fifths of
+	// ReadTimeout. With the defaults of both sides that is longer than the period of
+	// the hub's own pings.
 	PingPeriod time.Duration
 	// CloseTimeout bounds Close. Defaults to 5 s.
 	CloseTimeout time.Duration
 
-	// MaxSendSize is the largest message in bytes, encoded and sealed, that may be
-	// sent; larger ones are websocket.ErrMessageTooLarge. It must not be larger
-	// than the hub's Config.MaxMessageSize, because a hub closes with 1009 for
-	// good. Defaults to 64 KiB, the hub's default.
+	// MaxSendSize is the maximum size in bytes of an encoded and sealed message.
+	// Calls return websocket.ErrMessageTooLarge for larger ones. It must not exceed
+	// the hub's Config.MaxMessageSize, because the hub closes with code 1009, after
+	// which the client does not reconnect. Defaults to 64 KiB, the hub's default.
 	MaxSendSize int
-	// MessageRate is how many messages a second are sent, and how many at once
-	// after a pause; calls wait beyond that. It must be less than the hub's
-	// Config.MessageRate, because a hub closes with 1008 for good where that is
-	// exceeded for long. Defaults to 900, nine tenths of the hub's default;
-	// negative means no limit.
+	// MessageRate is the maximum number of messages per second, and of messages in
+	// one burst. Further messages wait in the queue. It must be less than the hub's
+	// Config.MessageRate, because the hub closes with code 1008 when that is
+	// exceeded for long, after which the client does not reconnect. Defaults to 900,
+	// nine tenths of the hub's default. Negative means no limit.
 	MessageRate int64
-	// ByteRate is MessageRate for bytes, encoded and sealed. Defaults to nine
-	// tenths of 4 MiB; negative means no limit.
+	// ByteRate is like MessageRate but limits bytes of encoded and sealed messages.
+	// Defaults to nine tenths of 4 MiB. Negative means no limit.
 	ByteRate int64
-	// MaxReceiveSize is the largest message in bytes that is taken in, counted on
-	// the wire and again after inflating. A larger one ends the client with 1009.
-	// Defaults to 2 MiB, for what the hub's default Config.ClientBacklog lets pass.
+	// MaxReceiveSize is the maximum size in bytes of a received message, before and
+	// after decompression. The client ends with code 1009 when one is larger.
+	// Defaults to 2 MiB, enough for every message that the hub's default
+	// Config.ClientBacklog admits.
 	MaxReceiveSize int64
-	// OutboundLimit bounds the bytes that wait to be written; calls wait while it
-	// is full. Defaults to 1 MiB.
+	// OutboundLimit is the maximum number of queued bytes that wait to be written.
+	// Calls wait while it is exceeded. Defaults to 1 MiB.
 	OutboundLimit int
-	// InboundLimit bounds the bytes that wait for handlers. What comes while it is
-	// full is dropped and told to OnGap with ReasonSlowHandler. Defaults to 4 MiB.
+	// InboundLimit is the maximum number of queued bytes that wait for handlers and
+	// callbacks. Messages received above it are dropped and reported to OnGap with
+	// ReasonSlowHandler. Defaults to 4 MiB.
 	InboundLimit int64
 
-	// OnState is told of every change of the connection. Of changes that wait for
-	// a slow callback only the latest 32 are kept. Defaults to nothing.
+	// OnState reports every change of the state. Of the changes that wait for a slow
+	// callback only the latest 32 are kept. Defaults to nil: changes are not
+	// reported.
 	OnState func(StateChange)
-	// OnMessage gets the messages that no handler is for: the application's own
-	// types, broadcasts, messages to this client alone, and those of channels and
-	// rooms that the hub put it in. Defaults to ignoring them.
+	// OnMessage gets the messages that have no handler: those with an application's
+	// own type, broadcasts, messages to this client alone, and those of channels and
+	// rooms that the hub added it to. Defaults to nil: they are ignored.
 	OnMessage Handler
-	// OnGap is told what was or may have been missed, before the next message of
-	// that channel or room; see the Reason constants. Defaults to telling OnError,
-	// with an error that wraps ErrMissed, of what was missed for certain.
+	// OnGap reports messages that were missed or may have been, before the next
+	// message of that channel or room. The Gap's Reason is one of the hub's or one of
+	// the Reason constants. Defaults to nil: OnError gets an error that wraps
+	// ErrMissed if messages were certainly missed.
 	OnGap func(websocket.Gap)
-	// OnError is told of errors that no call returns: panics of handlers and of the
-	// other On callbacks (*PanicError), after which the client goes on, channels and rooms that could not be restored
-	// (*RestoreError), and the hub's refusals of messages that asked for no answer
-	// (*Error). Defaults to logging them with slog.Default.
+	// OnError reports the errors that no call returns: panics of handlers and of the
+	// other On callbacks (*PanicError), after which the client goes on; channels and
+	// rooms that could not be restored (*RestoreError); and the hub's refusals of
+	// messages sent with Send (*Error). Defaults to slog.Error.
 	OnError func(error)
 }
 
-// Handler handles the messages of a channel or room. The Message and its Data
-// belong to it and may be kept.
+// Handler handles the messages of a channel or room. It owns the Message and its
+// Data and may keep them.
 type Handler func(*websocket.Message)
 
-// TokenSource supplies the token for a handshake. It is called for every
-// attempt; renew says that the hub has refused the last token, so that one kept
-// from before will not do. An error makes the attempt fail and is followed by
-// another one, unless it wraps ErrNoToken. It must return when ctx ends, and must
-// not call the client.
+// TokenSource returns the token for a handshake. The client calls it for every
+// attempt. renew reports that the hub has refused the latest token, so that a cached
+// one must not be returned. After an error the client retries, unless the error
+// wraps ErrNoToken. A TokenSource must return when ctx ends, and must not call the
+// client.
 type TokenSource func(ctx context.Context, renew bool) (token string, err error)
 
-// StaticToken returns a TokenSource that knows only one token.
+// StaticToken returns a TokenSource that always returns token, and ErrNoToken when
+// renew is true.
 func StaticToken(token string) TokenSource {
 	return func(_ context.Context, renew bool) (string, error) {
 		if renew {
@@ -150,16 +161,17 @@ func StaticToken(token string) TokenSource {
 	}
 }
 
-// Reasons in a websocket.Gap that are the client's own. The hub's own come as it
-// gives them.
+// Reasons of a websocket.Gap that the client itself sets. The hub's reasons are
+// passed on unchanged.
 const (
-	// ReasonReconnect says that the connection was lost and made again: what was
-	// published from First to Last may be missing. First is the Timestamp of the
-	// last message that came from this channel or room, or of the subscription;
-	// Last is the hub's time when the subscription was restored. Count is 0, which
-	// means that nobody knows.
+	// ReasonReconnect means that the connection was lost and re-established:
+	// messages published from First to Last may be missing. First is the Timestamp
+	// of the latest message of this channel or room, or of the subscription. Last is
+	// the hub's time when the subscription was restored. Count is 0, because the
+	// number is unknown.
 	ReasonReconnect = "reconnect"
-	// ReasonSlowHandler says that Options.InboundLimit was reached.
+	// ReasonSlowHandler means that messages were dropped because
+	// Options.InboundLimit was reached.
 	ReasonSlowHandler = "slow_handler"
 )
 
@@ -167,7 +179,8 @@ var codecs = []websocket.Codec{
 	websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{},
 }
 
-// withDefaults returns a copy that shares nothing mutable with o.
+// withDefaults returns a copy of o with defaults for the zero fields. The copy
+// shares no keys, TLS configuration or headers with o.
 func (o *Options) withDefaults() Options {
 	d := *o
 	if d.Proxy == nil && d.NetDial == nil {
@@ -205,7 +218,7 @@ func (o *Options) withDefaults() Options {
 	if d.TLS == nil {
 		d.TLS = &tls.Config{}
 	}
-	d.TLS.NextProtos = []string{"http/1.1"} // an upgrade needs HTTP/1.1
+	d.TLS.NextProtos = []string{"http/1.1"} // HTTP/2 has no Upgrade header
 	header := make(http.Header, len(d.Header))
 	for key, values := range d.Header {
 		for _, value := range values {
@@ -223,7 +236,7 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// validate checks Options that have their defaults.
+// validate checks o, which withDefaults returned.
 func (o *Options) validate() error {
 	for _, f := range []struct {
 		name  string
@@ -249,7 +262,7 @@ func (o *Options) validate() error {
 	}
 	switch {
 	case o.codec() == nil:
-		return optionError("Codec", "%q is not known", o.Codec)
+		return optionError("Codec", "%q is unknown", o.Codec)
 	case o.BackoffMin > o.BackoffMax:
 		return optionError("BackoffMin", "%v is longer than BackoffMax %v", o.BackoffMin, o.BackoffMax)
 	case o.PingPeriod >= o.ReadTimeout:
@@ -259,7 +272,7 @@ func (o *Options) validate() error {
 	}
 	for key := range o.Header {
 		if key == "Upgrade" || key == "Connection" || strings.HasPrefix(key, "Sec-Websocket-") {
-			return optionError("Header", "names %q, which the client sets itself", key)
+			return optionError("Header", "contains %q, which the client sets itself", key)
 		}
 	}
 	if o.Security != nil {
@@ -281,7 +294,7 @@ func checkURL(raw string) error {
 	case u.Host == "":
 		return errors.New("websocket: URL: no host")
 	case u.User != nil:
-		return errors.New("websocket: URL: has a user name; use Options.Header or Options.TokenSource")
+		return errors.New("websocket: URL: contains a user name; use Options.Header or Options.TokenSource")
 	}
 	return nil
 }
@@ -299,7 +312,7 @@ func (o *Options) codec() websocket.Codec {
 	return nil
 }
 
-// bearerOffer is the subprotocol offer that carries a token.
+// bearerOffer returns the subprotocol that offers token to the hub.
 func bearerOffer(token string) string {
 	return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token))
 }

@@ -1,6 +1,6 @@
 package client
 
-import "github.com/maoxiaoyue/hypgo-websocket"
+import websocket "github.com/maoxiaoyue/hypgo-websocket"
 
 // seal takes a message through the security pipeline.
 func seal(b []byte, keys *websocket.SecurityConfig) ([]byte, error) {

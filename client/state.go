@@ -5,20 +5,29 @@ import (
 	"time"
 )
 
-// State is what a client's connection is doing.
+// State is the state of a Client:
+//
+//	    ┌─────────── retry ───────────┐
+//	    ▼                             │
+//	Connecting ──▶ Connected ──▶ Disconnected ──▶ Closed
+//	    │                             ▲
+//	    └────── attempt failed ───────┘
+//
+// Close leads from every state to Closed.
 type State uint8
 
 const (
-	// Connecting means that a handshake is under way, or that channels and rooms
-	// are being restored.
+	// Connecting means that the client is performing a handshake or restoring its
+	// channels and rooms.
 	Connecting State = iota
-	// Connected means that the hub's onConnect has returned, that what is sent to
-	// all clients reaches this one too, and that channels and rooms are restored.
-	// Messages of what was restored first may come before it is told.
+	// Connected means that the hub's onConnect has returned, broadcasts reach this
+	// client, and its channels and rooms are restored. Messages of a channel or room
+	// that was restored early may be handled before OnState reports Connected.
 	Connected
-	// Disconnected means that the connection has ended or could not be made.
+	// Disconnected means that the connection has ended or could not be established.
 	Disconnected
-	// Closed means that the client has ended for good. It is told last.
+	// Closed means that the client has ended permanently. It is the last state that
+	// OnState reports.
 	Closed
 )
 
@@ -38,22 +47,23 @@ func (s State) String() string {
 	}
 }
 
-// StateChange is what OnState is told.
+// StateChange is the argument of Options.OnState.
 type StateChange struct {
 	// State is the new state.
 	State State
-	// Err says why, for Disconnected and Closed: a *websocket.CloseError for a
-	// connection that ended, a *DialError or an error of the TokenSource for one
-	// that could not be made. It is nil where Close was called.
+	// Err is the cause of Disconnected and Closed: a *websocket.CloseError if a
+	// connection ended, a *DialError or an error of the TokenSource if none could be
+	// established. It is nil after Close and in the other states.
 	Err error
-	// WillRetry says, for Disconnected, that another attempt follows.
+	// WillRetry reports, for Disconnected, whether another attempt follows.
 	WillRetry bool
-	// RetryIn is when it follows.
+	// RetryIn is the delay before that attempt.
 	RetryIn time.Duration
-	// MissedSince is, for Connected after a reconnect, the hub's time of the last
-	// thing that came on the connection before, or this computer's time of that
-	// connection's beginning if nothing came. Messages to this client alone and
-	// broadcasts from then on may be missing; what channels and rooms may have
-	// missed is told to OnGap. It is zero for the first connection.
+	// MissedSince is set for Connected after a reconnect: messages to this client
+	// alone and broadcasts from this time on may be missing. It is the Timestamp, by
+	// the hub's clock, of the last message that the previous connections received,
+	// or this computer's time when the first of them began if they received none.
+	// OnGap reports the messages of channels and rooms that may be missing.
+	// MissedSince is zero for the first connection.
 	MissedSince time.Time
 }

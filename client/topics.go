@@ -7,10 +7,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// topicKey names a channel or a room.
+// topicKey identifies a topic: a channel or a room.
 type topicKey struct {
 	room bool
 	name string
@@ -37,53 +37,56 @@ func (k topicKey) leave() websocket.Action {
 	return websocket.ActionUnsubscribe
 }
 
-// topic is a channel or room that the client is in, or that a call is about.
-// It is guarded by the client's lock.
+// topic is a channel or room that the client has joined, or that a call is about to
+// join or leave. It is removed from Client.topics when neither is the case.
 type topic struct {
-	key   topicKey
-	turn  chan struct{} // capacity 1; whoever changes the subscription has sent into it; never closed
-	users int           // calls that have the turn or wait for it
+	key  topicKey
+	lock chan struct{} // capacity 1: a call that joins or leaves sends to lock it and receives to unlock it; never closed
 
-	wanted  bool // subscribed, and restored after a reconnect
-	handler Handler
-	since   int64 // Timestamp of what came last
-	leaving *conn // where the hub has been asked to end what nobody wants
+	// Guarded by Client.mu:
+	calls    int  // calls that hold lock or wait for it
+	joined   bool // messages are handled, and the topic is restored after a reconnect
+	handler  Handler
+	lastSeen int64 // Timestamp of the latest message of the topic, or of the reply to joining it
+	leaving  *conn // where leaveAfterCancel waits for a reply; nil if it does not
 }
 
-// Subscribe subscribes to a channel, whose messages go to handler, or to
-// Options.OnMessage where it is nil. It returns when the hub has acknowledged it.
-// A subscription outlives connections: it ends with Unsubscribe, with Close, or
-// when the hub refuses to restore it. Subscribing again replaces the handler.
+// Subscribe subscribes to a channel and returns when the hub has acknowledged it.
+// handler gets the channel's messages; if it is nil, Options.OnMessage does. The
+// subscription is restored after reconnects. It ends with Unsubscribe, with Close,
+// or when the hub refuses to restore it. Subscribing again replaces the handler.
 //
-// It waits for a connection and for the hub's answer until ctx ends. If it
-// returns an error the subscription is as it was before. Errors: *Error,
-// ErrClosed, websocket.ErrInvalidName and ctx's.
+// Subscribe waits for a connection and for the hub's reply until ctx ends. If it
+// returns an error, the subscription is as it was before. Errors: *Error,
+// ErrClosed, websocket.ErrInvalidName and ctx's error.
 func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler) error {
 	return c.join(ctx, topicKey{name: channel}, handler)
 }
 
-// Unsubscribe ends a subscription and returns when the hub has acknowledged it,
-// or there is no connection. After that its handler is not called any more,
-// although one call of it may still be running. Not being subscribed is no error.
+// Unsubscribe ends a subscription. It returns when the hub has acknowledged it, or
+// at once if there is no connection. Afterwards no call of the handler begins, but
+// one may still be running. It is no error if there is no subscription.
 //
-// It waits for the hub's answer until ctx ends; the subscription has ended then
-// too. After an *Error it has not.
+// Unsubscribe waits for the hub's reply until ctx ends. If it returns an *Error or
+// websocket.ErrInvalidName, the subscription is as it was before. If it returns
+// ctx's error, either the subscription has ended all the same, or another call about
+// the same channel was still waiting and it is as it was before.
 func (c *Client) Unsubscribe(ctx context.Context, channel string) error {
 	return c.leave(ctx, topicKey{name: channel})
 }
 
-// JoinRoom is Subscribe for a room.
+// JoinRoom is like Subscribe but joins a room.
 func (c *Client) JoinRoom(ctx context.Context, roomID string, handler Handler) error {
 	return c.join(ctx, topicKey{room: true, name: roomID}, handler)
 }
 
-// LeaveRoom is Unsubscribe for a room.
+// LeaveRoom is like Unsubscribe but leaves a room.
 func (c *Client) LeaveRoom(ctx context.Context, roomID string) error {
 	return c.leave(ctx, topicKey{room: true, name: roomID})
 }
 
-// checkName refuses what an encoder would silently change. How long a name may
-// be is for the hub to say.
+// checkName rejects names that an encoder would change silently. The hub checks
+// their length.
 func checkName(name string) error {
 	switch {
 	case name == "":
@@ -95,72 +98,72 @@ func checkName(name string) error {
 }
 
 func (c *Client) join(ctx context.Context, key topicKey, handler Handler) error {
-	m, t, err := c.begin(ctx, key, key.join())
+	m, t, err := c.lockTopic(ctx, key, key.join())
 	if err != nil {
 		return err
 	}
-	defer c.giveTurn(t)
-	subscribed := func(a answer) {
-		if a.refusal == nil {
+	defer c.unlockTopic(t)
+	onReply := func(r reply) {
+		if r.refusal == nil {
 			c.mu.Lock()
-			t.wanted, t.handler, t.since, t.leaving = true, handler, a.timestamp, nil
+			t.joined, t.handler, t.lastSeen, t.leaving = true, handler, r.timestamp, nil
 			c.mu.Unlock()
 		}
 	}
-	gaveUp := func(cn *conn) {
+	onCancel := func(cn *conn) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !t.wanted {
-			c.drop(cn, t)
+		if !t.joined {
+			c.leaveAfterCancel(cn, t)
 		}
 	}
-	return undone(c.ask(ctx, m, true, subscribed, gaveUp))
+	return withoutUnknown(c.call(ctx, m, true, onReply, onCancel))
 }
 
 func (c *Client) leave(ctx context.Context, key topicKey) error {
-	m, t, err := c.begin(ctx, key, key.leave())
+	m, t, err := c.lockTopic(ctx, key, key.leave())
 	if err != nil {
 		return err
 	}
-	defer c.giveTurn(t)
+	defer c.unlockTopic(t)
 	c.mu.Lock()
-	if c.conn == nil { // no hub knows of it
-		t.wanted, t.handler = false, nil
+	if c.conn == nil { // the hub has ended all memberships with the connection
+		t.joined, t.handler = false, nil
 		c.mu.Unlock()
 		return nil
 	}
 	c.mu.Unlock()
-	unsubscribed := func(a answer) {
-		if a.refusal == nil {
+	onReply := func(r reply) {
+		if r.refusal == nil {
 			c.mu.Lock()
-			t.wanted, t.handler = false, nil
+			t.joined, t.handler = false, nil
 			c.mu.Unlock()
 		}
 	}
-	err = c.ask(ctx, m, true, unsubscribed, nil)
+	err = c.call(ctx, m, true, onReply, nil)
 	if err != nil && !errors.As(err, new(*Error)) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		t.wanted, t.handler = false, nil
+		t.joined, t.handler = false, nil
 		if c.conn != nil {
-			c.drop(c.conn, t)
+			c.leaveAfterCancel(c.conn, t)
 		}
 	}
-	return undone(err)
+	return withoutUnknown(err)
 }
 
-// undone is the error of a call whose effect is undone where its outcome is
-// unknown.
-func undone(err error) error {
+// withoutUnknown removes ErrOutcomeUnknown from the error of a canceled join or
+// leave: leaveAfterCancel makes the outcome known.
+func withoutUnknown(err error) error {
 	if unknown := new(unknownError); errors.As(err, &unknown) {
 		return unknown.cause
 	}
 	return err
 }
 
-// begin makes the request and takes the turn on a topic: calls about the same
-// one go one after the other.
-func (c *Client) begin(ctx context.Context, key topicKey, action websocket.Action) (*websocket.Message, *topic, error) {
+// lockTopic locks the topic for a call that joins or leaves, and returns it with the
+// control message for action. Calls about the same topic run one after the other.
+func (c *Client) lockTopic(ctx context.Context, key topicKey, action websocket.Action) (*websocket.Message, *topic, error) {
 	if err := checkName(key.name); err != nil {
 		return nil, nil, err
 	}
@@ -171,34 +174,34 @@ func (c *Client) begin(ctx context.Context, key topicKey, action websocket.Actio
 	c.mu.Lock()
 	t := c.topics[key]
 	if t == nil {
-		t = &topic{key: key, turn: make(chan struct{}, 1)}
+		t = &topic{key: key, lock: make(chan struct{}, 1)}
 		c.topics[key] = t
 	}
-	t.users++
+	t.calls++
 	c.mu.Unlock()
 	select {
-	case t.turn <- struct{}{}:
+	case t.lock <- struct{}{}:
 		return m, t, nil
 	case <-ctx.Done():
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		t.users--
-		c.forget(t)
+		t.calls--
+		c.removeIfUnused(t)
 		return nil, nil, ctx.Err()
 	}
 }
 
-func (c *Client) giveTurn(t *topic) {
-	<-t.turn
+func (c *Client) unlockTopic(t *topic) {
+	<-t.lock
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t.users--
-	c.forget(t)
+	t.calls--
+	c.removeIfUnused(t)
 }
 
-// forget lets go of a topic that nothing is known about. The client is locked.
-func (c *Client) forget(t *topic) {
-	if !t.wanted && t.users == 0 && t.leaving == nil {
+// removeIfUnused needs c.mu locked.
+func (c *Client) removeIfUnused(t *topic) {
+	if !t.joined && t.calls == 0 && t.leaving == nil {
 		delete(c.topics, t.key)
 	}
 }
@@ -208,11 +211,12 @@ func (c *Client) controlMessage(key topicKey, action websocket.Action) (*websock
 	return &websocket.Message{Type: string(action), Data: data}, err
 }
 
-// drop asks the hub to end a subscription that it may have made. What still
-// comes of it is discarded. The client is locked.
-func (c *Client) drop(cn *conn, t *topic) {
+// leaveAfterCancel asks the hub to end a membership that a canceled call may have
+// left behind on cn. Messages of the topic are discarded until the hub replies. c.mu
+// is locked.
+func (c *Client) leaveAfterCancel(cn *conn, t *topic) {
 	if c.conn != cn {
-		return // ended with its connection
+		return // the membership ended with its connection
 	}
 	m, err := c.controlMessage(t.key, t.key.leave())
 	if err == nil {
@@ -220,45 +224,46 @@ func (c *Client) drop(cn *conn, t *topic) {
 		var frame []byte
 		if frame, err = c.encode(m); err == nil {
 			t.leaving = cn
-			cn.push(&request{id: m.ID, frame: frame, answered: func(answer) { c.dropped(cn, t) }})
+			cn.sendUnbounded(&request{id: m.ID, frame: frame, onReply: func(reply) { c.left(cn, t) }})
 		}
 	}
 	if err != nil {
-		cn.kill(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: err.Error()}) // a new one begins without it
+		cn.abort(&websocket.CloseError{Code: websocket.CloseAbnormalClosure, Reason: err.Error()}) // ends the membership too
 	}
 }
 
-func (c *Client) dropped(cn *conn, t *topic) {
+// left handles the reply to leaveAfterCancel's request.
+func (c *Client) left(cn *conn, t *topic) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t.leaving == cn {
 		t.leaving = nil
-		c.forget(t)
+		c.removeIfUnused(t)
 	}
 }
 
-// attach makes cn the connection that calls use, and queues the restoring of
-// every topic ahead of them. ready is closed when the hub has answered all of it
-// and a ping, which says that it has taken the client in: a hub answers the
-// handshake before. since is when the connection before was last heard of. cn
-// has not been started.
-func (c *Client) attach(cn *conn) (ready <-chan struct{}, since time.Time) {
+// attach makes cn, which has not been started, the connection that calls use. It
+// queues requests to restore every topic ahead of theirs. ready is closed when the
+// hub has replied to all of them and to the first ping: a hub responds to the
+// handshake before onConnect, but to pings only afterwards. missedSince is the time
+// of StateChange.MissedSince.
+func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lastSeen != 0 {
-		since = time.Unix(0, c.lastSeen)
+		missedSince = time.Unix(0, c.lastSeen)
 	} else {
 		c.lastSeen = time.Now().UnixNano()
 	}
 	restored := make(chan struct{})
-	left := 1 // the ping; guarded by the client's lock
-	answered := func() {
-		if left--; left == 0 {
+	remaining := 1 // replies to wait for, first the pong; guarded by c.mu
+	replied := func() {
+		if remaining--; remaining == 0 {
 			close(restored)
 		}
 	}
 	for _, t := range c.topics {
-		if !t.wanted {
+		if !t.joined {
 			continue
 		}
 		m, err := c.controlMessage(t.key, t.key.join())
@@ -267,112 +272,115 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, since time.Time) {
 		if err == nil {
 			frame, err = c.encode(m)
 		}
-		if err != nil { // cannot be: it could be encoded before
-			c.lostTopic(t, &Error{Code: CodeBadRequest, Message: err.Error(), Target: t.key.name})
+		if err != nil { // never happens: the same message was encoded before
+			c.restoreFailed(t, &Error{Code: CodeBadRequest, Message: err.Error(), Target: t.key.name})
 			continue
 		}
-		left++
-		cn.push(&request{id: m.ID, frame: frame, answered: func(a answer) {
+		remaining++
+		cn.sendUnbounded(&request{id: m.ID, frame: frame, onReply: func(r reply) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if c.restored(t, a) {
-				answered()
+			if c.handleRestoreReply(t, r) {
+				replied()
 			}
 		}})
 	}
-	cn.hailed = func() {
+	cn.onFirstPong = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		answered()
+		replied()
 	}
 	c.conn = cn
-	close(c.changed)
-	c.changed = make(chan struct{})
-	return restored, since
+	close(c.connChanged)
+	c.connChanged = make(chan struct{})
+	return restored, missedSince
 }
 
-// restored takes the answer to one topic's restoring. It returns false if
-// another connection has to try again. It runs on the reader; the client is
-// locked.
-func (c *Client) restored(t *topic, a answer) bool {
+// handleRestoreReply handles the reply to the request that restores a topic. It
+// returns false if the hub is closing, so that the next connection has to restore
+// the topic. It runs on the read loop. c.mu is locked.
+func (c *Client) handleRestoreReply(t *topic, r reply) bool {
 	switch {
-	case a.refusal != nil && a.refusal.Code == CodeUnavailable:
+	case r.refusal != nil && r.refusal.Code == CodeUnavailable:
 		return false
-	case a.refusal != nil:
-		c.lostTopic(t, a.refusal)
-	case t.wanted:
-		c.inbox.putGap(true, t.key, websocket.Gap{First: t.since, Last: a.timestamp, Reason: ReasonReconnect})
-		t.since = a.timestamp
+	case r.refusal != nil:
+		c.restoreFailed(t, r.refusal)
+	case t.joined:
+		c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.timestamp, Reason: ReasonReconnect})
+		t.lastSeen = r.timestamp
 	}
 	return true
 }
 
-func (c *Client) lostTopic(t *topic, refusal *Error) {
-	t.wanted, t.handler = false, nil
-	c.forget(t)
+// restoreFailed needs c.mu locked.
+func (c *Client) restoreFailed(t *topic, refusal *Error) {
+	t.joined, t.handler = false, nil
+	c.removeIfUnused(t)
 	channel, roomID := t.key.split()
 	c.inbox.putError(&RestoreError{Channel: channel, RoomID: roomID, Err: refusal})
 }
 
-// detach ends the use of cn, whose goroutines have ended.
-func (c *Client) detach(cn *conn, why *websocket.CloseError) {
+// detach stops the use of cn, whose loops have returned, and ends it.
+func (c *Client) detach(cn *conn, cause *websocket.CloseError) {
 	c.mu.Lock()
 	c.conn = nil
 	for _, t := range c.topics {
 		t.leaving = nil
-		c.forget(t)
+		c.removeIfUnused(t)
 	}
-	lost := error(why)
+	connErr := error(cause)
 	if c.closing() {
-		lost = ErrClosed
-		if !cn.clean {
-			c.unclean = fmt.Errorf("websocket: not closed cleanly: %w", why)
+		connErr = ErrClosed
+		if !cn.peerClosed {
+			c.closeErr = fmt.Errorf("websocket: not closed cleanly: %w", cause)
 		}
 	}
 	c.mu.Unlock()
-	cn.lose(lost)
+	cn.end(connErr)
 }
 
-// route finds the topic of a message. wanted is false for messages of a topic
-// that is being left.
-func (c *Client) route(m *websocket.Message) (t *topic, place topicKey, wanted bool) {
+// topicOf returns the topic that a message was published to. key identifies it even
+// if the client has not joined it; then t is nil. wanted is false if the client is
+// leaving the topic.
+func (c *Client) topicOf(m *websocket.Message) (t *topic, key topicKey, wanted bool) {
 	channel, room := topicKey{name: m.Channel}, topicKey{room: true, name: m.Channel}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Type == typeRoomMessage {
-		place = room
+		key = room
 	} else {
-		place = channel
-		// A type of the publisher's own may have gone to either.
-		if m.Type != typeMessage && !c.isIn(channel) && c.isIn(room) {
-			place = room
+		key = channel
+		// A message with an application's own type may have been published to either.
+		if m.Type != typeMessage && !c.isMemberLocked(channel) && c.isMemberLocked(room) {
+			key = room
 		}
 	}
-	t = c.topics[place]
+	t = c.topics[key]
 	switch {
 	case t == nil:
-		return nil, place, true
-	case t.wanted:
-		return t, place, true
+		return nil, key, true
+	case t.joined:
+		return t, key, true
 	default:
-		return nil, place, t.leaving == nil
+		return nil, key, t.leaving == nil
 	}
 }
 
-// isIn needs the client locked.
-func (c *Client) isIn(key topicKey) bool {
+// isMemberLocked reports whether the client has joined a topic and has not left it
+// completely. c.mu is locked.
+func (c *Client) isMemberLocked(key topicKey) bool {
 	t := c.topics[key]
-	return t != nil && (t.wanted || t.leaving != nil)
+	return t != nil && (t.joined || t.leaving != nil)
 }
 
-func (c *Client) has(key topicKey) bool {
+func (c *Client) isMember(key topicKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.isIn(key)
+	return c.isMemberLocked(key)
 }
 
-// seen notes the hub's time.
-func (c *Client) seen(t *topic, timestamp int64) {
+// recordTime records the Timestamp of a message from the hub. t is its topic, or nil.
+func (c *Client) recordTime(t *topic, timestamp int64) {
 	if timestamp == 0 {
 		return
 	}
@@ -380,11 +388,12 @@ func (c *Client) seen(t *topic, timestamp int64) {
 	defer c.mu.Unlock()
 	c.lastSeen = timestamp
 	if t != nil {
-		t.since = timestamp
+		t.lastSeen = timestamp
 	}
 }
 
-// handlerOf returns who handles a message now, or nil where nobody does any more.
+// handlerOf returns the handler for a message of t. It returns nil if t was left
+// after the message arrived.
 func (c *Client) handlerOf(t *topic) Handler {
 	if t == nil {
 		return c.options.OnMessage
@@ -392,7 +401,7 @@ func (c *Client) handlerOf(t *topic) Handler {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case !t.wanted:
+	case !t.joined:
 		return nil
 	case t.handler != nil:
 		return t.handler

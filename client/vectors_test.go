@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
@@ -49,8 +49,8 @@ type vectorMessage struct {
 	}
 }
 
-// TestVectors takes the frames of testdata/vectors.json, which the hub and the
-// other clients are checked against too, through the client's decoding.
+// TestVectors decodes the frames of testdata/vectors.json. The tests of the hub and of
+// the other clients use the same file.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../testdata/vectors.json")
@@ -100,7 +100,7 @@ func TestVectors(t *testing.T) {
 					altered := bytes.Clone(w.Bytes)
 					altered[at] ^= 0x80
 					_, code = r.Receive(websocket.BinaryMessage, altered)
-					require.Equal(t, websocket.ClosePolicyViolation, code, "%s with another byte %d", w.Mode, at)
+					require.Equal(t, websocket.ClosePolicyViolation, code, "%s with byte %d changed", w.Mode, at)
 				}
 				opened, err := r.Open(bytes.Clone(w.Bytes))
 				require.NoError(t, err)

@@ -1,0 +1,423 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+)
+
+// TestMain fails if the tests leave goroutines running.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 && !goroutinesEnded() {
+		buf := make([]byte, 1<<20)
+		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", buf[:runtime.Stack(buf, true)])
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// goroutinesEnded waits for all other goroutines to end. It returns false after 5 s.
+func goroutinesEnded() bool {
+	deadline := time.After(5 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for runtime.NumGoroutine() > 1 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return false
+		}
+	}
+	return true
+}
+
+// timeout bounds the wait for events that happen immediately in a passing test.
+const timeout = 10 * time.Second
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// receive receives a value and fails the test after timeout.
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(timeout):
+		require.FailNow(t, "nothing received")
+		panic("unreachable")
+	}
+}
+
+// server is a hub that can be restarted on the same address.
+type server struct {
+	t       *testing.T
+	config  websocket.Config
+	handler func(http.Handler) http.Handler
+	onConn  func(*websocket.Client)
+	onMsg   func(*websocket.Client, *websocket.Message)
+	addr    string
+
+	hub        *websocket.Hub
+	goroutines sync.WaitGroup
+}
+
+func newServer(t *testing.T, configure func(*server)) *server {
+	s := &server{t: t, config: websocket.DefaultConfig, addr: "127.0.0.1:0"}
+	if configure != nil {
+		configure(s)
+	}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *server) start() {
+	l, err := net.Listen("tcp", s.addr)
+	require.NoError(s.t, err)
+	s.addr = l.Addr().String()
+	s.serve(l)
+}
+
+func (s *server) serve(l net.Listener) {
+	hub := websocket.NewHub(noLogger{}, s.config)
+	hub.SetCallbacks(s.onConn, nil, s.onMsg)
+	handler := hub.Handler()
+	if s.handler != nil {
+		handler = s.handler(handler)
+	}
+	s.hub = hub
+	s.goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
+	s.goroutines.Go(func() { _ = hub.Serve(l, handler) })         // ends with stop
+}
+
+func (s *server) stop() {
+	_ = s.hub.Shutdown(context.Background())
+	s.goroutines.Wait()
+}
+
+func (s *server) url() string {
+	if s.config.TLS != nil {
+		return "wss://" + s.addr + "/ws"
+	}
+	return "ws://" + s.addr + "/ws"
+}
+
+// onlyClient waits until the hub has exactly one client and returns it.
+func (s *server) onlyClient() *websocket.Client {
+	for range 10_000 {
+		if clients := slices.Collect(s.hub.Clients()); len(clients) == 1 {
+			return clients[0]
+		}
+		<-time.After(time.Millisecond)
+	}
+	require.FailNow(s.t, "hub does not have exactly one client")
+	return nil
+}
+
+type noLogger struct{}
+
+func (noLogger) Debugf(string, ...any)   {}
+func (noLogger) Infof(string, ...any)    {}
+func (noLogger) Warningf(string, ...any) {}
+func (noLogger) Errorf(string, ...any)   {}
+
+// recorder records the arguments of a client's callbacks.
+type recorder struct {
+	states   chan client.StateChange
+	gaps     chan websocket.Gap
+	errors   chan error
+	messages chan *websocket.Message
+
+	timeout time.Duration
+}
+
+const bufferSize = 4096
+
+func newRecorder() *recorder {
+	return &recorder{
+		states:   make(chan client.StateChange, bufferSize),
+		gaps:     make(chan websocket.Gap, bufferSize),
+		errors:   make(chan error, bufferSize),
+		messages: make(chan *websocket.Message, bufferSize),
+		timeout:  timeout,
+	}
+}
+
+// options returns o with callbacks that record into rec, and short delays between
+// attempts.
+func (rec *recorder) options(o client.Options) client.Options {
+	o.OnState = func(s client.StateChange) { rec.states <- s }
+	o.OnGap = func(g websocket.Gap) { rec.gaps <- g }
+	o.OnError = func(err error) { rec.errors <- err }
+	o.OnMessage = func(m *websocket.Message) { rec.messages <- m }
+	if o.BackoffMin == 0 {
+		o.BackoffMin = time.Millisecond
+		o.BackoffMax = 50 * time.Millisecond
+	}
+	return o
+}
+
+// waitState discards changes of state until the one to state, and returns it.
+func (rec *recorder) waitState(t *testing.T, state client.State) client.StateChange {
+	t.Helper()
+	for {
+		select {
+		case s := <-rec.states:
+			if s.State == state {
+				return s
+			}
+		case <-time.After(rec.timeout):
+			require.FailNow(t, "state not reported", state)
+		}
+	}
+}
+
+func dial(t *testing.T, url string, o client.Options) (*client.Client, *recorder) {
+	t.Helper()
+	rec := newRecorder()
+	c, err := client.Dial(testContext(t), url, rec.options(o))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = c.Close()
+		receive(t, c.Done())
+	})
+	return c, rec
+}
+
+// newHandler returns a handler and the channel that it sends its messages to.
+func newHandler() (chan *websocket.Message, client.Handler) {
+	got := make(chan *websocket.Message, bufferSize)
+	return got, func(m *websocket.Message) { got <- m }
+}
+
+var (
+	aesKey  = bytes.Repeat([]byte{7}, 32)
+	hmacKey = []byte("signing key of the tests")
+)
+
+// certificate returns a certificate for 127.0.0.1 and a pool that trusts it.
+var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "test"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+})
+
+// scriptedServer calls a function of the test for each handshake. If the function
+// is nil or returns false, scriptedServer upgrades, answers the first ping and sends
+// the connection to conns. It does not reply to Close frames by itself.
+type scriptedServer struct {
+	*httptest.Server
+	requests chan *http.Request
+	conns    chan *gorilla.Conn
+}
+
+func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request) bool) *scriptedServer {
+	s := &scriptedServer{requests: make(chan *http.Request, bufferSize), conns: make(chan *gorilla.Conn, bufferSize)}
+	var n atomic.Int64
+	upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}, EnableCompression: true}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests <- r.Clone(context.Background())
+		if answer != nil && answer(int(n.Add(1)), w, r) {
+			return
+		}
+		if ws, err := upgrader.Upgrade(w, r, nil); err == nil && answerFirstPing(ws) {
+			s.conns <- ws
+		}
+	}))
+	t.Cleanup(func() {
+		s.Close()
+		for len(s.conns) > 0 {
+			_ = (<-s.conns).Close()
+		}
+	})
+	return s
+}
+
+// answerFirstPing reads the ping with which a connection begins and writes a pong.
+func answerFirstPing(ws *gorilla.Conn) bool {
+	var ping [6]byte
+	if _, err := io.ReadFull(ws.NetConn(), ping[:]); err != nil || ping[0] != 0x89 {
+		_ = ws.Close()
+		return false
+	}
+	_, err := ws.NetConn().Write([]byte{0x8a, 0})
+	return err == nil
+}
+
+func (s *scriptedServer) url() string { return "ws" + strings.TrimPrefix(s.URL, "http") }
+
+// shortCloseTimeout is the CloseTimeout of clients of a scriptedServer, which does not
+// reply to Close frames.
+const shortCloseTimeout = 50 * time.Millisecond
+
+// jsonPeer is the hub's end of a connection, on which the test itself reads and
+// writes JSON messages.
+type jsonPeer struct {
+	t *testing.T
+	*gorilla.Conn
+}
+
+func (p jsonPeer) read() (m websocket.Message) {
+	p.t.Helper()
+	_, b, err := p.ReadMessage()
+	require.NoError(p.t, err)
+	require.NoError(p.t, websocket.JSONCodec{}.Unmarshal(b, &m))
+	return m
+}
+
+func (p jsonPeer) write(m websocket.Message) {
+	p.t.Helper()
+	b, err := websocket.JSONCodec{}.Marshal(&m)
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.WriteMessage(gorilla.TextMessage, b))
+}
+
+// pipeListener is a listener of in-memory connections that dial makes. It works in
+// synctest bubbles.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	wrap   func(net.Conn) net.Conn // wraps the client's end of a connection
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{}), wrap: func(c net.Conn) net.Conn { return c }}
+}
+
+func (p *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipeListener) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return p.wrap(ours), nil
+	case <-p.closed:
+		return nil, errors.New("refused")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// inBubble runs test with a hub and a client in fake time.
+func inBubble(t *testing.T, o client.Options, configure func(*server), test func(*testing.T, *server, *pipeListener, *client.Client, *recorder)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{t: t, config: websocket.DefaultConfig, addr: "hub"}
+		if configure != nil {
+			configure(s)
+		}
+		p := newPipeListener()
+		s.serve(p)
+		rec := newRecorder()
+		rec.timeout = 1000 * time.Hour
+		o := rec.options(o)
+		o.NetDial = func(ctx context.Context, network, addr string) (net.Conn, error) { return p.dial(ctx, network, addr) }
+		c, err := client.Dial(t.Context(), "ws://hub/", o)
+		require.NoError(t, err)
+		defer func() {
+			_ = c.Close()
+			<-c.Done()
+			s.stop()
+		}()
+		test(t, s, p, c, rec)
+	})
+}
+
+// withSilentHub runs test with a client whose hub answers the first ping and then
+// neither reads nor writes, in fake time.
+func withSilentHub(t *testing.T, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeListener()
+		conns := make(chan *gorilla.Conn, bufferSize)
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
+			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && answerFirstPing(ws) {
+				conns <- ws
+			}
+		})}
+		served := make(chan struct{})
+		go func() { defer close(served); _ = server.Serve(p) }() // ends with Close
+		rec := newRecorder()
+		rec.timeout = 1000 * time.Hour
+		o = rec.options(o)
+		o.NetDial = p.dial
+		c, err := client.Dial(t.Context(), "ws://hub", o)
+		require.NoError(t, err)
+		defer func() {
+			_ = c.Close()
+			<-c.Done()
+			_ = server.Close()
+			for len(conns) > 0 {
+				_ = (<-conns).Close()
+			}
+			<-served
+		}()
+		test(t, c, rec)
+	})
+}
