@@ -42,6 +42,7 @@ import (
 	"sync/atomic"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Client is connected to one hub. Dial makes it. Its methods may be called from
@@ -52,6 +53,7 @@ type Client struct {
 	codec     websocket.Codec
 	control   controlData
 	frameType int
+	keys      *seal.Pipeline // nil without Options.Security
 	inbox     *inbox
 
 	idPrefix string
@@ -104,8 +106,13 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		topics:    make(map[topicKey]*topic),
 	}
 	c.frameType = c.codec.WebSocketMessageType()
-	if options.Security != nil {
+	if s := options.Security; s != nil {
 		c.frameType = websocket.BinaryMessage // sealed bytes are not text
+		keys, err := seal.New(s.AESKey, s.HMACKey, s.SignThenEncrypt)
+		if err != nil {
+			return nil, err
+		}
+		c.keys = keys
 	}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go c.dispatch() // ends after it has told Closed, and closes done
@@ -306,10 +313,8 @@ func (c *Client) encode(m *websocket.Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.options.Security != nil {
-		if b, err = seal(b, c.options.Security); err != nil {
-			return nil, err
-		}
+	if c.keys != nil {
+		b = c.keys.AppendSeal(nil, b)
 	}
 	if len(b) > c.options.MaxSendSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most Options.MaxSendSize %d", websocket.ErrMessageTooLarge, len(b), c.options.MaxSendSize)

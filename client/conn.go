@@ -474,8 +474,8 @@ func (cn *conn) decode(messageType int, b []byte, m *websocket.Message) bool {
 		cn.fail(websocket.CloseInvalidPayloadData, "text is not UTF-8")
 		return false
 	}
-	if keys := c.options.Security; keys != nil {
-		opened, err := open(b, keys)
+	if c.keys != nil {
+		opened, err := c.keys.Open(b)
 		if err != nil {
 			cn.fail(websocket.ClosePolicyViolation, "message does not open: %v", err)
 			return false

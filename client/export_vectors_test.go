@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Receiver takes in single frames as a connection does.
@@ -18,8 +19,13 @@ func NewReceiver(o Options) *Receiver {
 		control: controlData{protobuf: o.Codec == "protobuf"},
 	}
 	c.frameType = c.codec.WebSocketMessageType()
-	if o.Security != nil {
+	if s := o.Security; s != nil {
 		c.frameType = websocket.BinaryMessage
+		keys, err := seal.New(s.AESKey, s.HMACKey, s.SignThenEncrypt)
+		if err != nil {
+			panic(err)
+		}
+		c.keys = keys
 	}
 	return &Receiver{c}
 }
@@ -48,8 +54,8 @@ func (r *Receiver) Refusal(m *websocket.Message) *Error { return r.client.contro
 
 func (r *Receiver) Gap(data []byte) (websocket.Gap, error) { return r.client.control.decodeGap(data) }
 
-// Seal is what messages go out through.
-func (r *Receiver) Seal(b []byte) ([]byte, error) { return seal(b, r.client.options.Security) }
+// Seal seals as the client does before it sends.
+func (r *Receiver) Seal(b []byte) []byte { return r.client.keys.AppendSeal(nil, b) }
 
-// Open is what messages come in through.
-func (r *Receiver) Open(b []byte) ([]byte, error) { return open(b, r.client.options.Security) }
+// Open opens as the client does after it has received. It overwrites b.
+func (r *Receiver) Open(b []byte) ([]byte, error) { return r.client.keys.Open(b) }
