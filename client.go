@@ -330,7 +330,7 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	return newPipeline(aesKey, hmacKey, signThenEncrypt)
+	return config.newPipeline()
 }
 
 var (

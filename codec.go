@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan"
 )
 
 // Frame types of the WebSocket protocol (RFC 6455), as returned by
@@ -187,7 +189,7 @@ func controlChannel(c Codec, data []byte) (string, error) {
 	if err := checkUTF8(data); err != nil {
 		return "", err
 	}
-	name, ok := jsonString(data, "channel")
+	name, ok := jsonscan.String(data, "channel")
 	if !ok {
 		var request struct {
 			Channel string `json:"channel"`
@@ -208,7 +210,7 @@ func controlRoom(c Codec, data []byte) (string, error) {
 	if err := checkUTF8(data); err != nil {
 		return "", err
 	}
-	name, ok := jsonString(data, "room_id")
+	name, ok := jsonscan.String(data, "room_id")
 	if !ok {
 		var request struct {
 			RoomID string `json:"room_id"`

@@ -10,6 +10,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan/scantest"
 )
 
 // addVectors seeds a fuzz target with what HypGo and we write.
@@ -48,7 +49,7 @@ func requireStable(t *testing.T, codec websocket.Codec, data []byte) {
 
 func FuzzJSONDecode(f *testing.F) {
 	addVectors(f, websocket.JSONCodec{})
-	for _, input := range jsonInputs() {
+	for _, input := range scantest.Inputs() {
 		if len(input) < 1000 {
 			f.Add([]byte(input))
 		}
@@ -56,17 +57,6 @@ func FuzzJSONDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		requireLikeJSON(t, data)
 		requireStable(t, websocket.JSONCodec{}, data)
-	})
-}
-
-func FuzzJSONValid(f *testing.F) {
-	for _, input := range jsonInputs() {
-		if len(input) < 1000 {
-			f.Add([]byte(input))
-		}
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		require.Equal(t, validReference(data), websocket.ValidJSON(data))
 	})
 }
 

@@ -7,15 +7,17 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan"
 )
 
-// JSONCodec speaks JSON in text frames:
+// JSONCodec encodes messages as JSON in text frames:
 //
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
-// Empty channel, client_id and id are left out. A payload that is not valid
-// JSON travels as a base64 string with "encoding":"base64" beside it, in both
-// directions; an empty one is null. The zero value is ready for use.
+// Empty channel, client_id and id are left out. A payload that is not valid JSON
+// is a base64 string, with "encoding":"base64" beside it, in both directions. An
+// empty payload is null. The zero value is ready for use.
 type JSONCodec struct{}
 
 var _ AppendCodec = JSONCodec{}
@@ -30,7 +32,7 @@ func (JSONCodec) Index() int { return 0 }
 func (JSONCodec) WebSocketMessageType() int { return TextMessage }
 
 // Marshal returns msg as JSON. It never fails: bytes of a string that are not
-// UTF-8 become U+FFFD. Valid JSON in Data is kept byte for byte.
+// UTF-8 become U+FFFD. It copies valid JSON in Data byte for byte.
 func (c JSONCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
 // AppendMarshal appends msg to dst as Marshal encodes it.
@@ -38,10 +40,10 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	return appendJSON(dst, msg, false), nil
 }
 
-// Unmarshal decodes one JSON object as encoding/json would: key names match in
-// any case, of several equal ones the last counts, unknown ones are skipped.
-// Unlike encoding/json it refuses input that is not valid UTF-8, and a data of
-// null is no Data. Errors wrap ErrMalformed and leave msg empty.
+// Unmarshal decodes one JSON object as encoding/json would: keys match in any
+// case, the last of several equal keys counts, unknown keys are skipped. Unlike
+// encoding/json it rejects input that is not valid UTF-8, and decodes a data of
+// null as no Data. Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	if err := checkUTF8(data); err != nil {
@@ -57,8 +59,16 @@ func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	return e.message(msg)
 }
 
-// appendJSON appends msg to dst. The caller passes checked where it knows from
-// validJSON that Data is valid.
+// checkUTF8 rejects bytes that are not valid UTF-8.
+func checkUTF8(b []byte) error {
+	if offset, ok := jsonscan.CheckUTF8(b); !ok {
+		return malformed("json", offset, "invalid UTF-8")
+	}
+	return nil
+}
+
+// appendJSON appends msg to dst. The caller sets checked if jsonscan.Valid has
+// returned true for Data.
 func appendJSON(dst []byte, msg *Message, checked bool) []byte {
 	// The keys and the timestamp take at most 98 bytes, quotes included.
 	const overhead = 100
@@ -70,7 +80,7 @@ func appendJSON(dst []byte, msg *Message, checked bool) []byte {
 	switch {
 	case len(msg.Data) == 0:
 		dst = append(dst, "null"...)
-	case checked || validJSON(msg.Data):
+	case checked || jsonscan.Valid(msg.Data):
 		dst = append(dst, msg.Data...)
 	default:
 		dst = append(dst, '"')
@@ -117,7 +127,7 @@ func appendJSONGap(dst []byte, g Gap) []byte {
 	return append(dst, '}')
 }
 
-// appendJSONField appends a key and a string, or nothing where s is empty.
+// appendJSONField appends a key and a string, or nothing if s is empty.
 func appendJSONField(dst []byte, key, s string) []byte {
 	if s == "" {
 		return dst
@@ -125,7 +135,8 @@ func appendJSONField(dst []byte, key, s string) []byte {
 	return appendJSONString(append(dst, key...), s)
 }
 
-// appendJSONString appends s in quotes, escaping only what JSON demands.
+// appendJSONString appends s in quotes. It escapes quotes, backslashes and control
+// characters only, as JSON requires.
 func appendJSONString(dst []byte, s string) []byte {
 	s = validText(s)
 	dst = append(dst, '"')
@@ -158,13 +169,13 @@ func appendJSONEscape(dst []byte, c byte) []byte {
 	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
 }
 
-// jsonEnvelope is an envelope whose data is still JSON.
+// jsonEnvelope is an envelope whose data is not decoded yet.
 type jsonEnvelope struct {
 	envelope
 	encoding []byte
 }
 
-// message turns data into a payload and copies e into msg.
+// message decodes data and copies e into msg.
 func (e *jsonEnvelope) message(msg *Message) error {
 	raw := e.data
 	switch string(e.encoding) {
@@ -188,7 +199,7 @@ func (e *jsonEnvelope) message(msg *Message) error {
 	return nil
 }
 
-// decodeBase64 returns the bytes that a JSON string holds in base64.
+// decodeBase64 decodes a JSON string of base64.
 func decodeBase64(raw []byte) ([]byte, error) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return nil, fmt.Errorf("%w: json: data with an encoding is not a string", ErrMalformed)
@@ -212,8 +223,8 @@ func decodeBase64(raw []byte) ([]byte, error) {
 	return payload[:n], nil
 }
 
-// decode is the slow path: encoding/json decides about everything that scan
-// finds unusual.
+// decode is the slow path: encoding/json decodes the input that scan does not
+// support, or rejects it.
 func (e *jsonEnvelope) decode(data []byte) error {
 	var v struct {
 		Type      string          `json:"type"`
@@ -241,7 +252,7 @@ func (e *jsonEnvelope) decode(data []byte) error {
 	return nil
 }
 
-// jsonError turns an error of encoding/json into one of ours.
+// jsonError returns an error that wraps ErrMalformed for an error of encoding/json.
 func jsonError(err error) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
@@ -258,30 +269,30 @@ func jsonError(err error) error {
 	return fmt.Errorf("%w: json: %v", ErrMalformed, err)
 }
 
-// scan is the fast path: it reads an object as programs write them, with exact
-// key names and strings without escapes. It returns false for anything else,
-// valid or not, and then e means nothing.
+// scan is the fast path: it reads an object with exact key names and strings
+// without escapes. It returns false for any other input, valid or not; e is then
+// undefined.
 func (e *jsonEnvelope) scan(data []byte) bool {
-	s := jsonScanner{buf: data}
-	for s.next() {
-		switch string(s.key) {
+	s := jsonscan.New(data)
+	for s.Next() {
+		switch string(s.Key()) {
 		case "type":
-			e.typ = s.text()
+			e.typ = s.Text()
 		case "channel":
-			e.channel = s.text()
+			e.channel = s.Text()
 		case "data":
-			e.data = s.value()
+			e.data = s.Value()
 		case "timestamp":
-			e.timestamp = s.integer()
+			e.timestamp = s.Integer()
 		case "client_id":
-			e.clientID = s.text()
+			e.clientID = s.Text()
 		case "id":
-			e.id = s.text()
+			e.id = s.Text()
 		case "encoding":
-			e.encoding = s.text()
+			e.encoding = s.Text()
 		default:
-			s.unknown()
+			s.Skip()
 		}
 	}
-	return s.complete()
+	return s.Complete()
 }

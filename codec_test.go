@@ -19,6 +19,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 )
 
@@ -407,7 +408,7 @@ func TestCodecAllocations(t *testing.T) {
 	msg := benchMessage(128)
 	buf := websocket.AppendJSON(nil, msg, true)
 	require.Zero(t, testing.AllocsPerRun(100, func() { buf = websocket.AppendJSON(buf[:0], msg, true) }))
-	require.Zero(t, testing.AllocsPerRun(100, func() { websocket.ValidJSON(msg.Data) }))
+	require.Zero(t, testing.AllocsPerRun(100, func() { jsonscan.Valid(msg.Data) }))
 }
 
 // Types that the package itself uses decode without an allocation.
@@ -505,7 +506,7 @@ func TestErrorReply(t *testing.T) {
 			return
 		}
 		require.Equal(t, `{"code":"not_found","message":"no \"such\" channel\n"}`, string(data))
-		require.True(t, websocket.ValidJSON(data))
+		require.True(t, jsonscan.Valid(data))
 	})
 }
 
@@ -537,7 +538,7 @@ func TestGapNotice(t *testing.T) {
 			data := websocket.EncodeGapFor(codec, tt.gap)
 			if codec.Name() != "protobuf" {
 				require.Equal(t, tt.json, string(data))
-				require.True(t, websocket.ValidJSON(data))
+				require.True(t, jsonscan.Valid(data))
 				continue
 			}
 			var got proto.GapNotice

@@ -3,6 +3,8 @@ package websocket
 import (
 	"errors"
 	"fmt"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Errors that callers branch on with errors.Is. Errors that carry data are the
@@ -39,13 +41,13 @@ var (
 	// ErrNilMessage says that a nil Message was to be published.
 	ErrNilMessage = errors.New("websocket: nil message")
 	// ErrInvalidKey says that an AES key is not 32 bytes or an HMAC key is empty.
-	ErrInvalidKey = errors.New("websocket: invalid key")
+	ErrInvalidKey = seal.ErrInvalidKey
 	// ErrDecrypt says that bytes are too short, were made with another key or
 	// were altered.
-	ErrDecrypt = errors.New("websocket: message cannot be decrypted")
+	ErrDecrypt = seal.ErrDecrypt
 	// ErrSignature says that bytes are too short for a signature or that the
 	// signature does not match.
-	ErrSignature = errors.New("websocket: signature does not match")
+	ErrSignature = seal.ErrSignature
 	// ErrMalformed says that bytes are not an envelope of the codec that was
 	// asked to decode them. Decoders wrap it with what is wrong and where.
 	ErrMalformed = errors.New("websocket: malformed message")

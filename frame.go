@@ -278,7 +278,7 @@ func (p *publication) buildSealed(s *slot) frame {
 	}
 	scratch.b = payload
 	keys := p.hub.keys
-	s.buf = keys.appendSeal(sized(s.buf, len(payload)+keys.overhead()), payload)
+	s.buf = keys.AppendSeal(sized(s.buf, len(payload)+keys.Overhead()), payload)
 	return finishFrame(s.buf, wsproto.OpBinary)
 }
 

@@ -92,7 +92,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		drops:     dropReports{wake: make(chan struct{}, 1)},
 	}
 	if s := config.Security; s != nil {
-		keys, err := newPipeline(s.AESKey, s.HMACKey, s.SignThenEncrypt)
+		keys, err := s.newPipeline()
 		if err != nil {
 			panic(err)
 		}

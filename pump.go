@@ -78,8 +78,8 @@ func (b *batch) add(wire []byte) {
 
 // addSealed appends a frame of payload sealed with a client's own keys.
 func (b *batch) addSealed(payload []byte, keys *pipeline) {
-	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.overhead())
-	b.b = keys.appendSeal(b.b, payload)
+	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.Overhead())
+	b.b = keys.AppendSeal(b.b, payload)
 	b.ends = append(b.ends, len(b.b))
 }
 
@@ -392,7 +392,7 @@ func (c *Client) handle(messageType int, b []byte) {
 		return
 	}
 	if keys != nil {
-		opened, err := keys.open(b)
+		opened, err := keys.Open(b)
 		if err != nil {
 			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
 			c.conn.fail(ClosePolicyViolation, "message does not open")

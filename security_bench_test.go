@@ -5,79 +5,10 @@ import (
 	"testing"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal/sealtest"
 )
 
 var securitySizes = []int{128, 4096}
-
-func BenchmarkSeal(b *testing.B) {
-	for _, o := range securityOrders() {
-		for _, size := range securitySizes {
-			b.Run(fmt.Sprintf("order=%s/size=%d", o.name, size), func(b *testing.B) {
-				p := o.pipeline(b)
-				plaintext := make([]byte, size)
-				buf := make([]byte, 0, size+p.Overhead())
-				b.SetBytes(int64(size))
-				b.ReportAllocs()
-				for b.Loop() {
-					p.AppendSeal(buf, plaintext)
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkOpen includes copying the sealed bytes, because opening spoils them.
-func BenchmarkOpen(b *testing.B) {
-	for _, o := range securityOrders() {
-		for _, size := range securitySizes {
-			b.Run(fmt.Sprintf("order=%s/size=%d", o.name, size), func(b *testing.B) {
-				p := o.pipeline(b)
-				sealed := p.AppendSeal(nil, make([]byte, size))
-				buf := make([]byte, len(sealed))
-				b.SetBytes(int64(size))
-				b.ReportAllocs()
-				for b.Loop() {
-					copy(buf, sealed)
-					if _, err := p.Open(buf); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-}
-
-// BenchmarkSealParallel is all goroutines sealing with the hub's keys.
-func BenchmarkSealParallel(b *testing.B) {
-	p := securityOrders()[2].pipeline(b)
-	plaintext := make([]byte, 128)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		buf := make([]byte, 0, len(plaintext)+p.Overhead())
-		for pb.Next() {
-			p.AppendSeal(buf, plaintext)
-		}
-	})
-}
-
-// BenchmarkSealPerClient is one message for each of many clients with keys of
-// their own, in turn, while garbage collections come and go.
-func BenchmarkSealPerClient(b *testing.B) {
-	const clients = 20000
-	pipelines := make([]*websocket.SecurityPipeline, clients)
-	for i := range pipelines {
-		pipelines[i] = securityOrders()[2].pipeline(b)
-	}
-	plaintext := make([]byte, 128)
-	var buf []byte
-	i := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		buf = pipelines[i%clients].AppendSeal(make([]byte, 0, 256), plaintext)
-		i++
-	}
-	_ = buf
-}
 
 func BenchmarkEncrypt(b *testing.B) {
 	for _, size := range securitySizes {
@@ -86,7 +17,7 @@ func BenchmarkEncrypt(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := websocket.Encrypt(plaintext, testAESKey); err != nil {
+				if _, err := websocket.Encrypt(plaintext, sealtest.AESKey); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -101,7 +32,7 @@ func BenchmarkSign(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				websocket.Sign(data, testHMACKey)
+				websocket.Sign(data, sealtest.HMACKey)
 			}
 		})
 	}

@@ -43,7 +43,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Client is a client of one hub, made by Dial. All methods may be called
@@ -54,6 +55,7 @@ type Client struct {
 	codec     websocket.Codec
 	control   controlData
 	frameType int
+	keys      *seal.Pipeline // nil without Options.Security
 	inbox     *inbox
 
 	idPrefix string
@@ -109,8 +111,13 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		topics:         make(map[topicKey]*topic),
 	}
 	c.frameType = c.codec.WebSocketMessageType()
-	if options.Security != nil {
+	if s := options.Security; s != nil {
 		c.frameType = websocket.BinaryMessage // sealed bytes are not text
+		keys, err := seal.New(s.AESKey, s.HMACKey, s.SignThenEncrypt)
+		if err != nil {
+			return nil, err
+		}
+		c.keys = keys
 	}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go c.dispatch() // ends after it has reported Closed, and closes done
@@ -225,10 +232,8 @@ func (c *Client) encode(m *websocket.Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.options.Security != nil {
-		if b, err = seal(b, c.options.Security); err != nil {
-			return nil, err
-		}
+	if c.keys != nil {
+		b = c.keys.AppendSeal(nil, b)
 	}
 	if len(b) > c.options.MaxSendSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most Options.MaxSendSize %d", websocket.ErrMessageTooLarge, len(b), c.options.MaxSendSize)

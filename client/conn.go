@@ -12,7 +12,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -383,8 +383,8 @@ func (cn *conn) decode(messageType int, b []byte, m *websocket.Message) bool {
 		cn.closeNow(closeErrorf(websocket.CloseInvalidPayloadData, "text is not UTF-8"))
 		return false
 	}
-	if keys := c.options.Security; keys != nil {
-		opened, err := open(b, keys)
+	if c.keys != nil {
+		opened, err := c.keys.Open(b)
 		if err != nil {
 			cn.closeNow(closeErrorf(websocket.ClosePolicyViolation, "message does not open: %v", err))
 			return false

@@ -6,7 +6,7 @@ import (
 
 	protobuf "google.golang.org/protobuf/proto"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 )
 

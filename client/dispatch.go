@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // receive passes a message from the hub to the call that waits for it, or puts it

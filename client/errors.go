@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // Errors for use with errors.Is. Methods also return websocket.ErrInvalidName for

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 

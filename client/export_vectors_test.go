@@ -4,7 +4,8 @@ import (
 	"net"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Receiver decodes single frames as a connection does.
@@ -19,8 +20,13 @@ func NewReceiver(o Options) *Receiver {
 		control: controlData{protobuf: o.Codec == "protobuf"},
 	}
 	c.frameType = c.codec.WebSocketMessageType()
-	if o.Security != nil {
+	if s := o.Security; s != nil {
 		c.frameType = websocket.BinaryMessage
+		keys, err := seal.New(s.AESKey, s.HMACKey, s.SignThenEncrypt)
+		if err != nil {
+			panic(err)
+		}
+		c.keys = keys
 	}
 	return &Receiver{c}
 }
@@ -52,7 +58,7 @@ func (r *Receiver) Refusal(m *websocket.Message) *Error { return r.client.contro
 func (r *Receiver) Gap(data []byte) (websocket.Gap, error) { return r.client.control.decodeGap(data) }
 
 // Seal seals a message with the client's keys.
-func (r *Receiver) Seal(b []byte) ([]byte, error) { return seal(b, r.client.options.Security) }
+func (r *Receiver) Seal(b []byte) []byte { return r.client.keys.AppendSeal(nil, b) }
 
-// Open opens a message with the client's keys.
-func (r *Receiver) Open(b []byte) ([]byte, error) { return open(b, r.client.options.Security) }
+// Open opens a message with the client's keys. It overwrites b.
+func (r *Receiver) Open(b []byte) ([]byte, error) { return r.client.keys.Open(b) }

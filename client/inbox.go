@@ -4,7 +4,7 @@ import (
 	"container/list"
 	"sync"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // inbox is the queue of callbacks that dispatch has not run yet, in order. Putting

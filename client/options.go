@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // Options configures a Client. Dial copies and checks it; later changes have no

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // Publish publishes data to the subscribers of a channel, including this client if

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // run makes one connection after another until Close is called or a connection or

@@ -7,7 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // topicKey identifies a topic: a channel or a room.

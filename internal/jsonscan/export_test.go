@@ -1,0 +1,3 @@
+package jsonscan
+
+var SkipPlain = skipPlain

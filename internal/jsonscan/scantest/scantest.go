@@ -1,0 +1,39 @@
+// Package scantest has JSON inputs for tests of package jsonscan and of the codec
+// that uses it.
+package scantest
+
+import "strings"
+
+// Inputs returns messages, valid and invalid, with rare forms of JSON.
+func Inputs() []string {
+	inputs := []string{
+		``, ` `, `{`, `}`, `{}`, ` { } `, `{}x`, `{},`, `[]`, `null`, `"x"`, `1`, `{"type"}`, `{"type":}`, `{"type":"a",}`, `{,}`,
+		`{"type":"a"`, `{"type":"a`, `{"type":"a"}}`, `{"type":"a" "id":"b"}`, `{type:"a"}`, `{"type" : "a" , "id" : "b" }`,
+		"\t{\r\n\"type\"\t:\n\"a\"\r}\n ", "\ufeff{}", "{}\x00", "{\"type\":\"a\x01\"}", "{\"ty\x01pe\":\"a\"}",
+		`{"Type":"a","CHANNEL":"b","Client_ID":"c"}`, `{"type":"a","TYPE":"b"}`, `{"TYPE":"a","type":"b"}`,
+		"{\"clien\u017f_id\":\"x\"}", "{\"\u212aey\":1}", "{\"time\u017ftamp\":7}", `{"\u0074ype":"a"}`, `{"ty\pe":"a"}`,
+		`{"type":"a","type":"b"}`, `{"channel":"a","channel":null}`, `{"timestamp":1,"timestamp":2}`, `{"data":1,"data":null}`, `{"data":null,"data":1}`,
+		`{"type":null}`, `{"timestamp":null}`, `{"encoding":null,"data":"eA=="}`, `{"encoding":"","data":"eA=="}`,
+		`{"type":1}`, `{"type":{}}`, `{"type":["a"]}`, `{"type":true}`, `{"id":7}`,
+		`{"type":"\""}`, `{"type":"\ud83d\ude00"}`, `{"type":"\ud83d"}`, `{"type":"\u12"}`, `{"type":"\x"}`, `{"type":"é頻"}`, "{\"type\":\"\xff\"}",
+		`{"timestamp":0}`, `{"timestamp":-0}`, `{"timestamp":-1}`, `{"timestamp":01}`, `{"timestamp":-}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`,
+		`{"timestamp":9223372036854775807}`, `{"timestamp":9223372036854775808}`, `{"timestamp":-9223372036854775808}`, `{"timestamp":-9223372036854775809}`,
+		`{"timestamp":18446744073709551616}`, `{"timestamp":18446744073709551617}`, `{"timestamp":99999999999999999999999}`, `{"timestamp":"1"}`, `{"timestamp":+1}`, `{"timestamp":1 2}`,
+		`{"timestamp":00000000000000000000000}`, `{"timestamp":1,}`,
+		`{"data":true}`, `{"data":false}`, `{"data":tru}`, `{"data":nul}`, `{"data":truee}`, `{"data":"x"}`, `{"data": [ 1 , 2 ] }`, `{"data":{"a":{"b":[]}}}`,
+		`{"data":[1,]}`, `{"data":[,1]}`, `{"data":[1 2]}`, `{"data":{"a":1,}}`, `{"data":{"a"}}`, `{"data":{a:1}}`, `{"data":{"a":1]}`, `{"data":[1}}`, `{"data":}`,
+		`{"data":1.}`, `{"data":.5}`, `{"data":1e}`, `{"data":1e+}`, `{"data":1E-5}`, `{"data":-0.0e0}`, `{"data":--1}`, `{"data":0x1}`, `{"data":NaN}`, `{"data":"a\u00e9\/\b"}`, `{"data":"a\uZZZZ"}`,
+		`{"data":"\ud800"}`, "{\"data\":\"tab\t\"}", `{"data":"` + strings.Repeat("0123456789", 5) + `"}`,
+		`{"data":"eA==","encoding":"base64"}`, `{"encoding":"base64","data":"eA=="}`, `{"data":"","encoding":"base64"}`, `{"data":"e\u0041==","encoding":"base64"}`, `{"data":"eA\n==","encoding":"base64"}`,
+		`{"data":"eA","encoding":"base64"}`, `{"data":"!","encoding":"base64"}`, `{"data":"eA==","encoding":"hex"}`, `{"data":1,"encoding":"base64"}`, `{"data":null,"encoding":"base64"}`, `{"encoding":"base64"}`,
+		`{"data":{},"encoding":"base64"}`, `{"data":"bnVsbA==","encoding":"base64"}`, `{"data":"eA==","Encoding":"base64"}`, `{"data":"eA==","encoding":"BASE64"}`, `{"data":"eA==","encoding":7}`,
+		`{"extra":{"type":"x"},"type":"a"}`, `{"extra":"x","Extra":[1,2]}`, `{"":1}`, `{"extra":}`, `{"extra":[}`, `{"日本":1}`,
+	}
+	for _, depth := range []int{62, 63, 64, 65, 66, 9998, 9999, 10000, 10001} {
+		inputs = append(inputs, `{"data":`+nested(depth)+`}`, `{"extra":`+nested(depth)+`}`)
+	}
+	return inputs
+}
+
+// nested is n arrays inside one another.
+func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
