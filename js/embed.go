@@ -1,5 +1,5 @@
-// Package js carries the JavaScript client, hub.js, inside a Go program, so that
-// a server can hand it to browsers without a file beside its binary:
+// Package js embeds the JavaScript client, hub.js, in a Go program, so that a
+// server can serve it to browsers without a separate file:
 //
 //	mux.Handle("GET /hub.js", js.Handler())
 package js
@@ -16,9 +16,8 @@ import (
 //go:embed hub.js
 var source []byte
 
-// Handler serves hub.js as an ES module at whatever path it is mounted.
-// Browsers ask each time whether it has changed and are answered with 304 where
-// it has not.
+// Handler serves hub.js as an ES module, at any path. Browsers revalidate it on
+// every use and get 304 Not Modified if it has not changed.
 func Handler() http.Handler {
 	sum := sha256.Sum256(source)
 	etag := `"` + hex.EncodeToString(sum[:16]) + `"`

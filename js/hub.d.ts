@@ -1,74 +1,76 @@
 export type Bytes = ArrayBuffer | ArrayBufferView;
 
-/** What can be published: a JSON value, or bytes. `null` and `undefined` are an empty payload. */
+/** The data of a message: a JSON value or bytes. `null` and `undefined` are an empty payload. */
 export type Payload = string | number | boolean | object | Bytes | null | undefined;
 
-/** Codes that the hub answers with, and the client's own. */
+/** The codes of a HubError. The hub may send codes that are not listed here. */
 export type ErrorCode =
-  /** The hub: a message that it cannot read, or a name that it does not take. */
+  /** From the hub: it cannot decode the message, or the name is not allowed. */
   | "bad_request"
-  /** The hub: the application does not allow it. */
+  /** From the hub: the application does not allow the call. */
   | "forbidden"
-  /** The hub: a limit is reached, such as that on subscriptions. */
+  /** From the hub: a limit is reached, such as the number of subscriptions. */
   | "limit"
-  /** The hub, or the client before it sends: a message above the limit. */
+  /** From the hub, or from the client before it sends: the message is too large. */
   | "too_large"
-  /** The hub: it is closing. */
+  /** From the hub: it is shutting down. */
   | "unavailable"
-  /** No answer, no connection or no sign of life in time. */
+  /** No reply, no connection or no received frame within the time limit. */
   | "timeout"
-  /** Aborted by a signal, or a subscription that was ended before it was confirmed. */
+  /** A signal aborted the call, or the membership was ended before the hub confirmed it. */
   | "aborted"
-  /** The connection was lost before the answer. */
+  /** The connection was lost before the reply. */
   | "disconnected"
   /** The client is closed. */
   | "closed"
-  /** Too many calls without an answer, or too many bytes that wait. */
+  /** Too many calls wait for a reply, or too many bytes wait to be sent. */
   | "overflow"
-  /** The first connection could not be made. */
+  /** The first attempt to connect failed. */
   | "unreachable"
-  /** Bytes that are not what the codec says they are. */
+  /** The input is not valid in its codec. */
   | "malformed"
-  /** A message that does not open, or a platform that cannot seal. */
+  /** A message cannot be opened, or the platform cannot seal. */
   | "security"
-  /** A handler or callback of the application failed; `cause` is why. */
+  /** A handler or callback of the application failed. `cause` is its error. */
   | "handler"
   | (string & {});
 
+/** The error class of this library. Invalid arguments throw a TypeError or RangeError instead. */
 export class HubError extends Error {
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown; target?: string });
   readonly code: ErrorCode;
-  /** True when the hub may have carried out the call all the same. */
+  /** True if the hub may have carried out the call although it rejected. */
   readonly outcomeUnknown: boolean;
-  /** The channel or room that the hub's error is about; empty or undefined where there is none. */
+  /** The channel or room that the hub's error concerns; empty or undefined if none. */
   readonly target: string | undefined;
 }
 
-/** Bytes that are not what the codec says they are. Its code is "malformed". */
+/** Input that its codec cannot decode. The code is "malformed". */
 export class DecodeError extends HubError {
   constructor(message: string, cause?: unknown);
 }
 
 export interface CloseCode {
   readonly name: string;
-  /** "credentials": only with a `getToken` that can supply new ones. */
+  /** Whether the client reconnects. "credentials": only if it has a `getToken` to get a new token from. */
   readonly reconnect: boolean | "credentials";
 }
 
-/** What the hub's close codes mean to a client. Codes that are not in the table end it. */
+/** The close codes, and whether the client reconnects after each of them. It does not after other codes. */
 export const closeCodes: { readonly [code: number]: CloseCode | undefined };
 
-/** The fields of a message to encode. */
+/** The fields of a message to encode. Missing fields are empty. */
 export interface MessageFields {
   type?: string;
   channel?: string;
   data?: Payload;
-  /** Unix nanoseconds. The hub overwrites what clients send. */
+  /** Unix nanoseconds. The hub overwrites the value that a client sends. */
   timestampNs?: bigint;
   clientId?: string;
   id?: string;
 }
 
+/** A message to or from the hub. */
 export class Message {
   constructor(fields: MessageFields);
   readonly type: string;
@@ -76,35 +78,37 @@ export class Message {
   readonly channel: string;
   /** The hub's time in Unix nanoseconds, exactly. */
   readonly timestampNs: bigint;
-  /** The client that published; empty for messages of the server's own. */
+  /** The ID of the client that published the message; empty if the server did. */
   readonly clientId: string;
-  /** The request that an answer belongs to. */
+  /** The request ID. The hub's reply has the ID of its request. */
   readonly id: string;
-  /** The hub's time in Unix milliseconds, as Date takes and gives it. */
+  /** The hub's time in Unix milliseconds, for `new Date()`. */
   get timestamp(): number;
   /**
-   * The payload read as JSON; null where it is empty. Throws a DecodeError where
-   * it is not JSON. Every call returns the same object.
+   * Returns the payload parsed as JSON, or null if it is empty. Throws a
+   * DecodeError if it is not JSON. Every call returns the same object.
    */
   json(): any;
-  /** The payload's bytes. They belong to the message: copy them to change them. */
+  /** Returns the payload as bytes. The array belongs to the message: copy it before changing it. */
   bytes(): Uint8Array;
-  /** The payload as text; a JSON string keeps its quotes. Throws a DecodeError where it is not UTF-8. */
+  /** Returns the payload as text; a JSON string keeps its quotes. Throws a DecodeError if it is not UTF-8. */
   text(): string;
 }
 
 export type CodecName = "json" | "protobuf" | "flatbuffers" | "msgpack";
 
+/** Converts messages to frames and back. */
 export interface Codec<Frame extends string | Uint8Array> {
+  /** Also the name of the codec's subprotocol. */
   readonly name: CodecName;
-  /** Whether its frames are text. */
+  /** True if its frames are text. */
   readonly text: boolean;
   encode(message: Message | MessageFields): Frame;
-  /** Throws a DecodeError. */
+  /** Throws a DecodeError if the frame is invalid. */
   decode(frame: Frame): Message;
 }
 
-/** The codecs by themselves, for tools and tests. */
+/** The codecs, for use without a client, such as in tools and tests. */
 export const codecs: {
   readonly json: Codec<string>;
   readonly protobuf: Codec<Uint8Array>;
@@ -112,27 +116,31 @@ export const codecs: {
   readonly msgpack: Codec<Uint8Array>;
 };
 
-/** At least one key. `fromHex` and `fromBase64` make bytes of text. */
+/** The keys and their order. At least one key is required. `fromHex` and `fromBase64` convert text to bytes. */
 export interface Security {
-  /** 32 bytes: encrypt with AES-256-GCM. */
+  /** 32 bytes, to encrypt with AES-256-GCM. */
   aesKey?: Bytes;
-  /** Any number of bytes but 0: sign with HMAC-SHA256. */
+  /** At least one byte, to sign with HMAC-SHA256. */
   hmacKey?: Bytes;
-  /** With both keys, which comes first; the hub's order. Defaults to true. */
+  /** The order of the steps if there are both keys. It must equal the hub's. Defaults to true. */
   signThenEncrypt?: boolean;
 }
 
-/** Seals and opens as connections do, which use one by themselves. */
+/** Seals and opens messages. A client does so by itself; this class is for tools and tests. */
 export class Sealer {
+  /** Throws a TypeError if a key is invalid, and a HubError "security" if WebCrypto is missing. */
   constructor(security: Security);
-  /** How many bytes sealing adds. */
+  /** The number of bytes that sealing adds to a message. */
   get overhead(): number;
+  /** Signs and encrypts, in the configured order. */
   seal(bytes: Uint8Array): Promise<Uint8Array>;
-  /** Rejects with a HubError "security" for bytes that do not open. */
+  /** Reverses seal. Rejects with a HubError "security" if the bytes were altered or have other keys. */
   open(bytes: Uint8Array): Promise<Uint8Array>;
 }
 
+/** Decodes hexadecimal digits. Throws a DecodeError if the text is invalid. */
 export function fromHex(text: string): Uint8Array;
+/** Decodes base64. Throws a DecodeError if the text is invalid. */
 export function fromBase64(text: string): Uint8Array;
 
 export type State = "connecting" | "open" | "reconnecting" | "closed";
@@ -140,117 +148,136 @@ export type State = "connecting" | "open" | "reconnecting" | "closed";
 export interface StateChange {
   state: State;
   previous: State;
-  /** The close code, when a connection has ended or failed. */
+  /** The close code, if a connection ended or an attempt failed. */
   code?: number;
+  /** The close reason, as `code`. */
   reason?: string;
-  /** What the platform or the client told of it. */
+  /** The error of the platform or the client, if there is one. */
   error?: unknown;
-  /** Milliseconds until the next attempt, when reconnecting. */
+  /** Milliseconds until the next attempt, if the state is "reconnecting". */
   retryIn?: number;
 }
 
-/** Messages that the hub dropped instead of delivering them to this client. */
+/** Reports messages that the hub dropped instead of delivering them to this client. */
 export interface Gap {
-  /** Where they were published. Both are empty for broadcasts and direct messages. */
+  /** The channel of the dropped messages. `channel` and `room` are empty for broadcasts and direct messages. */
   channel: string;
+  /** The room of the dropped messages. */
   room: string;
-  /** They may be of any channel or room, and broadcasts and direct messages among them. */
+  /** True if the dropped messages may be of any channel or room, broadcasts or direct messages. */
   all: boolean;
+  /** The number of dropped messages. */
   count: number;
-  /** Timestamps of the first and last of them. */
+  /** The timestamp of the first dropped message, in Unix nanoseconds. */
   firstNs: bigint;
+  /** The timestamp of the last dropped message, in Unix nanoseconds. */
   lastNs: bigint;
-  /** Such as "slow_consumer". */
+  /** Why the hub dropped them, such as "slow_consumer". */
   reason: string;
 }
 
-/** A connection was lost and replaced: messages in between may have been missed. */
+/** Reports that a lost connection was replaced. Messages sent between `from` and `to` may be missing. */
 export interface Resumed {
-  /** The last sign of life of the lost connection, in this machine's milliseconds. */
+  /** When the lost connection last received a frame, in Unix milliseconds of the local clock. */
   from: number;
-  /** When everything was restored. */
+  /** When all memberships were restored, in Unix milliseconds of the local clock. */
   to: number;
-  /** The hub's time of the last message before; 0n where there was none. */
+  /** The timestamp of the last message before the loss, in Unix nanoseconds; 0n if there was none. */
   lastTimestampNs: bigint;
-  /** What was restored. */
+  /** The restored channels. */
   channels: string[];
+  /** The restored rooms. */
   rooms: string[];
 }
 
+/**
+ * Handles the messages of a channel or room, one at a time and in the hub's
+ * order. The client does not wait for a promise that it returns.
+ */
 export type Handler = (message: Message) => unknown;
 
 export interface Callbacks {
   onStateChange?: (change: StateChange) => unknown;
-  /** Everything that has no handler: broadcasts, direct messages, memberships that the server made. */
+  /** Receives the messages without a handler: broadcasts, direct messages, memberships made by the server. */
   onMessage?: Handler;
   onGap?: (gap: Gap) => unknown;
   onResumed?: (resumed: Resumed) => unknown;
-  /** Errors that no call can reject with. Defaults to console.error. */
+  /** Receives the errors that do not belong to a waiting call. Defaults to console.error. */
   onError?: (error: HubError) => unknown;
 }
 
+/** The result of `getToken`. */
 export interface Credentials {
   token?: string;
-  /** Keys for this connection. */
+  /** The keys of the next connection. They replace those of the options. */
   security?: Security;
 }
 
 export interface Options extends Callbacks {
   /** Defaults to "json". */
   codec?: CodecName;
-  /** Keys of the hub's. Without them nothing is sealed. */
+  /** The hub's keys. Without them messages are not sealed. */
   security?: Security;
   /** Sent with every handshake, as the subprotocol `bearer.<base64url>`. */
   token?: string;
-  /** Asked at every connection instead, for a token, with keys for this connection if it has any. */
+  /**
+   * Called before every handshake. Returns the token to send, or a token and
+   * keys, and replaces `token`. The signal aborts after `handshakeTimeout` and
+   * when the client closes.
+   */
   getToken?: (signal: AbortSignal) => string | undefined | Credentials | Promise<string | undefined | Credentials>;
-  /** The class to use. Defaults to the platform's own; Node before 22 has none: pass that of "ws". */
+  /** The WebSocket class. Defaults to the platform's. Node before 22 has none: pass that of the ws package. */
   WebSocket?: unknown;
-  /** Milliseconds that a call waits for its answer. Infinity waits for ever. Defaults to 10 s. */
+  /** Milliseconds that a call waits for its reply. Infinity waits without a limit. Defaults to 10 s. */
   timeout?: number;
-  /** Milliseconds for a token and a handshake. Defaults to 10 s. */
+  /** Milliseconds for `getToken` and the handshake together. Defaults to 10 s. */
   handshakeTimeout?: number;
   /**
-   * Milliseconds of silence after which a connection is taken for dead. Scripts
-   * in browsers do not see the hub's pings, so it takes an application that
-   * sends something regularly. Defaults to 0, never.
+   * Milliseconds without a received frame after which the client replaces the
+   * connection. Browsers do not show the hub's pings to scripts, so set it only
+   * if the server sends messages more often. Defaults to 0, which means never.
    */
   idleTimeout?: number;
   backoff?: {
-    /** The longest wait before the first attempt, in milliseconds; it doubles with each failure. Defaults to 500. */
+    /** The longest wait before the first attempt, in milliseconds. It doubles with each failure. Defaults to 500. */
     base?: number;
-    /** The longest wait before any attempt. Defaults to 30 s. */
+    /** The longest wait before any attempt, in milliseconds. Defaults to 30 s. */
     max?: number;
-    /** How long a connection must have lasted for the waits to begin anew. Defaults to 10 s. */
+    /** Milliseconds that a connection must last to reset the wait to `base`. Defaults to 10 s. */
     resetAfter?: number;
   };
-  /** Overrides `closeCodes`; undefined leaves it to the table. */
+  /** Decides whether to reconnect after a close. If it returns undefined, `closeCodes` decides. */
   shouldReconnect?: (close: { code: number; reason: string }) => boolean | undefined;
-  /** The hub's limit for a message, in bytes; a larger one would end the connection. Defaults to 64 KiB. */
+  /** The hub's limit for a message in bytes, sealing included. Larger messages are not sent. Defaults to 64 KiB. */
   maxMessageSize?: number;
-  /** Calls that may wait for an answer. Defaults to 1024. */
+  /** The maximum number of calls that wait for a reply. Defaults to 1024. */
   maxPending?: number;
-  /** Bytes, roughly, that may wait for a connection or for the network. Defaults to 4 MiB. */
+  /** The approximate number of bytes that may wait for a connection or for the network. Defaults to 4 MiB. */
   maxQueuedBytes?: number;
-  /** Closes the client. */
+  /** Closes the client when it aborts. */
   signal?: AbortSignal;
 }
 
 export interface CallOptions {
-  /** Milliseconds to wait for the answer, instead of the client's. */
+  /** Milliseconds to wait for the reply. Defaults to the client's `timeout`. */
   timeout?: number;
-  /** Rejects the call. What was sent is not taken back. */
+  /** Rejects the call when it aborts. The hub may still carry out a call that was sent. */
   signal?: AbortSignal;
 }
 
 /**
- * Connects, and resolves with the client once it is open. Rejects if this first
- * attempt fails, where `new HubClient` goes on trying.
+ * Creates a client and resolves with it when it is open. Rejects and closes the
+ * client if the first attempt fails, whereas `new HubClient` keeps trying.
  */
 export function connect(url: string | URL, options?: Options): Promise<HubClient>;
 
-/** A client that keeps itself connected until it is closed. */
+/**
+ * A client that reconnects until it is closed. Its calls resolve when the hub
+ * acknowledges them and reject with a HubError otherwise. After `close` they
+ * reject with the code "closed".
+ */
 export class HubClient implements Callbacks {
+  /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
   constructor(url: string | URL, options?: Options);
   readonly state: State;
 
@@ -261,35 +288,36 @@ export class HubClient implements Callbacks {
   onError?: Callbacks["onError"];
 
   /**
-   * Subscribes to a channel, whose messages go to `handler`. A subscription
-   * outlives connections. Subscribing again replaces the handler. If the
-   * promise rejects, the client is not subscribed.
+   * Subscribes to a channel and passes its messages to `handler`. The client
+   * restores the subscription when it reconnects. Subscribing again replaces the
+   * handler. If the promise rejects, the client is not subscribed, unless
+   * another call for the channel succeeds.
    */
   subscribe(channel: string, handler: Handler, options?: CallOptions): Promise<void>;
-  /** Ends a subscription. From here on its handler is not called any more. */
+  /** Ends a subscription. Its handler is not called again. */
   unsubscribe(channel: string, options?: CallOptions): Promise<void>;
-  /** Joins a room, as `subscribe` does a channel. */
+  /** Joins a room, as `subscribe` does for a channel. */
   joinRoom(room: string, handler: Handler, options?: CallOptions): Promise<void>;
-  /** Leaves a room, as `unsubscribe` does a channel. */
+  /** Leaves a room, as `unsubscribe` does for a channel. */
   leaveRoom(room: string, options?: CallOptions): Promise<void>;
 
-  /** Publishes to the subscribers of a channel. */
+  /** Publishes a JSON value or bytes to the subscribers of a channel. */
   publish(channel: string, data: Payload, options?: CallOptions): Promise<void>;
-  /** Publishes to the members of a room. */
+  /** Publishes a JSON value or bytes to the members of a room. */
   publishRoom(room: string, data: Payload, options?: CallOptions): Promise<void>;
-  /** Publishes to every client of the hub. */
+  /** Broadcasts a JSON value or bytes to every client of the hub. */
   broadcast(data: Payload, options?: CallOptions): Promise<void>;
 
   /**
-   * Sends a message of the application's own type, which nobody acknowledges.
-   * Throws if it can be neither sent nor queued.
+   * Sends a message of an application-defined type to the server, which does not
+   * acknowledge it. Throws if the message can be neither sent nor queued.
    */
   send(type: string, data?: Payload, options?: { channel?: string }): void;
 
   /**
-   * Closes for good: handlers are not called any more, and calls without an
-   * answer are rejected. Resolves when the connection has ended. Scripts may
-   * send the codes 1000, which is the default, and 3000 to 4999.
+   * Closes the client permanently: it calls no handlers any more and rejects the
+   * calls that have no reply. Resolves when the connection has ended. The code is
+   * 1000, which is the default, or 3000 to 4999.
    */
   close(code?: number, reason?: string): Promise<void>;
 }

@@ -1,11 +1,11 @@
-// Client of a hypgo-websocket hub, for browsers and Node.
+// A client of a hypgo-websocket hub, for browsers and Node.
 //
-// The file reads from the bottom of the stack to the top: errors and close
-// codes, messages and their payloads, the four codecs, sealing, one Connection,
-// and the HubClient that keeps a connection going.
+// The file is ordered bottom-up: errors and close codes, messages and payloads,
+// the four codecs, sealing, Connection (one WebSocket), and HubClient (which
+// reconnects and restores its memberships).
 
 const utf8Encoder = new TextEncoder();
-// ignoreBOM: a payload that begins with U+FEFF keeps it.
+// ignoreBOM keeps a leading U+FEFF as part of the text.
 const utf8Decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const noBytes = new Uint8Array(0);
@@ -14,24 +14,24 @@ const noop = () => {};
 // Errors and close codes
 
 /**
- * What every failure of this library is. `code` is for programs: the hub's own
- * codes (bad_request, forbidden, limit, too_large, unavailable) or one of the
- * client's (timeout, aborted, disconnected, closed, overflow, unreachable,
- * malformed, security, handler).
+ * The error class of this library. `code` is one of the hub's codes
+ * (bad_request, forbidden, limit, too_large, unavailable) or one of the client's
+ * (timeout, aborted, disconnected, closed, overflow, unreachable, malformed,
+ * security, handler). Invalid arguments throw a TypeError or RangeError instead.
  */
 export class HubError extends Error {
   constructor(code, message, { cause, target } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = "HubError";
     this.code = code;
-    /** True when the hub may have carried out the call all the same. */
+    /** True if the hub may have carried out the call although it rejected. */
     this.outcomeUnknown = false;
-    /** The channel or room that the error is about, where it is about one. */
+    /** The channel or room that the error concerns, if any. */
     this.target = target;
   }
 }
 
-/** Bytes that are not what the codec says they are. */
+/** Input that its codec cannot decode. The code is "malformed". */
 export class DecodeError extends HubError {
   constructor(message, cause) {
     super("malformed", message, { cause });
@@ -40,9 +40,10 @@ export class DecodeError extends HubError {
 }
 
 /**
- * What the hub's close codes mean to a client. A connection that ended without
- * a code (1005, 1006) is reconnected; codes that are not in the table are not.
- * "credentials" means: only with a getToken that can supply new ones.
+ * The close codes, and whether the client reconnects after each of them. It does
+ * not reconnect after other codes. 1005 stands for a Close frame without a code,
+ * 1006 for a connection that ended without a Close frame. "credentials" means
+ * that the client reconnects only if it has a getToken to get a new token from.
  */
 export const closeCodes = Object.freeze({
   1000: { name: "normal", reconnect: false },
@@ -65,15 +66,15 @@ export const closeCodes = Object.freeze({
 
 // Bytes and text
 
-function decodeUTF8(bytes, what) {
+function decodeUTF8(bytes, label) {
   try {
     return utf8Decoder.decode(bytes);
   } catch (error) {
-    throw new DecodeError(`${what} is not valid UTF-8`, error);
+    throw new DecodeError(`${label} is not valid UTF-8`, error);
   }
 }
 
-/** A view of the bytes of an ArrayBuffer, typed array, DataView or Buffer. */
+/** Returns the bytes of an ArrayBuffer, typed array, DataView or Buffer without copying them. */
 function viewOf(data) {
   if (data instanceof Uint8Array) return data;
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
@@ -90,7 +91,7 @@ function concat(a, b) {
 }
 
 function toBase64(bytes) {
-  // fromCharCode takes its bytes as arguments, of which there can't be too many.
+  // fromCharCode takes every byte as an argument, and engines limit the number of arguments.
   const chunk = 0x8000;
   let binary = "";
   for (let i = 0; i < bytes.length; i += chunk) {
@@ -99,7 +100,7 @@ function toBase64(bytes) {
   return btoa(binary);
 }
 
-/** The bytes that a base64 string stands for. */
+/** Decodes base64. Throws a DecodeError if the text is invalid. */
 export function fromBase64(text) {
   let binary;
   try {
@@ -110,7 +111,7 @@ export function fromBase64(text) {
   return Uint8Array.from(binary, (char) => char.charCodeAt(0));
 }
 
-/** The bytes that a string of hexadecimal digits stands for. */
+/** Decodes hexadecimal digits. Throws a DecodeError if the text is invalid. */
 export function fromHex(text) {
   if (text.length % 2 !== 0 || /[^0-9a-f]/i.test(text)) throw new DecodeError("not hexadecimal");
   return Uint8Array.from({ length: text.length / 2 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16));
@@ -119,7 +120,7 @@ export function fromHex(text) {
 const base64url = (text) =>
   toBase64(utf8Encoder.encode(text)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
-function inInt64(value) {
+function checkInt64(value) {
   if (BigInt.asIntN(64, value) !== value) throw new RangeError(`${value} does not fit in 64 bits`);
   return value;
 }
@@ -127,8 +128,8 @@ function inInt64(value) {
 // Messages
 
 /**
- * What a message carries: bytes, or JSON text. Each is made from the other when
- * somebody asks, so that JSON is not encoded and decoded for nothing.
+ * The payload of a message, held as bytes or as JSON text. Each form is derived
+ * from the other on first use, so that unused forms cost nothing.
  */
 class Payload {
   static empty = Payload.ofBytes(noBytes);
@@ -137,12 +138,12 @@ class Payload {
   #text;
   #value;
 
-  /** The payload for what a caller publishes: binary data, or any JSON value. */
+  /** Returns the payload for `data`, which is binary data or any JSON value. */
   static of(data) {
     if (data === undefined || data === null) return Payload.empty;
     if (isBinary(data)) return Payload.ofBytes(viewOf(data));
     const text = JSON.stringify(data);
-    if (text === undefined) throw new TypeError(`a ${typeof data} cannot be sent`);
+    if (text === undefined) throw new TypeError(`a ${typeof data} cannot be encoded as JSON`);
     return text === "null" ? Payload.empty : Payload.ofJSON(text);
   }
 
@@ -152,7 +153,7 @@ class Payload {
     return payload;
   }
 
-  /** `text` is known to be JSON; `value` is what it means, if that is known too. */
+  /** `text` must be valid JSON. `value` is its parsed form, if the caller has it. */
   static ofJSON(text, value) {
     const payload = new Payload();
     payload.#text = text;
@@ -161,7 +162,7 @@ class Payload {
     return payload;
   }
 
-  /** Whether the payload was made from JSON, not whether it might be read as it. */
+  /** True if the payload was made from JSON. Bytes that are valid JSON do not count. */
   isJSON = false;
 
   get bytes() {
@@ -185,7 +186,7 @@ class Payload {
 
 let payloadOf;
 
-/** One message in either direction. */
+/** A message to or from the hub. */
 export class Message {
   #payload;
 
@@ -193,34 +194,34 @@ export class Message {
     this.type = type;
     /** The channel's name, or the room's ID in a room message. */
     this.channel = channel;
-    /** The hub's time, in Unix nanoseconds. */
-    this.timestampNs = inInt64(timestampNs);
-    /** The client that published; empty for the server's own messages. */
+    /** The hub's time in Unix nanoseconds, exactly. */
+    this.timestampNs = checkInt64(timestampNs);
+    /** The ID of the client that published the message; empty if the server did. */
     this.clientId = clientId;
-    /** The request that this message answers or asks for. */
+    /** The request ID. The hub's reply has the ID of its request. */
     this.id = id;
     this.#payload = data instanceof Payload ? data : Payload.of(data);
   }
 
-  /** The hub's time in milliseconds, as Date takes and gives it. */
+  /** The hub's time in Unix milliseconds, for `new Date()`. */
   get timestamp() {
     return Number(this.timestampNs / 1_000_000n);
   }
 
   /**
-   * The payload read as JSON; null where it is empty. Throws a DecodeError if
-   * it is not JSON. Every call returns the same object.
+   * Returns the payload parsed as JSON, or null if it is empty. Throws a
+   * DecodeError if it is not JSON. Every call returns the same object.
    */
   json() {
     return this.#payload.value;
   }
 
-  /** The payload's bytes. They belong to the message: copy them to change them. */
+  /** Returns the payload as bytes. The array belongs to the message: copy it before changing it. */
   bytes() {
     return this.#payload.bytes;
   }
 
-  /** The payload as text. Throws a DecodeError if it is not UTF-8. */
+  /** Returns the payload as text. Throws a DecodeError if it is not UTF-8. */
   text() {
     return this.#payload.text;
   }
@@ -230,17 +231,19 @@ export class Message {
   }
 }
 
-// Codecs. Each has a name, which is its subprotocol, says whether its frames are
-// text, and has encode(message) and decode(frame), as well as what control
-// messages need: target(key, name) makes the data of a subscribe or join_room,
-// error(message) and gap(message) read the hub's replies.
+// Codecs. A codec has:
+//   name               also the name of its subprotocol
+//   text               true if its frames are text
+//   encode, decode     convert a message to a frame and back
+//   target(key, name)  returns the data of a message that joins or leaves a channel or room
+//   error, gap         parse the hub's error replies and gap notices
 
 const asMessage = (message) => (message instanceof Message ? message : new Message(message));
 
 const encodedTexts = ({ type, channel, clientId, id }) =>
   [type, channel, clientId, id].map((text) => utf8Encoder.encode(text));
 
-/** Control data of all codecs but protobuf. */
+/** Control data, which is JSON in every codec except protobuf. */
 const jsonControls = {
   target: (key, name) => ({ [key]: name }),
 
@@ -296,7 +299,7 @@ const jsonCodec = {
   },
 };
 
-/** JSON stays as it is; bytes go in base64, even such as would be valid JSON. */
+/** Writes JSON unchanged, and bytes as base64 even if they are valid JSON. */
 function jsonData(payload) {
   if (payload.isJSON) return payload.text;
   if (payload.bytes.length === 0) return "null";
@@ -311,15 +314,15 @@ function payloadField(fields, sources) {
   return data === undefined || data === null ? Payload.empty : Payload.ofJSON(sources.get("data"), data);
 }
 
-function jsonFields(text, what) {
+function jsonFields(text, label) {
   let fields;
   try {
     fields = JSON.parse(text);
   } catch (error) {
-    throw new DecodeError(`${what}: ${error.message}`, error);
+    throw new DecodeError(`${label}: ${error.message}`, error);
   }
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
-    throw new DecodeError(`${what}: not an object`);
+    throw new DecodeError(`${label}: not an object`);
   }
   return fields;
 }
@@ -341,9 +344,9 @@ function integerSource(sources, key) {
 }
 
 /**
- * The members of a JSON object as they are written. JSON.parse would round
- * 64-bit integers and forget how the payload looked. `text` must be an object
- * that JSON.parse accepts, so nothing is checked again here.
+ * Maps the keys of a JSON object to the source text of their values. JSON.parse
+ * rounds 64-bit integers and drops the formatting of the payload. The text must
+ * be an object that JSON.parse accepts: it is not validated again.
  */
 function memberSources(text) {
   const sources = new Map();
@@ -363,7 +366,7 @@ function skipSpace(text, i) {
   return i;
 }
 
-/** Where the comma or brace after a member's value is. */
+/** Returns the index of the comma or brace after the value that begins at i. */
 function endOfValue(text, i) {
   for (let depth = 0; ; i++) {
     switch (text[i]) {
@@ -385,7 +388,7 @@ function endOfValue(text, i) {
   }
 }
 
-/** Where the string that begins at i is over. */
+/** Returns the index after the closing quote of the string that begins at i. */
 function endOfString(text, i) {
   let end = i;
   let escapes;
@@ -396,7 +399,7 @@ function endOfString(text, i) {
   return end + 1;
 }
 
-// Protobuf: proto/message.proto
+// Protobuf, with the schema proto/message.proto
 
 const varintType = 0;
 const fixed64Type = 1;
@@ -454,12 +457,12 @@ const protobufCodec = {
   },
 };
 
-/** Encodes pairs of field number and string, bytes or BigInt; leaves zero values out. */
+/** Encodes pairs of a field number and a string, bytes or a BigInt. Zero values are omitted. */
 function protobufMessage(pairs) {
   const fields = pairs
     .map(([number, value]) => [number, typeof value === "string" ? utf8Encoder.encode(value) : value])
     .filter(([, value]) => (typeof value === "bigint" ? value !== 0n : value.length > 0));
-  // A tag is one byte here, a varint ten at most.
+  // A field number below 16 has a tag of one byte; a varint takes at most ten bytes.
   const size = fields.reduce((sum, [, value]) => sum + 11 + (value.length ?? 0), 0);
   const writer = new Writer(size);
   for (const [number, value] of fields) {
@@ -476,12 +479,12 @@ function protobufMessage(pairs) {
 }
 
 /**
- * Reads the fields that `kinds` names, by number. As generated code does, it
- * skips unknown fields and known ones of another wire type, and lets the last
- * of several win. Groups, which proto3 does not have, are refused.
+ * Reads the fields listed in `kinds` and returns them by number. Like generated
+ * code, it skips unknown fields and unexpected wire types, and keeps the last
+ * value of a repeated field. Groups are an error: proto3 has none.
  */
-function protobufFields(what, bytes, kinds) {
-  const reader = new Reader(what, bytes);
+function protobufFields(label, bytes, kinds) {
+  const reader = new Reader(label, bytes);
   const fields = {};
   while (reader.left > 0) {
     const tag = reader.varint();
@@ -501,7 +504,7 @@ function protobufFields(what, bytes, kinds) {
       case lengthType: {
         const value = reader.bytes(reader.varint());
         if (kind === "bytes") fields[number] = value;
-        if (kind === "text") fields[number] = decodeUTF8(value, `${what}: field ${number}`);
+        if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
         break;
       }
       case fixed32Type:
@@ -514,7 +517,7 @@ function protobufFields(what, bytes, kinds) {
   return fields;
 }
 
-// FlatBuffers: proto/message.fbs
+// FlatBuffers, with the schema proto/message.fbs
 
 const flatSlots = ["type", "channel", "data", "timestamp", "client_id", "id"];
 
@@ -550,8 +553,8 @@ const flatbuffersCodec = {
 };
 
 /**
- * Writes one table back to front, as the format is meant to be written, byte
- * for byte like the official builders. Positions count from the buffer's end.
+ * Builds one table, from the end of the buffer to its start. Its output equals
+ * the official builders' byte for byte. Positions count from the buffer's end.
  */
 class FlatBuilder {
   #buffer;
@@ -560,7 +563,7 @@ class FlatBuilder {
   #alignment = 1;
 
   constructor(content) {
-    // 128 bytes hold a table of six slots, its vtable, all lengths and padding.
+    // 128 bytes are enough for a table of six fields, its vtable, all lengths and padding.
     this.#buffer = new Uint8Array(content + 128);
     this.#view = new DataView(this.#buffer.buffer);
     this.#start = this.#buffer.length;
@@ -570,7 +573,7 @@ class FlatBuilder {
     return this.#buffer.length - this.#start;
   }
 
-  /** Pads so that a value of `size` will be aligned after `further` more bytes. */
+  /** Adds padding so that a value of `size` bytes is aligned after `further` more bytes. */
   #align(size, further = 0) {
     this.#alignment = Math.max(this.#alignment, size);
     this.#start -= -(this.#position + further) & (size - 1);
@@ -601,14 +604,14 @@ class FlatBuilder {
     return this.#position;
   }
 
-  /** A string is a vector with a zero byte, which does not count, behind it. */
+  /** Writes a vector followed by a zero byte, which its length does not include. */
   string(bytes) {
     this.#align(4, bytes.length + 1);
     this.#start--;
     return this.vector(bytes);
   }
 
-  /** Writes the table with these slots: positions, or a BigInt. Zeros are left out. */
+  /** Writes the table. Each slot is a position or a BigInt. Zero values are omitted. */
   finish(slots) {
     const tableEnd = this.#position;
     const fields = slots.map((value) => {
@@ -621,7 +624,7 @@ class FlatBuilder {
       }
       return this.#position;
     });
-    this.#uint32(0); // where the vtable will be
+    this.#uint32(0); // replaced below by the offset of the vtable
     const table = this.#position;
     while (fields.at(-1) === 0) fields.pop();
     for (const field of fields.reverse()) this.#uint16(field && table - field);
@@ -634,7 +637,7 @@ class FlatBuilder {
   }
 }
 
-/** Reads one table. Every offset and length is checked before it is used. */
+/** Reads one table. It checks every offset and length before using it. */
 class FlatTable {
   #bytes;
   #view;
@@ -646,27 +649,27 @@ class FlatTable {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#table = this.#uint32(0, "root offset");
-    this.#hold(this.#table, 4, "table");
+    this.#checkBounds(this.#table, 4, "table");
     this.#vtable = this.#table - this.#view.getInt32(this.#table, true);
-    this.#hold(this.#vtable, 4, "vtable");
+    this.#checkBounds(this.#vtable, 4, "vtable");
     const size = this.#view.getUint16(this.#vtable, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.#hold(this.#vtable, size, "vtable");
+    this.#checkBounds(this.#vtable, size, "vtable");
     this.#slots = (size - 4) / 2;
   }
 
-  #hold(position, length, what) {
+  #checkBounds(position, length, label) {
     if (position < 0 || position + length > this.#bytes.length) {
-      throw new DecodeError(`flatbuffers: ${what} at byte ${position} is outside the buffer`);
+      throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
 
-  #uint32(position, what) {
-    this.#hold(position, 4, what);
+  #uint32(position, label) {
+    this.#checkBounds(position, 4, label);
     return this.#view.getUint32(position, true);
   }
 
-  /** The position of a field, or 0 where the table has none. */
+  /** Returns the position of a field, or 0 if the table does not have the field. */
   #field(slot) {
     if (slot >= this.#slots) return 0;
     const offset = this.#view.getUint16(this.#vtable + 4 + 2 * slot, true);
@@ -676,10 +679,10 @@ class FlatTable {
   vector(slot) {
     const field = this.#field(slot);
     if (field === 0) return noBytes;
-    const what = flatSlots[slot];
-    const start = field + this.#uint32(field, what);
-    const length = this.#uint32(start, what);
-    this.#hold(start + 4, length, what);
+    const label = flatSlots[slot];
+    const start = field + this.#uint32(field, label);
+    const length = this.#uint32(start, label);
+    this.#checkBounds(start + 4, length, label);
     return this.#bytes.subarray(start + 4, start + 4 + length);
   }
 
@@ -690,7 +693,7 @@ class FlatTable {
   int64(slot) {
     const field = this.#field(slot);
     if (field === 0) return 0n;
-    this.#hold(field, 8, flatSlots[slot]);
+    this.#checkBounds(field, 8, flatSlots[slot]);
     return this.#view.getBigInt64(field, true);
   }
 }
@@ -706,7 +709,7 @@ const msgpackCodec = {
     message = asMessage(message);
     const [type, channel, clientId, id] = encodedTexts(message);
     const data = payloadOf(message).bytes;
-    // The map's head and its keys take 42 bytes, the heads of the values at most 34.
+    // The headers of the map and its keys take 42 bytes, those of the values at most 34.
     const writer = new Writer(80 + type.length + channel.length + data.length + clientId.length + id.length);
     writer.uint8(0x80 | (id.length > 0 ? 6 : 5));
     writeField(writer, msgpackKeys.type, msgpackStr, type);
@@ -723,7 +726,7 @@ const msgpackCodec = {
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const fields = {};
-    for (let members = reader.mapHead(); members > 0; members--) {
+    for (let members = reader.mapHeader(); members > 0; members--) {
       const key = reader.text("map key");
       switch (key) {
         case "type":
@@ -747,7 +750,7 @@ const msgpackCodec = {
   },
 };
 
-/** Format bytes by the size of the length that follows them; fix has none. */
+/** Format bytes, by the bits of the length that follows. A fix format contains the length itself. */
 const msgpackStr = { fix: 0xa0, fixMax: 31, 8: 0xd9, 16: 0xda, 32: 0xdb };
 const msgpackBin = { fix: 0, fixMax: -1, 8: 0xc4, 16: 0xc5, 32: 0xc6 };
 const msgpackNil = 0xc0;
@@ -767,14 +770,14 @@ function writeField(writer, key, format, value) {
   if (format === msgpackBin && value.length === 0) {
     writer.uint8(msgpackNil);
   } else {
-    writer.head(format, value.length);
+    writer.header(format, value.length);
     writer.bytes(value);
   }
 }
 
 // Readers and writers of bytes
 
-/** Writes into a buffer whose size the caller knows to suffice. */
+/** Writes into a buffer of fixed capacity. The caller makes it large enough. */
 class Writer {
   #bytes;
   #view;
@@ -804,8 +807,8 @@ class Writer {
     this.#length += bytes.length;
   }
 
-  /** The head of a MessagePack str or bin. */
-  head(format, length) {
+  /** Writes the header of a MessagePack str or bin. */
+  header(format, length) {
     if (length <= format.fixMax) {
       this.uint8(format.fix | length);
       return;
@@ -820,14 +823,14 @@ class Writer {
   }
 }
 
-/** Reads bytes from front to back and fails with where and why. */
+/** Reads bytes front to back. Its errors contain the reason and the position. */
 class Reader {
-  #what;
+  #label;
   #bytes;
   #position = 0;
 
-  constructor(what, bytes) {
-    this.#what = what;
+  constructor(label, bytes) {
+    this.#label = label;
     this.#bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   }
@@ -837,10 +840,10 @@ class Reader {
   }
 
   fail(reason) {
-    throw new DecodeError(`${this.#what}: ${reason} at byte ${this.#position}`);
+    throw new DecodeError(`${this.#label}: ${reason} at byte ${this.#position}`);
   }
 
-  /** Passes over `length` bytes and returns where they begin. */
+  /** Skips `length` bytes and returns the position of the first of them. */
   take(length) {
     if (length > this.left) this.fail(`${length} bytes wanted, ${this.left} left`);
     const start = this.#position;
@@ -857,7 +860,7 @@ class Reader {
     return this.#bytes[this.take(1)];
   }
 
-  /** A varint as a number: exact up to 2^53, and roughly right above. */
+  /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
   varint() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
@@ -868,7 +871,7 @@ class Reader {
     }
   }
 
-  /** A varint as a signed 64-bit integer. */
+  /** Reads a varint as a signed 64-bit BigInt. */
   varint64() {
     let value = 0n;
     const start = this.#position;
@@ -879,7 +882,7 @@ class Reader {
 }
 
 class MsgpackReader extends Reader {
-  mapHead() {
+  mapHeader() {
     const format = this.uint8();
     if (format >>> 4 === 0x8) return format & 0xf;
     if (format === 0xde) return this.#uint(2);
@@ -887,22 +890,22 @@ class MsgpackReader extends Reader {
     return this.fail("message is not a map");
   }
 
-  /** A str or nil. */
-  text(what) {
-    return decodeUTF8(this.binary(what, false), `msgpack: ${what}`);
+  /** Reads a str or nil. */
+  text(label) {
+    return decodeUTF8(this.binary(label, false), `msgpack: ${label}`);
   }
 
-  /** A str or nil, or also a bin. */
-  binary(what, bin) {
+  /** Reads a str or nil, or a bin if `bin` is true. */
+  binary(label, bin) {
     const format = this.uint8();
     const length = this.#length(msgpackStr, format) ?? (bin ? this.#length(msgpackBin, format) : undefined);
     if (length !== undefined) return this.bytes(length);
-    if (format !== msgpackNil) this.fail(`${what} is not a string${bin ? " or bin" : ""}`);
+    if (format !== msgpackNil) this.fail(`${label} is not a string${bin ? " or bin" : ""}`);
     return noBytes;
   }
 
-  /** An integer of any size, or nil. */
-  integer(what) {
+  /** Reads an integer of any size, or nil as 0. */
+  integer(label) {
     const format = this.uint8();
     if (format < 0x80) return BigInt(format);
     if (format >= 0xe0) return BigInt(format - 0x100);
@@ -916,7 +919,7 @@ class MsgpackReader extends Reader {
         return BigInt(this.#uint(2 ** (format - 0xcc)));
       case 0xcf: {
         const value = view.getBigUint64(this.take(8));
-        if (value >= 2n ** 63n) this.fail(`${what} does not fit in 64 bits`);
+        if (value >= 2n ** 63n) this.fail(`${label} does not fit in 64 bits`);
         return value;
       }
       case 0xd0:
@@ -928,20 +931,20 @@ class MsgpackReader extends Reader {
       case 0xd3:
         return view.getBigInt64(this.take(8));
       default:
-        return this.fail(`${what} is not an integer`);
+        return this.fail(`${label} is not an integer`);
     }
   }
 
   /**
-   * Passes over one value, however deeply nested, without recursion. Every
-   * value takes a byte at least, so a false count soon meets the end.
+   * Skips one value and everything nested in it, without recursion. Every value
+   * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values = 1; values > 0; values--) values += this.#skipHead();
+    for (let values = 1; values > 0; values--) values += this.#skipHeader();
   }
 
-  /** Passes over a value but for the values inside, and returns how many these are. */
-  #skipHead() {
+  /** Skips one value except for its nested values, and returns their number. */
+  #skipHeader() {
     const format = this.uint8();
     const length = this.#length(msgpackStr, format) ?? this.#length(msgpackBin, format);
     if (length !== undefined) return this.#pass(length);
@@ -953,7 +956,7 @@ class MsgpackReader extends Reader {
       case 0xc2: // false
       case 0xc3: // true
         return 0;
-      case 0xc7: // ext, whose type takes a byte
+      case 0xc7: // ext: one more byte for the type
       case 0xc8:
       case 0xc9:
         return this.#pass(1 + this.#uint(2 ** (format - 0xc7)));
@@ -992,7 +995,7 @@ class MsgpackReader extends Reader {
     return 0;
   }
 
-  /** The length of a str or bin whose format byte this is. */
+  /** Reads the length after a format byte of this kind; undefined if it is of another. */
   #length(kind, format) {
     if (kind === msgpackStr && format >= 0xa0 && format <= 0xbf) return format & 0x1f;
     if (format === kind[8]) return this.#uint(1);
@@ -1008,7 +1011,7 @@ class MsgpackReader extends Reader {
   }
 }
 
-/** The four codecs, by the name of their subprotocol. */
+/** The codecs, by the name of their subprotocol. */
 export const codecs = Object.freeze({
   json: jsonCodec,
   protobuf: protobufCodec,
@@ -1023,7 +1026,7 @@ const tagSize = 16;
 const macSize = 32;
 const maxOverhead = macSize + nonceSize + tagSize;
 
-/** Seals what is sent and opens what is received, with keys imported once. */
+/** Seals and opens messages. It imports the keys once. */
 export class Sealer {
   #aesKey;
   #hmacKey;
@@ -1033,7 +1036,7 @@ export class Sealer {
   constructor({ aesKey, hmacKey, signThenEncrypt = true }) {
     if (!aesKey && !hmacKey) throw new TypeError("security needs an aesKey, an hmacKey or both");
     if (!globalThis.crypto?.subtle) {
-      throw new HubError("security", "WebCrypto is missing; browsers have it on https and localhost pages only");
+      throw new HubError("security", "WebCrypto is missing; browsers provide it only to https and localhost pages");
     }
     const seal = [];
     const open = [];
@@ -1053,16 +1056,18 @@ export class Sealer {
     this.#openSteps = signThenEncrypt ? open.reverse() : open;
   }
 
-  /** How many bytes sealing adds. */
+  /** The number of bytes that sealing adds to a message. */
   get overhead() {
     return (this.#hmacKey ? macSize : 0) + (this.#aesKey ? nonceSize + tagSize : 0);
   }
 
+  /** Signs and encrypts, in the configured order. */
   async seal(bytes) {
     for (const step of this.#sealSteps) bytes = await step(bytes);
     return bytes;
   }
 
+  /** Reverses seal. Rejects with a HubError "security" if the bytes were altered or have other keys. */
   async open(bytes) {
     for (const step of this.#openSteps) bytes = await step(bytes);
     return bytes;
@@ -1100,28 +1105,28 @@ export class Sealer {
 }
 
 function keyBytes(key) {
-  if (!isBinary(key)) throw new TypeError("a key is bytes; fromHex and fromBase64 make them from text");
+  if (!isBinary(key)) throw new TypeError("a key must be bytes; use fromHex or fromBase64 to convert text");
   return viewOf(key);
 }
 
 function importKey(key, algorithm, usages) {
-  // A copy: the import may happen after the caller has wiped the original.
+  // Copied, because importKey may read the key after the caller has wiped it.
   const imported = crypto.subtle.importKey("raw", keyBytes(key).slice(), algorithm, false, usages);
-  imported.catch(noop); // whoever uses the key sees the failure
+  imported.catch(noop); // seal and open await the key and report the failure
   return imported;
 }
 
 // Connection
 
-/** How long a closing socket may wait for the other side's Close, in milliseconds. */
+/** How long to wait for the hub's Close frame before terminating the socket, in milliseconds. */
 const closeTimeout = 1000;
 
 /**
- * One WebSocket, from its handshake to its end. Messages come out of it, and
- * frames go into it, in their order, however long sealing and opening take.
+ * One WebSocket, from its handshake to its end. It delivers messages and sends
+ * frames in order, although sealing and opening are asynchronous.
  *
- * `on` has opened(), message(message) and ended({code, reason, error}). The last
- * is called once, after the last message.
+ * `on` has opened(), message(message) and ended({code, reason, error}). ended is
+ * called at most once, after the last message, and not after a call of close.
  */
 class Connection {
   #socket;
@@ -1131,14 +1136,14 @@ class Connection {
   #idleTimeout;
   #idleTimer;
   #ended = false;
-  #failure; // what the socket's error event told
-  #inbound = Promise.resolve(); // the last frame has been opened and delivered
-  #outbound = Promise.resolve(); // the last frame has been sealed and sent
-  #sealing = 0; // bytes that wait for that
-  #gone; // the socket is closed
+  #failure; // the error of the socket's error event
+  #inbound = Promise.resolve(); // settles when all received frames are opened and delivered
+  #outbound = Promise.resolve(); // settles when all frames to send are sealed and sent
+  #sealing = 0; // bytes of the frames that #outbound waits for
+  #socketClosed; // resolves with the socket's close event
 
-  /** When the last frame came, or the connection opened; 0 until then. */
-  lastSeen = 0;
+  /** When the last frame arrived or the connection opened, in Unix milliseconds; 0 before that. */
+  lastReceived = 0;
 
   constructor({ WebSocket, url, protocols, codec, sealer, idleTimeout, on }) {
     this.#codec = codec;
@@ -1147,22 +1152,22 @@ class Connection {
     this.#on = on;
     const socket = (this.#socket = new WebSocket(url, protocols));
     socket.binaryType = "arraybuffer";
-    this.#gone = new Promise((resolve) => socket.addEventListener("close", resolve));
+    this.#socketClosed = new Promise((resolve) => socket.addEventListener("close", resolve));
     socket.addEventListener("open", () => this.#opened());
     socket.addEventListener("message", ({ data }) => this.#received(data));
     socket.addEventListener("error", ({ error, message }) => {
       this.#failure = error ?? (message ? new Error(message) : undefined);
-      // Not every platform tells of the close of what was never open.
-      if (this.lastSeen === 0) this.#end({ code: 1006, reason: "", error: this.#failure });
+      // Some platforms emit no close event for a connection that never opened.
+      if (this.lastReceived === 0) this.#end({ code: 1006, reason: "", error: this.#failure });
     });
     socket.addEventListener("close", ({ code, reason }) => {
       this.#inOrder(() => this.#end({ code, reason, error: this.#failure }));
     });
-    // Sockets outside of browsers may tell of pings, which are signs of life too.
-    socket.on?.("ping", () => this.#seen());
+    // Sockets of the ws package report pings, which prove that the connection is alive.
+    socket.on?.("ping", () => this.#markReceived());
   }
 
-  /** Bytes that the network has not taken yet. */
+  /** The number of bytes that were passed to send but not written to the network yet. */
   get buffered() {
     return this.#sealing + this.#socket.bufferedAmount;
   }
@@ -1174,7 +1179,7 @@ class Connection {
     }
     this.#sealing += frame.length;
     const sealed = this.#sealer.seal(typeof frame === "string" ? utf8Encoder.encode(frame) : frame);
-    sealed.catch(noop); // reported below, in its turn
+    sealed.catch(noop); // handled below, after the frames before it
     this.#outbound = this.#outbound.then(async () => {
       try {
         this.#socket.send(await sealed);
@@ -1186,22 +1191,22 @@ class Connection {
   }
 
   /**
-   * Closes without telling `on`, after what was sent before. Resolves when the
-   * socket is closed, or has been given up.
+   * Closes the connection after sending the frames passed to send before. It does
+   * not call `on`. Resolves when the socket is closed or was terminated.
    */
   async close(code, reason) {
     this.#finish();
     await this.#outbound;
-    await this.#shut(code, reason);
+    await this.#closeSocket(code, reason);
   }
 
   /**
-   * Ends the connection because of what the other side did or failed to do.
-   * Browsers allow scripts only codes from 3000, so the hub sees 1007 as 4007.
+   * Ends the connection because of an error or a timeout. Browsers do not let
+   * scripts send codes below 3000, so the hub receives 4007 for 1007.
    */
   fail(code, error) {
     if (this.#end({ code, reason: error.message, error })) {
-      void this.#shut(code < 3000 ? code + 3000 : code, error.message);
+      void this.#closeSocket(code < 3000 ? code + 3000 : code, error.message);
     }
   }
 
@@ -1209,41 +1214,43 @@ class Connection {
     if (this.#ended) return;
     const { protocol } = this.#socket;
     if (protocol !== this.#codec.name && (protocol !== "" || this.#codec.name !== "json")) {
-      this.fail(1002, new HubError("malformed", `the server chose the subprotocol ${JSON.stringify(protocol)}`));
+      const message = `the server selected subprotocol ${JSON.stringify(protocol)}, not "${this.#codec.name}"`;
+      this.fail(1002, new HubError("malformed", message));
       return;
     }
-    this.#seen();
-    if (this.#idleTimeout > 0) this.#watch(this.#idleTimeout);
+    this.#markReceived();
+    if (this.#idleTimeout > 0) this.#checkIdleIn(this.#idleTimeout);
     this.#on.opened();
   }
 
-  #seen() {
-    this.lastSeen = Date.now();
+  #markReceived() {
+    this.lastReceived = Date.now();
   }
 
-  /** Looks again when the silence would be too long, not at every message. */
-  #watch(delay) {
+  /** Rechecks at the earliest possible timeout, so that messages need not reset the timer. */
+  #checkIdleIn(delay) {
     this.#idleTimer = setTimeout(() => {
-      const left = this.lastSeen + this.#idleTimeout - Date.now();
-      if (left > 0) this.#watch(left);
-      else this.fail(3008, new HubError("timeout", `no sign of life for ${this.#idleTimeout} ms`));
+      const left = this.lastReceived + this.#idleTimeout - Date.now();
+      if (left > 0) this.#checkIdleIn(left);
+      else this.fail(3008, new HubError("timeout", `received nothing for ${this.#idleTimeout} ms`));
     }, delay);
   }
 
   #received(data) {
     if (this.#ended) return;
-    this.#seen();
+    this.#markReceived();
     const frame = typeof data === "string" ? data : new Uint8Array(data);
     if (!this.#sealer) {
       this.#deliver(frame);
       return;
     }
     if (typeof frame === "string") {
-      this.#inOrder(() => this.fail(1003, new HubError("security", "a text frame came where all are sealed")));
+      const error = new HubError("security", "received a text frame, but sealed frames are binary");
+      this.#inOrder(() => this.fail(1003, error));
       return;
     }
     const opened = this.#sealer.open(frame);
-    opened.catch(noop); // reported below, in its turn
+    opened.catch(noop); // handled below, after the frames before it
     this.#inOrder(async () => {
       try {
         const plain = await opened;
@@ -1257,7 +1264,7 @@ class Connection {
   #deliver(frame) {
     if (this.#ended) return;
     if ((typeof frame === "string") !== this.#codec.text) {
-      const hint = this.#codec.text ? "text; does it seal messages?" : "binary";
+      const hint = this.#codec.text ? "text; does the hub seal messages?" : "binary";
       this.fail(1003, new HubError("malformed", `the hub's frame is not ${hint}`));
       return;
     }
@@ -1268,7 +1275,7 @@ class Connection {
     }
   }
 
-  /** Runs after all frames received so far have been delivered. */
+  /** Runs `task` after all frames received so far have been delivered. */
   #inOrder(task) {
     if (this.#sealer) this.#inbound = this.#inbound.then(task);
     else task();
@@ -1286,17 +1293,17 @@ class Connection {
     return true;
   }
 
-  async #shut(code, reason) {
+  async #closeSocket(code, reason) {
     let timer;
-    const givenUp = new Promise((resolve) => (timer = setTimeout(resolve, closeTimeout)));
+    const timedOut = new Promise((resolve) => (timer = setTimeout(resolve, closeTimeout)));
     this.#socket.close(code, trimReason(reason));
-    await Promise.race([this.#gone, givenUp]);
+    await Promise.race([this.#socketClosed, timedOut]);
     clearTimeout(timer);
-    this.#socket.terminate?.(); // browsers give up by themselves
+    this.#socket.terminate?.(); // browsers have no terminate and use a timeout of their own
   }
 }
 
-/** Makes a reason fit into a Close frame. */
+/** Cuts a reason to the 123 bytes that fit into a Close frame. */
 function trimReason(reason) {
   const room = new Uint8Array(123);
   return reason.slice(0, utf8Encoder.encodeInto(reason, room).read);
@@ -1304,20 +1311,20 @@ function trimReason(reason) {
 
 // Client
 
-/** The two kinds of membership: what makes one, what ends it, and its key in control data. */
+/** The kinds of membership: the message types that begin and end one, and its key in control data. */
 const channelKind = { join: "subscribe", leave: "unsubscribe", key: "channel" };
 const roomKind = { join: "join_room", leave: "leave_room", key: "room_id" };
 const membershipTypes = new Set([channelKind, roomKind].flatMap(({ join, leave }) => [join, leave]));
 
-/** A channel or room that the client means to be in, whatever becomes of connections. */
+/** A channel or room that the client has joined or is joining. It is kept when the connection is lost. */
 class Membership {
-  /** Calls that wait for the hub's answer. */
+  /** Calls that wait for the hub's reply. */
   calls = new Set();
-  /** The hub has been asked for it on this connection. */
+  /** True after the join was sent on this connection. */
   requested = false;
-  /** The hub has confirmed it on this connection. */
+  /** True after the hub acknowledged the join on this connection. */
   confirmed = false;
-  /** The hub has been asked to end it; messages on their way are discarded. */
+  /** True after the leave was sent. Messages that arrive after that are discarded. */
   leaving = false;
 
   constructor(kind, name, handler) {
@@ -1327,9 +1334,9 @@ class Membership {
   }
 }
 
-/** A promise that a caller waits on. It settles once, and then runs `onSettled`. */
+/** One call of the application, with its timeout and signal. `onSettled` runs when its promise settles. */
 class Call {
-  /** The request may have reached the hub. */
+  /** True if the request may have reached the hub. */
   sent = false;
 
   #settled = false;
@@ -1347,7 +1354,7 @@ class Call {
     });
     this.#onSettled = onSettled;
     if (timeout > 0 && timeout <= maxTimeout) {
-      this.#timer = setTimeout(() => this.reject(new HubError("timeout", `no answer within ${timeout} ms`)), timeout);
+      this.#timer = setTimeout(() => this.reject(new HubError("timeout", `no reply within ${timeout} ms`)), timeout);
     }
     this.#signal = signal;
     signal?.addEventListener("abort", this.#abort);
@@ -1357,14 +1364,14 @@ class Call {
     if (this.#settle()) this.#resolve();
   }
 
-  /** Without the hub's answer, what was sent may succeed all the same. */
+  /** Rejects without the hub's reply. The hub may have carried out a request that was sent. */
   reject(error) {
     error.outcomeUnknown = this.sent;
     if (this.#settle()) this.#reject(error);
   }
 
-  /** Rejects with the hub's answer. */
-  refuse(error) {
+  /** Rejects when the outcome is known, as it is after the hub's error reply. */
+  rejectKnown(error) {
     if (this.#settle()) this.#reject(error);
   }
 
@@ -1378,7 +1385,7 @@ class Call {
   }
 }
 
-/** The longest time that setTimeout can wait, in milliseconds. Longer ones mean for ever. */
+/** The longest delay of setTimeout, in milliseconds. A longer timeout never expires. */
 const maxTimeout = 2 ** 31 - 1;
 
 const defaults = {
@@ -1394,8 +1401,8 @@ const defaults = {
 const defaultBackoff = { base: 500, max: 30_000, resetAfter: 10_000 };
 
 /**
- * Connects, and resolves with the client once it is open. Rejects if this first
- * attempt fails, where `new HubClient` goes on trying.
+ * Creates a client and resolves with it when it is open. Rejects and closes the
+ * client if the first attempt fails, whereas `new HubClient` keeps trying.
  */
 export async function connect(url, options) {
   const client = new HubClient(url, options);
@@ -1410,9 +1417,9 @@ export async function connect(url, options) {
 
 let firstAttemptOf;
 
-/** A client that keeps itself connected until it is closed. */
+/** A client that reconnects until it is closed. */
 export class HubClient {
-  /** Callbacks. They may be replaced at any time. */
+  /** The callbacks may be replaced at any time. */
   onStateChange;
   onMessage;
   onGap;
@@ -1425,24 +1432,24 @@ export class HubClient {
   #sealer;
 
   #state = "connecting";
-  #connection; // from its handshake to its end
-  #dialing; // an AbortController, while there is no open connection
+  #connection; // the current one, from its handshake to its end
+  #dialing; // the AbortController of the latest attempt
   #retryTimer;
-  #failures = 0; // connections that failed in a row, which the backoff counts
+  #failures = 0; // consecutive failures, which determine the backoff
   #openedAt;
   #firstAttempt = deferred();
-  #closed; // the last connection's end
+  #closed; // resolves when the last connection has ended
 
   #channels = new Map(); // name -> Membership
   #rooms = new Map();
-  #restoring = new Set(); // memberships that the hub has yet to confirm
-  #missed; // since when messages may have been missed, until that is told
+  #restoring = new Set(); // memberships that the hub has not confirmed on this connection
+  #missed; // {from, lastTimestampNs} of a lost connection, until onResumed is called
   #lastTimestampNs = 0n;
 
-  #calls = new Set(); // unsettled
-  #answers = new Map(); // request ID -> {ack(), error(error), lost(error)}
+  #calls = new Set(); // not settled yet
+  #replyHandlers = new Map(); // request ID -> {ack(), error(error), lost(error)}
   #lastId = 0;
-  #queue = new Set(); // {frame, call}, to be sent once open
+  #queue = new Set(); // {frame, call}, to send when the connection opens
   #queuedBytes = 0;
 
   static {
@@ -1456,7 +1463,7 @@ export class HubClient {
     if (options.security) this.#sealer = new Sealer(options.security);
     const { onStateChange, onMessage, onGap, onResumed, onError } = options;
     Object.assign(this, { onStateChange, onMessage, onGap, onResumed, onError });
-    // Callbacks may use the variable that this client is about to be assigned to.
+    // Callbacks may use the variable that the caller assigns this client to.
     queueMicrotask(() => this.#start());
   }
 
@@ -1466,61 +1473,62 @@ export class HubClient {
   }
 
   /**
-   * Subscribes to a channel, whose messages go to `handler`. A subscription
-   * outlives connections. Subscribing again replaces the handler. If the
-   * promise rejects, the client is not subscribed.
+   * Subscribes to a channel and passes its messages to `handler`. The client
+   * restores the subscription when it reconnects. Subscribing again replaces the
+   * handler. If the promise rejects, the client is not subscribed, unless
+   * another call for the channel succeeds.
    */
   async subscribe(channel, handler, options) {
     return this.#join(channelKind, channel, handler, options);
   }
 
-  /** Ends a subscription. From here on its handler is not called any more. */
+  /** Ends a subscription. Its handler is not called again. */
   async unsubscribe(channel, options) {
     return this.#leave(channelKind, channel, options);
   }
 
-  /** Joins a room, as subscribe does a channel. */
+  /** Joins a room, as subscribe does for a channel. */
   async joinRoom(room, handler, options) {
     return this.#join(roomKind, room, handler, options);
   }
 
-  /** Leaves a room, as unsubscribe does a channel. */
+  /** Leaves a room, as unsubscribe does for a channel. */
   async leaveRoom(room, options) {
     return this.#leave(roomKind, room, options);
   }
 
-  /** Publishes a JSON value, or bytes, to the subscribers of a channel. */
+  /** Publishes a JSON value or bytes to the subscribers of a channel. */
   async publish(channel, data, options) {
     return this.#request({ type: "publish", channel: checkName(channel), data }, options).promise;
   }
 
-  /** Publishes a JSON value, or bytes, to the members of a room. */
+  /** Publishes a JSON value or bytes to the members of a room. */
   async publishRoom(room, data, options) {
     return this.#request({ type: "publish_room", channel: checkName(room), data }, options).promise;
   }
 
-  /** Publishes a JSON value, or bytes, to every client of the hub. */
+  /** Broadcasts a JSON value or bytes to every client of the hub. */
   async broadcast(data, options) {
     return this.#request({ type: "broadcast", data }, options).promise;
   }
 
   /**
-   * Sends a message of the application's own type, which nobody acknowledges.
-   * Throws if it can be neither sent nor queued.
+   * Sends a message of an application-defined type to the server, which does not
+   * acknowledge it. Throws if the message can be neither sent nor queued.
    */
   send(type, data, { channel } = {}) {
-    if (typeof type !== "string") throw new TypeError("a message's type is a string");
-    if (membershipTypes.has(type)) throw new TypeError(`${type} has a method of its own`);
+    if (typeof type !== "string") throw new TypeError("a message type must be a string");
+    if (membershipTypes.has(type)) throw new TypeError(`send does not send ${type}; call the client's method for it`);
     this.#checkNotClosed();
     this.#transmit({ frame: this.#codec.encode({ type, channel, data }) });
   }
 
   /**
-   * Closes for good: handlers are not called any more, and calls without an
-   * answer are rejected. Resolves when the connection has ended.
+   * Closes the client permanently: it calls no handlers any more and rejects the
+   * calls that have no reply. Resolves when the connection has ended.
    */
   async close(code = 1000, reason = "") {
-    if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`close code ${code} may not be sent`);
+    if (code !== 1000 && !(code >= 3000 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (this.#state !== "closed") {
       this.#closed = this.#connection?.close(code, reason);
       this.#finish({ code, reason });
@@ -1544,13 +1552,13 @@ export class HubClient {
     this.close();
   };
 
-  /** Gets a token and opens a connection, within the time that a handshake may take. */
+  /** Gets a token and opens a connection, both within handshakeTimeout. */
   async #dial() {
     if (this.#state === "closed") return;
     const { WebSocket, handshakeTimeout, idleTimeout } = this.#options;
     const dialing = (this.#dialing = new AbortController());
-    const giveUp = () => dialing.abort(new HubError("timeout", `not connected within ${handshakeTimeout} ms`));
-    const timer = setTimeout(giveUp, handshakeTimeout);
+    const onTimeout = () => dialing.abort(new HubError("timeout", `not connected within ${handshakeTimeout} ms`));
+    const timer = setTimeout(onTimeout, handshakeTimeout);
     dialing.signal.addEventListener("abort", () => {
       clearTimeout(timer);
       this.#connection?.fail(1006, dialing.signal.reason);
@@ -1583,13 +1591,13 @@ export class HubClient {
       const [url, codec] = [this.#url, this.#codec];
       this.#connection = new Connection({ WebSocket, url, protocols, codec, sealer, idleTimeout, on });
     } catch (error) {
-      // The platform refuses the URL, which it will do the next time too.
+      // The platform rejected the URL. It would reject it again, so there is no retry.
       clearTimeout(timer);
       this.#finish({ code: 1006, reason: error.message, error });
     }
   }
 
-  /** A token, and a sealer whose keys are either the options' or come with the token. */
+  /** Returns the token and the sealer of the next connection. Keys from getToken replace the options' keys. */
   async #credentials(signal) {
     const { token, getToken } = this.#options;
     const sealer = this.#sealer;
@@ -1599,7 +1607,7 @@ export class HubClient {
     return { token: given.token, sealer: given.security ? new Sealer(given.security) : sealer };
   }
 
-  /** Memberships first, so that whatever was queued meets them in place. */
+  /** Requests the memberships before it sends the queued messages, which may depend on them. */
   #opened() {
     this.#openedAt = Date.now();
     this.#restoring = new Set([...this.#channels.values(), ...this.#rooms.values()]);
@@ -1613,32 +1621,32 @@ export class HubClient {
     const previous = this.#state;
     this.#state = "open";
     this.#firstAttempt.resolve();
-    this.#tellState(previous);
-    this.#tellMissed();
+    this.#notifyState(previous);
+    this.#notifyResumed();
   }
 
-  /** A connection has ended, or failed to begin. */
+  /** Handles the end of a connection or a failed attempt. */
   #lost(close) {
     if (this.#state === "closed") return;
     const previous = this.#state;
-    if (previous === "open") this.#forgetConnection(close);
+    if (previous === "open") this.#resetConnectionState(close);
     this.#connection = undefined;
     this.#state = "reconnecting";
     const again = this.#reconnects(close);
     if (!again) this.#finish(close, previous);
     if (this.#state === "closed") return;
-    // Full jitter: a restarted hub is not met by all of its clients at once.
+    // Full jitter spreads out the clients that reconnect to a restarted hub.
     const { base, max } = this.#options.backoff;
     const retryIn = Math.random() * Math.min(max, base * 2 ** this.#failures);
     this.#failures++;
     this.#retryTimer = setTimeout(() => this.#dial(), retryIn);
-    this.#firstAttempt.reject(unreachable(close));
-    this.#tellState(previous, { ...close, retryIn });
+    this.#firstAttempt.reject(unreachableError(close));
+    this.#notifyState(previous, { ...close, retryIn });
   }
 
-  /** What a connection takes with it: memberships, and answers that won't come now. */
-  #forgetConnection({ code, reason, error }) {
-    this.#missed ??= { from: this.#connection.lastSeen, lastTimestampNs: this.#lastTimestampNs };
+  /** Marks all memberships as unconfirmed and fails the requests that have no reply. */
+  #resetConnectionState({ code, reason, error }) {
+    this.#missed ??= { from: this.#connection.lastReceived, lastTimestampNs: this.#lastTimestampNs };
     if (Date.now() - this.#openedAt >= this.#options.backoff.resetAfter) this.#failures = 0;
     for (const memberships of [this.#channels, this.#rooms]) {
       for (const membership of memberships.values()) {
@@ -1646,17 +1654,17 @@ export class HubClient {
         membership.requested = membership.confirmed = false;
       }
     }
-    const answers = [...this.#answers.values()];
-    this.#answers.clear();
-    for (const { lost } of answers) {
+    const handlers = [...this.#replyHandlers.values()];
+    this.#replyHandlers.clear();
+    for (const { lost } of handlers) {
       lost(new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
     }
   }
 
   #reconnects({ code, reason }) {
-    let told;
-    this.#run(() => (told = this.#options.shouldReconnect?.({ code, reason })));
-    if (typeof told === "boolean") return told;
+    let decision;
+    this.#run(() => (decision = this.#options.shouldReconnect?.({ code, reason })));
+    if (typeof decision === "boolean") return decision;
     const { reconnect = false } = closeCodes[code] ?? {};
     return reconnect === "credentials" ? this.#options.getToken !== undefined : reconnect;
   }
@@ -1670,19 +1678,19 @@ export class HubClient {
     this.#dialing?.abort();
     this.#channels.clear();
     this.#rooms.clear();
-    this.#firstAttempt.reject(unreachable(close));
+    this.#firstAttempt.reject(unreachableError(close));
     for (const call of this.#calls) call.reject(closedError());
-    this.#answers.clear();
+    this.#replyHandlers.clear();
     this.#queue.clear();
-    this.#tellState(previous, close);
+    this.#notifyState(previous, close);
   }
 
-  #tellState(previous, close) {
+  #notifyState(previous, close) {
     this.#run(this.onStateChange, { state: this.#state, previous, ...close });
   }
 
-  /** Once everything is restored, says since when messages may have been missed. */
-  #tellMissed() {
+  /** Calls onResumed when all memberships are restored after a lost connection. */
+  #notifyResumed() {
     if (this.#state !== "open" || !this.#missed || this.#restoring.size > 0) return;
     const missed = this.#missed;
     this.#missed = undefined;
@@ -1696,7 +1704,7 @@ export class HubClient {
     if (message.timestampNs > 0n) this.#lastTimestampNs = message.timestampNs;
     switch (message.type) {
       case "ack":
-        this.#takeAnswer(message.id)?.ack();
+        this.#takeReplyHandler(message.id)?.ack();
         return;
       case "error":
         this.#receivedError(message);
@@ -1715,18 +1723,18 @@ export class HubClient {
   #receivedError(message) {
     const { code, message: text } = this.#codec.error(message);
     const error = new HubError(code, text, { target: message.channel });
-    // Who asked and is not waiting any more has been told that the outcome is unknown.
+    // A call that timed out or was aborted has no handler: it rejected with an unknown outcome.
     if (message.id === "") this.#report(error);
-    else this.#takeAnswer(message.id)?.error(error);
+    else this.#takeReplyHandler(message.id)?.error(error);
   }
 
-  #takeAnswer(id) {
-    const answer = this.#answers.get(id);
-    this.#answers.delete(id);
-    return answer;
+  #takeReplyHandler(id) {
+    const handler = this.#replyHandlers.get(id);
+    this.#replyHandlers.delete(id);
+    return handler;
   }
 
-  /** A message of the application's own type may have gone to a channel or to a room. */
+  /** Application-defined types do not say whether `channel` names a channel or a room. */
   #membershipOf({ type, channel }) {
     switch (type) {
       case "broadcast":
@@ -1740,7 +1748,7 @@ export class HubClient {
     }
   }
 
-  /** Runs the application's code, whose failures are its own. */
+  /** Calls a function of the application and reports its errors. */
   #run(callback, argument) {
     try {
       const result = callback?.(argument);
@@ -1766,22 +1774,22 @@ export class HubClient {
 
   // Sending
 
-  /** Sends a control message and returns the call that waits for its answer. */
+  /** Sends a control message and returns the call that waits for the reply. */
   #request(fields, options, { acked, lost } = {}) {
     const id = String(++this.#lastId);
     const frame = this.#codec.encode({ ...fields, id });
     const entry = { frame };
     const call = this.#call(options, () => {
-      this.#answers.delete(id);
+      this.#replyHandlers.delete(id);
       if (this.#queue.delete(entry)) this.#queuedBytes -= frame.length;
     });
     entry.call = call;
-    this.#answers.set(id, {
+    this.#replyHandlers.set(id, {
       ack: () => {
         acked?.();
         call.resolve();
       },
-      error: (error) => call.refuse(error),
+      error: (error) => call.rejectKnown(error),
       lost: lost ? () => lost(call) : (error) => call.reject(error),
     });
     try {
@@ -1797,7 +1805,7 @@ export class HubClient {
     const { timeout = this.#options.timeout, signal } = options ?? {};
     if (signal?.aborted) throw new HubError("aborted", "the call was aborted", { cause: signal.reason });
     if (this.#calls.size >= this.#options.maxPending) {
-      throw new HubError("overflow", `${this.#calls.size} calls are waiting for an answer`);
+      throw new HubError("overflow", `${this.#calls.size} calls are waiting for a reply`);
     }
     const call = new Call({ timeout, signal }, () => {
       this.#calls.delete(call);
@@ -1807,7 +1815,7 @@ export class HubClient {
     return call;
   }
 
-  /** Sends now, or queues until the connection is open. */
+  /** Sends a frame, or queues it until the connection is open. */
   #transmit(entry) {
     const { frame, call } = entry;
     const { maxQueuedBytes } = this.#options;
@@ -1826,15 +1834,15 @@ export class HubClient {
     }
   }
 
-  /** The hub would close the connection for good. */
+  /** Rejects frames above the hub's limit. The hub would close the connection, and the client with it. */
   #checkSize(frame) {
     const { getToken, maxMessageSize } = this.#options;
     const overhead = getToken ? maxOverhead : (this.#sealer?.overhead ?? 0);
-    // A character of text takes three bytes at most.
+    // A UTF-16 code unit takes at most three bytes of UTF-8.
     if (typeof frame === "string" && 3 * frame.length + overhead <= maxMessageSize) return;
     const size = byteLength(frame) + overhead;
     if (size > maxMessageSize) {
-      throw new HubError("too_large", `a message of ${size} bytes, where ${maxMessageSize} are allowed`);
+      throw new HubError("too_large", `the message has ${size} bytes; the limit is ${maxMessageSize}`);
     }
   }
 
@@ -1850,7 +1858,7 @@ export class HubClient {
 
   async #join(kind, name, handler, options) {
     checkName(name);
-    if (typeof handler !== "function") throw new TypeError("a handler is a function");
+    if (typeof handler !== "function") throw new TypeError("the handler must be a function");
     this.#checkSize(this.#codec.encode(this.#control("join", { kind, name })));
     const memberships = this.#memberships(kind);
     let membership = memberships.get(name);
@@ -1867,45 +1875,45 @@ export class HubClient {
     await call.promise;
   }
 
-  /** Asks the hub for a membership, unless it has been asked on this connection. */
+  /** Asks the hub for a membership, unless the client already did so on this connection. */
   #requestJoin(membership) {
     const { calls } = membership;
     if (membership.requested) return;
     membership.requested = true;
     const id = String(++this.#lastId);
-    this.#answers.set(id, {
+    this.#replyHandlers.set(id, {
       ack: () => {
         membership.confirmed = true;
         for (const call of calls) call.resolve();
         this.#restored(membership);
       },
-      error: (error) => this.#joinRefused(membership, error),
+      error: (error) => this.#joinRejected(membership, error),
       lost: noop, // the next connection asks again
     });
     for (const call of calls) call.sent = true;
     this.#connection.send(this.#codec.encode({ ...this.#control("join", membership), id }));
   }
 
-  #joinRefused(membership, error) {
+  #joinRejected(membership, error) {
     const { calls } = membership;
-    if (!this.#holds(membership) || membership.leaving) return;
-    if (calls.size === 0 && error.code === "unavailable") {
-      // The hub is closing and refuses everything; the next connection asks again.
+    if (!this.#isCurrent(membership) || membership.leaving) return;
+    const isRestore = calls.size === 0;
+    if (isRestore && error.code === "unavailable") {
+      // The hub is shutting down and rejects all requests; the next connection asks again.
       membership.requested = false;
       return;
     }
-    const unheard = calls.size === 0;
-    this.#forget(membership);
-    for (const call of calls) call.refuse(error);
-    if (unheard) this.#report(error);
+    this.#remove(membership);
+    for (const call of calls) call.rejectKnown(error);
+    if (isRestore) this.#report(error);
   }
 
-  /** Ends a membership that the hub had not confirmed when its last caller gave up. */
+  /** Ends a membership if its last call timed out or was aborted before the hub confirmed it. */
   #joinSettled(membership, call) {
     const { calls, requested, confirmed, leaving } = membership;
     calls.delete(call);
-    if (calls.size > 0 || confirmed || leaving || !this.#holds(membership)) return;
-    this.#forget(membership);
+    if (calls.size > 0 || confirmed || leaving || !this.#isCurrent(membership)) return;
+    this.#remove(membership);
     if (requested) this.#connection.send(this.#codec.encode(this.#control("leave", membership)));
   }
 
@@ -1913,39 +1921,40 @@ export class HubClient {
     checkName(name);
     this.#checkNotClosed();
     const membership = this.#memberships(kind).get(name);
-    // Without a connection there is nothing to leave: the hub forgot with it.
+    // The hub ends memberships with their connection, so without one there is nothing to send.
     const call =
       this.#state === "open" &&
       this.#request(this.#control("leave", { kind, name }), options, {
-        acked: () => membership && this.#forget(membership),
+        acked: () => membership && this.#remove(membership),
         lost: (call) => call.resolve(),
       });
     if (membership) {
       membership.leaving = true;
-      for (const join of membership.calls) join.refuse(new HubError("aborted", "left before the hub answered"));
+      for (const join of membership.calls) join.rejectKnown(new HubError("aborted", "left before the hub replied"));
       if (call) this.#restored(membership);
-      else this.#forget(membership);
+      else this.#remove(membership);
     }
     if (call) await call.promise;
   }
 
-  /** The message that asks the hub to "join" or "leave". */
+  /** Returns the control message for the verb "join" or "leave". */
   #control(verb, { kind, name }) {
     return { type: kind[verb], data: this.#codec.target(kind.key, name) };
   }
 
-  #holds(membership) {
+  /** Reports whether the membership was neither removed nor replaced. */
+  #isCurrent(membership) {
     return this.#memberships(membership.kind).get(membership.name) === membership;
   }
 
-  #forget(membership) {
-    if (this.#holds(membership)) this.#memberships(membership.kind).delete(membership.name);
+  #remove(membership) {
+    if (this.#isCurrent(membership)) this.#memberships(membership.kind).delete(membership.name);
     this.#restored(membership);
   }
 
   #restored(membership) {
     this.#restoring.delete(membership);
-    this.#tellMissed();
+    this.#notifyResumed();
   }
 }
 
@@ -1953,14 +1962,14 @@ function withDefaults(options) {
   const all = { ...options, backoff: { ...defaultBackoff, ...options.backoff } };
   for (const [key, value] of Object.entries(defaults)) all[key] ??= value;
   all.WebSocket ??= globalThis.WebSocket;
-  if (!all.WebSocket) throw new TypeError("there is no WebSocket here; pass its class as an option");
+  if (!all.WebSocket) throw new TypeError("this platform has no WebSocket; pass a class as the WebSocket option");
   if (!Object.hasOwn(codecs, all.codec)) throw new TypeError(`unknown codec ${all.codec}`);
   return all;
 }
 
 function checkName(name) {
-  if (typeof name !== "string" || name === "") throw new TypeError("a name is a string that is not empty");
-  if (name.isWellFormed?.() === false) throw new TypeError("a name is well-formed text");
+  if (typeof name !== "string" || name === "") throw new TypeError("a name must be a non-empty string");
+  if (name.isWellFormed?.() === false) throw new TypeError("a name must be well-formed Unicode");
   return name;
 }
 
@@ -1971,16 +1980,16 @@ function byteLength(frame) {
 function deferred() {
   const all = {};
   all.promise = new Promise((resolve, reject) => Object.assign(all, { resolve, reject }));
-  all.promise.catch(noop); // nobody may be asking
+  all.promise.catch(noop); // without connect, nothing awaits it
   return all;
 }
 
-/** Rejects when the signal aborts. */
+/** Returns a promise that rejects when the signal aborts. */
 function aborted(signal) {
   return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 }
 
 const closedError = () => new HubError("closed", "the client is closed");
 
-const unreachable = ({ code, reason, error }) =>
+const unreachableError = ({ code, reason, error }) =>
   new HubError("unreachable", `cannot connect: ${code} ${error?.message ?? reason}`, { cause: error });

@@ -1,4 +1,4 @@
-// hub.js in a browser, as it is. Skipped where Chromium is missing.
+// Tests hub.js, unbundled, in a browser. Skipped if Chromium is not installed.
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -17,7 +17,7 @@ const chromium = ["chromium", "chromium-browser", "google-chrome"].find(
 );
 const keys = { aesKey: new Uint8Array(32).fill(1), hmacKey: new Uint8Array(20).fill(2) };
 
-/** Runs in the page: what it returns goes to the test. */
+/** Runs in the page. The page posts the result to the test. */
 async function scenario({ open, sealed }) {
   const { codecs, connect } = await import("/hub.js");
   const security = { aesKey: new Uint8Array(32).fill(1), hmacKey: new Uint8Array(20).fill(2) };
@@ -99,7 +99,7 @@ test("hub.js in Chromium", { skip: chromium ? false : "Chromium is missing", tim
     browser.kill();
     await once(browser, "exit");
     server.closeAllConnections();
-    // Chromium's helpers end a moment later and may write until then.
+    // Chromium's child processes may still write to the profile for a moment.
     await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }).catch(() => {});
   });
 

@@ -1,4 +1,4 @@
-// Behaviour on real sockets, against a hub in this process.
+// Tests of the client on real sockets, against the fake hub in this process.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,7 +7,7 @@ import ws from "ws";
 import { closeCodes, codecs, connect, HubClient, HubError } from "../hub.js";
 import { FakeHub } from "./fake-hub.js";
 
-// NATIVE_WEBSOCKET=1 tests with the platform's own class, which Node has from 22.
+// NATIVE_WEBSOCKET=1 uses the platform's WebSocket class, which Node has since version 22.
 const native = process.env.NATIVE_WEBSOCKET === "1";
 const WebSocket = native ? globalThis.WebSocket : ws;
 
@@ -17,36 +17,36 @@ const keys = {
   hmacKey: Uint8Array.from({ length: 20 }, (_, i) => i + 1),
 };
 
-/** A hub and a client of it, which records what its callbacks are told. */
+/** Starts a hub and connects a client whose callbacks are recorded. */
 async function setup(t, { hub: hubOptions, ...options } = {}) {
   const hub = await FakeHub.start(t, hubOptions);
-  const told = recorder();
-  const client = await connect(hub.url, { WebSocket, backoff: quick, ...told.callbacks, ...options });
+  const events = recorder();
+  const client = await connect(hub.url, { WebSocket, backoff: quick, ...events.callbacks, ...options });
   t.after(() => client.close());
-  return { hub, client, told, peer: hub.peers[0] };
+  return { hub, client, events, peer: hub.peers[0] };
 }
 
-/** Callbacks that push what they are told on lists, and a way to wait for it. */
+/** Returns callbacks that record their arguments in lists, and functions to wait for them. */
 function recorder() {
-  const told = { states: [], messages: [], gaps: [], resumed: [], errors: [] };
+  const events = { states: [], messages: [], gaps: [], resumed: [], errors: [] };
   let waiting = [];
   const push = (list) => (item) => {
-    told[list].push(item);
+    events[list].push(item);
     waiting = waiting.filter(({ condition, resolve }) => !condition() || resolve());
   };
-  told.until = (condition) => condition() || new Promise((resolve) => waiting.push({ condition, resolve }));
-  told.record = push;
-  told.callbacks = {
+  events.until = (condition) => condition() || new Promise((resolve) => waiting.push({ condition, resolve }));
+  events.record = push;
+  events.callbacks = {
     onStateChange: push("states"),
     onMessage: push("messages"),
     onGap: push("gaps"),
     onResumed: push("resumed"),
     onError: push("errors"),
   };
-  return told;
+  return events;
 }
 
-/** Everything that one message handler was given. */
+/** Returns a handler, the list of its messages, and a function to wait for a number of them. */
 function collector() {
   const messages = [];
   let waiting = [];
@@ -75,8 +75,8 @@ const sealings = {
 
 for (const codec of Object.keys(codecs)) {
   for (const [sealing, security] of Object.entries(sealings)) {
-    test(`everything works: ${codec}, ${sealing}`, async (t) => {
-      const { client, told, peer, hub } = await setup(t, { codec, security, hub: { keys: security } });
+    test(`all calls and notices: ${codec}, ${sealing}`, async (t) => {
+      const { client, events, peer, hub } = await setup(t, { codec, security, hub: { keys: security } });
       assert.deepEqual(peer.offers, [codec]);
 
       const news = collector();
@@ -91,7 +91,7 @@ for (const codec of Object.keys(codecs)) {
       client.send("ping");
       await news.until(2);
       await lobby.until(1);
-      await told.until(() => told.messages.length === 1);
+      await events.until(() => events.messages.length === 1);
 
       const [headline, binary] = news.messages;
       assert.equal(headline.type, "message");
@@ -103,8 +103,8 @@ for (const codec of Object.keys(codecs)) {
       assert.equal(lobby.messages[0].type, "room_message");
       assert.equal(lobby.messages[0].channel, "lobby");
       assert.equal(lobby.messages[0].json(), "hello");
-      assert.equal(told.messages[0].type, "broadcast");
-      assert.deepEqual(told.messages[0].json(), [1, 2, 3]);
+      assert.equal(events.messages[0].type, "broadcast");
+      assert.deepEqual(events.messages[0].json(), [1, 2, 3]);
 
       await peer.until(() => peer.received.length === 8);
       const [move, ping] = peer.received.slice(-2);
@@ -121,7 +121,7 @@ for (const codec of Object.keys(codecs)) {
       assert.equal(news.messages.length, 2);
 
       hub.intercept = (from, message) => {
-        from.refuse(message, "forbidden", "not for you");
+        from.replyError(message, "forbidden", "not for you");
         return true;
       };
       await assert.rejects(client.publish("secret", 1), (error) => {
@@ -134,7 +134,7 @@ for (const codec of Object.keys(codecs)) {
         hubError("forbidden"),
       );
 
-      peer.refuse({ id: "", channel: "x" }, "bad_request", "what?");
+      peer.replyError({ id: "", channel: "x" }, "bad_request", "bad name");
       const gap = {
         channel: "news",
         room: "",
@@ -149,25 +149,25 @@ for (const codec of Object.keys(codecs)) {
       peer.send({ type: "gap", data: peer.codec.gap(roomGap) });
       const gapAnywhere = { ...gap, channel: "", all: true };
       peer.send({ type: "gap", data: peer.codec.gap(gapAnywhere) });
-      await told.until(() => told.gaps.length === 3);
-      assert.deepEqual(told.gaps, [gap, roomGap, gapAnywhere]);
-      assert.equal(told.errors.length, 1);
-      assert.equal(told.errors[0].code, "bad_request");
-      assert.equal(told.errors[0].target, "x");
+      await events.until(() => events.gaps.length === 3);
+      assert.deepEqual(events.gaps, [gap, roomGap, gapAnywhere]);
+      assert.equal(events.errors.length, 1);
+      assert.equal(events.errors[0].code, "bad_request");
+      assert.equal(events.errors[0].target, "x");
 
       await client.close(3500, "done");
       await peer.until(() => peer.ended);
       assert.deepEqual(peer.ended, { code: 3500, reason: "done" });
       assert.deepEqual(
-        told.states.map(({ state }) => state),
+        events.states.map(({ state }) => state),
         ["open", "closed"],
       );
     });
   }
 
-  test(`order is kept both ways while sealing: ${codec}`, async (t) => {
-    const { client, peer, told } = await setup(t, { codec, security: keys, hub: { keys } });
-    // Large ones take longer to seal and open than the small ones behind them.
+  test(`sealing keeps the order in both directions: ${codec}`, async (t) => {
+    const { client, peer, events } = await setup(t, { codec, security: keys, hub: { keys } });
+    // Large messages take longer to seal and open than the small ones that follow them.
     const count = 200;
     const value = (i) => ({ i, pad: "x".repeat(i % 10 === 0 ? 20_000 : 10) });
     const inOrder = Array.from({ length: count }, (_, i) => i);
@@ -184,16 +184,16 @@ for (const codec of Object.keys(codecs)) {
       peer.send({ type: "message", channel: "c", data: Buffer.from(JSON.stringify(value(i))) });
     }
     peer.socket.close(1000, "last");
-    await told.until(() => client.state === "closed");
+    await events.until(() => client.state === "closed");
     assert.deepEqual(
       messages.map((message) => message.json().i),
       inOrder,
     );
-    assert.equal(told.states.at(-1).reason, "last");
+    assert.equal(events.states.at(-1).reason, "last");
   });
 }
 
-test("close lets sealed messages out first", async (t) => {
+test("close sends the sealed messages first", async (t) => {
   const { client, peer } = await setup(t, { security: keys, hub: { keys } });
   for (let i = 0; i < 50; i++) client.send("n", i);
   await client.close();
@@ -201,8 +201,8 @@ test("close lets sealed messages out first", async (t) => {
   assert.equal(peer.received.length, 50);
 });
 
-test("handlers may call everything, and wait for the answers", async (t) => {
-  const { client, told } = await setup(t);
+test("handlers may call all methods and wait for the replies", async (t) => {
+  const { client, events } = await setup(t);
   const second = collector();
   await client.subscribe("a", async (message) => {
     await client.subscribe("b", second.handler);
@@ -217,11 +217,11 @@ test("handlers may call everything, and wait for the answers", async (t) => {
     second.messages.map((message) => message.json()),
     ["first", "room"],
   );
-  assert.deepEqual(told.errors, []);
+  assert.deepEqual(events.errors, []);
 });
 
-test("handlers that fail are told of, and disturb nothing", async (t) => {
-  const { client, told } = await setup(t);
+test("failed handlers are reported and do not affect the client", async (t) => {
+  const { client, events } = await setup(t);
   const { handler, until } = collector();
   const failures = [
     () => {
@@ -238,13 +238,13 @@ test("handlers that fail are told of, and disturb nothing", async (t) => {
   await client.subscribe("c", (message) => failures.shift()?.() ?? handler(message));
   for (let i = 0; i < 6; i++) await client.publish("c", i);
   await until(2);
-  await told.until(() => told.errors.length === 4);
+  await events.until(() => events.errors.length === 4);
   assert.deepEqual(
-    told.errors.map(({ code }) => code),
+    events.errors.map(({ code }) => code),
     Array(4).fill("handler"),
   );
   assert.deepEqual(
-    told.errors
+    events.errors
       .map(({ message }) => message)
       .sort()
       .slice(2),
@@ -253,31 +253,31 @@ test("handlers that fail are told of, and disturb nothing", async (t) => {
   assert.equal(client.state, "open");
 });
 
-test("an onError that fails is left to the console", async (t) => {
+test("errors of onError are written to the console", async (t) => {
   const logged = t.mock.method(console, "error", () => {});
   const { client, peer } = await setup(t, { onError: () => assert.fail("again") });
-  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  peer.replyError({ id: "", channel: "" }, "limit", "enough");
   await client.publish("c", 1);
   assert.equal(logged.mock.callCount(), 1);
   client.onError = async () => assert.fail("again");
-  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  peer.replyError({ id: "", channel: "" }, "limit", "enough");
   await client.publish("c", 1);
   client.onError = undefined;
-  peer.refuse({ id: "", channel: "" }, "limit", "enough");
+  peer.replyError({ id: "", channel: "" }, "limit", "enough");
   await client.publish("c", 1);
   assert.equal(logged.mock.callCount(), 3);
   assert.equal(logged.mock.calls[2].arguments[0].code, "limit");
 });
 
-test("a lost connection is replaced, memberships first", async (t) => {
-  const { client, told, peer, hub } = await setup(t);
+test("after a reconnect the client restores memberships before it sends queued calls", async (t) => {
+  const { client, events, peer, hub } = await setup(t);
   const news = collector();
   const lobby = collector();
   await client.subscribe("news", news.handler);
   await client.joinRoom("lobby", lobby.handler);
   await client.publish("news", "before");
 
-  hub.intercept = () => true; // takes everything, answers nothing
+  hub.intercept = () => true; // sends no replies
   const lost = client.publish("news", "lost");
   await peer.until(() => peer.types().at(-1) === "publish");
   const before = Date.now();
@@ -296,32 +296,32 @@ test("a lost connection is replaced, memberships first", async (t) => {
     ["before", "after"],
   );
   assert.deepEqual(
-    told.states.map(({ state, previous }) => [previous, state]),
+    events.states.map(({ state, previous }) => [previous, state]),
     [
       ["connecting", "open"],
       ["open", "reconnecting"],
       ["reconnecting", "open"],
     ],
   );
-  assert.equal(told.states[1].code, 1006);
-  assert.ok(told.states[1].retryIn <= quick.base);
+  assert.equal(events.states[1].code, 1006);
+  assert.ok(events.states[1].retryIn <= quick.base);
 
-  assert.equal(told.resumed.length, 1);
-  const [{ from, to, lastTimestampNs, channels, rooms }] = told.resumed;
+  assert.equal(events.resumed.length, 1);
+  const [{ from, to, lastTimestampNs, channels, rooms }] = events.resumed;
   assert.ok(from <= before + 5 && to >= from);
   assert.equal(lastTimestampNs, news.messages[0].timestampNs);
   assert.deepEqual([channels, rooms], [["news"], ["lobby"]]);
 });
 
-test("a hub that restarts is found again", async (t) => {
-  const { client, told, hub } = await setup(t);
+test("the client reconnects to a hub that restarts", async (t) => {
+  const { client, events, hub } = await setup(t);
   const { handler, messages, until } = collector();
   await client.subscribe("c", handler);
   for (const code of [1001, 1012]) {
     hub.peers.at(-1).socket.close(code, "restart");
-    await told.until(() => client.state === "reconnecting");
+    await events.until(() => client.state === "reconnecting");
     await hub.stop();
-    await told.until(() => told.states.at(-1).state === "reconnecting" && told.states.at(-1).error);
+    await events.until(() => events.states.at(-1).state === "reconnecting" && events.states.at(-1).error);
     await hub.listen();
     await client.publish("c", code);
   }
@@ -330,22 +330,22 @@ test("a hub that restarts is found again", async (t) => {
     messages.map((message) => message.json()),
     [1001, 1012],
   );
-  assert.equal(told.states[1].code, 1001);
-  assert.equal(told.resumed.length, 2);
+  assert.equal(events.states[1].code, 1001);
+  assert.equal(events.resumed.length, 2);
 });
 
-test("close codes decide about reconnecting", async (t) => {
+test("the close code decides whether the client reconnects", async (t) => {
   const { hub, client } = await setup(t);
   await client.close();
   const codes = Object.keys(closeCodes).map(Number);
   assert.equal(codes.length, 16);
   const sendable = codes.filter((code) => code !== 1005 && code !== 1006);
   for (const code of [...sendable, 3001, 4000, 4999]) {
-    const told = recorder();
-    const other = await connect(hub.url, { WebSocket, backoff: quick, ...told.callbacks });
+    const events = recorder();
+    const other = await connect(hub.url, { WebSocket, backoff: quick, ...events.callbacks });
     hub.peers.at(-1).socket.close(code, `because ${code}`);
-    await told.until(() => told.states.length === 2);
-    const { state, code: got, reason } = told.states[1];
+    await events.until(() => events.states.length === 2);
+    const { state, code: got, reason } = events.states[1];
     assert.equal(state, closeCodes[code]?.reconnect === true ? "reconnecting" : "closed", code);
     assert.deepEqual([got, reason], [code, `because ${code}`]);
     if (state === "closed") await assert.rejects(other.publish("c", 1), hubError("closed"));
@@ -353,26 +353,26 @@ test("close codes decide about reconnecting", async (t) => {
   }
 });
 
-test("a Close without a code is reconnected", async (t) => {
-  const { hub, told, client } = await setup(t);
+test("the client reconnects after a Close without a code", async (t) => {
+  const { hub, events, client } = await setup(t);
   hub.peers[0].socket.close();
-  await told.until(() => told.states.length === 3);
-  assert.equal(told.states[1].code, 1005);
+  await events.until(() => events.states.length === 3);
+  assert.equal(events.states[1].code, 1005);
   assert.equal(client.state, "open");
 });
 
-test("shouldReconnect overrides the table, or leaves it alone", async (t) => {
+test("shouldReconnect overrides closeCodes unless it returns undefined", async (t) => {
   const asked = [];
   const shouldReconnect = ({ code, reason }) => {
     asked.push([code, reason]);
     if (asked.length === 3) throw new Error("no idea");
     return { 4000: true, 1012: false }[code];
   };
-  const { hub, told, client } = await setup(t, { shouldReconnect });
+  const { hub, events, client } = await setup(t, { shouldReconnect });
   for (const code of [4000, 1001, 1001, 1012]) {
-    const opened = told.states.length;
+    const opened = events.states.length;
     hub.peers.at(-1).socket.close(code, "x");
-    await told.until(() => told.states.length > opened && client.state !== "reconnecting");
+    await events.until(() => events.states.length > opened && client.state !== "reconnecting");
   }
   assert.equal(client.state, "closed");
   assert.deepEqual(asked, [
@@ -382,18 +382,18 @@ test("shouldReconnect overrides the table, or leaves it alone", async (t) => {
     [1012, "x"],
   ]);
   assert.deepEqual(
-    told.errors.map(({ message }) => message),
+    events.errors.map(({ message }) => message),
     ["a handler failed: no idea"],
   );
 });
 
-test("tokens travel as a subprotocol, and the codec is still offered", async (t) => {
+test("the token is offered as a subprotocol after the codec", async (t) => {
   const { peer } = await setup(t, { codec: "msgpack", token: "sécret/+?" });
   assert.equal(peer.token, "sécret/+?");
   assert.deepEqual(peer.offers, ["msgpack", "bearer.c8OpY3JldC8rPw"]);
 });
 
-test("getToken is asked at every connection, also after 3000", async (t) => {
+test("getToken is called for every connection, also after code 3000", async (t) => {
   const tokens = ["first", "second", new Error("no session"), "third"];
   const getToken = async (signal) => {
     assert.ok(signal instanceof AbortSignal);
@@ -401,36 +401,36 @@ test("getToken is asked at every connection, also after 3000", async (t) => {
     if (token instanceof Error) throw token;
     return token;
   };
-  const { hub, told } = await setup(t, { getToken });
+  const { hub, events } = await setup(t, { getToken });
   hub.peers[0].socket.close(3000, "expired");
-  await told.until(() => told.states.length === 3);
+  await events.until(() => events.states.length === 3);
   hub.peers[1].socket.close(1001);
-  await told.until(() => told.states.length === 6);
+  await events.until(() => events.states.length === 6);
   assert.deepEqual(
     hub.peers.map(({ token }) => token),
     ["first", "second", "third"],
   );
   assert.deepEqual(
-    told.states.map(({ state }) => state),
+    events.states.map(({ state }) => state),
     ["open", "reconnecting", "open", "reconnecting", "reconnecting", "open"],
   );
-  assert.equal(told.states[4].error.message, "no session");
+  assert.equal(events.states[4].error.message, "no session");
 });
 
-test("keys may come with the token, for one connection each", async (t) => {
+test("getToken may return keys for one connection", async (t) => {
   const hub = await FakeHub.start(t);
   let connections = 0;
   const getToken = async () => {
     hub.keys = { ...keys, hmacKey: Uint8Array.of(++connections) };
     return { token: `ticket ${connections}`, security: hub.keys };
   };
-  const told = recorder();
-  const client = await connect(hub.url, { WebSocket, backoff: quick, getToken, ...told.callbacks });
+  const events = recorder();
+  const client = await connect(hub.url, { WebSocket, backoff: quick, getToken, ...events.callbacks });
   t.after(() => client.close());
   const { handler, messages } = collector();
   await client.subscribe("c", handler);
   hub.peers[0].socket.terminate();
-  await told.until(() => client.state === "reconnecting");
+  await events.until(() => client.state === "reconnecting");
   await client.publish("c", "sealed anew");
   assert.equal(messages[0].json(), "sealed anew");
   assert.deepEqual(
@@ -439,18 +439,18 @@ test("keys may come with the token, for one connection each", async (t) => {
   );
 });
 
-test("keys with a token that are none are told of, and asked for again", async (t) => {
+test("invalid keys from getToken are reported, and getToken is called again", async (t) => {
   const hub = await FakeHub.start(t);
-  const told = recorder();
+  const events = recorder();
   const given = [{ security: { aesKey: new Uint8Array(3) } }, undefined];
   const getToken = () => given.shift();
-  const client = new HubClient(hub.url, { WebSocket, backoff: quick, getToken, ...told.callbacks });
+  const client = new HubClient(hub.url, { WebSocket, backoff: quick, getToken, ...events.callbacks });
   t.after(() => client.close());
-  await told.until(() => client.state === "open");
-  assert.match(told.states[0].error.message, /aesKey is not 32 bytes/);
+  await events.until(() => client.state === "open");
+  assert.match(events.states[0].error.message, /aesKey is not 32 bytes/);
 });
 
-test("frames that are none end the connection for good, and say why", async (t) => {
+test("an invalid frame closes the client with a code and a reason", async (t) => {
   const hub = await FakeHub.start(t);
   const sealed = { security: keys };
   const cases = [
@@ -465,19 +465,19 @@ test("frames that are none end the connection for good, and say why", async (t) 
     ["json", {}, '{"type":"error"}', 1007, /error reply: /],
     ["json", {}, '{"type":"gap","data":{"count":"x"}}', 1007, /count is not an integer/],
     ["protobuf", {}, Buffer.from("0a056572726f721a02ffff", "hex"), 1007, /error reply/],
-    ["json", sealed, "{}", 1003, /text frame came/],
+    ["json", sealed, "{}", 1003, /received a text frame/],
     ["json", sealed, Buffer.from("short"), 1008, /too short/],
     ["json", sealed, Buffer.alloc(100), 1008, /cannot be decrypted/],
     ["json", { security: { hmacKey: keys.hmacKey } }, Buffer.alloc(100), 1008, /signature does not match/],
   ];
   for (const [codec, options, frame, code, message] of cases) {
-    const told = recorder();
-    const client = await connect(hub.url, { WebSocket, codec, ...options, ...told.callbacks });
+    const events = recorder();
+    const client = await connect(hub.url, { WebSocket, codec, ...options, ...events.callbacks });
     const peer = hub.peers.at(-1);
     peer.socket.send(frame);
     peer.socket.send(frame);
-    await told.until(() => told.states.length === 2);
-    const last = told.states[1];
+    await events.until(() => events.states.length === 2);
+    const last = events.states[1];
     assert.equal(client.state, "closed", codec);
     assert.equal(last.code, code);
     assert.match(last.error.message, message);
@@ -485,24 +485,24 @@ test("frames that are none end the connection for good, and say why", async (t) 
     await peer.until(() => peer.ended);
     assert.equal(peer.ended.code, code + 3000);
     assert.match(peer.ended.reason, message);
-    assert.deepEqual(told.errors, []);
+    assert.deepEqual(events.errors, []);
   }
 });
 
-test("sealed frames that are malformed inside", async (t) => {
+test("sealed frames with invalid content close the client", async (t) => {
   for (const [codec, frame] of [
     ["json", "{"],
     ["json", Buffer.of(0xff)],
     ["msgpack", Buffer.of(0xc0)],
   ]) {
-    const { told, peer } = await setup(t, { codec, security: keys, hub: { keys } });
+    const { events, peer } = await setup(t, { codec, security: keys, hub: { keys } });
     peer.socket.send(peer.sealer.seal(frame));
-    await told.until(() => told.states.length === 2);
-    assert.deepEqual([told.states[1].state, told.states[1].code], ["closed", 1007]);
+    await events.until(() => events.states.length === 2);
+    assert.deepEqual([events.states[1].state, events.states[1].code], ["closed", 1007]);
   }
 });
 
-test("a hub that chooses another subprotocol is not spoken to", async (t) => {
+test("connect rejects if the hub selects another subprotocol", async (t) => {
   const hub = await FakeHub.start(t);
   hub.choose = () => "bearer.dG9rZW4";
   const connecting = connect(hub.url, { WebSocket, codec: "protobuf", token: "token" });
@@ -528,30 +528,30 @@ test("connect rejects when the first attempt fails", async (t) => {
     (error) => hubError("unreachable")(error) && (native || /ECONNREFUSED/.test(error.message)),
   );
   await assert.rejects(connect("no url", options), hubError("unreachable"));
-  await assert.rejects(connect(hub.url, { ...options, getToken: () => Promise.reject(new Error("who?")) }), /who\?/);
+  await assert.rejects(connect(hub.url, { ...options, getToken: () => Promise.reject(new Error("no session")) }), /no session/);
   await hub.listen();
   hub.refuse = undefined;
 });
 
-test("new HubClient goes on trying instead", async (t) => {
+test("new HubClient keeps trying when the first attempt fails", async (t) => {
   const { hub } = await setup(t);
   await hub.stop();
-  const told = recorder();
-  const client = new HubClient(hub.url, { WebSocket, backoff: quick, ...told.callbacks });
+  const events = recorder();
+  const client = new HubClient(hub.url, { WebSocket, backoff: quick, ...events.callbacks });
   t.after(() => client.close());
   assert.equal(client.state, "connecting");
   const { handler, until } = collector();
   const subscribed = client.subscribe("c", handler);
   const published = client.publish("c", 1);
-  await told.until(() => told.states.length === 3);
+  await events.until(() => events.states.length === 3);
   assert.deepEqual(
-    told.states.map(({ state }) => state),
+    events.states.map(({ state }) => state),
     Array(3).fill("reconnecting"),
   );
   await hub.listen();
   await Promise.all([subscribed, published]);
   await until(1);
-  assert.deepEqual(told.resumed, [], "nothing can have been missed before the first connection");
+  assert.deepEqual(events.resumed, [], "no message can be missed before the first connection");
 });
 
 test("aborting the client closes it", async (t) => {
@@ -564,7 +564,7 @@ test("aborting the client closes it", async (t) => {
   await assert.rejects(connect(hub.url, { WebSocket, signal: AbortSignal.abort() }), hubError("aborted"));
 });
 
-test("a hub that does not answer a Close is given up", async (t) => {
+test("close ends although the hub sends no Close frame", async (t) => {
   const { client, peer } = await setup(t);
   peer.socket.pause();
   const start = Date.now();
@@ -574,19 +574,19 @@ test("a hub that does not answer a Close is given up", async (t) => {
   await peer.until(() => peer.ended);
 });
 
-test("silence beyond idleTimeout ends a connection", async (t) => {
-  const { hub, told, peer } = await setup(t, { idleTimeout: 150 });
+test("a connection without received frames ends after idleTimeout", async (t) => {
+  const { hub, events, peer } = await setup(t, { idleTimeout: 150 });
   const nextPeer = hub.nextPeer();
-  peer.socket.pause(); // half open: nothing comes, nothing is taken
-  await told.until(() => told.states.length > 1);
-  assert.equal(told.states[1].code, 3008);
-  assert.match(told.states[1].error.message, /no sign of life for 150 ms/);
+  peer.socket.pause(); // half open: no data in either direction
+  await events.until(() => events.states.length > 1);
+  assert.equal(events.states[1].code, 3008);
+  assert.match(events.states[1].error.message, /received nothing for 150 ms/);
   await nextPeer;
   peer.socket.resume();
 });
 
-test("messages go to whom they are for", async (t) => {
-  const { client, peer, told } = await setup(t);
+test("messages go to the handler of their channel or room", async (t) => {
+  const { client, peer, events } = await setup(t);
   const channel = collector();
   const room = collector();
   await client.subscribe("same", channel.handler);
@@ -604,11 +604,11 @@ test("messages go to whom they are for", async (t) => {
   send("broadcast", "same");
   send("hello", "");
   send("", "");
-  await told.until(() => told.messages.length === 7);
+  await events.until(() => events.messages.length === 7);
   const texts = (list) => list.map((message) => message.json());
   assert.deepEqual(texts(channel.messages), ["message same", "alert same"]);
   assert.deepEqual(texts(room.messages), ["room_message same", "alert only-room"]);
-  assert.deepEqual(texts(told.messages), [
+  assert.deepEqual(texts(events.messages), [
     "alert elsewhere",
     "message only-room",
     "room_message other",
@@ -619,7 +619,7 @@ test("messages go to whom they are for", async (t) => {
   ]);
 });
 
-test("calls that make no sense are refused here", async (t) => {
+test("calls with invalid arguments reject without sending", async (t) => {
   const { client, peer } = await setup(t);
   for (const name of ["", undefined, 5, "\ud800"]) {
     await assert.rejects(
@@ -653,8 +653,8 @@ test("calls that make no sense are refused here", async (t) => {
   assert.deepEqual(peer.received, []);
 });
 
-test("a platform without WebSocket is told what to do", { skip: globalThis.WebSocket && "this one has it" }, () => {
-  assert.throws(() => new HubClient("ws://x"), /pass its class/);
+test("the error names the option if the platform has no WebSocket", { skip: globalThis.WebSocket && "this platform has one" }, () => {
+  assert.throws(() => new HubClient("ws://x"), /pass a class as the WebSocket option/);
 });
 
 test("messages above the hub's limit are not sent", async (t) => {

@@ -16,7 +16,7 @@ const isText = (codec) => codec === codecs.json;
 const toFrame = (codec, bytes) => (isText(codec) ? Buffer.from(bytes).toString() : bytes);
 const toBytes = (frame) => (typeof frame === "string" ? utf8.encode(frame) : frame);
 
-/** A Message as the oracles have it. */
+/** Converts a Message to the plain object that the oracles use. */
 const plain = (message) => ({
   type: message.type,
   channel: message.channel,
@@ -27,15 +27,15 @@ const plain = (message) => ({
 });
 
 const golden = JSON.parse(
-  // Integers above 2^53 are quoted, to be read as BigInt.
+  // Timestamps are quoted because JSON.parse rounds integers above 2^53.
   readFileSync(new URL("../../testdata/hypgo-wire.json", import.meta.url), "utf8").replace(
     /"timestamp": (-?\d+)/g,
     '"timestamp": "$1"',
   ),
 );
 
-/** What both hub and client make of a golden message; JSON payloads are compared by meaning. */
-const meaning = (message, codec) => {
+/** Returns the fields to compare. JSON payloads are compared by value. */
+const comparable = (message, codec) => {
   const fields = plain(message);
   if (isText(codec)) fields.data = message.json();
   return fields;
@@ -55,19 +55,19 @@ for (const vector of golden.cases.filter(({ kind, bytes_hex: bytes }) => kind ==
 
   test(`golden ${vector.name}: decode`, () => {
     const message = codec.decode(toFrame(codec, fromHex(vector.bytes_hex)));
-    assert.deepEqual(meaning(message, codec), want);
+    assert.deepEqual(comparable(message, codec), want);
   });
 
   test(`golden ${vector.name}: encode`, () => {
     const again = codec.encode(codec.decode(toFrame(codec, fromHex(vector.bytes_hex))));
     assert.equal(hex(toBytes(again)), vector.bytes_hex);
     const made = codec.encode({ ...want, timestampNs: BigInt(vector.timestamp) });
-    if (isText(codec)) assert.deepEqual(meaning(codec.decode(made), codec), want);
+    if (isText(codec)) assert.deepEqual(comparable(codec.decode(made), codec), want);
     else assert.equal(hex(made), vector.bytes_hex);
   });
 }
 
-test("golden binary payload, which HypGo's JSON cannot carry", () => {
+test("golden binary payload, which HypGo's JSON codec cannot encode", () => {
   const vector = golden.cases.find(({ name }) => name === "binary-data/json");
   const data = Buffer.from(vector.data_base64, "base64");
   const frame = codecs.json.encode({ type: "message", channel: "bin", data, timestampNs: 7n, clientId: "b" });
@@ -81,7 +81,7 @@ test("golden binary payload, which HypGo's JSON cannot carry", () => {
 for (const [name, codec] of Object.entries(codecs)) {
   const oracle = oracles[name];
 
-  test(`${name}: an independent decoder reads what we write (seed ${seed})`, () => {
+  test(`${name}: an independent decoder reads our frames (seed ${seed})`, () => {
     const random = new Random(1);
     for (let i = 0; i < 400; i++) {
       const want = random.message();
@@ -89,12 +89,12 @@ for (const [name, codec] of Object.entries(codecs)) {
     }
 
     function withSafeTimestamp(message) {
-      // JSON.parse rounds, which is why the client does not leave timestamps to it.
+      // The oracle uses JSON.parse, which rounds timestamps.
       return name === "json" ? { ...message, timestampNs: BigInt(Number(message.timestampNs)) } : message;
     }
   });
 
-  test(`${name}: we read what an independent encoder writes (seed ${seed})`, () => {
+  test(`${name}: our decoder reads the frames of an independent encoder (seed ${seed})`, () => {
     const random = new Random(2);
     for (let i = 0; i < 400; i++) {
       const want = random.message();
@@ -102,7 +102,7 @@ for (const [name, codec] of Object.entries(codecs)) {
     }
   });
 
-  test(`${name}: whatever bytes come, decoding ends with a message or a DecodeError (seed ${seed})`, () => {
+  test(`${name}: decoding any bytes returns a message or throws a DecodeError (seed ${seed})`, () => {
     const random = new Random(3);
     for (let i = 0; i < 4000; i++) {
       const [type, channel, clientId, id] = [3, 9, 4, 2].map((length) => random.text(length));
@@ -119,7 +119,7 @@ for (const [name, codec] of Object.entries(codecs)) {
     }
   });
 
-  test(`${name}: a frame cut short is refused, or nothing that was cut off mattered`, () => {
+  test(`${name}: a truncated frame is rejected or has a valid prefix of the fields`, () => {
     const frame = codec.encode({
       type: "message",
       channel: "c",
@@ -137,14 +137,14 @@ for (const [name, codec] of Object.entries(codecs)) {
         assert.ok(error instanceof DecodeError, error);
         continue;
       }
-      // Protobuf's fields have no end mark; a FlatBuffer ends with a string's zero byte and padding.
+      // Protobuf has no end mark; a FlatBuffer ends with a zero byte and padding, which may be missing.
       assert.ok(["protobuf", "flatbuffers"].includes(name), `${length} bytes`);
       if (name === "flatbuffers") assert.deepEqual(fields, whole);
       else for (const [key, value] of Object.entries(fields)) if (value.length > 0) assert.deepEqual(value, whole[key]);
     }
   });
 
-  test(`${name}: timestamps of 64 bits, exactly`, () => {
+  test(`${name}: 64-bit timestamps are exact`, () => {
     for (const timestampNs of [0n, 1n, -1n, 2n ** 53n + 1n, 2n ** 63n - 1n, -(2n ** 63n)]) {
       assert.equal(codec.decode(codec.encode({ type: "t", timestampNs })).timestampNs, timestampNs);
     }
@@ -181,7 +181,7 @@ for (const [name, codec] of Object.entries(codecs)) {
   });
 }
 
-test("text that begins with a byte order mark keeps it", () => {
+test("text keeps a leading byte order mark", () => {
   const name = "\ufeffname";
   for (const codec of Object.values(codecs)) {
     const { type, channel, clientId, id } = codec.decode(
@@ -191,13 +191,13 @@ test("text that begins with a byte order mark keeps it", () => {
   }
 });
 
-test("timestamp is in milliseconds, as Date takes it", () => {
+test("timestamp is in milliseconds, for Date", () => {
   const message = new Message({ type: "t", timestampNs: 1_763_769_600_123_456_789n });
   assert.equal(message.timestamp, 1_763_769_600_123);
   assert.equal(new Date(message.timestamp).toISOString(), "2025-11-22T00:00:00.123Z");
 });
 
-test("json: a payload keeps its digits and its look", () => {
+test("json: a payload keeps its digits and formatting", () => {
   const payload = '{ "n" : 12345678901234567890.10, "data":{"timestamp":[1]} , "s":"\\u00e9}\\\\" }';
   const message = codecs.json.decode(
     ` \n{"timestamp" : 12 ,"x":[{"data":"no"},"]"], "data" : ${payload} ,\t"type":"a\\u0041" }\r\n`,
@@ -207,12 +207,12 @@ test("json: a payload keeps its digits and its look", () => {
   assert.equal(message.timestampNs, 12n);
 });
 
-test("json: the last of several equal keys counts, as it does for JSON.parse", () => {
+test("json: the last of duplicate keys wins, as in JSON.parse", () => {
   const message = codecs.json.decode('{"type":"a","data":1,"timestamp":1,"data":2,"timestamp":2,"type":"b"}');
   assert.deepEqual([message.type, message.json(), message.text(), message.timestampNs], ["b", 2, "2", 2n]);
 });
 
-test("json: deep nesting and long strings are no problem", () => {
+test("json: deep nesting and long strings are decoded", () => {
   const deep = "[".repeat(100_000) + "]".repeat(100_000);
   assert.equal(codecs.json.decode(`{"type":"t","data":${deep}}`).text(), deep);
   const long = JSON.stringify('"\\'.repeat(500_000));
@@ -228,8 +228,8 @@ test("json: absent and null fields are empty", () => {
   }
 });
 
-test("json: what is refused", () => {
-  const refused = {
+test("json: invalid frames are rejected", () => {
+  const rejected = {
     "": /json: /,
     "[]": /not an object/,
     null: /not an object/,
@@ -250,7 +250,7 @@ test("json: what is refused", () => {
     '{"data":"A","encoding":"base64"}': /not base64/,
     '{"data":"é","encoding":"base64"}': /not base64/,
   };
-  for (const [frame, message] of Object.entries(refused)) {
+  for (const [frame, message] of Object.entries(rejected)) {
     assert.throws(
       () => codecs.json.decode(frame),
       (error) => error instanceof DecodeError && message.test(error.message),
@@ -274,14 +274,14 @@ test("protobuf: unknown fields and wrong wire types are skipped, the last value 
   assert.deepEqual(plain(message), plain(new Message({ type: "last" })));
 });
 
-test("protobuf: zero values take no room", () => {
+test("protobuf: zero values are omitted", () => {
   assert.equal(codecs.protobuf.encode({}).length, 0);
   assert.deepEqual(plain(codecs.protobuf.decode(new Uint8Array(0))), plain(new Message({})));
   assert.equal(hex(codecs.protobuf.encode({ type: "a" })), hex(WsMessage.encode({ type: "a" }).finish()));
 });
 
-test("protobuf: what is refused", () => {
-  const refused = {
+test("protobuf: invalid frames are rejected", () => {
+  const rejected = {
     "0a": /1 bytes wanted, 0 left/,
     "0a05616263": /5 bytes wanted, 3 left/,
     "0aff": /1 bytes wanted, 0 left/,
@@ -299,7 +299,7 @@ test("protobuf: what is refused", () => {
     4901: /8 bytes wanted/,
     "4d01": /4 bytes wanted/,
   };
-  for (const [bytes, message] of Object.entries(refused)) {
+  for (const [bytes, message] of Object.entries(rejected)) {
     assert.throws(
       () => codecs.protobuf.decode(fromHex(bytes)),
       (error) => error instanceof DecodeError && message.test(error.message),
@@ -308,7 +308,7 @@ test("protobuf: what is refused", () => {
   }
 });
 
-test(`flatbuffers: our bytes are the official builder's (seed ${seed})`, () => {
+test(`flatbuffers: our bytes equal the official builder's (seed ${seed})`, () => {
   const random = new Random(4);
   for (let i = 0; i < 400; i++) {
     const message = random.message();
@@ -316,13 +316,13 @@ test(`flatbuffers: our bytes are the official builder's (seed ${seed})`, () => {
   }
 });
 
-test("flatbuffers: any builder's layout", () => {
+test("flatbuffers: any valid layout is decoded", () => {
   const builder = new flatbuffers.Builder(16);
   const id = builder.createString("the id");
   const type = builder.createString("the type");
   builder.startObject(9);
   builder.addFieldOffset(5, id, 0);
-  builder.addFieldInt8(8, 1, 0); // of a later schema
+  builder.addFieldInt8(8, 1, 0); // a field of a later schema
   builder.addFieldOffset(0, type, 0);
   builder.addFieldInt64(3, -2n, 0n);
   builder.finish(builder.endObject());
@@ -336,15 +336,15 @@ test("flatbuffers: any builder's layout", () => {
   assert.equal(codecs.flatbuffers.decode(shifted.subarray(3)).id, "the id");
 });
 
-test("flatbuffers: what is refused", () => {
+test("flatbuffers: invalid frames are rejected", () => {
   const good = codecs.flatbuffers.encode({ type: "message", channel: "c", data: utf8.encode("xyz"), timestampNs: 5n });
   const view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset);
   const table = view(good).getUint32(0, true);
   const vtable = table - view(good).getInt32(table, true);
   const field = (slot) => table + view(good).getUint16(vtable + 4 + 2 * slot, true);
-  const refused = {
+  const rejected = {
     "no bytes": [() => new Uint8Array(0), /root offset/],
-    "four hostile bytes": [() => fromHex("ffffff7f"), /table at byte 2147483647/],
+    "huge root offset": [() => fromHex("ffffff7f"), /table at byte 2147483647/],
     "negative root": [() => fromHex("ffffffff"), /table/],
     "vtable before the buffer": [(b) => view(b).setInt32(table, 0x7fffffff, true), /vtable at byte -/],
     "vtable behind the buffer": [(b) => view(b).setInt32(table, -0x80000000, true), /vtable/],
@@ -370,7 +370,7 @@ test("flatbuffers: what is refused", () => {
       /type is not valid UTF-8/,
     ],
   };
-  for (const [name, [change, message]] of Object.entries(refused)) {
+  for (const [name, [change, message]] of Object.entries(rejected)) {
     const copy = Uint8Array.from(good);
     const changed = change(copy);
     const frame = changed instanceof Uint8Array ? changed : copy;
@@ -382,7 +382,7 @@ test("flatbuffers: what is refused", () => {
   }
 });
 
-test("msgpack: keys in any order, unknown ones skipped whatever they hold", () => {
+test("msgpack: keys may be in any order, and unknown keys are skipped with any value", () => {
   const extra = {
     nothing: null,
     flags: [true, false],
@@ -400,7 +400,7 @@ test("msgpack: keys in any order, unknown ones skipped whatever they hold", () =
   );
 });
 
-test("msgpack: integers of every size", () => {
+test("msgpack: integers of every size are decoded", () => {
   const frame = (integer) => fromHex(`81a974696d657374616d70${integer}`);
   const integers = {
     "7f": 127n,
@@ -438,7 +438,7 @@ test("msgpack: extensions of every size are skipped", () => {
   }
 });
 
-test("msgpack: nesting costs no stack", () => {
+test("msgpack: deep nesting does not overflow the stack", () => {
   const depth = 1_000_000;
   const frame = new Uint8Array(3 + depth + 1).fill(0x91);
   frame.set(fromHex("81a178"));
@@ -446,8 +446,8 @@ test("msgpack: nesting costs no stack", () => {
   assert.equal(codecs.msgpack.decode(frame).id, "");
 });
 
-test("msgpack: what is refused", () => {
-  const refused = {
+test("msgpack: invalid frames are rejected", () => {
+  const rejected = {
     "": /1 bytes wanted/,
     c0: /not a map/,
     "91c0": /not a map/,
@@ -472,7 +472,7 @@ test("msgpack: what is refused", () => {
     "81a178c9ffffffff": /bytes wanted/,
     8000: /bytes after the message/,
   };
-  for (const [bytes, message] of Object.entries(refused)) {
+  for (const [bytes, message] of Object.entries(rejected)) {
     assert.throws(
       () => codecs.msgpack.decode(fromHex(bytes)),
       (error) => error instanceof DecodeError && message.test(error.message),

@@ -1,5 +1,5 @@
-// A hub in this process, on real sockets, that reads and writes with the
-// oracles' codecs. It does what it should until a test tells it otherwise.
+// A hub in this process, on real sockets, that uses the codecs of the oracles.
+// Tests may change its behaviour with intercept, choose and refuse.
 
 import { once } from "node:events";
 import { WebSocketServer } from "ws";
@@ -9,11 +9,11 @@ import { oracles, OracleSealer } from "./oracles.js";
 const blank = { channel: "", data: new Uint8Array(0), timestampNs: 0n, clientId: "", id: "" };
 
 export class FakeHub {
-  /** One per connection, in the order in which they came. */
+  /** One peer per connection, in order of connection. */
   peers = [];
-  /** May answer a message itself: (peer, message) => true if it did. */
+  /** Called as intercept(peer, message). If it returns true, the hub does not handle the message. */
   intercept = () => false;
-  /** Chooses the subprotocol to answer with. */
+  /** Selects a subprotocol of the offered ones. */
   choose = (offers) => offers.find((offer) => offer in oracles) ?? false;
   now = 1_763_769_600_123_456_789n;
 
@@ -48,7 +48,7 @@ export class FakeHub {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
-  /** The next connection to come. */
+  /** Resolves with the peer of the next connection. */
   nextPeer() {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
@@ -110,7 +110,7 @@ export class FakeHub {
 class Peer {
   received = [];
   memberships = new Set();
-  ended; // {code, reason} once the connection has
+  ended; // {code, reason} once the connection has ended
   #watchers = [];
 
   constructor(hub, socket, request) {
@@ -146,7 +146,7 @@ class Peer {
     if (id !== "") this.send({ type: "ack", id, channel: target });
   }
 
-  refuse({ id, channel }, code, message) {
+  replyError({ id, channel }, code, message) {
     this.send({ type: "error", id, channel, data: this.codec.error(code, message) });
   }
 

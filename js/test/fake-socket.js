@@ -1,10 +1,10 @@
-// A WebSocket class whose other end is the test itself, for tests of time.
+// A WebSocket class for tests of timing. The test plays the part of the server.
 
 import { oracles } from "./oracles.js";
 
 const blank = { channel: "", data: new Uint8Array(0), timestampNs: 0n, clientId: "", id: "" };
 
-/** A class of its own for every test, which remembers its sockets. */
+/** Returns a new class, which keeps a list of its sockets. */
 export function fakeWebSocket() {
   return class FakeSocket extends EventTarget {
     static sockets = [];
@@ -25,7 +25,7 @@ export function fakeWebSocket() {
       this.constructor.sockets.push(this);
     }
 
-    // What clients call
+    // Called by clients
 
     send(frame) {
       if (this.readyState === 0) throw new Error("not open yet");
@@ -45,7 +45,7 @@ export function fakeWebSocket() {
       this.addEventListener(name, listener);
     }
 
-    // What tests call
+    // Called by tests
 
     accept(protocol = this.protocols[0]) {
       this.protocol = protocol;
@@ -54,7 +54,7 @@ export function fakeWebSocket() {
       return this;
     }
 
-    /** What the client has sent, decoded. */
+    /** The messages that the client sent. */
     get sent() {
       return this.frames.map((frame) => oracles[this.protocol].decode(frame));
     }
@@ -72,14 +72,14 @@ export function fakeWebSocket() {
       this.dispatchEvent(Object.assign(new Event("message"), { data }));
     }
 
-    /** Acknowledges everything sent so far that asks for it. */
+    /** Acknowledges all requests sent so far that have an ID. */
     ackAll() {
       const { sent } = this;
       for (const { id } of sent.slice(this.acked ?? 0)) if (id !== "") this.deliver({ type: "ack", id });
       this.acked = sent.length;
     }
 
-    refuse(index, code) {
+    replyError(index, code) {
       const { id } = this.sent.at(index);
       this.deliver({ type: "error", id, data: oracles[this.protocol].error(code, `no: ${code}`) });
     }

@@ -1,4 +1,4 @@
-// End to end: the client against the hub itself. Skipped where Go is missing.
+// End-to-end tests of the client with a real hub. Skipped if Go is not installed.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
@@ -34,7 +34,7 @@ after(() => {
   if (directory) rmSync(directory, { recursive: true });
 });
 
-/** A hub in a process of its own, until the test ends. */
+/** Starts a hub in its own process. It stops when the test ends. */
 async function startHub(t, ...flags) {
   const child = spawn(program, flags, { stdio: ["pipe", "pipe", "inherit"] });
   const ended = once(child, "exit");
@@ -47,7 +47,7 @@ async function startHub(t, ...flags) {
   return { url: `ws://${address}`, address, ended };
 }
 
-/** A list that grows, and a way to wait until it is long enough. */
+/** Returns a list, a function that appends to it, and functions to wait for a condition or a length. */
 function collect() {
   const items = [];
   let waiting = [];
@@ -92,7 +92,7 @@ const sealings = {
 };
 
 for (const [name, [flags, security]] of Object.entries(sealings)) {
-  test(`clients of all codecs talk to each other: ${name}`, { skip }, async (t) => {
+  test(`clients with different codecs exchange messages: ${name}`, { skip }, async (t) => {
     const hub = await startHub(t, ...flags);
     const members = [];
     for (const codec of Object.keys(codecs)) {
@@ -136,7 +136,7 @@ for (const [name, [flags, security]] of Object.entries(sealings)) {
         assert.ok(Math.abs(message.timestamp - Date.now()) < 60_000);
       }
       assert.deepEqual([lobby.items[0].type, lobby.items[0].channel], ["room_message", "lobby/漢😀"]);
-      // All members have it of the same sender, at the same time.
+      // All members see the same senders and timestamps.
       const stamps = (list) => list.items.map(({ clientId, timestampNs }) => `${clientId} ${timestampNs}`);
       assert.deepEqual(stamps(news), stamps(members[0].news));
     }
@@ -144,7 +144,7 @@ for (const [name, [flags, security]] of Object.entries(sealings)) {
 }
 
 for (const codec of Object.keys(codecs)) {
-  test(`what the hub refuses: ${codec}`, { skip }, async (t) => {
+  test(`calls that the hub rejects: ${codec}`, { skip }, async (t) => {
     const hub = await startHub(t, "-max-subscriptions", "3");
     const errors = collect();
     const { client } = await dial(t, hub, { codec, onError: errors.add });
@@ -170,7 +170,7 @@ for (const codec of Object.keys(codecs)) {
     assert.deepEqual([errors.items[0].code, errors.items[0].target], ["forbidden", "secret channel"]);
   });
 
-  test(`any payload comes back as it went (seed ${seed}): ${codec}`, { skip }, async (t) => {
+  test(`any payload is echoed unchanged (seed ${seed}): ${codec}`, { skip }, async (t) => {
     const hub = await startHub(t);
     const { client, messages } = await dial(t, hub, { codec });
     const random = new Random(20);
@@ -185,7 +185,7 @@ for (const codec of Object.keys(codecs)) {
     }
   });
 
-  test(`a hub that restarts is found again: ${codec}`, { skip }, async (t) => {
+  test(`the client reconnects to a hub that restarts: ${codec}`, { skip }, async (t) => {
     const hub = await startHub(t);
     const resumed = collect();
     const { client, states } = await dial(t, hub, { codec, onResumed: resumed.add });
@@ -207,7 +207,7 @@ for (const codec of Object.keys(codecs)) {
   });
 }
 
-test("close codes arrive with their reasons", { skip }, async (t) => {
+test("the client reports close codes and reasons", { skip }, async (t) => {
   const hub = await startHub(t);
   for (const [code, reason, reconnects] of [
     [1000, "done", false],
@@ -226,7 +226,7 @@ test("close codes arrive with their reasons", { skip }, async (t) => {
   }
 });
 
-test("tokens, refusals, and being replaced", { skip }, async (t) => {
+test("tokens, refused handshakes and replaced clients", { skip }, async (t) => {
   const hub = await startHub(t, "-tokens", "-replace");
   await assert.rejects(connect(hub.url, { WebSocket }), hubError("unreachable"));
   const first = await dial(t, hub, { token: "álice" });
@@ -239,7 +239,7 @@ test("tokens, refusals, and being replaced", { skip }, async (t) => {
   assert.deepEqual([first.states.items[1].state, first.states.items[1].code], ["closed", 4409]);
 });
 
-test("keys for each connection", { skip }, async (t) => {
+test("each connection may have its own keys", { skip }, async (t) => {
   const hub = await startHub(t, "-tokens", "-client-keys");
   const names = ["x1", "y2"];
   const getToken = () => {
@@ -262,19 +262,19 @@ test("keys for each connection", { skip }, async (t) => {
   }
 });
 
-test("what the hub cannot open or read ends the connection", { skip }, async (t) => {
+test("a message that the hub cannot open or decode ends the connection", { skip }, async (t) => {
   const hub = await startHub(t, "-aes", hex(aesKey));
   const { client, states } = await dial(t, hub, { security: { aesKey: new Uint8Array(32) } });
   client.send("echo");
   await states.atLeast(2);
   assert.deepEqual([states.items[1].code, client.state], [1008, "closed"]);
-  const { client: plain, states: told } = await dial(t, hub, {});
+  const { client: plain, states: plainStates } = await dial(t, hub, {});
   plain.send("echo");
-  await told.atLeast(2);
+  await plainStates.atLeast(2);
   assert.equal(plain.state, "closed");
 });
 
-test("messages as large as the hub takes", { skip }, async (t) => {
+test("messages of the largest size that the hub accepts", { skip }, async (t) => {
   const hub = await startHub(t, "-aes", hex(aesKey), "-hmac", hex(hmacKey));
   for (const codec of Object.keys(codecs)) {
     const { client, messages } = await dial(t, hub, { codec, security: { aesKey, hmacKey } });
@@ -293,7 +293,7 @@ test("messages as large as the hub takes", { skip }, async (t) => {
   }
 });
 
-test("server-made memberships and types", { skip }, async (t) => {
+test("memberships made by the server and application-defined types", { skip }, async (t) => {
   const hub = await startHub(t);
   const { client, messages } = await dial(t, hub, {});
   const room = collect();
@@ -307,7 +307,7 @@ test("server-made memberships and types", { skip }, async (t) => {
 });
 
 for (const codec of Object.keys(codecs)) {
-  test(`a slow reader: delivered and announced as lost make up what was published: ${codec}`, { skip }, async (t) => {
+  test(`a slow client receives every message or a gap that counts it: ${codec}`, { skip }, async (t) => {
     const hub = await startHub(t, "-drop-newest");
     let socket;
     class Watched extends ws {
@@ -316,26 +316,26 @@ for (const codec of Object.keys(codecs)) {
         socket = this;
       }
     }
-    const story = [];
+    const received = [];
     const { client } = await dial(t, hub, {
       codec,
       WebSocket: Watched,
-      onGap: (gap) => story.push(gap),
+      onGap: (gap) => received.push(gap),
       timeout: 60_000,
     });
-    await client.subscribe("c", (message) => story.push(message));
+    await client.subscribe("c", (message) => received.push(message));
     const { client: publisher, messages } = await dial(t, hub, {});
     socket.pause();
     const count = 6000;
     publisher.send("flood", { channel: "c", count, size: 8000 });
     await messages.atLeast(1);
     socket.resume();
-    // What follows the last message on the same connection has everything before it.
+    // The reply follows all messages and gaps before it.
     await client.publish("c", "end");
-    const gaps = story.filter(({ reason }) => reason);
+    const gaps = received.filter(({ reason }) => reason);
     assert.ok(gaps.length > 0);
     let next = 0;
-    for (const item of story) {
+    for (const item of received) {
       if (item.reason) {
         assert.deepEqual([item.channel, item.room, item.reason], ["c", "", "slow_consumer"]);
         assert.ok(item.firstNs <= item.lastNs && item.firstNs > 2n ** 60n);
@@ -345,11 +345,11 @@ for (const codec of Object.keys(codecs)) {
       }
     }
     assert.equal(next, count);
-    assert.equal(story.at(-1).text(), '"end"');
+    assert.equal(received.at(-1).text(), '"end"');
   });
 }
 
-test(`churn: connections cut at any moment lose nothing silently (seed ${seed})`, { skip }, async (t) => {
+test(`lost connections lose no acknowledged message (seed ${seed})`, { skip }, async (t) => {
   const hub = await startHub(t);
   const random = new Random(30);
   const sockets = [];
@@ -386,7 +386,7 @@ test(`churn: connections cut at any moment lose nothing silently (seed ${seed})`
   await client.publish("c", "end");
   assert.equal(outcomes.resolved + outcomes.unknown, 1500);
   assert.ok(sockets.length > 5);
-  // A publisher that is a member has its own publication before the ack.
+  // A subscribed publisher receives its own publication before the ack.
   assert.deepEqual(
     confirmed.filter((i) => !got.has(i)),
     [],

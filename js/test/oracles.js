@@ -1,6 +1,6 @@
-// The four codecs once more, made from other people's libraries, and WebCrypto's
-// work done by node:crypto. Messages are plain objects here: {type, channel,
-// data: Uint8Array, timestampNs, clientId, id}.
+// Oracles: independent implementations of the four codecs with third-party
+// libraries, and of sealing with node:crypto. Messages are plain objects here:
+// {type, channel, data: Uint8Array, timestampNs, clientId, id}.
 
 import * as nodeCrypto from "node:crypto";
 import * as flatbuffers from "flatbuffers";
@@ -100,7 +100,7 @@ const proto = {
   },
 };
 
-// As flatc would generate it from proto/message.fbs.
+// Like the code that flatc generates from proto/message.fbs.
 const flat = {
   ...jsonControls,
   encode({ type, channel, data, timestampNs, clientId, id }) {
@@ -159,7 +159,7 @@ const msgpack = {
 
 export const oracles = { json, protobuf: proto, flatbuffers: flat, msgpack };
 
-/** Seals and opens as node:crypto does. */
+/** Seals and opens with node:crypto. */
 export class OracleSealer {
   constructor({ aesKey, hmacKey, signThenEncrypt = true }) {
     const sign = hmacKey && {

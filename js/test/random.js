@@ -1,8 +1,8 @@
-// Random values that a seed reproduces: SEED=123 npm test.
+// Random values. To repeat a run, set its seed: SEED=123 npm test.
 
 export const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 
-/** Mulberry32: small, and good enough to make test data. */
+/** The generator Mulberry32, which is good enough for test data. */
 export class Random {
   #state;
 
@@ -25,7 +25,7 @@ export class Random {
     return values[this.below(values.length)];
   }
 
-  /** Mostly small, now and then on either side of a format's limits. */
+  /** Returns a length, mostly a small one, sometimes one at a limit of a format. */
   length() {
     return this.below(24) > 0
       ? this.below(40)
@@ -36,7 +36,7 @@ export class Random {
     return Uint8Array.from({ length }, () => this.below(256));
   }
 
-  /** Text that does not begin with a byte order mark, which other libraries would swallow. */
+  /** Returns text without a leading byte order mark, which some libraries drop. */
   text(length = this.length()) {
     const alphabet = [
       "a",

@@ -42,7 +42,7 @@ const setups = {
 };
 
 for (const [name, keys] of Object.entries(setups)) {
-  test(`${name}: node:crypto opens what we seal, and the reverse (seed ${seed})`, async () => {
+  test(`${name}: node:crypto opens our sealed messages, and we open its (seed ${seed})`, async () => {
     const sealer = new Sealer(keys);
     const oracle = new OracleSealer(keys);
     for (let i = 0; i < 50; i++) {
@@ -52,7 +52,7 @@ for (const [name, keys] of Object.entries(setups)) {
     }
   });
 
-  test(`${name}: every altered byte and every cut is noticed`, async () => {
+  test(`${name}: altered and truncated messages are rejected`, async () => {
     const sealer = new Sealer(keys);
     const sealed = await sealer.seal(random.bytes(5));
     for (let i = 0; i < sealed.length; i++) {
@@ -63,26 +63,26 @@ for (const [name, keys] of Object.entries(setups)) {
     }
   });
 
-  test(`${name}: other keys open nothing`, async () => {
+  test(`${name}: messages sealed with other keys are rejected`, async () => {
     const others = { ...keys };
     for (const key of ["aesKey", "hmacKey"]) if (keys[key]) others[key] = random.bytes(32);
     await assert.rejects(new Sealer(others).open(await new Sealer(keys).seal(random.bytes(9))), securityError);
   });
 }
 
-test("the other order opens nothing", async () => {
+test("messages sealed in the other order are rejected", async () => {
   const sealed = await new Sealer(setups["sign then encrypt"]).seal(random.bytes(9));
   await assert.rejects(new Sealer(setups["encrypt then sign"]).open(sealed), securityError);
 });
 
-test("no nonce comes twice", async () => {
+test("nonces are not repeated", async () => {
   const sealer = new Sealer({ aesKey });
   const nonces = new Set();
   for (let i = 0; i < 500; i++) nonces.add(hex((await sealer.seal(new Uint8Array(1))).subarray(0, 12)));
   assert.equal(nonces.size, 500);
 });
 
-test("the caller may wipe keys at once", async () => {
+test("the caller may wipe its keys after the constructor returned", async () => {
   const wiped = { aesKey: aesKey.slice(), hmacKey: hmacKey.slice() };
   const sealer = new Sealer(wiped);
   wiped.aesKey.fill(0);
@@ -90,16 +90,16 @@ test("the caller may wipe keys at once", async () => {
   assert.equal(hex(new OracleSealer({ aesKey, hmacKey }).open(await sealer.seal(Uint8Array.of(7)))), "07");
 });
 
-test("keys that are none", () => {
+test("invalid keys are rejected", () => {
   assert.throws(() => new Sealer({}), /needs an aesKey, an hmacKey or both/);
   assert.throws(() => new Sealer({ aesKey: new Uint8Array(16) }), /aesKey is not 32 bytes/);
   assert.throws(() => new Sealer({ aesKey: new Uint8Array(31) }), /aesKey is not 32 bytes/);
   assert.throws(() => new Sealer({ hmacKey: new Uint8Array(0) }), /hmacKey is empty/);
-  assert.throws(() => new Sealer({ hmacKey: "secret" }), /a key is bytes/);
-  assert.throws(() => new Sealer({ aesKey: "ab".repeat(32) }), /a key is bytes/);
+  assert.throws(() => new Sealer({ hmacKey: "secret" }), /a key must be bytes/);
+  assert.throws(() => new Sealer({ aesKey: "ab".repeat(32) }), /a key must be bytes/);
 });
 
-test("a page without WebCrypto is told why", (t) => {
+test("the error explains why WebCrypto is missing", (t) => {
   const crypto = Object.getOwnPropertyDescriptor(globalThis, "crypto");
   t.after(() => Object.defineProperty(globalThis, "crypto", crypto));
   Object.defineProperty(globalThis, "crypto", { value: {}, configurable: true });
@@ -109,7 +109,7 @@ test("a page without WebCrypto is told why", (t) => {
   );
 });
 
-test("keys from text", () => {
+test("fromHex and fromBase64 decode keys", () => {
   assert.equal(hex(fromHex("00ffAB")), "00ffab");
   assert.equal(hex(fromBase64("AP+r")), "00ffab");
   for (const text of ["0", "0g", "zz"]) assert.throws(() => fromHex(text), DecodeError);

@@ -1,4 +1,4 @@
-// Checked by types.test.js, never run.
+// Compiled by types.test.js, never run.
 
 import {
   closeCodes,

@@ -1,4 +1,4 @@
-// The vectors that the hub and the Go client are checked against too.
+// Tests with the vectors that the hub and the Go client are tested with too.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ const text = (bytes) => Buffer.from(bytes).toString();
 const toBytes = (frame) => (typeof frame === "string" ? new TextEncoder().encode(frame) : frame);
 const file = JSON.parse(readFileSync(new URL("../../testdata/vectors.json", import.meta.url), "utf8"));
 
-/** Options for a mode, without keys where it has none. */
+/** The security options of each mode; undefined if the mode has no keys. */
 const keysOf = Object.fromEntries(
   file.modes.map(({ name, aes, hmac, sign_then_encrypt: signThenEncrypt }) => {
     const keys = { signThenEncrypt };
@@ -31,8 +31,8 @@ const fieldsOf = (message) => ({
   id: message.id,
 });
 
-/** What each of the hub's answers means, as text. */
-const meaningOf = {
+/** Parse the hub's notices into the form of the vectors' control fields. */
+const controlOf = {
   error: (codec, message) => codec.error(message),
   gap(codec, message) {
     const { channel, room, all, firstNs, lastNs, reason } = codec.gap(message);
@@ -59,13 +59,13 @@ for (const vector of file.messages) {
     const again = codec.encode(message);
     assert.equal(typeof again === "string", vector.wire[0].frame === "text");
     assert.deepEqual(fieldsOf(codec.decode(again)), want);
-    // JSON may escape other characters than the hub does.
+    // JSON.stringify and the hub escape different characters.
     if (vector.name !== "names-to-escape" || !codec.text) assert.equal(hex(toBytes(again)), vector.wire[0].bytes_hex);
 
-    if (vector.control && meaningOf[vector.type]) {
+    if (vector.control && controlOf[vector.type]) {
       const { count, ...control } = vector.control;
       const absent = vector.type === "gap" ? { channel: "", room_id: "", all: "false" } : {};
-      assert.deepEqual(meaningOf[vector.type](codec, message), { ...absent, ...control });
+      assert.deepEqual(controlOf[vector.type](codec, message), { ...absent, ...control });
       if (count) assert.equal(codec.gap(message).count, Number(count));
     } else if (vector.control) {
       const [[key, name]] = Object.entries(vector.control);
@@ -109,7 +109,7 @@ for (const codec of Object.keys(codecs)) {
       t.after(() => client.close());
       while (!WebSocket.last) await new Promise(setImmediate);
       const socket = WebSocket.last.accept();
-      // What everything waits for comes last.
+      // The plain messages are last, because the test waits for them.
       const notices = fromHub.filter((vector) => !plain.includes(vector));
       for (const vector of [...notices, ...plain]) {
         const { frame, bytes_hex: wire } = vector.wire.find((entry) => entry.mode === mode);
@@ -133,10 +133,10 @@ for (const codec of Object.keys(codecs)) {
   }
 }
 
-test("what close codes mean is the same everywhere", () => {
-  const meaning = { yes: true, no: false, credentials: "credentials" };
+test("closeCodes equals the table of the vectors", () => {
+  const reconnectOf = { yes: true, no: false, credentials: "credentials" };
   assert.deepEqual(
     Object.fromEntries(Object.entries(closeCodes).map(([code, { reconnect }]) => [code, reconnect])),
-    Object.fromEntries(file.close_codes.map(({ code, reconnect }) => [code, meaning[reconnect]])),
+    Object.fromEntries(file.close_codes.map(({ code, reconnect }) => [code, reconnectOf[reconnect]])),
   );
 });

@@ -1,4 +1,4 @@
-// The chat as people use it: the real server, in a real browser.
+// Tests of the chat with the real server and a real browser.
 
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -32,8 +32,8 @@ after(async () => {
 });
 
 /**
- * A test with tabs of its own. Should it fail, or a page complain, then what the
- * pages showed and logged is kept.
+ * Defines a test with its own tabs. If the test fails or a page reports an
+ * error, screenshots and logs are saved.
  */
 function scenario(name, options, run) {
   test(name, { timeout: 120_000 }, async () => {
@@ -52,9 +52,9 @@ function scenario(name, options, run) {
     };
     try {
       await run({ open, visit, tabs });
-      for (const tab of tabs) assert.deepEqual(tab.errors, [], `what ${tab.name} complained about`);
+      for (const tab of tabs) assert.deepEqual(tab.errors, [], `errors of ${tab.name}`);
     } catch (error) {
-      await keep(name, tabs);
+      await saveArtifacts(name, tabs);
       throw error;
     } finally {
       await context.close();
@@ -62,7 +62,7 @@ function scenario(name, options, run) {
   });
 }
 
-async function keep(name, tabs) {
+async function saveArtifacts(name, tabs) {
   mkdirSync(artifacts, { recursive: true });
   const prefix = name.replace(/\W+/g, "-");
   for (const [i, tab] of tabs.entries()) {
@@ -76,13 +76,13 @@ async function keep(name, tabs) {
 
 const members = (tabs) => tabs.map((tab) => tab.entry).sort();
 
-/** Every tab shows exactly these, and they know that it is so. */
-async function allList(tabs) {
+/** Waits until every tab lists exactly these tabs as members. */
+async function waitForMembers(tabs) {
   for (const tab of tabs) await until(`${tab.name}'s list of members`, () => tab.members(), members(tabs));
 }
 
-/** Everybody talks at once; everybody shows the same, in the same order. */
-async function talk(tabs, { before = 0, each = 3, topic }) {
+/** Sends messages from all tabs at once, and checks that all tabs show the same messages in the same order. */
+async function exchange(tabs, { before = 0, each = 3, topic }) {
   await Promise.all(
     tabs.map(async (tab) => {
       for (let i = 1; i <= each; i++) await tab.say(`${topic} ${i} of ${tab.name}`);
@@ -90,7 +90,7 @@ async function talk(tabs, { before = 0, each = 3, topic }) {
   );
   const count = before + each * tabs.length;
   for (const tab of tabs) {
-    await until(`${tab.name}'s messages are all there`, async () => {
+    await until(`${tab.name} shows all messages`, async () => {
       const texts = await tab.messages();
       return { count: texts.length, unconfirmed: texts.filter((text) => text.startsWith("(")) };
     }, { count, unconfirmed: [] });
@@ -101,92 +101,92 @@ async function talk(tabs, { before = 0, each = 3, topic }) {
     assert.deepEqual(
       first.slice(before).filter((text) => text.endsWith(` of ${name}`)),
       Array.from({ length: each }, (_, i) => `${topic} ${i + 1} of ${name}`),
-      "each tab's own order is kept",
+      "the messages of each tab keep their order",
     );
   }
   return count;
 }
 
-/** The table shows what really came over the wire: the length of the newest frame, with its header. */
-async function sizesAreReal(tabs) {
+/** Checks that the table of sizes contains the length, with the header, of a received frame. */
+async function checkSizes(tabs) {
   const shown = [];
   for (const tab of tabs) {
     const sizes = await tab.sizes();
     assert.deepEqual(Object.keys(sizes), codecs);
     const lengths = new Set(tab.frames.map((frame) => Buffer.byteLength(frame)).map((n) => n + (n < 126 ? 2 : 4)));
-    assert.ok(lengths.has(sizes[tab.codec]), `${tab.codec}: a frame of ${sizes[tab.codec]} bytes came`);
+    assert.ok(lengths.has(sizes[tab.codec]), `${tab.codec}: a frame of ${sizes[tab.codec]} bytes was received`);
     shown.push(tab.sealed ? Object.fromEntries(Object.entries(sizes).map(([codec, bytes]) => [codec, bytes - 60])) : sizes);
   }
-  // Frame headers grow by two bytes from 126 on, which sealing may cross.
+  // Sealing may lengthen a payload to 126 bytes or more, whose header is two bytes longer.
   for (const sizes of shown.slice(1)) {
     for (const codec of codecs) assert.ok(Math.abs(sizes[codec] - shown[0][codec]) <= 2, `${codec} is the same for all`);
   }
   assert.ok(shown[0].protobuf < shown[0].msgpack && shown[0].msgpack < shown[0].json);
 }
 
-for (const { what, sealed, signal } of [
-  { what: "all sealed", sealed: [true, true, true, true], signal: "SIGKILL" },
-  { what: "two of them sealed", sealed: [false, true, true, false], signal: "SIGTERM" },
+for (const { tabsSealed, sealed, signal } of [
+  { tabsSealed: "all sealed", sealed: [true, true, true, true], signal: "SIGKILL" },
+  { tabsSealed: "two of them sealed", sealed: [false, true, true, false], signal: "SIGTERM" },
 ]) {
-  scenario(`four tabs with four codecs, ${what}, and a server that restarts`, {}, async ({ open }) => {
-    const room = `room of ${what}`;
+  scenario(`four tabs with four codecs, ${tabsSealed}, and a server that restarts`, {}, async ({ open }) => {
+    const room = `room of ${tabsSealed}`;
     const tabs = [];
     for (const [i, codec] of codecs.entries()) {
       tabs.push(await open({ name: ["Ann", "Ben", "Cleo", "Dan"][i], codec, sealed: sealed[i], room }));
-      await allList(tabs);
+      await waitForMembers(tabs);
     }
     const outsider = await open({ name: "Olga", room: `not the ${room}` });
-    await until("the figures count all tabs", () => outsider.stat("connections"), 5);
+    await until("the statistics count all connections", () => outsider.stat("connections"), 5);
     const delivered = await outsider.stat("delivered");
 
-    let count = await talk(tabs, { topic: "hello" });
-    await sizesAreReal(tabs);
-    await until("the figures are live", async () => (await outsider.stat("delivered")) >= delivered + 4 * count, true);
+    let count = await exchange(tabs, { topic: "hello" });
+    await checkSizes(tabs);
+    await until("the statistics are updated", async () => (await outsider.stat("delivered")) >= delivered + 4 * count, true);
 
-    // Whatever the room's messages had sent to the outsider would have come before this.
+    // A message of the room for the outsider would arrive before its own message.
     await outsider.say("alone here");
-    await until("the outsider hears itself", () => outsider.messages(), ["alone here"]);
-    assert.ok(!outsider.frames.some((frame) => frame.includes("hello 1")), "no frame told the outsider");
+    await until("the outsider receives its own message", () => outsider.messages(), ["alone here"]);
+    assert.ok(!outsider.frames.some((frame) => frame.includes("hello 1")), "the outsider received no message of the room");
     for (const tab of tabs) assert.equal((await tab.messages()).includes("alone here"), false);
 
     const [ann, ben, cleo, dan] = tabs;
     await dan.page.close();
-    await allList([ann, ben, cleo]);
-    await until("that Dan left is said", async () => (await ann.notices()).at(-1), "Dan left");
+    await waitForMembers([ann, ben, cleo]);
+    await until("the tabs show that Dan left", async () => (await ann.notices()).at(-1), "Dan left");
     const late = await open({ name: "Dan", codec: "msgpack", sealed: sealed[3], room });
     tabs[3] = late;
-    await allList(tabs);
-    await until("that Dan came is said", async () => (await ann.notices()).at(-1), `Dan joined with ${late.entry.slice(5)}`);
-    assert.deepEqual(await late.messages(), [], "who comes late has not heard what was said before");
+    await waitForMembers(tabs);
+    await until("the tabs show that Dan joined", async () => (await ann.notices()).at(-1), `Dan joined with ${late.entry.slice(5)}`);
+    assert.deepEqual(await late.messages(), [], "a tab that joins late shows no earlier messages");
 
-    const everybody = [...tabs, outsider];
-    for (const tab of everybody) tab.serverIsAway = true;
+    const allTabs = [...tabs, outsider];
+    for (const tab of allTabs) tab.serverIsAway = true;
     await server.stop(signal);
-    for (const tab of everybody) {
-      await until("the lost connection shows", () => tab.$("connection-text").textContent(), "Connection lost, trying again…");
+    for (const tab of allTabs) {
+      await until("the page shows that the connection is lost", () => tab.$("connection-text").textContent(), "Connection lost, reconnecting…");
     }
     await server.start();
-    for (const tab of everybody) await tab.isConnected();
-    for (const tab of everybody) tab.serverIsAway = false;
-    await allList(tabs);
+    for (const tab of allTabs) await tab.isConnected();
+    for (const tab of allTabs) tab.serverIsAway = false;
+    await waitForMembers(tabs);
     for (const tab of tabs) assert.match((await tab.notices()).join("\n"), /No connection from \S+ to \S+\./);
-    // The one that came late shows less, and is compared without what was before.
-    await talk(tabs.slice(0, 3), { topic: "again", before: count });
-    await until("the late one goes on too", async () => (await late.messages()).length, 9);
+    // The late tab has no earlier messages, so it is compared separately.
+    await exchange(tabs.slice(0, 3), { topic: "again", before: count });
+    await until("the late tab shows the new messages", async () => (await late.messages()).length, 9);
     assert.deepEqual(await late.messages(), (await ann.messages()).slice(count));
-    await sizesAreReal(tabs);
+    await checkSizes(tabs);
   });
 }
 
 scenario("several rooms in one tab", {}, async ({ open }) => {
   const ann = await open({ name: "Ann", room: "north" });
   const ben = await open({ name: "Ben", codec: "protobuf", room: "south" });
-  await ann.page.bringToFront(); // clicks wait for frames, of which tabs behind have few
+  await ann.page.bringToFront(); // clicks wait for animation frames, which background tabs rarely get
   await ann.$("room-name").fill("south");
   await ann.$("open-room").click();
-  await allList([ann, ben]);
+  await waitForMembers([ann, ben]);
   await ben.say("hello south");
-  await until("both are heard", () => ann.messages(), ["hello south"]);
+  await until("the message of the second room is shown", () => ann.messages(), ["hello south"]);
 
   const rooms = () =>
     ann.$("rooms").evaluate((list) =>
@@ -196,24 +196,24 @@ scenario("several rooms in one tab", {}, async ({ open }) => {
   await until("the other room shows", () => ann.$("room-title").textContent(), "north");
   assert.deepEqual(await ann.messages(), []);
   await ben.say("are you there?");
-  await until("it is counted", rooms, ["north, 1 here", "south, 2 here, 1 unread"]);
-  await until("the title counts too", () => ann.page.title(), "(1) Rooms");
+  await until("the unread message is counted", rooms, ["north, 1 here", "south, 2 here, 1 unread"]);
+  await until("the title shows the count", () => ann.page.title(), "(1) Rooms");
   await ann.page.keyboard.press("Alt+ArrowDown");
-  await until("it was kept", () => ann.messages(), ["hello south", "are you there?"]);
+  await until("the unread message is shown", () => ann.messages(), ["hello south", "are you there?"]);
   await ann.$("leave-room").click();
-  await allList([ben]);
-  await until("the room is open to join again", rooms, ["north, 1 here", "Join south, 1 here"]);
+  await waitForMembers([ben]);
+  await until("the list offers to join the room again", rooms, ["north, 1 here", "Join south, 1 here"]);
 
-  // Another codec, with keys, and still the same rooms.
+  // The tab keeps its rooms when the codec and the sealing change.
   await ann.$("settings").click();
   await ann.$("codec-flatbuffers").check();
   await ann.$("encrypt").check();
   await ann.$("join-submit").click();
   Object.assign(ann, { codec: "flatbuffers", sealed: true });
   await ann.isConnected();
-  await allList([ann]);
+  await waitForMembers([ann]);
   await ann.say("sealed now");
-  await until("it comes back", () => ann.messages(), ["sealed now"]);
+  await until("the sealed message is shown", () => ann.messages(), ["sealed now"]);
 });
 
 scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
@@ -229,7 +229,7 @@ scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
     await eve.$("send").click();
   }
   for (const tab of [eve, ann]) {
-    await until("all is shown as it was written", () => tab.messages(), [markup, long, lines, "javascript:alert(1)", "{}", "0"]);
+    await until("all messages are shown as text", () => tab.messages(), [markup, long, lines, "javascript:alert(1)", "{}", "0"]);
     assert.deepEqual(await tab.members(), [`<i>Eve</i>" onx="1": FlatBuffers, sealed`, "Ann: JSON"]);
     assert.equal(await tab.$("room-title").textContent(), room);
     assert.equal(await tab.page.evaluate(() => window.hacked), undefined);
@@ -238,15 +238,15 @@ scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
   }
   await ann.$("text").fill("x".repeat(2_000));
   await ann.$("text").press("y");
-  assert.equal((await ann.$("text").inputValue()).length, 2_000, "no more can be typed");
+  assert.equal((await ann.$("text").inputValue()).length, 2_000, "the message field has a length limit");
 
   await ann.$("room-name").fill("\u202ebackwards");
   await ann.$("room-name").press("Enter");
-  await until("a name that cannot be is refused", () => ann.$("problem").textContent(), "\u202ebackwards: a room's name has 1 to 32 printable characters");
+  await until("an invalid room name is rejected", () => ann.$("problem").textContent(), "\u202ebackwards: a room's name has 1 to 32 printable characters");
   assert.equal(await ann.$("room-title").textContent(), room);
 });
 
-scenario("without a mouse", {}, async ({ visit }) => {
+scenario("keyboard only", {}, async ({ visit }) => {
   const tab = await visit("/");
   Object.assign(tab, { name: "Kim", codec: "protobuf", sealed: true });
   const { keyboard } = tab.page;
@@ -261,12 +261,12 @@ scenario("without a mouse", {}, async ({ visit }) => {
       const box = node.type === "radio" ? node.closest("label") : node;
       return getComputedStyle(box).outlineStyle;
     });
-    assert.equal(mark, "solid", `the focus on ${await focus()} can be seen`);
+    assert.equal(mark, "solid", `the focus on ${await focus()} is visible`);
   };
 
   await isAt("name");
   await press("Escape");
-  await isAt("name"); // there is nothing behind the dialog yet
+  await isAt("name"); // the first dialog cannot be cancelled
   await keyboard.type("Kim");
   await press("Tab");
   await isAt("codec-json");
@@ -285,16 +285,16 @@ scenario("without a mouse", {}, async ({ visit }) => {
   await press("Shift+Enter");
   await keyboard.type("second line");
   await press("Enter");
-  await until("it was said", () => tab.messages(), ["first line\nsecond line"]);
+  await until("the message is shown", () => tab.messages(), ["first line\nsecond line"]);
   await isAt("text");
 
-  // From the top of the page through all of it.
+  // Move the focus through the whole page.
   await tab.$("settings").focus();
   const stops = [await focus()];
   for (let i = 0; i < 30 && stops.at(-1) !== "text"; i++) {
     await press("Tab");
     stops.push(await focus());
-    if (stops.at(-1) !== "") await isMarked(); // else the focus went around, by way of the page itself
+    if (stops.at(-1) !== "") await isMarked(); // empty: the focus is on the page itself, after its last element
   }
   for (const stop of ["settings", "theme", "room", "room-name", "open-room", "messages"]) {
     assert.ok(stops.includes(stop), `${stop} is among ${stops}`);
@@ -327,8 +327,8 @@ scenario("on a phone", { viewport: { width: 320, height: 640 }, hasTouch: true, 
   await tab.page.bringToFront();
   await tab.say("Donaudampfschifffahrtsgesellschaft".repeat(5));
   await tab.$("send").tap({ trial: true });
-  await until("the other one reads it", async () => (await other.messages()).length, 1);
-  await until("the list is complete", async () => (await tab.members()).length, 2);
+  await until("the other tab shows the message", async () => (await other.messages()).length, 1);
+  await until("both members are listed", async () => (await tab.members()).length, 2);
   for (const view of ["chat", "rooms", "details"]) {
     await tab.$(`view-${view}`).tap();
     await tab.$(`${view}-panel`).waitFor();
@@ -339,12 +339,12 @@ scenario("on a phone", { viewport: { width: 320, height: 640 }, hasTouch: true, 
   await tab.$("open-room").tap();
   await tab.$("chat-panel").waitFor();
   assert.equal(await tab.overflow(), "");
-  await other.say("you are gone?");
+  await other.say("are you still here?");
   await tab.$("unread-total").waitFor();
   assert.equal(await tab.overflow(), "");
 });
 
-scenario("light and dark", { colorScheme: "dark" }, async ({ open }) => {
+scenario("light and dark themes", { colorScheme: "dark" }, async ({ open }) => {
   const tab = await open({ name: "Ann", room: "colours" });
   const background = () => tab.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const dark = await background();

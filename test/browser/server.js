@@ -1,4 +1,4 @@
-// The real chat server, as a process of its own.
+// Builds the chat server and runs it in its own process.
 
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -28,7 +28,7 @@ export class Server {
     return `http://${this.#address}`;
   }
 
-  /** Starts the server: on a free port the first time, on the same one later. */
+  /** Starts the server, on a free port the first time and on the same port after that. */
   async start() {
     const child = spawn(this.#binary, ["-addr", this.#address], { stdio: ["ignore", "pipe", "pipe"] });
     this.#process = child;

@@ -1,18 +1,18 @@
-// A tab of the chat, driven as a person would, with everything that its console
-// and its connections showed.
+// A tab of the chat, operated through its controls. It records its console, its
+// errors and the frames it receives.
 
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 
-/** How long anything may take, in milliseconds. Generous, for busy machines. */
-export const patience = 30_000;
+/** The timeout of every step, in milliseconds. It is long because test machines may be slow. */
+export const stepTimeout = 30_000;
 
-/** Reads until it gets what is wanted, and fails with what it got at last. */
-export async function until(what, read, wanted) {
-  for (const end = Date.now() + patience; ; await delay(50)) {
+/** Calls `read` until it returns a value equal to `wanted`. Fails with the difference after the timeout. */
+export async function until(description, read, wanted) {
+  for (const end = Date.now() + stepTimeout; ; await delay(50)) {
     const got = await read();
     try {
-      assert.deepEqual(got, wanted, what);
+      assert.deepEqual(got, wanted, description);
       return;
     } catch (error) {
       if (Date.now() > end) throw error;
@@ -21,14 +21,14 @@ export async function until(what, read, wanted) {
 }
 
 export class Tab {
-  console = []; // lines, for people
-  errors = []; // what nobody expected
-  frames = []; // what its connections received, as text or Buffer
+  console = []; // lines of the console, for the log file
+  errors = []; // unexpected errors; the test fails if there are any
+  frames = []; // received WebSocket frames, as text or Buffer
   serverIsAway = false;
 
   constructor(page) {
     this.page = page;
-    page.setDefaultTimeout(patience);
+    page.setDefaultTimeout(stepTimeout);
     page.on("console", (message) => this.#logged(message));
     page.on("pageerror", (error) => this.#failed(error.stack ?? String(error)));
     page.on("dialog", (dialog) => {
@@ -38,7 +38,7 @@ export class Tab {
     page.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => this.frames.push(payload)));
   }
 
-  /** Opens a new tab whose address says how to join. */
+  /** Opens a new tab. Its address contains the settings. */
   static async open(context, url, { name, codec = "json", sealed = false, room = "lobby" }) {
     const tab = new Tab(await context.newPage());
     Object.assign(tab, { name, codec, sealed });
@@ -65,7 +65,7 @@ export class Tab {
     return this.page.getByTestId(testId);
   }
 
-  /** What the tab says of itself in the list of members. */
+  /** The text of this tab in the list of members. */
   get entry() {
     const codec = { json: "JSON", protobuf: "Protobuf", flatbuffers: "FlatBuffers", msgpack: "MessagePack" }[this.codec];
     return `${this.name}: ${codec}${this.sealed ? ", sealed" : ""}`;
@@ -81,7 +81,7 @@ export class Tab {
     await this.$("text").press("Enter");
   }
 
-  /** The texts of the messages, those on their way marked. */
+  /** The texts of the messages. Unconfirmed ones are in parentheses. */
   messages() {
     return this.$("messages").evaluate((log) =>
       [...log.querySelectorAll("[data-testid=message]")].map((node) => {
@@ -105,7 +105,7 @@ export class Tab {
     );
   }
 
-  /** The table of sizes: codec -> bytes. */
+  /** The table of sizes, as an object: codec -> bytes. */
   sizes() {
     return this.$("wire").evaluate((table) => {
       const rows = [...table.tBodies[0].rows];
@@ -119,7 +119,7 @@ export class Tab {
     return Number(text.replace(/\D/g, "") || "0");
   }
 
-  /** What sticks out of the window to the side: nothing should. */
+  /** Describes an element that is wider than the window; empty if there is none. */
   overflow() {
     return this.page.evaluate(() => {
       const { scrollWidth, clientWidth } = document.documentElement;

@@ -1,4 +1,4 @@
-// The wire format as other people's libraries write and read it. Messages are
+// The wire format, implemented with third-party libraries. Messages are
 // {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}.
 
 import { fileURLToPath } from "node:url";
@@ -10,7 +10,7 @@ const none = new Uint8Array(0);
 const utf8 = new TextEncoder();
 const strictUTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The JSON that bytes are, or undefined. */
+/** Parses bytes as JSON. Returns undefined if they are not JSON. */
 export function asJSON(bytes) {
   try {
     return JSON.parse(strictUTF8.decode(bytes));
@@ -38,7 +38,7 @@ const json = {
   },
   decode(text) {
     const { type, channel = "", data, encoding, client_id: clientId = "", id = "" } = JSON.parse(text);
-    // JSON.parse rounds integers of 64 bits.
+    // JSON.parse would round the 64-bit integer.
     const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?}$/.exec(text)[1]);
     let bytes = none;
     if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
@@ -77,7 +77,7 @@ const proto = {
   },
 };
 
-/** The accessors of proto/message.fbs, as flatc writes them. */
+/** Accessors for proto/message.fbs, like those that flatc generates. */
 class FlatMessage {
   constructor(bytes) {
     this.bb = new flatbuffers.ByteBuffer(bytes);

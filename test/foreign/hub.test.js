@@ -1,4 +1,4 @@
-// A real hub, and clients that share no code with it.
+// Tests of a real hub with clients that share no code with it.
 
 import assert from "node:assert/strict";
 import { get } from "node:http";
@@ -34,11 +34,11 @@ const payloads = [
   utf8(JSON.stringify('漢😀"\\'.repeat(2000))),
 ];
 
-/** JSON clients see the meaning of JSON payloads, others their bytes. */
-const meaning = (bytes) => asJSON(bytes) ?? Buffer.from(bytes).toString("hex");
+/** Returns the value of a JSON payload, whose formatting the JSON codec may change, or the bytes of another. */
+const comparable = (bytes) => asJSON(bytes) ?? Buffer.from(bytes).toString("hex");
 
 for (const [name, { path, ...options }] of Object.entries(setups)) {
-  test(`all codecs talk to each other: ${name}`, async (t) => {
+  test(`clients with different codecs exchange messages: ${name}`, async (t) => {
     const peers = [];
     for (const codec of names) peers.push(await Peer.connect(t, path, { codec, ...options }));
     for (const peer of peers) {
@@ -54,7 +54,7 @@ for (const [name, { path, ...options }] of Object.entries(setups)) {
         await peer.acked({ type: "publish", channel: "news", data });
         await peer.acked({ type: "publish_room", channel: "頻道 é😀", data });
       }
-      // The publisher's own copy comes before the answer.
+      // The publisher receives its own message before the ack.
       assert.equal(peer.messages.filter(({ clientId, type }) => type === "message" && clientId !== "").at(-1)?.channel, "news");
       await peer.acked({ type: "broadcast", data: utf8('"to all"') });
     }
@@ -69,11 +69,11 @@ for (const [name, { path, ...options }] of Object.entries(setups)) {
         ["room_message", "頻道 é😀"],
       ]) {
         assert.deepEqual(
-          of(type).map(({ channel, data }) => [channel, meaning(data)]),
-          peers.flatMap(() => payloads.map((data) => [channel, meaning(data)])),
+          of(type).map(({ channel, data }) => [channel, comparable(data)]),
+          peers.flatMap(() => payloads.map((data) => [channel, comparable(data)])),
         );
       }
-      // One order for everybody, with the same sender and time.
+      // All clients see the same order, senders and timestamps.
       const order = (list) => list.filter(({ type }) => /message|broadcast/.test(type)).map((m) => [m.type, m.clientId, m.timestamp]);
       assert.deepEqual(order(peer.messages), order(peers[0].messages));
       assert.equal(new Set(of("message").map(({ clientId }) => clientId)).size, peers.length);
@@ -121,28 +121,28 @@ for (const [name, { path, ...options }] of Object.entries(setups)) {
 }
 
 for (const codec of names) {
-  test(`errors: ${codec}`, async (t) => {
+  test(`requests that the hub rejects: ${codec}`, async (t) => {
     const peer = await Peer.connect(t, "/limited", { codec });
-    assert.equal((await peer.refused(peer.subscription("secret plan"), "forbidden")).channel, "secret plan");
-    assert.match((await peer.refused(peer.membership("secret"), "forbidden")).message, /that is secret/);
-    await peer.refused({ type: "publish", channel: "secret" }, "forbidden");
-    await peer.refused({ type: "publish", channel: "" }, "bad_request");
-    await peer.refused(peer.subscription("x".repeat(256)), "bad_request");
-    await peer.refused(peer.membership("line\nbreak"), "bad_request");
-    await peer.refused({ type: "subscribe" }, "bad_request");
-    await peer.refused({ type: "join_room", data: Uint8Array.of(0xff) }, "bad_request");
+    assert.equal((await peer.rejected(peer.subscription("secret plan"), "forbidden")).channel, "secret plan");
+    assert.match((await peer.rejected(peer.membership("secret"), "forbidden")).message, /that is secret/);
+    await peer.rejected({ type: "publish", channel: "secret" }, "forbidden");
+    await peer.rejected({ type: "publish", channel: "" }, "bad_request");
+    await peer.rejected(peer.subscription("x".repeat(256)), "bad_request");
+    await peer.rejected(peer.membership("line\nbreak"), "bad_request");
+    await peer.rejected({ type: "subscribe" }, "bad_request");
+    await peer.rejected({ type: "join_room", data: Uint8Array.of(0xff) }, "bad_request");
     await peer.acked(peer.subscription("a"));
-    await peer.acked(peer.subscription("a")); // again is no error
+    await peer.acked(peer.subscription("a")); // subscribing twice is allowed
     await peer.acked(peer.membership("a"));
-    assert.equal((await peer.refused(peer.membership("b"), "limit")).channel, "b");
+    assert.equal((await peer.rejected(peer.membership("b"), "limit")).channel, "b");
     await peer.acked(peer.subscription("never", "unsubscribe"));
-    await peer.refused({ type: "publish", channel: "a", data: new Uint8Array(5000) }, "too_large");
+    await peer.rejected({ type: "publish", channel: "a", data: new Uint8Array(5000) }, "too_large");
     await peer.send({ type: "publish", channel: "secret" });
-    const unasked = await peer.until(({ type, id }) => type === "error" && id === "");
-    assert.equal(peer.codec.error(unasked.data).code, "forbidden");
+    const noReply = await peer.until(({ type, id }) => type === "error" && id === "");
+    assert.equal(peer.codec.error(noReply.data).code, "forbidden");
   });
 
-  test(`gap: ${codec}`, async (t) => {
+  test(`a slow client receives every message or a gap that counts it: ${codec}`, async (t) => {
     const peer = await Peer.connect(t, "/dropping", { codec });
     const channel = `flood of ${codec}`;
     await peer.acked(peer.subscription(channel));
@@ -151,7 +151,7 @@ for (const codec of names) {
     const count = 600;
     const flood = { Channel: channel, Count: count, Size: 40_000 };
     await publisher.send({ type: "flood", data: utf8(JSON.stringify(flood)) });
-    await publisher.whoAmI(); // answered when all is published
+    await publisher.whoAmI(); // its response follows the last publication
     peer.socket.resume();
     const got = () => peer.messages.filter(({ type }) => type === "message");
     const gaps = () => peer.messages.filter(({ type }) => type === "gap");
@@ -159,29 +159,29 @@ for (const codec of names) {
     await peer.until(() => got().length + missed() >= count + 1);
     assert.equal(got().length + missed(), count + 1);
     for (const gap of gaps()) {
-      const told = peer.codec.gap(gap.data);
-      assert.deepEqual([gap.channel, told.channel, told.reason], [channel, channel, "slow_consumer"]);
-      assert.ok(told.first <= told.last);
+      const notice = peer.codec.gap(gap.data);
+      assert.deepEqual([gap.channel, notice.channel, notice.reason], [channel, channel, "slow_consumer"]);
+      assert.ok(notice.first <= notice.last);
     }
     assert.ok(gaps().length > 0);
     assert.ok(got().length > 0);
   });
 
   for (const [path, sealer] of [["/plain"], ["/sign-then-encrypt", setups["sign then encrypt"].sealer]]) {
-    test(`close codes for what clients send: ${codec} at ${path}`, async (t) => {
+    test(`close codes after invalid frames: ${codec} at ${path}`, async (t) => {
       const text = codecs[codec].text && !sealer;
       const tests = [
-        ["the other frame type", 1003, (socket) => socket.send(text ? Buffer.from("{}") : "{}")],
-        ["nothing that decodes", sealer ? 1008 : 1007, (socket) => socket.send(text ? "{" : Buffer.of(0xc1))],
-        ["too much", 1009, (socket) => socket.send(text ? " ".repeat(65537) : Buffer.alloc(65537))],
+        ["wrong frame type", 1003, (socket) => socket.send(text ? Buffer.from("{}") : "{}")],
+        ["frame that cannot be decoded", sealer ? 1008 : 1007, (socket) => socket.send(text ? "{" : Buffer.of(0xc1))],
+        ["too large", 1009, (socket) => socket.send(text ? " ".repeat(65537) : Buffer.alloc(65537))],
         ["reserved bits", 1002, (socket) => socket._socket.write(Buffer.of(0xf1, 0x80, 0, 0, 0, 0))],
       ];
-      for (const [what, want, send] of tests) {
+      for (const [name, want, send] of tests) {
         const peer = await Peer.connect(t, path, { codec, sealer });
         send(peer.socket);
         const { code, reason } = await peer.closed;
-        assert.equal(code, want, what);
-        assert.notEqual(reason, "", what);
+        assert.equal(code, want, name);
+        assert.notEqual(reason, "", name);
       }
       if (sealer) {
         const peer = await Peer.connect(t, path, { codec, sealer });
@@ -193,7 +193,7 @@ for (const codec of names) {
   }
 }
 
-test("close codes that the hub chooses", async (t) => {
+test("close codes that the hub sends on its own", async (t) => {
   let peer = await Peer.connect(t, "/plain");
   await peer.send({ type: "close", data: utf8('{"Code":4321,"Reason":"é"}') });
   assert.deepEqual(await peer.closed, { code: 4321, reason: "é" });
@@ -228,32 +228,32 @@ test("close codes that the hub chooses", async (t) => {
   assert.deepEqual([status, headers["retry-after"]], [503, "1"]);
 });
 
-test("heartbeat", async (t) => {
-  const lively = await Peer.connect(t, "/impatient");
+test("the hub pings, and closes clients that send no pong", async (t) => {
+  const responsive = await Peer.connect(t, "/impatient");
   const dead = await Peer.connect(t, "/impatient", { autoPong: false });
   assert.equal((await dead.closed).code, 3008);
   assert.ok(dead.pings > 0);
-  while (lively.pings < 3) await once(lively.socket, "ping");
-  lively.socket.ping("are you there");
-  const [payload] = await once(lively.socket, "pong");
+  while (responsive.pings < 3) await once(responsive.socket, "ping");
+  responsive.socket.ping("are you there");
+  const [payload] = await once(responsive.socket, "pong");
   assert.equal(payload.toString(), "are you there");
-  assert.notEqual(await lively.whoAmI(), "");
+  assert.notEqual(await responsive.whoAmI(), "");
 });
 
-test("subprotocols", async (t) => {
-  for (const [offers, spoken] of [
+test("the hub selects the first offered subprotocol that it knows", async (t) => {
+  for (const [offers, selected] of [
     [[], ""],
     [["msgpack", "json"], "msgpack"],
     [["unknown", "flatbuffers"], "flatbuffers"],
     [["bearer.eA", "protobuf", "json"], "protobuf"],
   ]) {
-    const peer = await Peer.connect(t, "/plain", { codec: spoken || "json", offers });
-    assert.equal(peer.socket.protocol, spoken);
+    const peer = await Peer.connect(t, "/plain", { codec: selected || "json", offers });
+    assert.equal(peer.socket.protocol, selected);
     assert.notEqual(await peer.whoAmI(), "");
   }
 });
 
-test("extensions", async (t) => {
+test("the hub accepts permessage-deflate unless the client limits the server's window", async (t) => {
   for (const [perMessageDeflate, want] of [
     [true, "permessage-deflate"],
     [{ clientMaxWindowBits: 9 }, "permessage-deflate"],
@@ -265,12 +265,12 @@ test("extensions", async (t) => {
     const peer = await Peer.connect(t, "/plain", { perMessageDeflate });
     assert.equal(peer.socket.extensions, want, JSON.stringify(perMessageDeflate));
     const data = utf8(JSON.stringify("x".repeat(5000)));
-    const answer = await peer.ask({ type: "who am I", data });
-    assert.equal(asJSON(answer.data).length, 5000);
+    const response = await peer.ask({ type: "who am I", data });
+    assert.equal(asJSON(response.data).length, 5000);
   }
 });
 
-test("handshakes that are refused", async (t) => {
+test("handshakes that the hub refuses", async (t) => {
   const none = await refusal("/json-only", ["protobuf", "msgpack"]);
   assert.equal(none.status, 400);
   assert.match(none.body, /json/);

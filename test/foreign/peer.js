@@ -1,4 +1,4 @@
-// A client of the hub made of ws, a codec and a sealer.
+// A client of the hub, made of the ws package, a codec and a sealer.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -12,7 +12,7 @@ import WebSocket from "ws";
 
 import { codecs } from "./codecs.js";
 
-/** The keys of the server's sealing hubs. */
+/** The keys of the hubs that seal. */
 export const keys = { aesKey: new Uint8Array(32).fill(7), hmacKey: Buffer.from("signing key of the tests") };
 
 export const utf8 = (text) => new Uint8Array(Buffer.from(text));
@@ -41,7 +41,7 @@ after(async () => {
 
 export const urlOf = (path) => `ws://${address}${path}`;
 
-/** The HTTP answer to a handshake that is refused. */
+/** Returns the HTTP response to a handshake that the hub refuses. */
 export async function refusal(path, offers, options) {
   const socket = new WebSocket(urlOf(path), offers, options);
   const [, response] = await once(socket, "unexpected-response");
@@ -55,7 +55,7 @@ export class Peer {
   #inbound = Promise.resolve();
   #lastId = 0;
 
-  /** What has come and was not an answer. */
+  /** The messages received so far, replies included. */
   messages = [];
   pings = 0;
 
@@ -90,7 +90,7 @@ export class Peer {
     this.socket.send(frame);
   }
 
-  /** Waits for a message, which need not be the latest. */
+  /** Returns the first received message that fulfils the condition, and waits for it if necessary. */
   async until(condition) {
     for (;;) {
       const found = this.messages.find(condition);
@@ -99,27 +99,27 @@ export class Peer {
     }
   }
 
-  /** Sends a request and returns its answer. */
+  /** Sends a request and returns the reply. */
   async ask(message) {
     const id = `${this.name}-${++this.#lastId}`;
     await this.send({ ...message, id });
-    return this.until((answer) => answer.id === id);
+    return this.until((reply) => reply.id === id);
   }
 
   async acked(message) {
-    const answer = await this.ask(message);
-    assert.equal(answer.type, "ack", JSON.stringify(this.codec.error(answer.data)));
-    assert.equal(answer.data.length, 0);
-    return answer;
+    const reply = await this.ask(message);
+    assert.equal(reply.type, "ack", JSON.stringify(this.codec.error(reply.data)));
+    assert.equal(reply.data.length, 0);
+    return reply;
   }
 
-  async refused(message, code) {
-    const answer = await this.ask(message);
-    assert.equal(answer.type, "error");
-    const reply = this.codec.error(answer.data);
-    assert.equal(reply.code, code);
-    assert.notEqual(reply.message, "");
-    return { ...answer, ...reply };
+  async rejected(message, code) {
+    const reply = await this.ask(message);
+    assert.equal(reply.type, "error");
+    const error = this.codec.error(reply.data);
+    assert.equal(error.code, code);
+    assert.notEqual(error.message, "");
+    return { ...reply, ...error };
   }
 
   subscription(channel, type = "subscribe") {

@@ -1,9 +1,9 @@
-// The security layout with WebCrypto.
+// The sealed format, implemented with WebCrypto.
 
 const { subtle } = globalThis.crypto;
 const concat = (...parts) => new Uint8Array(Buffer.concat(parts.map((part) => new Uint8Array(part))));
 
-/** Seals with a nonce that is given, or drawn, and opens; undefined keys leave their step out. */
+/** Returns a sealer. A step without a key is omitted. seal takes an optional nonce, which is random by default. */
 export async function sealerOf({ aesKey, hmacKey, signThenEncrypt }) {
   const steps = [];
   if (hmacKey) {

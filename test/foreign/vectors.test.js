@@ -1,4 +1,4 @@
-// testdata/vectors.json, which the hub and its clients are checked against too.
+// Tests with testdata/vectors.json, with which the hub and its clients are tested too.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -24,7 +24,7 @@ const sealers = Object.fromEntries(
   ),
 );
 
-/** JSON.parse and JSON.stringify may write a JSON payload in other words. */
+/** Returns the value of a JSON payload, because JSON.stringify may format it differently. */
 const payload = (vector, bytes) => (vector.codec === "json" ? (asJSON(bytes) ?? hexOf(bytes)) : hexOf(bytes));
 const fieldsOf = (vector, message) => ({ ...message, data: payload(vector, message.data) });
 

@@ -1,4 +1,4 @@
-// The page. Whatever people wrote is shown as text and never as markup.
+// The page of the chat. Names and messages are inserted as text, never as markup.
 
 import { HubClient, codecs, fromBase64 } from "./hub.js";
 
@@ -20,18 +20,18 @@ let connection = "idle";
 let lostAt;
 let active;
 let nonce = Date.now();
-let stats; // the hub's newest, with their time
+let stats; // the latest statistics of the hub, with their time
 const rates = [];
-const rooms = new Map(); // those this tab is in: name -> Room
+const rooms = new Map(); // the rooms that this tab has joined: name -> Room
 
 class Room {
   items = [];
-  pending = new Map(); // nonce -> item that is on its way
-  members = new Map(); // client ID -> {id, name, codec, sealed}, by name
+  pending = new Map(); // nonce -> item whose message the hub has not sent back yet
+  members = new Map(); // client ID -> {id, name, codec, sealed}, sorted by name
   version = 0;
   unread = 0;
   entered = false;
-  newest; // message, for the sizes
+  newest; // the latest message, for the table of sizes
 
   constructor(name) {
     this.name = name;
@@ -45,21 +45,21 @@ const storage = (kind) => ({
     try {
       return JSON.parse(kind().getItem(key));
     } catch {
-      return null; // blocked by the browser, or not ours
+      return null; // blocked by the browser, or not JSON
     }
   },
   set(key, value) {
     try {
       kind().setItem(key, JSON.stringify(value));
     } catch {
-      // blocked by the browser: forgotten at the next load
+      // blocked by the browser: the value is not kept
     }
   },
 });
 const perTab = storage(() => sessionStorage);
 const perBrowser = storage(() => localStorage);
 
-/** The address may say how to join: ?name=Ann&codec=msgpack&encrypt=1#room */
+/** Reads the settings from the address, as in ?name=Ann&codec=msgpack&encrypt=1#room, or from the storage. */
 function initialSettings() {
   const query = new URLSearchParams(location.search);
   const saved = perTab.get("settings");
@@ -73,7 +73,7 @@ function initialSettings() {
   return { given, known: saved !== null || query.has("name") };
 }
 
-function ask(given, first) {
+function showSettings(given, first) {
   $("name").value = given.name;
   $("join-form").elements.codec.value = given.codec;
   $("encrypt").checked = given.encrypt;
@@ -90,26 +90,26 @@ $("join-form").addEventListener("submit", (event) => {
   event.preventDefault();
   $("join").close();
   const { name, codec, encrypt } = $("join-form").elements;
-  begin({ name: name.value.trim(), codec: codec.value, encrypt: encrypt.checked });
+  start({ name: name.value.trim(), codec: codec.value, encrypt: encrypt.checked });
   $("text").focus();
 });
-$("settings").addEventListener("click", () => ask({ ...settings, name: me.name ?? settings.name }, false));
-$("retry").addEventListener("click", () => begin(settings));
+$("settings").addEventListener("click", () => showSettings({ ...settings, name: me.name ?? settings.name }, false));
+$("retry").addEventListener("click", () => start(settings));
 
 if (!isSecureContext) {
   $("encrypt").disabled = true;
-  $("encrypt-note").textContent = "Browsers have the cryptography for this only on https pages and on localhost.";
+  $("encrypt-note").textContent = "Browsers provide the cryptography for this only on https pages and on localhost.";
 }
 
 // Connecting
 
-function begin(chosen) {
+function start(chosen) {
   settings = chosen;
   perTab.set("settings", settings);
   perBrowser.set("name", settings.name);
   let ended;
   if (client) {
-    client.onStateChange = undefined; // its end is not this tab's
+    client.onStateChange = undefined; // the tab continues with a new client
     ended = client.close();
     if (connection === "open") lostAt = Date.now();
   }
@@ -119,22 +119,22 @@ function begin(chosen) {
   client = new HubClient(url, {
     codec: settings.codec,
     getToken: async (signal) => {
-      await ended; // which frees the name
+      await ended; // frees the name for the new client
       return chosen.encrypt ? fetchKeys(signal) : undefined;
     },
     backoff: { base: 400, max: 5_000 },
     onStateChange: stateChanged,
     onMessage: received,
-    onGap: missed,
-    onError: notRestored,
+    onGap: showGap,
+    onError: reportError,
   });
   stateChanged({ state: "connecting" });
-  client.subscribe("stats", showStats, { timeout: Infinity }).catch(() => {}); // the page works without
+  client.subscribe("stats", showStats, { timeout: Infinity }).catch(() => {}); // the page works without statistics
   for (const room of rooms.values()) join(room);
   if (rooms.size === 0) enter(roomInAddress());
 }
 
-/** Keys are good for one connection, so each connection asks for its own. */
+/** Fetches keys for one connection. Every connection needs its own. */
 async function fetchKeys(signal) {
   const response = await fetch("/api/key", { method: "POST", signal });
   if (!response.ok) throw new Error(`no keys: ${response.status}`);
@@ -145,9 +145,9 @@ async function fetchKeys(signal) {
 function stateChanged({ state, code, reason }) {
   if (connection === "open" && state !== "open") lostAt ??= Date.now();
   connection = state;
-  for (const room of rooms.values()) room.version = 0; // a new hub counts from the beginning
+  for (const room of rooms.values()) room.version = 0; // a restarted hub counts versions from the beginning
   if (state === "open" && lostAt) {
-    const text = `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. What was said meanwhile is not shown.`;
+    const text = `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. Messages sent in the meantime are not shown.`;
     for (const room of rooms.values()) if (room.entered) add(room, notice(text, "gap"));
     lostAt = undefined;
   }
@@ -155,7 +155,7 @@ function stateChanged({ state, code, reason }) {
   const texts = {
     connecting: "Connecting…",
     open: `Connected: ${codecNames[settings.codec]}${sealed}`,
-    reconnecting: "Connection lost, trying again…",
+    reconnecting: "Connection lost, reconnecting…",
     closed: `Closed: ${reason || "no reason given"} (${code})`,
   };
   $("connection").dataset.state = document.body.dataset.connection = state;
@@ -164,7 +164,7 @@ function stateChanged({ state, code, reason }) {
   showWire();
 }
 
-/** Messages that belong to no room. */
+/** Handles messages that belong to no room. */
 function received(message) {
   if (message.type !== "welcome") return;
   me = message.json();
@@ -175,39 +175,39 @@ function received(message) {
   $("settings").setAttribute("aria-label", `Settings of ${me.name}`);
 }
 
-function missed({ room: name, count, reason }) {
+function showGap({ room: name, count, reason }) {
   const text = `${number.format(count)} ${count === 1 ? "message was" : "messages were"} dropped for this tab: ${reason}`;
   const room = rooms.get(name);
   for (const affected of room ? [room] : rooms.values()) add(affected, notice(text, "gap"));
 }
 
-/** Becomes a member of the room, and again with every connection. */
+/** Joins a room. The client restores the membership when it reconnects. */
 async function join(room) {
-  const asked = client;
+  const joiningClient = client;
   try {
-    await asked.joinRoom(room.name, (message) => heard(room, message), { timeout: Infinity });
+    await joiningClient.joinRoom(room.name, (message) => receivedInRoom(room, message), { timeout: Infinity });
   } catch (error) {
-    if (asked === client) refused(room, error);
+    if (joiningClient === client) joinRejected(room, error);
   }
 }
 
-function notRestored(error) {
+function reportError(error) {
   const room = rooms.get(error.target);
-  if (room) refused(room, error);
+  if (room) joinRejected(room, error);
   else console.warn(error);
 }
 
-function refused(room, error) {
+function joinRejected(room, error) {
   if (rooms.get(room.name) !== room || error.code === "closed") return;
   if (error.code === "unavailable" || (room.name === firstRoom && rooms.size === 1)) {
-    // A server that stops has a successor, and a tab has to be somewhere.
+    // The server may be restarting. The first room is retried in any case, because a tab needs one.
     setTimeout(() => rooms.get(room.name) === room && join(room), retryAfter);
   } else {
     rooms.delete(room.name);
     if (active === room) show([...rooms.values()].at(-1) ?? enter(firstRoom));
     showRooms();
   }
-  problem(`${room.name}: ${error.message}`);
+  showProblem(`${room.name}: ${error.message}`);
 }
 
 // Rooms
@@ -237,7 +237,7 @@ async function leave(room) {
   try {
     await client.leaveRoom(room.name);
   } catch (error) {
-    problem(`${room.name}: ${error.message}`);
+    showProblem(`${room.name}: ${error.message}`);
   }
 }
 
@@ -248,30 +248,30 @@ function show(room) {
   setText($("room-title"), room.name);
   $("leave").hidden = rooms.size < 2;
   const log = $("log");
-  log.setAttribute("aria-live", "off"); // what was there before is not news
+  log.setAttribute("aria-live", "off"); // screen readers must not announce old messages
   log.replaceChildren(...room.items.map((item) => item.node));
   log.scrollTop = log.scrollHeight;
   requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
   $("newest").hidden = true;
-  problem("");
+  showProblem("");
   showRooms();
   showMembers();
   showWire();
 }
 
-function heard(room, message) {
+function receivedInRoom(room, message) {
   if (rooms.get(room.name) !== room) return;
-  if (message.type === "presence") present(room, message.json());
-  else if (message.type === "room_message") said(room, message);
+  if (message.type === "presence") showPresence(room, message.json());
+  else if (message.type === "room_message") showMessage(room, message);
 }
 
-function present(room, { version, members, joined, left }) {
+function showPresence(room, { version, members, joined, left }) {
   if (version > room.version) {
     room.version = version;
     room.members = new Map(members.map((person) => [person.id, person]));
   }
   if (joined && joined.id === me.id) {
-    if (!room.entered) add(room, notice("You have joined. What was said before is not kept."));
+    if (!room.entered) add(room, notice("You have joined. Earlier messages are not kept."));
     room.entered = true;
   } else if (joined) add(room, notice(`${joined.name} joined with ${describe(joined)}`));
   if (left) add(room, notice(`${left.name} left`));
@@ -283,17 +283,17 @@ const describe = ({ codec, sealed }) => `${codecNames[codec] ?? codec}${sealed ?
 
 // Messages
 
-function said(room, message) {
+function showMessage(room, message) {
   const { text, nonce } = message.json();
   const mine = message.clientId === me.id;
   const pending = mine ? room.pending.get(nonce) : undefined;
   if (pending) {
-    // Where it stands is for the hub to say.
+    // The message moves to its place in the hub's order.
     room.pending.delete(nonce);
     remove(room, pending);
   }
   const state = pending ? `✓ ${number.format(Math.max(1, Math.round(performance.now() - pending.sentAt)))} ms` : "";
-  const { name = "Somebody" } = room.members.get(message.clientId) ?? {};
+  const { name = "Unknown" } = room.members.get(message.clientId) ?? {};
   add(room, line({ id: message.clientId, name, text, time: message.timestamp, mine, state }));
   room.newest = message;
   if (room !== active) room.unread++;
@@ -301,7 +301,7 @@ function said(room, message) {
   showRooms();
 }
 
-async function say(room, text) {
+async function sendMessage(room, text) {
   const state = connection === "open" ? "sending…" : "waiting for the connection…";
   const item = line({ id: me.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state });
   item.node.classList.add("pending");
@@ -312,21 +312,21 @@ async function say(room, text) {
   try {
     await client.publishRoom(room.name, { text, nonce: own });
   } catch (error) {
-    if (!room.pending.delete(own)) return; // it came back before the answer was given up
-    failed(room, item, text, error);
+    if (!room.pending.delete(own)) return; // the message arrived although the call failed
+    markFailed(room, item, text, error);
   }
 }
 
-function failed(room, item, text, error) {
+function markFailed(room, item, text, error) {
   item.node.classList.replace("pending", "failed");
   const again = element("button", "", "Send again");
   again.type = "button";
   again.addEventListener("click", () => {
     remove(room, item);
-    say(room, text);
+    sendMessage(room, text);
     $("text").focus();
   });
-  const outcome = error.outcomeUnknown ? "perhaps not sent" : "not sent";
+  const outcome = error.outcomeUnknown ? "may not have been sent" : "not sent";
   item.state.replaceChildren(`${outcome}: ${error.message}`, again);
 }
 
@@ -387,9 +387,9 @@ $("say").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
   if (text === "" || !active) return;
-  problem("");
+  showProblem("");
   $("text").value = "";
-  say(active, text);
+  sendMessage(active, text);
   $("text").focus();
 });
 $("text").addEventListener("keydown", (event) => {
@@ -423,13 +423,13 @@ function open(name) {
   $("text").focus();
 }
 
-// What is around the messages
+// Rooms, members and statistics
 
 function showRooms() {
   const counts = new Map(Object.entries(stats?.rooms ?? {}));
   for (const room of rooms.values()) if (room.version > 0) counts.set(room.name, room.members.size);
   const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
-  keyed($("rooms"), [...rooms.keys(), ...elsewhere], {
+  updateList($("rooms"), [...rooms.keys(), ...elsewhere], {
     create(name) {
       const button = element("button", "", element("span", "title", name), element("span", "badge"), element("span", "count"));
       button.type = "button";
@@ -463,7 +463,7 @@ function showRooms() {
 function showMembers() {
   const { members } = active;
   setText($("room-count"), members.size > 0 ? `${members.size} here` : "");
-  keyed($("members"), [...members.keys()], {
+  updateList($("members"), [...members.keys()], {
     create(id) {
       const dot = element("span", "person-dot");
       dot.setAttribute("aria-hidden", "true");
@@ -482,14 +482,14 @@ function showMembers() {
   });
 }
 
-/** How large the newest message would be in each codec, as a frame for this tab. */
+/** Shows the size of the newest message as a frame for this tab, in each codec. */
 function showWire() {
   const message = active?.newest;
   $("wire").classList.toggle("empty", !message);
   const body = $("wire").tBodies[0];
   if (!message) {
     body.replaceChildren();
-    setText($("wire-caption"), "Say something, and see its size in each codec.");
+    setText($("wire-caption"), "Send a message to see its size in each codec.");
     setText($("wire-note"), "");
     return;
   }
@@ -498,7 +498,7 @@ function showWire() {
   const sizes = Object.keys(codecNames).map((name) => {
     const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, data });
     const payload = (typeof frame === "string" ? new TextEncoder().encode(frame) : frame).length;
-    return { name, bytes: framed(payload + (settings.encrypt ? sealOverhead : 0)) };
+    return { name, bytes: frameLength(payload + (settings.encrypt ? sealOverhead : 0)) };
   });
   const largest = Math.max(...sizes.map(({ bytes }) => bytes));
   body.replaceChildren(
@@ -516,17 +516,17 @@ function showWire() {
       return row;
     }),
   );
-  setText($("wire-caption"), "The newest message of this room, as a frame in each codec.");
+  setText($("wire-caption"), "The size of this room's newest message as a frame in each codec.");
   setText(
     $("wire-note"),
     settings.encrypt
-      ? `Each includes ${sealOverhead} bytes for sealing: nonce, tag and signature.`
-      : `Sealing would add ${sealOverhead} bytes. Before compression, which begins at 256 bytes.`,
+      ? `Each size includes ${sealOverhead} bytes for sealing: nonce, tag and signature.`
+      : `Sizes before compression, which begins at 256 bytes. Sealing would add ${sealOverhead} bytes.`,
   );
 }
 
-/** The length of a server's frame (RFC 6455 section 5.2). */
-function framed(payload) {
+/** Returns the length of a server's frame with its header (RFC 6455 section 5.2). */
+function frameLength(payload) {
   if (payload < 126) return payload + 2;
   return payload + (payload < 65_536 ? 4 : 10);
 }
@@ -553,7 +553,7 @@ function showStats(message) {
   $("spark").querySelector("polyline").setAttribute("points", points.join(" "));
   const left = 240 - 4 * (rates.length - 1);
   $("spark").querySelector(".area").setAttribute("d", points.length > 1 ? `M${left},48 L${points.join(" L")} L240,48 Z` : "");
-  $("spark").setAttribute("aria-label", `Deliveries a second: ${values.rate} now, at most ${Math.round(Math.max(0, ...rates))} in the last minute`);
+  $("spark").setAttribute("aria-label", `Deliveries per second: ${values.rate} now, at most ${Math.round(Math.max(0, ...rates))} in the last minute`);
   showRooms();
 }
 
@@ -583,11 +583,11 @@ $("theme").addEventListener("click", () => {
 function element(name, className, ...children) {
   const node = document.createElement(name);
   if (className) node.className = className;
-  node.append(...children); // strings become text
+  node.append(...children); // append inserts strings as text
   return node;
 }
 
-/** Changes nothing where nothing changes, for the sake of screen readers. */
+/** Does not write equal text, because screen readers announce every write. */
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -597,12 +597,12 @@ function toggleAttribute(node, name, on) {
   else node.removeAttribute(name);
 }
 
-function problem(text) {
+function showProblem(text) {
   setText($("problem"), text);
 }
 
-/** Makes a list's nodes those of `keys`, in order, keeping what is there. */
-function keyed(list, keys, { create, update }) {
+/** Updates a list to one node per key, in the order of the keys. It reuses existing nodes. */
+function updateList(list, keys, { create, update }) {
   const existing = new Map([...list.children].map((node) => [node.dataset.key, node]));
   keys.forEach((key, i) => {
     let node = existing.get(key);
@@ -618,15 +618,15 @@ function keyed(list, keys, { create, update }) {
 }
 
 function hue(name) {
-  let hash = 0x811c9dc5; // FNV-1a, which sets short names apart
+  let hash = 0x811c9dc5; // FNV-1a, which gives similar names different colours
   for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
   return (hash >>> 0) % 360;
 }
 
-// Begin
+// Start
 
 setTheme(perBrowser.get("theme"));
 const { given, known } = initialSettings();
 settings = given;
-if (known) begin(given);
-else ask(given, true);
+if (known) start(given);
+else showSettings(given, true);

@@ -1,9 +1,9 @@
-// Package web is the chat's page, for the examples that serve it.
+// Package web contains the page of the chat, for the examples that serve it.
 package web
 
 import "embed"
 
-// Files are the page's own files.
+// Files contains the files of the page. It does not contain hub.js.
 //
 //go:embed index.html chat.css chat.js icon.svg
 var Files embed.FS

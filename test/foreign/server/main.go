@@ -1,6 +1,6 @@
-// Command server serves hubs of different settings, each at a path of its own,
-// to clients that are made of other people's libraries. It prints its address
-// and ends when its standard input does.
+// Command server runs hubs with different settings, each at its own path, for
+// test clients made of third-party libraries. It prints its address, and exits
+// when its standard input ends.
 package main
 
 import (
@@ -22,13 +22,13 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// The keys are known to the tests.
+// The tests have the same keys.
 var (
 	aesKey  = bytes.Repeat([]byte{7}, 32)
 	hmacKey = []byte("signing key of the tests")
 )
 
-// settings says what is special about the hub at each path.
+// settings maps the path of each hub to a function that changes its configuration.
 var settings = map[string]func(*websocket.Config){
 	"/plain":             func(*websocket.Config) {},
 	"/sign-then-encrypt": func(c *websocket.Config) { c.Security = websocket.NewSecurityConfig(aesKey, hmacKey) },
@@ -83,7 +83,7 @@ func run() error {
 		hub.SetCallbacks(
 			func(c *websocket.Client) {
 				if path == "/expiring" {
-					_ = c.SetExpiry(time.Now().Add(100 * time.Millisecond)) // gone already: nothing to expire
+					_ = c.SetExpiry(time.Now().Add(100 * time.Millisecond)) // fails only if the client has disconnected
 				}
 			},
 			nil,
@@ -93,7 +93,7 @@ func run() error {
 				}
 			},
 		)
-		running.Go(func() { // ends with stop
+		running.Go(func() { // ends when stop is called
 			if err := hub.Run(ctx); err != nil {
 				log.Print(err)
 			}
@@ -105,7 +105,7 @@ func run() error {
 		return err
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { // ends with standard input
+	go func() { // ends when standard input ends
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 		running.Wait()
@@ -118,8 +118,8 @@ func run() error {
 	return nil
 }
 
-// command is the data of the messages that the hub obeys. It is JSON whatever
-// the codec.
+// command is the data of the messages that obey carries out. It is JSON in every
+// codec.
 type command struct {
 	Code    int
 	Reason  string
@@ -128,6 +128,7 @@ type command struct {
 	Size    int
 }
 
+// obey carries out the command in m, if it is one.
 func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message) error {
 	var do command
 	if m.Type == "close" || m.Type == "flood" {
@@ -145,9 +146,9 @@ func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message) error {
 	case "close":
 		return c.Close(do.Code, do.Reason)
 	case "panic":
-		panic("as told")
+		panic("requested by the client")
 	case "shut down":
-		go func() { _ = hub.Shutdown(context.Background()) }() // ends with the hub; Run tells errors
+		go func() { _ = hub.Shutdown(context.Background()) }() // ends when the hub has shut down; Run returns the errors
 	case "flood":
 		payload := []byte(`"` + strings.Repeat("x", do.Size) + `"`)
 		for range do.Count {

@@ -1,6 +1,6 @@
-// Command hub serves a real hub to the tests of the JavaScript client, and does
-// what its clients tell it in messages. It prints its address, and shuts down
-// when its standard input ends or is told to by a message.
+// Command hub runs a hub for the tests of the JavaScript client. It carries out
+// commands that its clients send in messages. It prints its address, and shuts
+// down when its standard input ends or a client sends "restart".
 package main
 
 import (
@@ -27,14 +27,14 @@ var (
 	aesKey          = flag.String("aes", "", "AES key in hexadecimal")
 	hmacKey         = flag.String("hmac", "", "HMAC key in hexadecimal")
 	encryptThenSign = flag.Bool("encrypt-then-sign", false, "sign the encrypted bytes")
-	tokens          = flag.Bool("tokens", false, "demand a token, which becomes the client's ID")
-	replace         = flag.Bool("replace", false, "let a newcomer with an ID in use replace the older one")
-	clientKeys      = flag.Bool("client-keys", false, "seal with 32 bytes made from the first of the client's token")
-	maxSubs         = flag.Int("max-subscriptions", 0, "channels and rooms per client")
-	dropNewest      = flag.Bool("drop-newest", false, "drop what is too much for a client")
+	tokens          = flag.Bool("tokens", false, "require a token, which becomes the client's ID")
+	replace         = flag.Bool("replace", false, "let a new client replace an older one with the same ID")
+	clientKeys      = flag.Bool("client-keys", false, "encrypt with 32 bytes equal to the first byte of the client's token")
+	maxSubs         = flag.Int("max-subscriptions", 0, "maximum number of channels and rooms per client")
+	dropNewest      = flag.Bool("drop-newest", false, "drop the newest messages for a slow client")
 )
 
-// command is the data of the messages that the hub obeys.
+// command is the JSON data of the messages that obey carries out.
 type command struct {
 	Code    int
 	Reason  string
@@ -79,12 +79,12 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	go func() { // ends with standard input
+	go func() { // ends when standard input ends
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
 	served := make(chan error, 1)
-	go func() { served <- hub.Serve(listener, nil) }() // ends with the hub
+	go func() { served <- hub.Serve(listener, nil) }() // ends when the hub has shut down
 	fmt.Println(listener.Addr())
 	err = hub.Run(ctx)
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
@@ -100,7 +100,7 @@ func configure() (websocket.Config, error) {
 	config.ByteRate = -1
 	if *dropNewest {
 		config.SlowConsumer = websocket.DropNewest
-		config.Compression = &websocket.CompressionConfig{} // a flood is to stay one
+		config.Compression = &websocket.CompressionConfig{} // compression would make a flood small
 	}
 	if *replace {
 		config.DuplicateID = websocket.ReplaceDuplicate
@@ -140,6 +140,7 @@ func configure() (websocket.Config, error) {
 	return config, nil
 }
 
+// obey carries out the command in m, if it is one.
 func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message, stop func()) error {
 	var do command
 	switch m.Type {
