@@ -24,7 +24,7 @@ func asUser(c *websocket.Client) {
 	c.SetUser("user of " + c.ID[:1])
 }
 
-func TestQuestionsAcrossNodes(t *testing.T) {
+func TestClusterMethods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 3, asUser)
@@ -56,7 +56,7 @@ func TestQuestionsAcrossNodes(t *testing.T) {
 		require.Empty(t, members)
 		_, err = c.RoomMembers(ctx, "")
 		require.ErrorIs(t, err, websocket.ErrInvalidName)
-		require.Zero(t, time.Since(start), "nobody waits for a deadline when all answer")
+		require.Zero(t, time.Since(start), "no call waits for a deadline when all nodes answer")
 
 		require.NoError(t, c.CloseClient(ctx, "b1", 4000, "out"))
 		code, reason := closeCode(t, peers["b1"])
@@ -82,7 +82,7 @@ func TestQuestionsAcrossNodes(t *testing.T) {
 	})
 }
 
-func TestAnswersNameTheNodesThatDidNotReply(t *testing.T) {
+func TestUnansweredNodesAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 2, joinBoth)
@@ -95,7 +95,7 @@ func TestAnswersNameTheNodesThatDidNotReply(t *testing.T) {
 		silence()
 		start := time.Now()
 		count, err := hubs[0].Cluster().ChannelCount(t.Context(), "news")
-		require.Equal(t, 2, count, "what was answered counts")
+		require.Equal(t, 2, count, "the answers so far are returned")
 		var missing *websocket.UnansweredError
 		require.ErrorAs(t, err, &missing)
 		require.Equal(t, []string{"mute"}, missing.Nodes)
@@ -105,10 +105,10 @@ func TestAnswersNameTheNodesThatDidNotReply(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = hubs[0].Cluster().FindClient(ctx, "nobody")
-		require.False(t, errors.Is(err, websocket.ErrClientNotFound), "nobody can tell")
+		require.False(t, errors.Is(err, websocket.ErrClientNotFound), "the client may be on the node that did not answer")
 		require.ErrorAs(t, err, &missing)
 		node, err := hubs[0].Cluster().FindClient(t.Context(), "b")
-		require.NoError(t, err, "who has it has answered")
+		require.NoError(t, err, "the answer of the client's node is enough")
 		require.Equal(t, "node1", node)
 
 		engine.Stop()
@@ -126,31 +126,31 @@ func TestAnswersNameTheNodesThatDidNotReply(t *testing.T) {
 	})
 }
 
-func TestNodesComeAndGo(t *testing.T) {
+func TestNodesJoinAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 3, nil)
 		ready(t, hubs...)
 		time.Sleep(10 * time.Second)
-		require.Len(t, hubs[0].Cluster().Nodes(), 3, "they stay while they are there")
+		require.Len(t, hubs[0].Cluster().Nodes(), 3, "live nodes stay in the list")
 		require.Equal(t, 3, hubs[0].Stats().Broker.Nodes)
 		hubs[2].stop()
 		synctest.Wait()
-		require.Equal(t, []string{"node0", "node1"}, hubs[0].Cluster().Nodes(), "it has said goodbye")
+		require.Equal(t, []string{"node0", "node1"}, hubs[0].Cluster().Nodes(), "the node sent a bye")
 		mute, silence := muteNode(t, engine)
 		ready(t, mute...)
 		synctest.Wait()
 		require.Len(t, hubs[0].Cluster().Nodes(), 3)
 		silence()
 		time.Sleep(10 * time.Second)
-		require.Len(t, hubs[0].Cluster().Nodes(), 2, "it has been silent for too long")
+		require.Len(t, hubs[0].Cluster().Nodes(), 2, "the node was silent for too long")
 		stopAll(append(hubs[:2], mute...))
 		_, err := hubs[0].Cluster().FindClient(context.Background(), "x")
 		require.ErrorIs(t, err, websocket.ErrHubClosed)
 	})
 }
 
-func TestQuestionsWithoutABroker(t *testing.T) {
+func TestClusterWithoutBroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		config := websocket.DefaultConfig
 		config.ClientID = queryID
@@ -172,8 +172,8 @@ func TestQuestionsWithoutABroker(t *testing.T) {
 	})
 }
 
-// TestLongAnswersComeInParts has more members than fit into one payload.
-func TestLongAnswersComeInParts(t *testing.T) {
+// TestLongAnswersAreSplit has more members than fit into one payload.
+func TestLongAnswersAreSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(64 << 10)
 		hubs := nodes(t, engine, 2, joinBoth)
@@ -194,7 +194,7 @@ func TestLongAnswersComeInParts(t *testing.T) {
 	})
 }
 
-// muteNode is a node that can be made to send nothing any more.
+// muteNode starts a node that publishes nothing after silence is called.
 func muteNode(t *testing.T, engine *brokertest.Memory) (hubs []*fakeHub, silence func()) {
 	broker := &muteBroker{Broker: engine.Broker()}
 	hubs = nodes(t, engine, 1, joinBoth, func(c *websocket.Config) {

@@ -3,22 +3,29 @@ package websocket
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 )
 
-// node is a hub's place among the hubs that share an engine. Local publications
-// are queued here in the log's order and handed to the broker by one goroutine;
-// what arrives is appended to the log like any other. Three more goroutines keep
-// the subscriptions, announce gaps, and answer questions. None of them is a hub
-// goroutine, and the broker is never called with a lock held.
+type (
+	target  = nodewire.Target
+	targets = nodewire.Targets
+)
+
+// node connects a hub with the other hubs of its cluster.
+//
+// Publications of this hub are queued here in the order of the event log, and
+// sendLoop publishes them to the broker. Publications of other nodes arrive in
+// Receive, which appends them to the event log. topicLoop keeps the broker's
+// subscriptions in step with the members, gapLoop sends gap notices, and
+// answerLoop answers questions of other nodes. None of these loops is a hub
+// goroutine. The broker is never called with a lock held.
 type node struct {
 	hub    *Hub
 	broker Broker
@@ -28,132 +35,38 @@ type node struct {
 	ctx      context.Context // ends with stop
 	cancel   context.CancelFunc
 	loops    sync.WaitGroup
-	started  bool
 	stopping chan struct{} // closed by stop
 
-	// Capacity 1 each; whoever brings work sends, a loop receives; never closed.
+	// Each has capacity 1 and is never closed. A goroutine that adds work sends,
+	// the loop receives.
 	sendWake, topicWake, gapWake chan struct{}
-	questions                    chan question // Receive sends, the answering loop receives; never closed
+	questions                    chan question // Receive sends, answerLoop receives; never closed
 
-	sequence uint64 // of what this node sends; owned by the sending loop
-	buffer   []byte // the sending loop's
+	sequence uint64 // of the latest payload; owned by sendLoop
+	buffer   []byte // for encoding batches; owned by sendLoop
 
 	published, received, unsent, outages atomic.Uint64
 	repeated, oversized, malformed       atomic.Uint64
 
-	mu      sync.Mutex // taken with the log's lock held, never the other way round
+	mu      sync.Mutex // may be locked with the log's lock held, never the other way round
 	state   BrokerState
 	since   time.Time
 	reason  error
 	stopped bool
 	queue   []outgoing
-	queued  int64         // bytes of queue and of the batch under way
-	lost    targets       // publications of ours that others may not have got
-	gaps    targets       // what our members are to be told of
-	change  chan struct{} // closed at the next change; nil while nobody waits
+	queued  int64         // bytes in queue and in the batch that is being published
+	lost    targets       // of publications that did not reach the engine; other nodes get a loss notice
+	gaps    targets       // local members that get a gap notice
+	change  chan struct{} // closed at the next change; nil if no goroutine waits
 
-	clients  map[string]int      // connections by ID
-	topics   map[string]struct{} // what the broker was asked for
-	dirty    map[string]bool     // topics to be added or removed
-	failed   map[string]struct{} // of topics: not known to be in force
-	applying bool
+	clients  map[string]int      // number of connections by client ID
+	topics   map[string]struct{} // requested from the broker
+	pending  map[string]bool     // topics to request (true) or to give up (false)
+	failed   map[string]struct{} // those of topics that may not be in force
+	applying bool                // topicLoop is passing a batch of pending to the broker
 
-	peers peerTable
-	asked askTable
-}
-
-// target is whom a publication is for: a channel, a room, one client by ID, or
-// all clients if the name is empty.
-type target struct {
-	to   audience
-	name string
-}
-
-// Topics. Long names are hashed: a topic only leads to the nodes concerned, and
-// the name is in the payload.
-const (
-	topicBroadcast = "b"
-	topicNodes     = "q" // announcements and questions
-	maxTopicName   = 500
-)
-
-var topicPrefixes = [...]string{toClients: "u.", toChannel: "c.", toRoom: "r."}
-
-func (t target) topic() string {
-	if t.to == toClients && t.name == "" {
-		return topicBroadcast
-	}
-	if len(t.name) > maxTopicName {
-		sum := sha256.Sum256([]byte(t.name))
-		return "h" + topicPrefixes[t.to] + hex.EncodeToString(sum[:])
-	}
-	return topicPrefixes[t.to] + t.name
-}
-
-// targetOf is the reverse of topic where there is one.
-func targetOf(topic string) (t target, ok bool) {
-	if topic == topicBroadcast {
-		return target{}, true
-	}
-	for to, prefix := range topicPrefixes {
-		if name, found := strings.CutPrefix(topic, prefix); found {
-			return target{audience(to), name}, true
-		}
-	}
-	return target{}, false
-}
-
-func nodeTopic(id uint64) string { return "n." + nodeHex(id) }
-
-func nodeHex(id uint64) string {
-	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
-}
-
-// targets is a bounded set; beyond the bound it stands for everything.
-type targets struct {
-	all bool
-	set map[target]struct{}
-}
-
-const maxTargets = 1024
-
-func (t *targets) add(one target) {
-	if t.all {
-		return
-	}
-	if len(t.set) >= maxTargets {
-		*t = targets{all: true}
-		return
-	}
-	if t.set == nil {
-		t.set = make(map[target]struct{})
-	}
-	t.set[one] = struct{}{}
-}
-
-func (t *targets) empty() bool { return !t.all && len(t.set) == 0 }
-
-// outgoing waits for the engine.
-type outgoing struct {
-	kind  wireKind
-	to    target
-	topic string       // instead of to's, where it is not empty
-	pub   *publication // of kindPublication
-	body  []byte       // of the other kinds
-}
-
-func (o *outgoing) cost() int64 {
-	if o.pub != nil {
-		return o.pub.cost
-	}
-	return int64(entryCost + len(o.body))
-}
-
-func (o *outgoing) address() string {
-	if o.topic != "" {
-		return o.topic
-	}
-	return o.to.topic()
+	peers nodewire.Peers
+	asked questionTable
 }
 
 func newNode(h *Hub) *node {
@@ -164,29 +77,27 @@ func newNode(h *Hub) *node {
 		questions: make(chan question, maxQuestions),
 		state:     BrokerStarting, since: time.Now(),
 		clients: make(map[string]int), topics: make(map[string]struct{}),
-		dirty: make(map[string]bool), failed: make(map[string]struct{}),
+		pending: make(map[string]bool), failed: make(map[string]struct{}),
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
 	n.id = binary.BigEndian.Uint64(id[:])
 	if n.name == "" {
-		n.name = nodeHex(n.id)
+		n.name = nodewire.NodeName(n.id)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.peers.known = make(map[uint64]*peer)
-	n.asked.open = make(map[uint64]*asking)
-	n.want(topicNodes, true)
-	n.want(nodeTopic(n.id), true)
+	n.asked.open = make(map[uint64]*openQuestion)
+	n.setInterest(nodewire.TopicNodes, true)
+	n.setInterest(nodewire.NodeTopic(n.id), true)
 	return n
 }
 
-// start opens the broker and begins to work with it.
+// start opens the broker and starts the loops.
 func (n *node) start() error {
 	if err := n.broker.Open(n); err != nil {
 		n.Down(err)
 		return fmt.Errorf("websocket: broker: %w", err)
 	}
-	n.started = true
 	for _, loop := range []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop} {
 		n.loops.Add(1)
 		go func() { // ends after stopping is closed
@@ -197,8 +108,8 @@ func (n *node) start() error {
 	return nil
 }
 
-// stop hands over what is queued, says goodbye and closes the broker. The log is
-// closed. It reports whether the broker has let go.
+// stop publishes the rest of the queue, sends a bye and closes the broker. The log
+// must be closed. It reports whether the broker was closed within CallbackTimeout.
 func (n *node) stop() bool {
 	n.mu.Lock()
 	n.stopped = true
@@ -222,22 +133,24 @@ func (n *node) stop() bool {
 	return true
 }
 
+// wake makes the loop that receives from c run once more.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
-	default: // it will look
+	default: // the loop is already due to run
 	}
 }
 
-// changed tells those who wait for a change. The node is locked.
-func (n *node) changed() {
+// signalChange ends the waiting of all calls of waitChange. The node is locked.
+func (n *node) signalChange() {
 	if n.change != nil {
 		close(n.change)
 		n.change = nil
 	}
 }
 
-// waitChange unlocks the node and waits for the next change.
+// waitChange unlocks the node and waits for the next change. It returns ctx's
+// error or ErrHubClosed if the waiting ended for another reason.
 func (n *node) waitChange(ctx context.Context) error {
 	if n.change == nil {
 		n.change = make(chan struct{})
@@ -254,10 +167,11 @@ func (n *node) waitChange(ctx context.Context) error {
 	}
 }
 
-// setState notes a new state. The node is locked; what is returned logs it and
-// is called when it is not.
-func (n *node) setState(state BrokerState, reason error) (say func()) {
-	before, log := n.state, n.hub.logger
+// setState enters a state and, unless it is BrokerUp, drops the queue. The node is
+// locked. The caller must call logIt after unlocking the node, because a logger
+// may block.
+func (n *node) setState(state BrokerState, reason error) (logIt func()) {
+	before, logger := n.state, n.hub.logger
 	n.reason = reason
 	if state == before {
 		return func() {}
@@ -270,41 +184,43 @@ func (n *node) setState(state BrokerState, reason error) (say func()) {
 			n.outages.Add(1)
 		}
 		n.dropQueue()
-		say = func() { log.Warningf("websocket: broker is %s, other nodes are not reached: %v", state, reason) }
+		logIt = func() {
+			logger.Warningf("websocket: broker is %s, publications do not reach other nodes: %v", state, reason)
+		}
 	case before == BrokerStarting:
-		say = func() { log.Infof("websocket: broker is up") }
+		logIt = func() { logger.Infof("websocket: broker is up") }
 	default:
-		say = func() { log.Infof("websocket: broker is up again after %v", lasted) }
+		logIt = func() { logger.Infof("websocket: broker is up again after %v", lasted) }
 	}
-	n.changed()
+	n.signalChange()
 	wake(n.sendWake)
-	return say
+	return logIt
 }
 
 // Up implements BrokerHandler.
 func (n *node) Up() {
 	n.mu.Lock()
 	if n.state == BrokerDown || n.state == BrokerStalled {
-		n.gaps = targets{all: true}
+		n.gaps = targets{All: true}
 		wake(n.gapWake)
 	}
 	clear(n.failed)
-	n.peers.refresh()
-	say := n.setState(BrokerUp, nil)
+	n.peers.Refresh()
+	logIt := n.setState(BrokerUp, nil)
 	if !n.stopped {
-		n.enqueue(outgoing{kind: kindHello, topic: topicNodes, body: n.hello(true)})
+		n.enqueue(outgoing{kind: nodewire.KindHello, topic: nodewire.TopicNodes, body: n.hello(true)})
 	}
-	n.changed()
+	n.signalChange()
 	n.mu.Unlock()
-	say()
+	logIt()
 }
 
 // Down implements BrokerHandler.
 func (n *node) Down(err error) {
 	n.mu.Lock()
-	say := n.setState(BrokerDown, err)
+	logIt := n.setState(BrokerDown, err)
 	n.mu.Unlock()
-	say()
+	logIt()
 }
 
 // Lost implements BrokerHandler.
@@ -312,15 +228,23 @@ func (n *node) Lost(topics ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, topic := range topics {
-		if to, ok := targetOf(topic); ok {
-			n.gaps.add(to)
-		} else if strings.HasPrefix(topic, "h") {
-			n.gaps = targets{all: true}
+		if to, ok := nodewire.TargetOf(topic); ok {
+			n.gaps.Add(to)
+		} else if nodewire.IsHashed(topic) {
+			n.gaps = targets{All: true}
 		}
 	}
 	if len(topics) == 0 {
-		n.gaps = targets{all: true}
+		n.gaps = targets{All: true}
 	}
+	wake(n.gapWake)
+}
+
+// addGap makes gapLoop send a gap notice to the members of a target.
+func (n *node) addGap(to target) {
+	n.mu.Lock()
+	n.gaps.Add(to)
+	n.mu.Unlock()
 	wake(n.gapWake)
 }
 
@@ -337,53 +261,73 @@ func (n *node) stats() *BrokerStats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &BrokerStats{
-		State: n.state, Nodes: 1 + n.peers.count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
+		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
 		Published: n.published.Load(), Received: n.received.Load(), Unsent: n.unsent.Load(), Outages: n.outages.Load(),
 		Repeated: n.repeated.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(),
 	}
 }
 
-// Receive implements BrokerHandler. It waits while the log is full.
+// isUp reports whether the broker is up.
+func (n *node) isUp() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state == BrokerUp
+}
+
+// Receive implements BrokerHandler. It blocks while the log is full.
 func (n *node) Receive(payload []byte) {
-	head, body, err := parseHead(payload)
+	head, body, err := nodewire.Parse(payload)
 	if err != nil {
-		n.malformed.Add(1)
-		n.hub.logger.Debugf("websocket: from the broker: %v", err)
+		n.dropMalformed(err)
 		return
 	}
-	if head.node == n.id {
+	if head.Node == n.id {
 		return
 	}
-	if !n.peers.saw(head.node, head.sequence) {
+	if !n.peers.Observe(head.Node, head.Sequence) {
 		n.repeated.Add(1)
 		return
 	}
-	switch head.kind {
-	case kindPublication:
-		n.deliver(head.to, body)
-	case kindLost:
-		n.mu.Lock()
-		n.gaps.add(head.to)
-		n.mu.Unlock()
-		wake(n.gapWake)
-	case kindLostAll:
+	switch head.Kind {
+	case nodewire.KindPublication:
+		n.deliver(head.To, body)
+	case nodewire.KindLost:
+		n.addGap(head.To)
+	case nodewire.KindLostAll:
 		n.Lost()
-	case kindHello:
-		if len(body) > 0 {
-			n.peers.hello(head.node, string(body[1:]))
-			if body[0] == helloAsks {
-				n.tell(kindHello, nodeTopic(head.node), n.hello(false))
-			}
-		}
-	case kindBye:
-		n.asked.gone(head.node)
-		n.peers.bye(head.node)
-	case kindQuestion:
-		n.takeQuestion(head.node, body)
-	case kindAnswer:
-		n.takeAnswer(head.node, body)
+	case nodewire.KindHello:
+		n.receiveHello(head.Node, body)
+	case nodewire.KindBye:
+		n.asked.peerLeft(head.Node)
+		n.peers.Remove(head.Node)
+	case nodewire.KindQuestion:
+		n.receiveQuestion(head.Node, body)
+	case nodewire.KindAnswer:
+		n.receiveAnswer(head.Node, body)
 	}
 }
+
+// dropMalformed counts a payload that cannot be decoded. It is logged at debug
+// level, since a faulty publisher could fill the log.
+func (n *node) dropMalformed(err error) {
+	n.malformed.Add(1)
+	n.hub.logger.Debugf("websocket: dropped a payload from the broker: %v", err)
+}
+
+func (n *node) receiveHello(from uint64, body []byte) {
+	ask, name, err := nodewire.ParseHello(body)
+	if err != nil {
+		return
+	}
+	n.peers.SetName(from, name)
+	if ask {
+		n.sendControl(nodewire.KindHello, nodewire.NodeTopic(from), n.hello(false))
+	}
+}
+
+// hello returns the body of a hello from this node. With ask set, the other nodes
+// answer it with theirs.
+func (n *node) hello(ask bool) []byte { return nodewire.AppendHello(nil, ask, n.name) }
 
 // deliver appends another node's publication to the log.
 func (n *node) deliver(to target, envelope []byte) {
@@ -391,41 +335,38 @@ func (n *node) deliver(to target, envelope []byte) {
 	m := AcquireMessage()
 	defer m.Release()
 	if err := (ProtobufCodec{}).Unmarshal(envelope, m); err != nil {
-		n.malformed.Add(1)
+		n.dropMalformed(err)
 		return
 	}
 	if messageCost(m) > min(h.config.ClientBacklog, h.config.LogSize) {
 		n.oversized.Add(1)
-		n.mu.Lock()
-		if to.to != toClients {
-			to.name = m.Channel // the head leaves it out
+		if to.Audience != toClients {
+			to.Name = m.Channel // the head leaves it out
 		}
-		n.gaps.add(to)
-		n.mu.Unlock()
-		wake(n.gapWake)
+		n.addGap(to)
 		return
 	}
 	n.received.Add(1)
-	pub := h.newPublication(m, to.to)
+	pub := h.newPublication(m, to.Audience)
 	pub.remote = true
 	ctx := context.Background()
 	var err error
 	switch {
-	case to.to == toChannel:
+	case to.Audience == toChannel:
 		err = h.log.publish(ctx, channelTopic, m.Channel, pub, nil, nil)
-	case to.to == toRoom:
+	case to.Audience == toRoom:
 		err = h.log.publish(ctx, roomTopic, m.Channel, pub, nil, nil)
-	case to.name == "":
+	case to.Name == "":
 		err = h.log.broadcast(ctx, pub, nil, nil)
 	default:
-		c, ok := h.Client(to.name)
+		c, ok := h.Client(to.Name)
 		if !ok {
-			pub.release() // it has just gone
+			pub.release() // the client has disconnected
 			return
 		}
 		err = h.log.send(ctx, c, pub)
 	}
 	if err != nil && !errors.Is(err, ErrHubClosed) && !errors.Is(err, ErrClientClosed) {
-		h.logger.Errorf("websocket: publication from another node was not accepted: %v", err)
+		h.logger.Errorf("websocket: dropped a publication of another node: %v", err)
 	}
 }

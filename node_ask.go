@@ -6,109 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 )
 
-// Cluster answers questions that concern all nodes; without a broker that is
-// this one. Each call asks every node that is known to be alive and ends with its
-// context, or after Config.BrokerTimeout. What has been answered by then is
-// returned together with an *UnansweredError that names the nodes which were not
-// heard. After shutdown has begun calls return ErrHubClosed.
-type Cluster struct{ hub *Hub }
-
-// Cluster returns the hub's view of all nodes.
-func (h *Hub) Cluster() Cluster { return Cluster{h} }
-
-// UnansweredError says that an answer is incomplete.
-type UnansweredError struct {
-	// Nodes names those that did not answer.
-	Nodes []string
-	// Err says why the waiting ended: the context's error, or
-	// ErrBrokerUnavailable.
-	Err error
-}
-
-// Error implements error.
-func (e *UnansweredError) Error() string {
-	return fmt.Sprintf("websocket: no answer from %d nodes %q: %v", len(e.Nodes), e.Nodes, e.Err)
-}
-
-// Unwrap returns why the waiting ended.
-func (e *UnansweredError) Unwrap() error { return e.Err }
-
-// Nodes returns the names of the nodes that are known to be alive, sorted, this
-// one included. It does not ask them. Without a broker it returns nil.
-func (c Cluster) Nodes() []string {
-	n := c.hub.node
-	if n == nil {
-		return nil
-	}
-	names := []string{n.name}
-	for _, name := range n.peers.names() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// FindClient returns the name of the node that has the client with that ID, or
-// ErrClientNotFound if every node answered and none has it. Without a broker the
-// name is empty.
-func (c Cluster) FindClient(ctx context.Context, id string) (node string, err error) {
-	r, err := c.hub.ask(ctx, question{Op: askFind, Name: id})
-	return r.where, found(r, err)
-}
-
-// RoomMembers returns the IDs of a room's members on all nodes, in no order.
-func (c Cluster) RoomMembers(ctx context.Context, roomID string) ([]string, error) {
-	if err := checkName(roomID, c.hub.config.MaxNameLength); err != nil {
-		return nil, err
-	}
-	r, err := c.hub.ask(ctx, question{Op: askMembers, Name: roomID})
-	return r.ids, err
-}
-
-// ChannelCount returns how many subscribers a channel has on all nodes.
-func (c Cluster) ChannelCount(ctx context.Context, channel string) (int, error) {
-	if err := checkName(channel, c.hub.config.MaxNameLength); err != nil {
-		return 0, err
-	}
-	r, err := c.hub.ask(ctx, question{Op: askCount, Name: channel})
-	return r.count, err
-}
-
-// CloseClient closes the client with that ID wherever it is; see Client.Close.
-// It returns ErrClientNotFound if every node answered and none has it.
-func (c Cluster) CloseClient(ctx context.Context, id string, code int, reason string) error {
-	code, err := closeCode(code)
-	if err != nil {
-		return err
-	}
-	r, err := c.hub.ask(ctx, question{Op: askClose, Name: id, Code: code, Reason: reason})
-	return found(r, err)
-}
-
-// CloseUser closes every client of a user (Client.SetUser) and returns how many
-// there were.
-func (c Cluster) CloseUser(ctx context.Context, user string, code int, reason string) (int, error) {
-	code, err := closeCode(code)
-	if err != nil {
-		return 0, err
-	}
-	r, err := c.hub.ask(ctx, question{Op: askCloseUser, Name: user, Code: code, Reason: reason})
-	return r.count, err
-}
-
-func found(r reply, err error) error {
-	switch {
-	case r.count > 0:
-		return nil // who has it has answered
-	case err != nil:
-		return err
-	default:
-		return ErrClientNotFound
-	}
-}
-
+// Values of question.Op.
 const (
 	askFind      = "find"
 	askMembers   = "members"
@@ -117,7 +19,8 @@ const (
 	askCloseUser = "close_user"
 )
 
-// question and answer travel as JSON: they are few, and their kinds will grow.
+// question is a question to all nodes. Questions and answers are encoded as JSON:
+// they are rare, and new fields may be added.
 type question struct {
 	ID     uint64 `json:"id"`
 	Op     string `json:"op"`
@@ -125,71 +28,76 @@ type question struct {
 	Code   int    `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 
-	from uint64
+	from uint64 // the node that asks
 }
 
-// answer may come in parts, of which the last says so.
+// answer is a node's response to a question, or one of several parts of it. Count
+// is in the last part only.
 type answer struct {
 	ID    uint64   `json:"id"`
 	Count int      `json:"count,omitempty"`
 	IDs   []string `json:"ids,omitempty"`
-	Error string   `json:"error,omitempty"`
 	Last  bool     `json:"last"`
 }
 
-// reply adds up what nodes answer.
-type reply struct {
-	where string
+// clusterResult is the sum of the answers to a question.
+type clusterResult struct {
+	node  string // that answered with a count
 	count int
 	ids   []string
 }
 
-func (r *reply) add(node string, a *answer) {
+func (r *clusterResult) add(node string, a *answer) {
 	if a.Count > 0 {
-		r.where = node
+		r.node = node
 	}
 	r.count += a.Count
 	r.ids = append(r.ids, a.IDs...)
 }
 
-// askTable holds the questions that wait for answers.
-type askTable struct {
+// questionTable holds the questions of this node that are not answered yet.
+type questionTable struct {
 	mu   sync.Mutex
-	last uint64
-	open map[uint64]*asking
+	last uint64 // ID of the latest question
+	open map[uint64]*openQuestion
 }
 
-type asking struct {
-	reply
-	waitsFor map[uint64]string // names by node
-	first    bool              // one positive answer is enough
-	done     chan struct{}     // closed when nothing is waited for
+// openQuestion is guarded by its table's lock.
+type openQuestion struct {
+	clusterResult
+	awaiting map[uint64]string // names of the nodes that have not answered, by ID
+	first    bool              // the first answer with a count is enough
+	done     chan struct{}     // closed when no further answer is needed
 }
 
-// settle closes done when it is time. The table is locked.
-func (a *asking) settle() {
-	if len(a.waitsFor) == 0 || a.first && a.count > 0 {
+// closeIfDone closes done when no further answer is needed.
+func (q *openQuestion) closeIfDone() {
+	if len(q.awaiting) == 0 || q.first && q.count > 0 {
 		select {
-		case <-a.done:
+		case <-q.done:
 		default:
-			close(a.done)
+			close(q.done)
 		}
 	}
 }
 
-func (t *askTable) gone(node uint64) {
+// peerLeft stops waiting for the answers of a node.
+func (t *questionTable) peerLeft(node uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, a := range t.open {
-		delete(a.waitsFor, node)
-		a.settle()
+	for _, q := range t.open {
+		delete(q.awaiting, node)
+		q.closeIfDone()
 	}
 }
 
-// ask answers q here and asks the other nodes.
-func (h *Hub) ask(ctx context.Context, q question) (reply, error) {
+// needsOne reports whether one node with a count answers q.
+func (q *question) needsOne() bool { return q.Op == askFind || q.Op == askClose }
+
+// ask answers q for this node and asks the other nodes.
+func (h *Hub) ask(ctx context.Context, q question) (clusterResult, error) {
 	if h.stopping() {
-		return reply{}, ErrHubClosed
+		return clusterResult{}, ErrHubClosed
 	}
 	var name string
 	if h.node != nil {
@@ -197,59 +105,59 @@ func (h *Hub) ask(ctx context.Context, q question) (reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.config.BrokerTimeout)
 	defer cancel()
-	var r reply
-	own, err := h.answer(ctx, &q)
+	var r clusterResult
+	own, err := h.answerLocally(ctx, &q)
 	if err != nil {
 		return r, err
 	}
 	r.add(name, &own)
-	if h.node == nil || r.count > 0 && (q.Op == askFind || q.Op == askClose) {
+	if h.node == nil || r.count > 0 && q.needsOne() {
 		return r, nil
 	}
-	return h.node.askOthers(ctx, q, r)
+	return h.node.askPeers(ctx, q, r)
 }
 
-func (n *node) askOthers(ctx context.Context, q question, r reply) (reply, error) {
-	a := &asking{
-		reply: r, waitsFor: n.peers.names(),
-		first: q.Op == askFind || q.Op == askClose,
-		done:  make(chan struct{}),
+// askPeers adds the answers of the other nodes to r.
+func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clusterResult, error) {
+	open := &openQuestion{
+		clusterResult: r, awaiting: n.peers.Names(),
+		first: q.needsOne(), done: make(chan struct{}),
 	}
 	up := n.isUp()
-	if up && len(a.waitsFor) == 0 {
+	if up && len(open.awaiting) == 0 {
 		return r, nil
 	}
 	t := &n.asked
 	t.mu.Lock()
 	t.last++
 	q.ID = t.last
-	t.open[q.ID] = a
+	t.open[q.ID] = open
 	t.mu.Unlock()
 
 	body, err := json.Marshal(q)
 	if err == nil {
 		err = ErrBrokerUnavailable
-		if up && n.tell(kindQuestion, topicNodes, body) {
-			err = a.wait(ctx, n.hub.log.done)
+		if up && n.sendControl(nodewire.KindQuestion, nodewire.TopicNodes, body) {
+			err = open.wait(ctx, n.hub.log.done)
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, q.ID)
 	if err == nil || err == ErrHubClosed {
-		return a.reply, err
+		return open.clusterResult, err
 	}
-	silent := &UnansweredError{Err: err}
-	for _, name := range a.waitsFor {
-		silent.Nodes = append(silent.Nodes, name)
+	unanswered := &UnansweredError{Err: err}
+	for _, name := range open.awaiting {
+		unanswered.Nodes = append(unanswered.Nodes, name)
 	}
-	slices.Sort(silent.Nodes)
-	return a.reply, silent
+	slices.Sort(unanswered.Nodes)
+	return open.clusterResult, unanswered
 }
 
-func (a *asking) wait(ctx context.Context, closed <-chan struct{}) error {
+func (q *openQuestion) wait(ctx context.Context, closed <-chan struct{}) error {
 	select {
-	case <-a.done:
+	case <-q.done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -258,52 +166,74 @@ func (a *asking) wait(ctx context.Context, closed <-chan struct{}) error {
 	}
 }
 
-func (n *node) isUp() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.state == BrokerUp
+// receiveAnswer adds another node's answer to its question.
+func (n *node) receiveAnswer(from uint64, body []byte) {
+	var part answer
+	if err := json.Unmarshal(body, &part); err != nil {
+		n.dropMalformed(err)
+		return
+	}
+	t := &n.asked
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	open := t.open[part.ID]
+	if open == nil {
+		return // the call has ended
+	}
+	name := nodewire.NodeName(from)
+	if known, ok := open.awaiting[from]; ok {
+		name = known
+	}
+	open.add(name, &part)
+	if part.Last {
+		delete(open.awaiting, from)
+	}
+	open.closeIfDone()
 }
 
-// takeQuestion leaves a question to the answering loop. What is too much for it
-// goes unanswered, and the asker will say so.
-func (n *node) takeQuestion(from uint64, body []byte) {
+// maxQuestions is how many questions of other nodes may wait for answerLoop.
+const maxQuestions = 64
+
+// receiveQuestion queues another node's question for answerLoop. It drops the
+// question if there are too many; the asking node then reports this node as
+// unanswered.
+func (n *node) receiveQuestion(from uint64, body []byte) {
 	var q question
 	if err := json.Unmarshal(body, &q); err != nil {
-		n.malformed.Add(1)
+		n.dropMalformed(err)
 		return
 	}
 	q.from = from
 	select {
 	case n.questions <- q:
 	default:
-		n.hub.logger.Warningf("websocket: too many questions of other nodes at once")
+		n.hub.logger.Warningf("websocket: dropped a question of another node: %d questions are waiting", maxQuestions)
 	}
 }
-
-// maxQuestions may wait for an answer of this node's.
-const maxQuestions = 64
 
 // answerLoop answers the questions of other nodes.
 func (n *node) answerLoop() {
 	for {
 		select {
 		case q := <-n.questions:
-			n.answerTo(&q)
+			n.answerQuestion(&q)
 		case <-n.stopping:
 			return
 		}
 	}
 }
 
-// answerBytes bounds the IDs in one part of an answer.
+// answerBytes is the size of the IDs from which an answer is split into parts.
 const answerBytes = 16 << 10
 
-func (n *node) answerTo(q *question) {
+// answerQuestion sends the answer to another node's question, in parts if it is
+// long. Without an answer, the asking node reports this node as unanswered.
+func (n *node) answerQuestion(q *question) {
 	ctx, cancel := context.WithTimeout(n.ctx, n.hub.config.BrokerTimeout)
 	defer cancel()
-	a, err := n.hub.answer(ctx, q)
+	a, err := n.hub.answerLocally(ctx, q)
 	if err != nil {
-		return // the asker will say that there was no answer
+		return
 	}
 	ids := a.IDs
 	for {
@@ -317,40 +247,16 @@ func (n *node) answerTo(q *question) {
 			part.Count = a.Count
 		}
 		body, err := json.Marshal(&part)
-		if err != nil || !n.tell(kindAnswer, nodeTopic(q.from), body) || part.Last {
+		if err != nil || !n.sendControl(nodewire.KindAnswer, nodewire.NodeTopic(q.from), body) || part.Last {
 			return
 		}
 		ids = ids[count:]
-		n.pace(ctx)
+		n.waitForRoom(ctx)
 	}
 }
 
-func (n *node) takeAnswer(from uint64, body []byte) {
-	var part answer
-	if err := json.Unmarshal(body, &part); err != nil {
-		n.malformed.Add(1)
-		return
-	}
-	t := &n.asked
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	a := t.open[part.ID]
-	if a == nil {
-		return // too late
-	}
-	name := nodeHex(from)
-	if known, ok := a.waitsFor[from]; ok {
-		name = known
-	}
-	a.add(name, &part)
-	if part.Last {
-		delete(a.waitsFor, from)
-	}
-	a.settle()
-}
-
-// answer answers q for this node.
-func (h *Hub) answer(ctx context.Context, q *question) (a answer, err error) {
+// answerLocally returns this node's answer to q.
+func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err error) {
 	switch q.Op {
 	case askFind, askClose:
 		c, ok := h.Client(q.Name)

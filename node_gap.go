@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Notices are appended for so many channels and rooms at a time, and for all of
-// them once in so long.
+// Limits of gap notices: one append to the log has notices for at most gapBatch
+// targets, and notices for all targets are sent at most once per gapDelay.
 const (
 	gapBatch = 64
 	gapDelay = time.Second
 )
 
-// gapLoop tells members of what the broker has lost.
+// gapLoop sends gap notices for publications that the broker lost.
 func (n *node) gapLoop() {
 	for {
 		select {
@@ -24,59 +24,63 @@ func (n *node) gapLoop() {
 		gaps := n.gaps
 		n.gaps = targets{}
 		n.mu.Unlock()
-		if gaps.empty() {
+		if gaps.Empty() {
 			continue
 		}
-		told := n.hub.log.tellGaps(n.ctx, gaps)
-		n.hub.logger.Infof("websocket: %d channels and rooms were told that publications of other nodes may be missing", told)
-		if gaps.all && !sleepUnless(gapDelay, n.stopping) { // an engine that flaps costs one round a second
+		count := n.hub.log.appendGaps(n.ctx, gaps)
+		n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
+		if gaps.All && !sleepUnless(gapDelay, n.stopping) {
 			return
 		}
 	}
 }
 
-// sleepUnless waits and reports whether stop stayed open.
+// sleepUnless sleeps for d, or until stop is closed. It reports whether it slept
+// for d.
 func sleepUnless(d time.Duration, stop <-chan struct{}) bool {
 	return !waitFor(stop, d)
 }
 
-// brokerGap is what a gap entry carries.
+// brokerGap is the argument of a gap entry.
 type brokerGap struct {
 	order     uint64
 	timestamp int64
 	to        target
 }
 
-// tellGaps appends gap notices and returns how many channels and rooms there are.
-func (l *hubLog) tellGaps(ctx context.Context, gaps targets) (told int) {
-	list := make([]target, 0, len(gaps.set)+1)
-	if gaps.all {
+// appendGaps appends gap entries for the targets and returns the number of
+// channels and rooms among them that have members.
+func (l *hubLog) appendGaps(ctx context.Context, gaps targets) (count int) {
+	list := make([]target, 0, len(gaps.Set)+1)
+	if gaps.All {
 		list = append(list, target{})
 		l.mu.Lock()
 		for kind, topics := range l.topics {
 			for name := range topics {
-				list = append(list, target{topicKind(kind).audience(), name})
+				list = append(list, target{Audience: topicKind(kind).audience(), Name: name})
 			}
 		}
 		l.mu.Unlock()
 	}
-	for to := range gaps.set {
+	for to := range gaps.Set {
 		list = append(list, to)
 	}
 	perTarget := int64(entryCost * len(l.shards))
 	for len(list) > 0 {
-		count := min(len(list), gapBatch, max(int(l.size/4/perTarget), 1))
-		n, err := l.tellSome(ctx, list[:count], int64(count)*perTarget)
+		batch := min(len(list), gapBatch, max(int(l.size/4/perTarget), 1))
+		n, err := l.appendGapBatch(ctx, list[:batch], int64(batch)*perTarget)
 		if err != nil {
-			return told
+			return count
 		}
-		told += n
-		list = list[count:]
+		count += n
+		list = list[batch:]
 	}
-	return told
+	return count
 }
 
-func (l *hubLog) tellSome(ctx context.Context, list []target, reserved int64) (told int, err error) {
+// appendGapBatch appends the gap entries of a batch in one critical section.
+// reserved is the largest cost that they can have.
+func (l *hubLog) appendGapBatch(ctx context.Context, list []target, reserved int64) (count int, err error) {
 	if err := l.begin(ctx, reserved); err != nil {
 		return 0, err
 	}
@@ -91,19 +95,19 @@ func (l *hubLog) tellSome(ctx context.Context, list []target, reserved int64) (t
 		l.order++
 		gap := &brokerGap{order: l.order, timestamp: time.Now().UnixNano(), to: to}
 		switch {
-		case to.to != toClients:
+		case to.Audience != toClients:
 			kind := channelTopic
-			if to.to == toRoom {
+			if to.Audience == toRoom {
 				kind = roomTopic
 			}
-			if t := l.topics[kind][to.name]; t != nil {
-				told++
+			if t := l.topics[kind][to.Name]; t != nil {
+				count++
 				for _, p := range t.parts {
 					put(p.shard, entry{kind: entryGap, part: p, arg: gap}, p.count)
 				}
 			}
-		case to.name != "":
-			if c := l.shards[0].hub.ids.get(to.name); c != nil && c.registered {
+		case to.Name != "":
+			if c := l.shards[0].hub.ids.get(to.Name); c != nil && c.registered {
 				put(c.shard, entry{kind: entryGap, client: c, arg: gap}, 1)
 			}
 		default:
@@ -116,15 +120,16 @@ func (l *hubLog) tellSome(ctx context.Context, list []target, reserved int64) (t
 	}
 	l.free(reserved - used)
 	l.end(wake)
-	return told, nil
+	return count, nil
 }
 
-// tellGap moves a gap notice to the clients concerned: one message for all
-// clients of a codec, since codecs differ in how they write a notice.
-func (s *shard) tellGap(e *entry, r *round) {
+// routeGap adds a gap notice to the pending batches of its recipients. All clients
+// of a codec share one notice, because codecs encode the data of a notice
+// differently.
+func (s *shard) routeGap(e *entry, r *round) {
 	gap := e.arg.(*brokerGap)
-	runs := make([][]*publication, len(s.hub.codecs))
-	tell := func(c *Client) {
+	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
+	push := func(c *Client) {
 		if runs[c.slotOf] == nil {
 			notice := gap.notice(c)
 			r.pubs = append(r.pubs, notice)
@@ -135,28 +140,29 @@ func (s *shard) tellGap(e *entry, r *round) {
 	switch {
 	case e.part != nil:
 		for _, m := range e.part.members {
-			tell(m.client)
+			push(m.client)
 		}
 	case e.client != nil:
-		tell(e.client)
+		push(e.client)
 	default:
 		for _, c := range s.clients {
-			tell(c)
+			push(c)
 		}
 	}
 }
 
+// notice returns the gap notice for clients with c's codec.
 func (g *brokerGap) notice(c *Client) *publication {
 	lost := Gap{Reason: gapBroker, Last: g.timestamp}
 	m := Message{Type: typeGap, Timestamp: g.timestamp}
-	switch g.to.to {
+	switch g.to.Audience {
 	case toChannel:
-		lost.Channel, m.Channel = g.to.name, g.to.name
+		lost.Channel, m.Channel = g.to.Name, g.to.Name
 	case toRoom:
-		lost.RoomID, m.Channel = g.to.name, g.to.name
+		lost.RoomID, m.Channel = g.to.Name, g.to.Name
 	}
 	m.Data = encodeGap(c.codec, lost)
-	p := c.hub.newPublication(&m, g.to.to)
+	p := c.hub.newPublication(&m, g.to.Audience)
 	p.order = g.order
 	return p
 }

@@ -198,7 +198,7 @@ func (l *hubLog) partFor(s *shard, kind topicKind, name string) *part {
 		t = &topic{kind: kind, name: name}
 		l.topics[kind][name] = t
 		if l.node != nil {
-			l.node.want(target{kind.audience(), name}.topic(), true)
+			l.node.setInterest(target{Audience: kind.audience(), Name: name}.Topic(), true)
 		}
 	}
 	for _, p := range t.parts {
@@ -229,7 +229,7 @@ func (l *hubLog) dropIfEmpty(p *part) {
 	if len(t.parts) == 0 {
 		delete(l.topics[t.kind], t.name)
 		if l.node != nil {
-			l.node.want(target{t.kind.audience(), t.name}.topic(), false)
+			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
 	}
 }

@@ -1,0 +1,116 @@
+package websocket
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Cluster asks questions about all nodes. Without a broker the hub is the only
+// node. Methods may be called from any goroutine.
+//
+// All methods except Nodes ask every node that is known to be alive. A call ends
+// with its context, or after Config.BrokerTimeout. If some nodes have not answered
+// by then, it returns the answers so far together with an *UnansweredError that
+// names these nodes. After shutdown has begun, calls return ErrHubClosed.
+type Cluster struct{ hub *Hub }
+
+// Cluster returns the hub's view of all nodes.
+func (h *Hub) Cluster() Cluster { return Cluster{h} }
+
+// UnansweredError reports that some nodes did not answer, so that the result is
+// incomplete.
+type UnansweredError struct {
+	// Nodes names the nodes that did not answer, sorted.
+	Nodes []string
+	// Err is the reason that the call ended: the context's error, or
+	// ErrBrokerUnavailable.
+	Err error
+}
+
+// Error implements error.
+func (e *UnansweredError) Error() string {
+	return fmt.Sprintf("websocket: no answer from %d nodes %q: %v", len(e.Nodes), e.Nodes, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *UnansweredError) Unwrap() error { return e.Err }
+
+// Nodes returns the sorted names of the nodes known to be alive, including this
+// one. It does not ask them. Without a broker it returns nil.
+func (c Cluster) Nodes() []string {
+	n := c.hub.node
+	if n == nil {
+		return nil
+	}
+	names := []string{n.name}
+	for _, name := range n.peers.Names() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// FindClient returns the name of the node that has the client with that ID, or
+// ErrClientNotFound if all nodes answered and none has it. Without a broker the
+// name is empty.
+func (c Cluster) FindClient(ctx context.Context, id string) (node string, err error) {
+	r, err := c.hub.ask(ctx, question{Op: askFind, Name: id})
+	return r.node, clientFound(r, err)
+}
+
+// RoomMembers returns the IDs of a room's members on all nodes, in no order. It
+// returns ErrInvalidName for a name that no room can have.
+func (c Cluster) RoomMembers(ctx context.Context, roomID string) ([]string, error) {
+	if err := checkName(roomID, c.hub.config.MaxNameLength); err != nil {
+		return nil, err
+	}
+	r, err := c.hub.ask(ctx, question{Op: askMembers, Name: roomID})
+	return r.ids, err
+}
+
+// ChannelCount returns the number of a channel's subscribers on all nodes. It
+// returns ErrInvalidName for a name that no channel can have.
+func (c Cluster) ChannelCount(ctx context.Context, channel string) (int, error) {
+	if err := checkName(channel, c.hub.config.MaxNameLength); err != nil {
+		return 0, err
+	}
+	r, err := c.hub.ask(ctx, question{Op: askCount, Name: channel})
+	return r.count, err
+}
+
+// CloseClient closes the client with that ID on any node; see Client.Close for
+// code and reason. It returns ErrClientNotFound if all nodes answered and none has
+// the client.
+func (c Cluster) CloseClient(ctx context.Context, id string, code int, reason string) error {
+	code, err := closeCode(code)
+	if err != nil {
+		return err
+	}
+	r, err := c.hub.ask(ctx, question{Op: askClose, Name: id, Code: code, Reason: reason})
+	return clientFound(r, err)
+}
+
+// CloseUser closes every client of a user (see Client.SetUser) on all nodes and
+// returns the number of them. It does nothing if user is empty.
+func (c Cluster) CloseUser(ctx context.Context, user string, code int, reason string) (int, error) {
+	code, err := closeCode(code)
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.hub.ask(ctx, question{Op: askCloseUser, Name: user, Code: code, Reason: reason})
+	return r.count, err
+}
+
+// clientFound returns the error of a question about one client. A node that has
+// the client makes up for others that did not answer.
+func clientFound(r clusterResult, err error) error {
+	switch {
+	case r.count > 0:
+		return nil
+	case err != nil:
+		return err
+	default:
+		return ErrClientNotFound
+	}
+}
