@@ -83,7 +83,7 @@ func TestProbesDetectDeadSubscriptions(t *testing.T) {
 		exchange(t, a, a)
 		target.Store(present)
 		require.NoError(t, former.client.ClientKillByFilter(context.Background(), "TYPE", "normal").Err())
-		require.ErrorContains(t, a.next(), "does not reach")
+		require.ErrorContains(t, a.next(), "publications do not reach the subscriptions")
 		require.NoError(t, a.next())
 		b := listen(t, present.broker())
 		require.NoError(t, b.next())

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-var errDeaf = errors.New("redis: publications do not reach the subscriptions")
+var errNotReached = errors.New("redis: publications do not reach the subscriptions")
 
 // firstProbes is how often the first probe is tried without a delay: each attempt may
 // take a broken connection from the pool.
@@ -90,7 +90,7 @@ func (s *session) receiveProbe(payload string) {
 // still be under way between two servers.
 func (s *session) receivePong(payload string) error {
 	if number, err := strconv.Atoi(payload); err == nil && s.echoed < number-1 {
-		return errDeaf
+		return errNotReached
 	}
 	return nil
 }
