@@ -573,6 +573,8 @@ func (s *suite) pause() {
 	}
 	resume()
 	deadline := time.Now().Add(s.engine.Patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for i := 0; ; i++ { // Publish may fail at first: Down and Up may be called in between
 		ctx, cancel := context.WithTimeout(s.context(), time.Second)
 		err := a.tryPublish(ctx, topic, fmt.Sprint("resumed ", i))
@@ -587,6 +589,6 @@ func (s *suite) pause() {
 			return
 		}
 		require.False(s, time.Now().After(deadline), "no payload arrives after the pause: %v", err)
-		time.Sleep(20 * time.Millisecond)
+		<-tick.C
 	}
 }
