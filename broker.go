@@ -5,119 +5,131 @@ import (
 	"time"
 )
 
-// Broker carries publications between the hubs of several processes, over a
-// messaging engine that runs beside them. Config.Broker gives a hub its own one;
-// two hubs never share a Broker. broker/nats and broker/redis are ready-made, and
-// package brokertest holds a suite that every implementation has to pass.
+// Broker carries publications between the hubs of several processes. It adapts a
+// messaging system, the engine, that runs beside them. Config.Broker gives a hub
+// its Broker; two hubs never share one. Packages broker/nats and broker/redis are
+// implementations, and package brokertest tests any implementation against the
+// contract.
 //
 // # Contract
 //
-//  1. Topics are any UTF-8 text of up to 512 bytes, chosen by the hub; an
-//     implementation encodes them as its engine needs, so that different topics
-//     never meet. Payloads are any bytes.
-//  2. Order: what one Broker publishes to one topic arrives at every other in
-//     the order published, but for what was lost. Nothing is said about the
-//     order between two publishers, or between two topics.
-//  3. At most once, while nothing fails. Around a failure a payload may arrive
-//     twice, in which case the hub drops the repetition if it comes within 4,096
-//     publications of the same hub.
-//  4. Loss: what is published while the engine cannot be reached is lost, and so
-//     may be what was under way when it failed; nothing is kept for later. The
-//     subscriber's side says so: Down, or Lost where the connection stays. The
-//     publisher's side says so with an error from Publish.
-//  5. A payload longer than MaxPayload gets ErrMessageTooLarge and harms nothing
-//     else. The hub then publishes parts of the batch again: what was taken comes
-//     twice.
-//  6. Whether a Broker receives what it published itself is left open; the hub
-//     ignores it.
-//  7. While the engine is away an implementation tries again by itself, for
-//     ever, with jittered delays that grow to a bound. Its goroutines and memory
-//     do not grow meanwhile.
+//  1. Topics: a topic is any UTF-8 text of up to 512 bytes, chosen by the hub. An
+//     implementation encodes topics as its engine needs. Two different topics
+//     must never become the same subject or channel of the engine. A payload is
+//     any sequence of bytes.
+//  2. Order: payloads that one Broker publishes to one topic arrive at every other
+//     Broker in the order of publishing. Some may be missing (see Loss). There is
+//     no order between two publishers or between two topics.
+//  3. Duplicates: while nothing fails, a payload arrives at most once. Around a
+//     failure it may arrive twice. The hub drops the second copy if it arrives
+//     within 4,096 payloads of the same hub.
+//  4. Loss: payloads published while the engine is unreachable are lost, and those
+//     under way when it fails may be lost. Nothing is stored for later. The
+//     receiving Broker reports a loss with Down, or with Lost if the connection
+//     stays up. The publishing Broker reports it with an error from Publish.
+//  5. Size: Publish returns ErrMessageTooLarge for a payload longer than
+//     MaxPayload. This does not affect other payloads or the connection. The hub
+//     then publishes parts of the batch again, so payloads that the engine had
+//     taken arrive twice.
+//  6. Echo: a Broker may or may not receive its own publications. The hub ignores
+//     them.
+//  7. Outages: while the engine is unreachable, an implementation keeps
+//     reconnecting without a limit on attempts. Delays are jittered and grow to a
+//     maximum. Its goroutines and memory do not grow during an outage.
 //
-// Whoever can publish to the engine can publish to every client, and whoever can
-// read from it reads what clients are sent: keys of the hub's do not reach that
-// far. The engine needs access control, and TLS where the network is not trusted.
+// A process that can publish to the engine can publish to every client, and a
+// process that can read from the engine can read every publication: the hub's
+// keys do not protect this traffic. The engine needs access control, and TLS where
+// the network is not trusted.
 type Broker interface {
-	// Open begins to connect and returns without waiting for the engine; h is
-	// told how that goes. It returns an error only for what trying again cannot
-	// mend. The hub calls it once, from Run.
+	// Open starts connecting and returns without waiting for the engine. The
+	// outcome is reported to h. It returns an error only if retrying cannot help,
+	// such as for invalid options. The hub calls Open once, from Run.
 	Open(h BrokerHandler) error
-	// Publish hands a batch to the engine, in order. Nil means that the engine
-	// has taken all of it; after an error any part of it may be lost. It returns
-	// soon after ctx ends, and at once with ErrBrokerUnavailable while the engine
-	// is known to be away. The payloads may be reused when it has returned.
+	// Publish passes a batch to the engine, in order. Nil means that the engine
+	// has taken the whole batch. After an error, any part of it may be lost.
+	// Publish returns soon after ctx ends, and returns ErrBrokerUnavailable at
+	// once while the engine is known to be unreachable. The caller may reuse the
+	// payloads after it returns.
 	Publish(ctx context.Context, batch []BrokerMessage) error
-	// Subscribe adds topics; one that is there already is no error. Nil means
-	// that what is published to them from now on, through any Broker, arrives.
-	// After an error the topics are wanted all the same: those are in force, too,
-	// when Up is called next. It returns soon after ctx ends.
+	// Subscribe adds topics. Adding a topic twice is not an error. Nil means that
+	// all payloads published to the topics from now on, through any Broker, will
+	// arrive. After an error the topics stay requested: they are in force when
+	// Up is called the next time. Subscribe returns soon after ctx ends.
 	Subscribe(ctx context.Context, topics []string) error
-	// Unsubscribe takes topics back, also those whose Subscribe failed. A payload
-	// that is under way may still arrive.
+	// Unsubscribe removes topics, including topics whose Subscribe failed.
+	// Payloads under way may still arrive.
 	Unsubscribe(ctx context.Context, topics []string) error
-	// MaxPayload is the longest payload in bytes that the engine takes, as far as
-	// is known, or 0 if it sets no limit of its own.
+	// MaxPayload returns the size in bytes of the largest payload that the engine
+	// takes, or 0 if there is no limit or it is not known yet. The hub
+	// calls it for each publication, since the limit may change.
 	MaxPayload() int
-	// Close ends the connection, without waiting for an engine that does not
-	// answer. After it the handler is not called and nothing of the Broker runs.
-	// It may be called more than once.
+	// Close ends the connection without waiting for an engine that does not
+	// respond. After it returns, the handler is not called again and the Broker
+	// has no running goroutines. Close may be called more than once.
 	Close() error
 }
 
-// BrokerMessage is one payload on its way to a topic.
+// BrokerMessage is one payload and the topic that it is published to.
 type BrokerMessage struct {
 	Topic   string
 	Payload []byte
 }
 
-// BrokerHandler is the hub's side of a Broker. Up and Down take turns; what
-// arrives for one topic is received by one call at a time.
+// BrokerHandler is the hub's side of a Broker: the Broker calls it from Open until
+// Close returns. Calls of Up and Down alternate; either may come first. There is at
+// most one call of Receive at a time for one topic.
 type BrokerHandler interface {
-	// Receive takes what was published to a subscribed topic. It may wait, which
-	// is how a hub slows its Broker down; a Broker that must drop something then
-	// calls Lost. The payload belongs to the caller again when it returns.
+	// Receive takes a payload published to a subscribed topic. It may block, and
+	// so slow the Broker down. A Broker that has to drop payloads for this reason
+	// calls Lost. Receive does not keep the payload.
 	Receive(payload []byte)
-	// Up says that the engine answers and that every wanted subscription is in
-	// force.
+	// Up reports that the engine is reachable and that every requested
+	// subscription is in force.
 	Up()
-	// Down says that the connection failed, or could not be made, and why.
-	// Anything may be lost from some moment before it until Up.
+	// Down reports that the connection failed or could not be made, and the
+	// reason. Payloads may be lost from some time before this call until Up.
 	Down(err error)
-	// Lost says that payloads for these topics, or for any topic if none is
-	// named, were lost on the way here although the engine is up.
+	// Lost reports that payloads for these topics were lost on the way to this
+	// Broker although the engine is reachable. Without arguments it means any
+	// topic.
 	Lost(topics ...string)
 }
 
-// BrokerState says how a hub and its engine stand.
+// BrokerState is the state of the connection between a hub and its engine.
 type BrokerState string
 
 // States of a hub's broker.
 const (
 	BrokerNone     BrokerState = "none"     // Config.Broker is nil
-	BrokerStarting BrokerState = "starting" // not connected yet, nor failed
+	BrokerStarting BrokerState = "starting" // before the first Up or Down
 	BrokerUp       BrokerState = "up"
 	BrokerDown     BrokerState = "down"    // the connection failed
-	BrokerStalled  BrokerState = "stalled" // connected, but the engine takes nothing
+	BrokerStalled  BrokerState = "stalled" // connected, but publishing fails or times out
 )
 
-// Health says whether a hub works. It marshals to JSON for health endpoints.
+// Health is the state of a hub. It marshals to JSON for health endpoints.
 type Health struct {
-	// Running says that the hub is between Run and the begin of its shutdown.
+	// Running is true from Run until shutdown begins.
 	Running bool `json:"running"`
-	// Node is the hub's own name among the nodes; empty without a broker.
+	// Node is the hub's name among the nodes of its cluster; empty without a
+	// broker.
 	Node string `json:"node,omitempty"`
-	// Broker is the broker's state, Since when, and why if it is down or stalled.
+	// Broker is the state of the broker.
 	Broker BrokerState `json:"broker"`
-	Since  time.Time   `json:"since,omitzero"`
-	Reason string      `json:"reason,omitempty"`
+	// Since is when the broker entered its state; zero without a broker.
+	Since time.Time `json:"since,omitzero"`
+	// Reason is the error that made the broker down or stalled.
+	Reason string `json:"reason,omitempty"`
 }
 
-// OK reports whether the hub runs and its broker, if any, is up.
+// OK reports whether the hub runs and its broker, if there is one, is up.
 func (h Health) OK() bool {
 	return h.Running && (h.Broker == BrokerNone || h.Broker == BrokerUp)
 }
 
-// Health returns the hub's state of health. Anybody may call it at any time.
+// Health returns the current state of the hub. It may be called from any
+// goroutine at any time, also before Run and after shutdown.
 func (h *Hub) Health() Health {
 	health := Health{Broker: BrokerNone}
 	h.mu.Lock()
@@ -129,10 +141,11 @@ func (h *Hub) Health() Health {
 	return health
 }
 
-// BrokerReady waits until every subscription that this node's members need, as
-// of the call, is in force at the engine: what other nodes publish from then on
-// reaches them. It returns at once without a broker, and ErrHubClosed after
-// shutdown has begun.
+// BrokerReady waits until the broker is up and every subscription that this
+// node's members need is in force at the engine. Publications of other nodes then
+// reach all of these members. It also waits for subscriptions requested during
+// the call. It returns nil at once without a broker, ctx's error when ctx ends,
+// and ErrHubClosed after shutdown has begun. It may be called from any goroutine.
 func (h *Hub) BrokerReady(ctx context.Context) error {
 	if h.node == nil {
 		return nil
@@ -140,28 +153,33 @@ func (h *Hub) BrokerReady(ctx context.Context) error {
 	return h.node.ready(ctx)
 }
 
-// BrokerStats is what a hub and its broker have done together. Counters grow
-// from NewHub on.
+// BrokerStats describes the traffic between a hub and its broker. Counters start
+// at zero with NewHub and only grow.
 type BrokerStats struct {
 	State BrokerState `json:"state"`
-	// Nodes counts the nodes that are known to be alive, this one included.
+	// Nodes is the number of nodes known to be alive, including this one.
 	Nodes int `json:"nodes"`
-	// Subscriptions counts the topics that this node has asked the engine for.
+	// Subscriptions is the number of topics that this node has requested from the
+	// engine.
 	Subscriptions int `json:"subscriptions"`
-	// Published counts publications that the engine took, Received those of other
-	// nodes that came from it.
+	// Published counts publications of this node that the engine took.
 	Published uint64 `json:"published"`
-	Received  uint64 `json:"received"`
-	// Unsent counts publications that other nodes did not get because the engine
-	// was away, too slow or refused them. Their local members did.
+	// Received counts publications of other nodes that this node accepted.
+	Received uint64 `json:"received"`
+	// Unsent counts publications of this node that did not reach the engine,
+	// because it was unreachable, too slow or refused them. Members on this node
+	// received them.
 	Unsent uint64 `json:"unsent"`
-	// Refused counts what came from the engine and was not taken: repetitions,
-	// what is over this hub's bounds, and what is no publication at all.
-	Repeated  uint64 `json:"repeated"`
+	// Repeated counts payloads dropped because they had arrived before.
+	Repeated uint64 `json:"repeated"`
+	// Oversized counts publications of other nodes dropped because they exceed
+	// this hub's ClientBacklog or LogSize. Their recipients get a gap.
 	Oversized uint64 `json:"oversized"`
+	// Malformed counts payloads dropped because they could not be decoded.
 	Malformed uint64 `json:"malformed"`
-	// QueuedBytes counts what waits for the engine.
+	// QueuedBytes is the size of the payloads that wait for the engine.
 	QueuedBytes int64 `json:"queued_bytes"`
-	// Outages counts the times that the engine went away.
+	// Outages counts how many times the broker became down or stalled after it
+	// was up or starting.
 	Outages uint64 `json:"outages"`
 }

@@ -2,423 +2,216 @@ package websocket_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime"
-	"strings"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	gorilla "github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/stretchr/testify/require"
 )
 
-// nodes starts hubs that share an engine, each with this client callback.
-func nodes(t *testing.T, engine *brokertest.Memory, n int, onConnect func(*websocket.Client), change ...func(*websocket.Config)) []*fakeHub {
-	t.Helper()
-	hubs := make([]*fakeHub, n)
-	for i := range hubs {
-		config := websocket.DefaultConfig
-		config.Broker = engine.Broker()
-		config.NodeName = fmt.Sprint("node", i)
-		config.ClientID = queryID
-		for _, f := range change {
-			f(&config)
-		}
-		hubs[i] = runFake(t, paths[i%2], config, func(h *websocket.Hub) { h.SetCallbacks(onConnect, nil, nil) })
-	}
-	return hubs
+func idHeader(id string) http.Header { return http.Header{"X-Id": {id}} }
+
+func queryID(r *http.Request) (string, error) { return r.Header.Get("X-Id"), nil }
+
+func asUser(c *websocket.Client) {
+	joinBoth(c)
+	c.SetUser("user of " + c.ID[:1])
 }
 
-func stopAll(hubs []*fakeHub) {
-	for _, h := range hubs {
-		h.stop()
-	}
-}
-
-func joinBoth(c *websocket.Client) {
-	_ = c.Subscribe("news")
-	_ = c.JoinRoom("lobby")
-}
-
-func ready(t *testing.T, hubs ...*fakeHub) {
-	t.Helper()
-	for _, h := range hubs {
-		require.NoError(t, h.BrokerReady(t.Context()))
-	}
-}
-
-// types reads n messages and returns "type channel data" of each.
-func types(t *testing.T, p *fakePeer, n int) []string {
-	t.Helper()
-	var list []string
-	for range n {
-		m := readJSON(t, p)
-		channel, _ := m["channel"].(string)
-		list = append(list, fmt.Sprint(m["type"], " ", channel, " ", m["data"]))
-	}
-	return list
-}
-
-func TestPublicationsReachMembersOnAllNodes(t *testing.T) {
+func TestClusterMethods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 3, joinBoth)
+		hubs := nodes(t, engine, 3, asUser)
 		defer stopAll(hubs)
-		a, b := hubs[0].connect(1<<16, idHeader("a")), hubs[1].connect(1<<16, idHeader("b"))
+		peers := map[string]*fakePeer{}
+		for i, id := range []string{"a1", "a2", "b1", "b2", "c1"} {
+			peers[id] = hubs[i%3].connect(1<<16, idHeader(id))
+		}
 		ready(t, hubs...)
 		synctest.Wait()
-		_, before := engine.Traffic()
-		ctx := t.Context()
-		require.NoError(t, hubs[0].PublishToChannelRawContext(ctx, "news", []byte(`1`)))
-		require.NoError(t, hubs[0].PublishToRoomContext(ctx, "lobby", &websocket.Message{Type: "own", ClientID: "x", Data: []byte(`2`)}))
-		require.NoError(t, hubs[0].BroadcastContext(ctx, []byte(`3`)))
-		want := []string{"message news 1", "own lobby 2", "broadcast  3"}
-		require.Equal(t, want, types(t, a, 3), "order of the log")
-		require.Equal(t, want, types(t, b, 3))
-		_, after := engine.Traffic()
-		require.Equal(t, 3*2, after-before, "for each publication one message to each node with members, the publisher's own included, and none to the third")
+		ctx, c := t.Context(), hubs[0].Cluster()
+		start := time.Now()
+		require.Equal(t, []string{"node0", "node1", "node2"}, c.Nodes())
+		for id, want := range map[string]string{"a1": "node0", "a2": "node1", "b1": "node2", "b2": "node0"} {
+			node, err := c.FindClient(ctx, id)
+			require.NoError(t, err)
+			require.Equal(t, want, node, id)
+		}
+		_, err := c.FindClient(ctx, "nobody")
+		require.ErrorIs(t, err, websocket.ErrClientNotFound)
+		members, err := c.RoomMembers(ctx, "lobby")
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{"a1", "a2", "b1", "b2", "c1"}, members)
+		count, err := c.ChannelCount(ctx, "news")
+		require.NoError(t, err)
+		require.Equal(t, 5, count)
+		members, err = c.RoomMembers(ctx, "empty")
+		require.NoError(t, err)
+		require.Empty(t, members)
+		_, err = c.RoomMembers(ctx, "")
+		require.ErrorIs(t, err, websocket.ErrInvalidName)
+		require.Zero(t, time.Since(start), "no call waits for a deadline when all nodes answer")
+
+		require.NoError(t, c.CloseClient(ctx, "b1", 4000, "out"))
+		code, reason := closeCode(t, peers["b1"])
+		require.Equal(t, 4000, code)
+		require.Equal(t, "out", reason)
+		_ = peers["b1"].Close()
+		synctest.Wait()
+		require.ErrorIs(t, c.CloseClient(ctx, "b1", 0, ""), websocket.ErrClientNotFound)
+		require.ErrorIs(t, c.CloseClient(ctx, "a1", 1006, ""), websocket.ErrInvalidCloseCode)
+		count, err = c.CloseUser(ctx, "user of a", 0, "")
+		require.NoError(t, err)
+		require.Equal(t, 2, count)
+		for _, id := range []string{"a1", "a2"} {
+			code, _ := closeCode(t, peers[id])
+			require.Equal(t, websocket.CloseNormalClosure, code)
+		}
+		count, err = c.CloseUser(ctx, "", 0, "")
+		require.NoError(t, err)
+		require.Zero(t, count)
+		for _, p := range peers {
+			_ = p.Close()
+		}
+	})
+}
+
+func TestUnansweredNodesAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		hubs := nodes(t, engine, 2, joinBoth)
+		mute, silence := muteNode(t, engine)
+		defer stopAll(append(hubs, mute...))
+		a := hubs[0].connect(1<<16, idHeader("a"))
+		b := hubs[1].connect(1<<16, idHeader("b"))
+		ready(t, append(hubs, mute...)...)
+		synctest.Wait()
+		silence()
+		start := time.Now()
+		count, err := hubs[0].Cluster().ChannelCount(t.Context(), "news")
+		require.Equal(t, 2, count, "the answers so far are returned")
+		var missing *websocket.UnansweredError
+		require.ErrorAs(t, err, &missing)
+		require.Equal(t, []string{"mute"}, missing.Nodes)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 3*time.Second, time.Since(start))
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = hubs[0].Cluster().FindClient(ctx, "nobody")
+		require.False(t, errors.Is(err, websocket.ErrClientNotFound), "the client may be on the node that did not answer")
+		require.ErrorAs(t, err, &missing)
+		node, err := hubs[0].Cluster().FindClient(t.Context(), "b")
+		require.NoError(t, err, "the answer of the client's node is enough")
+		require.Equal(t, "node1", node)
+
+		engine.Stop()
+		synctest.Wait()
+		start = time.Now()
+		count, err = hubs[0].Cluster().ChannelCount(t.Context(), "news")
+		require.Equal(t, 1, count)
+		require.ErrorIs(t, err, websocket.ErrBrokerUnavailable)
+		require.ErrorAs(t, err, &missing)
+		require.Equal(t, []string{"mute", "node1"}, missing.Nodes)
+		require.Zero(t, time.Since(start))
+		engine.Start()
 		_ = a.Close()
 		_ = b.Close()
 	})
 }
 
-func TestDirectMessagesFindTheirNode(t *testing.T) {
+func TestNodesJoinAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 3, nil)
-		defer stopAll(hubs)
-		peer := hubs[2].connect(1<<16, idHeader("odd id.*> 😀"))
 		ready(t, hubs...)
-		require.NoError(t, hubs[0].SendToClient("odd id.*> 😀", &websocket.Message{Data: []byte(`1`)}))
-		require.Equal(t, []string{"message  1"}, types(t, peer, 1))
-		require.NoError(t, hubs[0].SendToClient("nobody", &websocket.Message{}))
-		require.ErrorIs(t, hubs[0].SendToClient("", &websocket.Message{}), websocket.ErrClientNotFound)
+		time.Sleep(10 * time.Second)
+		require.Len(t, hubs[0].Cluster().Nodes(), 3, "live nodes stay in the list")
+		require.Equal(t, 3, hubs[0].Stats().Broker.Nodes)
+		hubs[2].stop()
+		synctest.Wait()
+		require.Equal(t, []string{"node0", "node1"}, hubs[0].Cluster().Nodes(), "the node sent a bye")
+		mute, silence := muteNode(t, engine)
+		ready(t, mute...)
+		synctest.Wait()
+		require.Len(t, hubs[0].Cluster().Nodes(), 3)
+		silence()
+		time.Sleep(10 * time.Second)
+		require.Len(t, hubs[0].Cluster().Nodes(), 2, "the node was silent for too long")
+		stopAll(append(hubs[:2], mute...))
+		_, err := hubs[0].Cluster().FindClient(context.Background(), "x")
+		require.ErrorIs(t, err, websocket.ErrHubClosed)
+	})
+}
+
+func TestClusterWithoutBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.ClientID = queryID
+		hub := runFake(t, paths[0], config, func(h *websocket.Hub) { h.SetCallbacks(asUser, nil, nil) })
+		defer hub.stop()
+		peer := hub.connect(1<<16, idHeader("a1"))
+		c, ctx := hub.Cluster(), t.Context()
+		require.Nil(t, c.Nodes())
+		_, err := c.FindClient(ctx, "a1")
+		require.NoError(t, err)
+		members, err := c.RoomMembers(ctx, "lobby")
+		require.NoError(t, err)
+		require.Equal(t, []string{"a1"}, members)
+		count, err := c.CloseUser(ctx, "user of a", 0, "")
+		require.NoError(t, err)
+		require.Equal(t, 1, count)
+		closeCode(t, peer)
 		_ = peer.Close()
 	})
 }
 
-func TestSubscriptionsFollowMembers(t *testing.T) {
+// TestLongAnswersAreSplit has more members than fit into one payload.
+func TestLongAnswersAreSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
-		of := func(topics ...string) int {
-			synctest.Wait()
-			return engine.Subscriptions(func(topic string) bool {
-				for _, t := range topics {
-					if t == topic {
-						return true
-					}
-				}
-				return false
-			})
-		}
-		require.Zero(t, of("c.news", "r.lobby", "b", "u.a", "u.b"))
-		a := hubs[0].connect(1<<16, idHeader("a"))
-		b := hubs[0].connect(1<<16, idHeader("b"))
-		require.Equal(t, 5, of("c.news", "r.lobby", "b", "u.a", "u.b"))
-		c, _ := hubs[0].Client("a")
-		require.NoError(t, c.Unsubscribe("news"))
-		require.Equal(t, 1, of("c.news"), "there is another member")
-		_ = a.Close()
-		require.Equal(t, 4, of("c.news", "r.lobby", "b", "u.a", "u.b"))
-		_ = b.Close()
-		require.Zero(t, of("c.news", "r.lobby", "b", "u.a", "u.b"))
-		require.Equal(t, 2, hubs[0].Stats().Broker.Subscriptions, "its own")
-		stopAll(hubs)
-		require.Zero(t, engine.Subscriptions(func(string) bool { return true }))
-	})
-}
-
-func TestEngineFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
+		engine := brokertest.NewMemory(64 << 10)
 		hubs := nodes(t, engine, 2, joinBoth)
 		defer stopAll(hubs)
-		a := hubs[0].connect(1<<16, idHeader("a"))
-		b := hubs[1].connect(1<<16, idHeader("b"))
-		ready(t, hubs...)
-		engine.Stop()
-		synctest.Wait()
-
-		health := hubs[0].Health()
-		require.Equal(t, websocket.BrokerDown, health.Broker)
-		require.False(t, health.OK())
-		require.NotEmpty(t, health.Reason)
-		require.ErrorIs(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)), websocket.ErrBrokerUnavailable)
-		require.ErrorIs(t, hubs[0].SendToClient("b", &websocket.Message{}), websocket.ErrBrokerUnavailable)
-		ctx := t.Context()
-		require.ErrorIs(t, hubs[0].PublishToChannelRawContext(ctx, "news", []byte(`2`)), websocket.ErrBrokerUnavailable)
-		require.ErrorIs(t, hubs[0].PublishToRoomContext(ctx, "lobby", &websocket.Message{Data: []byte(`3`)}), websocket.ErrBrokerUnavailable)
-		require.ErrorIs(t, hubs[0].BroadcastContext(ctx, []byte(`4`)), websocket.ErrBrokerUnavailable)
-		require.ErrorIs(t, hubs[0].SendToClientContext(ctx, "b", &websocket.Message{}), websocket.ErrBrokerUnavailable)
-		require.NoError(t, a.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news","data":5,"id":"q"}`)))
-		require.Equal(t, []string{"message news 1", "message news 2", "room_message lobby 3", "broadcast  4", "message news 5", "ack news <nil>"}, types(t, a, 6),
-			"local members go on receiving")
-		require.EqualValues(t, 7, hubs[0].Stats().Broker.Unsent)
-
-		engine.Start()
-		for i, p := range []*fakePeer{a, b} {
-			gaps := map[string]int{}
-			for range 3 {
-				m := readJSON(t, p)
-				require.Equal(t, "gap", m["type"])
-				data := m["data"].(map[string]any)
-				require.Equal(t, "broker", data["reason"])
-				require.EqualValues(t, 0, data["count"])
-				gaps[fmt.Sprint(data["channel"], " ", data["room_id"])]++
-			}
-			require.Equal(t, map[string]int{"news <nil>": 1, "<nil> lobby": 1, "<nil> <nil>": 1}, gaps, "client %d", i)
-		}
-		synctest.Wait()
-		require.True(t, hubs[0].Health().OK())
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`6`)))
-		last := func(p *fakePeer) string { // after the notices of what the other has lost
-			for {
-				if m := readJSON(t, p); m["type"] != "gap" {
-					return fmt.Sprint(m["data"])
-				}
-			}
-		}
-		require.Equal(t, "6", last(a))
-		require.Equal(t, "6", last(b))
-		synctest.Wait()
-		st := hubs[0].Stats()
-		require.EqualValues(t, 1, st.Broker.Outages)
-		require.Equal(t, st.MessagesAddressed, st.MessagesSent)
-		_ = a.Close()
-		_ = b.Close()
-	})
-}
-
-func TestEngineStandsStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 10_000 })
-		defer stopAll(hubs)
-		a := hubs[0].connect(1<<20, idHeader("a"))
-		b := hubs[1].connect(1<<20, idHeader("b"))
-		ready(t, hubs...)
-		engine.Pause()
-		start := time.Now()
-		const n = 500
+		const n = 300
+		var peers []*fakePeer
 		for i := range n {
-			err := hubs[0].PublishToChannelRaw("news", []byte(fmt.Sprint(i)))
-			if err != nil {
-				require.ErrorIs(t, err, websocket.ErrBrokerUnavailable, "once the engine counts as stalled")
-			}
+			peers = append(peers, hubs[1].connect(1<<12, idHeader(fmt.Sprintf("%0200d", i))))
 		}
-		require.Equal(t, 3*time.Second, time.Since(start), "publishing waits once, until the engine counts as stalled")
-		require.Equal(t, websocket.BrokerStalled, hubs[0].Health().Broker)
-		for i := range n {
-			require.EqualValues(t, i, readJSON(t, a)["data"])
-		}
-		require.ErrorIs(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)), websocket.ErrBrokerUnavailable)
-		require.Less(t, hubs[0].Stats().Broker.QueuedBytes, int64(1000), "a sign of life, to try the engine")
-		engine.Resume()
-		time.Sleep(5 * time.Second)
-		require.True(t, hubs[0].Health().OK())
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`"end"`)))
-		gaps := 0
-		for {
-			m := readJSON(t, b)
-			if m["data"] == "end" {
-				break
-			}
-			if m["type"] == "gap" {
-				gaps++
-				require.Equal(t, "news", m["data"].(map[string]any)["channel"])
-			}
-		}
-		require.Equal(t, 1, gaps, "what the publisher could not send is announced where its members are")
-		_ = a.Close()
-		_ = b.Close()
-	})
-}
-
-func TestPublishingIsPacedByAHealthyEngine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 5_000 })
-		defer stopAll(hubs)
-		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
-		const n = 2000
-		for i := range n {
-			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(fmt.Sprint(i))))
-			require.LessOrEqual(t, hubs[0].Stats().Broker.QueuedBytes, int64(6_000))
-		}
-		for i := range n {
-			require.EqualValues(t, i, readJSON(t, b)["data"], "order of the publisher")
-		}
-		require.Zero(t, hubs[0].Stats().Broker.Unsent)
-		_ = b.Close()
-	})
-}
-
-func TestRepetitionsAreDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
-		defer stopAll(hubs)
-		b := hubs[1].connect(1<<20, idHeader("b"))
-		ready(t, hubs...)
-		engine.Repeat(true)
-		for i := range 100 {
-			require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(fmt.Sprint(i))))
-		}
-		for i := range 100 {
-			require.EqualValues(t, i, readJSON(t, b)["data"])
-		}
 		synctest.Wait()
-		require.GreaterOrEqual(t, hubs[1].Stats().Broker.Repeated, uint64(100))
-		_ = b.Close()
+		members, err := hubs[0].Cluster().RoomMembers(t.Context(), "lobby")
+		require.NoError(t, err)
+		require.Len(t, members, n)
+		for _, p := range peers {
+			_ = p.Close()
+		}
 	})
 }
 
-func TestLossesOnTheWayAreAnnounced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
-		defer stopAll(hubs)
-		b := hubs[1].connect(1<<20, idHeader("b"))
-		ready(t, hubs...)
-		engine.Lose()
-		for range 3 {
-			m := readJSON(t, b)
-			require.Equal(t, "gap", m["type"])
-		}
-		_ = b.Close()
+// muteNode starts a node that publishes nothing after silence is called.
+func muteNode(t *testing.T, engine *brokertest.Memory) (hubs []*fakeHub, silence func()) {
+	broker := &muteBroker{Broker: engine.Broker()}
+	hubs = nodes(t, engine, 1, joinBoth, func(c *websocket.Config) {
+		c.NodeName = "mute"
+		c.Broker = broker
 	})
+	return hubs, func() { broker.silent.Store(true) }
 }
 
-func TestAnEngineThatIsNotThereAtFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		engine.Stop()
-		hubs := nodes(t, engine, 2, joinBoth)
-		defer stopAll(hubs)
-		a := hubs[0].connect(1<<16, idHeader("a"))
-		b := hubs[1].connect(1<<16, idHeader("b"))
-		synctest.Wait()
-		require.Equal(t, websocket.BrokerDown, hubs[0].Health().Broker)
-		require.ErrorIs(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)), websocket.ErrBrokerUnavailable)
-		require.Equal(t, []string{"message news 1"}, types(t, a, 1))
-		engine.Start()
-		ready(t, hubs...)
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`2`)))
-		for {
-			if m := readJSON(t, b); m["type"] == "message" {
-				require.EqualValues(t, 2, m["data"])
-				break
-			}
-		}
-		_ = a.Close()
-		_ = b.Close()
-	})
+type muteBroker struct {
+	websocket.Broker
+	silent atomic.Bool
 }
 
-func TestNothingGrowsWhileTheEngineIsAway(t *testing.T) {
-	engine := brokertest.NewMemory(0)
-	hubs := nodes(t, engine, 1, joinBoth)
-	defer stopAll(hubs)
-	ready(t, hubs...)
-	engine.Stop()
-	require.Eventually(t, func() bool { return hubs[0].Health().Broker == websocket.BrokerDown }, 5*time.Second, time.Millisecond)
-	data := []byte(`"` + strings.Repeat("x", 1000) + `"`)
-	var m [2]runtime.MemStats
-	var goroutines [2]int
-	for i, n := range []int{5000, 20_000} {
-		for k := range n {
-			require.ErrorIs(t, hubs[0].PublishToChannelRaw(fmt.Sprint("c", k), data), websocket.ErrBrokerUnavailable)
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&m[i])
-		goroutines[i] = runtime.NumGoroutine()
+func (b *muteBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	if b.silent.Load() {
+		return nil
 	}
-	require.Less(t, int64(m[1].HeapAlloc)-int64(m[0].HeapAlloc), int64(3<<20), "of 20 MB")
-	require.LessOrEqual(t, goroutines[1], goroutines[0]+2)
-	require.Zero(t, hubs[0].Stats().HeldBytes)
-}
-
-func TestPayloadsTheEngineDoesNotTake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(70_000)
-		hubs := nodes(t, engine, 2, joinBoth)
-		defer stopAll(hubs)
-		b := hubs[1].connect(1<<20, idHeader("b"))
-		ready(t, hubs...)
-		require.ErrorIs(t, hubs[0].PublishToChannelRaw("news", make([]byte, 70_000)), websocket.ErrMessageTooLarge)
-		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`"`+strings.Repeat("x", 65_000)+`"`)))
-		require.Len(t, readJSON(t, b)["data"], 65_000)
-		_ = b.Close()
-	})
-}
-
-// TestNodesWithOtherLimits checks that what a node does not take becomes a gap.
-func TestNodesWithOtherLimits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		large := nodes(t, engine, 1, joinBoth)
-		small := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.ClientBacklog = 5000 })
-		defer stopAll(append(large, small...))
-		b := small[0].connect(1<<20, idHeader("b"))
-		ready(t, append(large, small...)...)
-		require.NoError(t, large[0].PublishToChannelRaw("news", make([]byte, 10_000)))
-		m := readJSON(t, b)
-		require.Equal(t, "gap", m["type"])
-		require.Equal(t, "news", m["data"].(map[string]any)["channel"])
-		require.EqualValues(t, 1, small[0].Stats().Broker.Oversized)
-		_ = b.Close()
-	})
-}
-
-func TestABrokerThatDoesNotOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		config := websocket.DefaultConfig
-		config.Broker = brokenBroker{brokertest.NewMemory(0).Broker()}
-		hub := websocket.NewHub(quietLogger{}, config)
-		require.ErrorContains(t, hub.Run(t.Context()), "no such file")
-		require.ErrorIs(t, hub.Broadcast(nil), websocket.ErrHubClosed)
-	})
-}
-
-type brokenBroker struct{ websocket.Broker }
-
-func (brokenBroker) Open(websocket.BrokerHandler) error { return fmt.Errorf("no such file") }
-
-func TestShutdownHandsOverWhatIsQueued(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
-		b := hubs[1].connect(1<<20, idHeader("b"))
-		ready(t, hubs...)
-		const n = 1000
-		for i := range n {
-			require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(fmt.Sprint(i))))
-		}
-		hubs[0].stop()
-		for i := range n {
-			require.EqualValues(t, i, readJSON(t, b)["data"])
-		}
-		require.ErrorIs(t, hubs[0].BrokerReady(t.Context()), websocket.ErrHubClosed)
-		require.Zero(t, hubs[0].Stats().HeldBytes)
-		_ = b.Close()
-		synctest.Wait()
-		engine.Pause()
-		start := time.Now()
-		hubs[1].stop()
-		require.LessOrEqual(t, time.Since(start), 10*time.Second, "an engine that stands still does not hold up shutdown for long")
-		require.False(t, hubs[1].Health().OK())
-	})
-}
-
-func TestConfigOfBrokers(t *testing.T) {
-	config := websocket.DefaultConfig
-	config.BrokerQueue = -1
-	require.ErrorContains(t, config.Validate(), "Config.BrokerQueue")
-	require.Equal(t, websocket.Health{Broker: websocket.BrokerNone}, websocket.NewHub(quietLogger{}, websocket.DefaultConfig).Health())
-	require.NoError(t, websocket.NewHub(quietLogger{}, websocket.DefaultConfig).BrokerReady(context.Background()))
+	return b.Broker.Publish(ctx, batch)
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -81,13 +82,14 @@ type publication struct {
 	bytes int64                  // counted against the hub's budget; guarded by mu until the last release
 }
 
-// audience says whom a publication is for; it decides what its Channel names.
-type audience uint8
+// audience is the group of recipients of a publication. It decides if the Channel
+// of the message names a channel or a room.
+type audience = nodewire.Audience
 
 const (
-	toClients audience = iota // one client, or all
-	toChannel
-	toRoom
+	toClients = nodewire.ToClients // one client, or all
+	toChannel = nodewire.ToChannel
+	toRoom    = nodewire.ToRoom
 )
 
 // envelopeCost is what a message counts beside its strings and payload: about

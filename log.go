@@ -252,7 +252,7 @@ func (l *hubLog) publish(ctx context.Context, kind TopicKind, name string, pub *
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, from, wake, target{kind.audience(), name}, pub, reach)
+	return l.endPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, reach)
 }
 
 // endPublish unlocks the log behind a publication. One for other nodes too is
@@ -272,7 +272,7 @@ func (l *hubLog) endPublish(ctx context.Context, from *Client, wake uint64, to t
 		pub.release() // nobody is there
 	}
 	if forwards && err == nil {
-		l.node.pace(ctx)
+		l.node.waitForRoom(ctx)
 	}
 	return err
 }
@@ -302,7 +302,7 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 		l.free(pub.cost)
 	}
 	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, from, wake, target{to: toClients}, pub, l.clients)
+	return l.endPublish(ctx, from, wake, target{Audience: toClients}, pub, l.clients)
 }
 
 // endAnswered is end behind what may have been asked for by its client: then it
@@ -353,7 +353,7 @@ func (l *hubLog) register(c *Client) {
 	c.shard.population++
 	l.clients++
 	if l.node != nil {
-		l.node.came(c.ID, l.clients == 1)
+		l.node.clientAdded(c.ID, l.clients == 1)
 	}
 	l.end(l.putLazy(c.shard, entry{kind: entryRegister, client: c}))
 }
@@ -366,7 +366,7 @@ func (l *hubLog) unregister(c *Client) {
 	c.shard.population--
 	l.clients--
 	if l.node != nil {
-		l.node.went(c.ID, l.clients == 0)
+		l.node.clientRemoved(c.ID, l.clients == 0)
 	}
 	if len(c.members.list) > 0 {
 		c.lastTopics = c.members.topics()

@@ -329,7 +329,7 @@ func (s *shard) apply(e *entry, r *round) {
 		e.arg.(*memberQuery).answer(e.part)
 	case entryGap:
 		s.walked += entryCost
-		s.tellGap(e, r)
+		s.routeGap(e, r)
 	case entryShutdown:
 		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 		for _, c := range s.clients {

@@ -258,7 +258,7 @@ func (l *hubLog) partFor(s *shard, kind TopicKind, name string) *part {
 		l.topics[kind][name] = t
 		l.topicOrder[kind].add(t)
 		if l.node != nil {
-			l.node.want(target{kind.audience(), name}.topic(), true)
+			l.node.setInterest(target{Audience: kind.audience(), Name: name}.Topic(), true)
 		}
 	}
 	for _, p := range t.parts {
@@ -290,7 +290,7 @@ func (l *hubLog) dropIfEmpty(p *part) {
 		delete(l.topics[t.kind], t.name)
 		l.topicOrder[t.kind].remove(t)
 		if l.node != nil {
-			l.node.want(target{t.kind.audience(), t.name}.topic(), false)
+			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package brokertest tests implementations of websocket.Broker against the
-// contract that is written there, and has an engine in memory for tests of hubs
-// that share one.
+// Package brokertest tests implementations of websocket.Broker against the contract
+// documented there. It also has an engine in memory, Memory, for tests of hubs that
+// share an engine.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, brokertest.Engine{Broker: func() websocket.Broker { return mine.New(url) }})
@@ -22,25 +22,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Engine is a real engine under test. The suite makes up topics of its own, so
-// that one engine serves all of it.
+// Engine is the engine under test. All tests of the suite share it; each uses
+// topics of its own.
 type Engine struct {
 	// Broker returns a new, unopened Broker of the engine.
 	Broker func() websocket.Broker
-	// Stop ends the engine, and Start starts it again under the same address.
-	// Where they are nil, the tests of failures are skipped.
+	// Stop ends the engine, and Start starts it again at the same address. If
+	// they are nil, the tests of outages are skipped.
 	Stop, Start func()
-	// Pause makes the engine stand still without ending connections, and Resume
-	// lets it go on. Where they are nil, the tests of stalls are skipped.
+	// Pause makes the engine stall without ending its connections, and Resume
+	// ends that. If they are nil, the tests of stalls are skipped.
 	Pause, Resume func()
-	// Upset does to the engine what it gets over by itself, such as the loss of one
-	// server of several. RunHubs calls it twice, if it is not nil.
+	// Upset causes a failure that the engine recovers from by itself, such as the
+	// loss of one of several servers. RunHubs calls it twice if it is not nil.
 	Upset func()
-	// Patience is how long anything that has to happen may take. Defaults to 20 s.
+	// Patience is how long a test waits for an event before it fails. Defaults to
+	// 20 s in Run and 30 s in RunHubs and RunTraffic.
 	Patience time.Duration
 }
 
-// Run runs the suite.
+// Run tests the engine's Broker against the contract. Each part is a subtest of t.
 func Run(t *testing.T, engine Engine) {
 	if engine.Patience == 0 {
 		engine.Patience = 20 * time.Second
@@ -65,7 +66,7 @@ func Run(t *testing.T, engine Engine) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if !tt.runs {
-				t.Skip("the engine cannot be made to fail in this way")
+				t.Skip("the Engine has no functions for this failure")
 			}
 			tt.test(&suite{T: t, engine: engine, mark: fmt.Sprintf("%s-%08x", t.Name(), rand.Uint32())})
 		})
@@ -75,10 +76,10 @@ func Run(t *testing.T, engine Engine) {
 type suite struct {
 	*testing.T
 	engine Engine
-	mark   string
+	mark   string // makes the topics of this test unique
 }
 
-// topic makes a name that no other test uses.
+// topic returns a topic that no other test uses.
 func (s *suite) topic(name string) string { return "c." + s.mark + " " + name }
 
 func (s *suite) context() context.Context {
@@ -88,23 +89,24 @@ func (s *suite) context() context.Context {
 }
 
 // open returns a Broker that is up.
-func (s *suite) open() *station {
+func (s *suite) open() *recorder {
 	s.Helper()
 	st := s.openAny()
 	st.wait("Up", func() bool { return st.up })
 	return st
 }
 
-func (s *suite) openAny() *station {
+// openAny returns an open Broker in any state.
+func (s *suite) openAny() *recorder {
 	s.Helper()
-	st := &station{suite: s, Broker: s.engine.Broker(), change: make(chan struct{})}
+	st := &recorder{suite: s, Broker: s.engine.Broker(), change: make(chan struct{})}
 	require.NoError(s, st.Open(st))
 	s.Cleanup(func() { _ = st.Close() })
 	return st
 }
 
-// station is a Broker and what its handler was told.
-type station struct {
+// recorder is a Broker and its handler, which records all calls.
+type recorder struct {
 	*suite
 	websocket.Broker
 
@@ -116,11 +118,12 @@ type station struct {
 	downs    int
 	losses   int
 	closed   bool
-	late     int           // calls after Close
-	hold     chan struct{} // Receive waits for it to be closed
+	late     int           // calls of the handler after Close
+	hold     chan struct{} // if not nil, Receive blocks until it is closed
 }
 
-func (st *station) note(f func()) {
+// record runs f under the lock and signals the change.
+func (st *recorder) record(f func()) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed {
@@ -131,18 +134,18 @@ func (st *station) note(f func()) {
 	st.change = make(chan struct{})
 }
 
-func (st *station) Receive(payload []byte) {
+func (st *recorder) Receive(payload []byte) {
 	st.mu.Lock()
 	hold := st.hold
 	st.mu.Unlock()
 	if hold != nil {
 		<-hold
 	}
-	st.note(func() { st.payloads = append(st.payloads, string(payload)) })
+	st.record(func() { st.payloads = append(st.payloads, string(payload)) })
 }
 
-func (st *station) Up() {
-	st.note(func() {
+func (st *recorder) Up() {
+	st.record(func() {
 		if st.up {
 			st.Errorf("Up twice without Down")
 		}
@@ -151,8 +154,8 @@ func (st *station) Up() {
 	})
 }
 
-func (st *station) Down(err error) {
-	st.note(func() {
+func (st *recorder) Down(err error) {
+	st.record(func() {
 		if !st.up && st.downs > 0 {
 			st.Errorf("Down twice without Up: %v", err)
 		}
@@ -164,10 +167,11 @@ func (st *station) Down(err error) {
 	})
 }
 
-func (st *station) Lost(...string) { st.note(func() { st.losses++ }) }
+func (st *recorder) Lost(...string) { st.record(func() { st.losses++ }) }
 
-// wait waits for something that the handler is told.
-func (st *station) wait(what string, done func() bool) {
+// wait waits until done reports true. It calls done after each call of the handler,
+// with the lock held. event names the awaited event in the failure message.
+func (st *recorder) wait(event string, done func() bool) {
 	st.Helper()
 	timeout := time.NewTimer(st.engine.Patience)
 	defer timeout.Stop()
@@ -183,7 +187,7 @@ func (st *station) wait(what string, done func() bool) {
 		case <-timeout.C:
 			st.mu.Lock()
 			defer st.mu.Unlock()
-			require.FailNow(st.T, "waited in vain for "+what, "up %v after %d times, %d payloads, the latest %q", st.up, st.ups, len(st.payloads), last(st.payloads))
+			require.FailNow(st.T, "timeout: waiting for "+event, "up %v, %d calls of Up, %d payloads, the latest %q", st.up, st.ups, len(st.payloads), last(st.payloads))
 		}
 	}
 }
@@ -195,18 +199,18 @@ func last(list []string) string {
 	return list[len(list)-1][:min(len(list[len(list)-1]), 40)]
 }
 
-func (st *station) received() []string {
+func (st *recorder) received() []string {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return append([]string(nil), st.payloads...)
 }
 
-func (st *station) publish(topic string, payloads ...string) {
+func (st *recorder) publish(topic string, payloads ...string) {
 	st.Helper()
 	require.NoError(st, st.tryPublish(st.context(), topic, payloads...))
 }
 
-func (st *station) tryPublish(ctx context.Context, topic string, payloads ...string) error {
+func (st *recorder) tryPublish(ctx context.Context, topic string, payloads ...string) error {
 	batch := make([]websocket.BrokerMessage, len(payloads))
 	for i, payload := range payloads {
 		batch[i] = websocket.BrokerMessage{Topic: topic, Payload: []byte(payload)}
@@ -214,12 +218,12 @@ func (st *station) tryPublish(ctx context.Context, topic string, payloads ...str
 	return st.Publish(ctx, batch)
 }
 
-func (st *station) subscribe(topics ...string) {
+func (st *recorder) subscribe(topics ...string) {
 	st.Helper()
 	require.NoError(st, st.Subscribe(st.context(), topics))
 }
 
-func (st *station) has(payload string) func() bool {
+func (st *recorder) has(payload string) func() bool {
 	return func() bool {
 		for _, p := range st.payloads {
 			if p == payload {
@@ -230,9 +234,9 @@ func (st *station) has(payload string) func() bool {
 	}
 }
 
-// sync waits until everything that a published before has arrived at b, which
-// must be subscribed to topic.
-func (s *suite) sync(a, b *station, topic string) {
+// sync waits until all earlier publications of a have arrived at b, which must be
+// subscribed to topic.
+func (s *suite) sync(a, b *recorder, topic string) {
 	s.Helper()
 	mark := fmt.Sprintf("mark %08x", rand.Uint32())
 	a.publish(topic, mark)
@@ -305,7 +309,7 @@ func (s *suite) payloads() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	require.Equal(s, 1, a.ups, "what is too large harms nothing else")
+	require.Equal(s, 1, a.ups, "an oversized payload does not break the connection")
 }
 
 func (s *suite) order() {
@@ -318,7 +322,7 @@ func (s *suite) order() {
 	for p := range publishers {
 		a := s.open()
 		wg.Add(1)
-		go func() { // ends when it has published all
+		go func() { // ends after the last round
 			defer wg.Done()
 			for i := range rounds {
 				var list []websocket.BrokerMessage
@@ -352,7 +356,7 @@ func (s *suite) subscriptions() {
 	a, b := s.open(), s.open()
 	keep, drop := s.topic("keep"), s.topic("drop")
 	b.subscribe(keep, drop)
-	b.subscribe(keep, keep) // twice is no error
+	b.subscribe(keep, keep) // twice is not an error
 	require.NoError(s, b.Unsubscribe(s.context(), []string{drop, s.topic("never")}))
 	s.sync(b, b.other(keep), keep)
 	a.publish(drop, "dropped")
@@ -382,8 +386,8 @@ func (s *suite) subscriptions() {
 	b.wait("payload", b.has("still there"))
 }
 
-// other opens one more, subscribed to topic.
-func (st *station) other(topic string) *station {
+// other opens another Broker, subscribed to topic.
+func (st *recorder) other(topic string) *recorder {
 	st.Helper()
 	other := st.open()
 	other.subscribe(topic)
@@ -410,7 +414,7 @@ func (s *suite) slowReceiver() {
 	b.hold = nil
 	close(hold)
 	b.mu.Unlock()
-	b.wait("everything, or word of a loss", func() bool { return len(b.payloads) == rounds*batch || b.losses+b.downs > 0 })
+	b.wait("all payloads, or a report of a loss", func() bool { return len(b.payloads) == rounds*batch || b.losses+b.downs > 0 })
 }
 
 func (s *suite) close() {
@@ -432,17 +436,17 @@ func (s *suite) close() {
 	b.mu.Unlock()
 	require.NoError(s, b.Close(), "a second time")
 	require.Error(s, b.tryPublish(s.context(), topic, "5"))
-	_ = b.Subscribe(s.context(), []string{topic}) // returns
+	_ = b.Subscribe(s.context(), []string{topic}) // must not block
 	a.publish(topic, "6")
 	require.NoError(s, a.Close())
-	s.settle(before)
+	s.waitGoroutines(before)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	require.Zero(s, b.late, "the handler is not called after Close")
 }
 
-// settle waits until there are not many more goroutines than before.
-func (s *suite) settle(limit int) {
+// waitGoroutines waits until at most limit goroutines are running.
+func (s *suite) waitGoroutines(limit int) {
 	s.Helper()
 	deadline := time.Now().Add(s.engine.Patience)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -450,14 +454,14 @@ func (s *suite) settle(limit int) {
 	for runtime.NumGoroutine() > limit {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
-			require.FailNow(s.T, "goroutines are left", "%d, at most %d\n%s", runtime.NumGoroutine(), limit, stacks[:runtime.Stack(stacks, true)])
+			require.FailNow(s.T, "goroutines have leaked", "%d, want at most %d\n%s", runtime.NumGoroutine(), limit, stacks[:runtime.Stack(stacks, true)])
 		}
 		<-tick.C
 	}
 }
 
-// down stops the engine, and starts it again at the end of the test if it is not
-// running then.
+// down stops the engine. The returned function starts it again; the end of the test
+// does so if the test has not.
 func (s *suite) down() (start func()) {
 	s.engine.Stop()
 	var once sync.Once
@@ -480,7 +484,7 @@ func (s *suite) outage() {
 		require.ErrorIs(s, err, websocket.ErrBrokerUnavailable)
 		_ = b.Subscribe(s.context(), []string{during})
 		_ = b.Unsubscribe(s.context(), []string{gone})
-		require.Less(s, time.Since(begun), s.engine.Patience/2, "calls return at once while the engine is away")
+		require.Less(s, time.Since(begun), s.engine.Patience/2, "calls return at once during an outage")
 		start()
 		a.wait("Up", func() bool { return a.up })
 		b.wait("Up", func() bool { return b.up })
@@ -490,7 +494,7 @@ func (s *suite) outage() {
 		b.wait("payload", b.has(fmt.Sprint("before ", round)))
 		b.wait("payload", b.has(fmt.Sprint("during ", round)))
 		require.NotContains(s, b.received(), fmt.Sprint("gone ", round))
-		require.NotContains(s, b.received(), "lost", "nothing is kept for later")
+		require.NotContains(s, b.received(), "lost", "payloads must not be stored during an outage")
 	}
 }
 
@@ -517,7 +521,7 @@ func (s *suite) closeWhileDown() {
 	require.NoError(s, b.Close())
 	require.Less(s, time.Since(begun), s.engine.Patience/2)
 	start()
-	s.settle(before)
+	s.waitGoroutines(before)
 }
 
 func (s *suite) nothingGrows() {
@@ -545,8 +549,8 @@ func (s *suite) nothingGrows() {
 	runtime.ReadMemStats(&memory[0])
 	burst(20_000)
 	runtime.ReadMemStats(&memory[1])
-	require.Less(s, int64(memory[1].HeapAlloc)-int64(memory[0].HeapAlloc), int64(4<<20), "20 MB were refused, not kept")
-	s.settle(before + 4)
+	require.Less(s, int64(memory[1].HeapAlloc)-int64(memory[0].HeapAlloc), int64(4<<20), "20 MB were published during the outage, none of it may be kept")
+	s.waitGoroutines(before + 4)
 }
 
 func (s *suite) pause() {
@@ -563,26 +567,28 @@ func (s *suite) pause() {
 		begun := time.Now()
 		err := a.tryPublish(ctx, topic, "paused")
 		cancel()
-		require.Error(s, err, "an engine that stands still takes nothing")
+		require.Error(s, err, "a stalled engine takes nothing")
 		require.False(s, errors.Is(err, websocket.ErrMessageTooLarge))
 		require.Less(s, time.Since(begun), s.engine.Patience/2)
 	}
 	resume()
 	deadline := time.Now().Add(s.engine.Patience)
-	for i := 0; ; i++ { // Down and Up may come between
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ { // Publish may fail at first: Down and Up may be called in between
 		ctx, cancel := context.WithTimeout(s.context(), time.Second)
 		err := a.tryPublish(ctx, topic, fmt.Sprint("resumed ", i))
 		cancel()
 		b.mu.Lock()
 		arrived := false
-		for j := 0; j <= i && !arrived; j++ { // it may take a moment, so an earlier one counts
+		for j := 0; j <= i && !arrived; j++ { // delivery takes time, so an earlier payload counts too
 			arrived = b.has(fmt.Sprint("resumed ", j))()
 		}
 		b.mu.Unlock()
 		if arrived {
 			return
 		}
-		require.False(s, time.Now().After(deadline), "it does not go on after a pause: %v", err)
-		time.Sleep(20 * time.Millisecond)
+		require.False(s, time.Now().After(deadline), "no payload arrives after the pause: %v", err)
+		<-tick.C
 	}
 }

@@ -25,7 +25,7 @@ func TestHubs(t *testing.T) {
 		Upset: func() {
 			_, before := engine.Traffic()
 			for now := before; now < before+1000; _, now = engine.Traffic() {
-				engine.Lose() // what is under way, which is not always something
+				engine.Lose() // of payloads under way; there may be none at this moment
 				runtime.Gosched()
 			}
 		},

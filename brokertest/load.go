@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"runtime"
 	"strings"
@@ -13,21 +14,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
-// RunHubs puts three hubs with clients over TCP on an engine, and stops, pauses,
-// restarts and upsets it while they publish. Every client must get all
-// publications of its own node, those of other nodes in order, and notice of
-// every loss: after the last publication that it got before the loss.
+// RunHubs runs three hubs with TCP clients on the engine. While they publish, it
+// stops, restarts, pauses and upsets the engine. Every client must receive all
+// publications of its own node, those of other nodes in order, and a gap notice for
+// every loss. The notice must come after the last publication before the loss.
 func RunHubs(t *testing.T, engine Engine) {
 	if engine.Patience == 0 {
 		engine.Patience = 30 * time.Second
 	}
 	l := startLoad(t, engine, 3, 4)
 	l.publishing()
-	l.healthy("at first")
+	l.healthy("at the start")
 	if engine.Stop != nil {
 		for range 2 {
 			l.outage()
@@ -58,12 +59,12 @@ type load struct {
 	hubs    []*websocket.Hub
 	clients []*loadClient
 	stop    chan struct{}  // closed to end publishing
-	silence func()         // ends publishing
+	silence func()         // ends publishing and waits for the publishers
 	counts  []atomic.Int64 // publications of each hub
-	refused []atomic.Int64 // of those, not for other nodes
+	refused []atomic.Int64 // those with ErrBrokerUnavailable
 }
 
-// loadMessage is what clients receive.
+// loadMessage is a publication or a gap notice, as a client receives it.
 type loadMessage struct {
 	Type string `json:"type"`
 	Data struct {
@@ -76,37 +77,38 @@ type loadMessage struct {
 }
 
 type loadClient struct {
-	home int
+	home int // index of the client's hub
 	mu   sync.Mutex
-	// latest is the last number received of each hub, heard when that was, gap when
-	// a loss was last announced, both as a count of messages; silent is what is
-	// missing and not announced.
-	latest, received []int
-	heard            []int
-	messages         int
-	gap              int
-	silent           string
-	roomGaps         int
-	problem          string
+
+	// By hub: the latest number received, how many were received, and the value of
+	// messages when the latest arrived.
+	latest, received, heard []int
+
+	messages    int    // received so far
+	gap         int    // messages at the latest gap notice of the channel, or -1
+	roomGaps    int    // gap notices of the room
+	unannounced string // describes a loss without a gap notice, or empty
+	problem     string // describes an error that cannot be made good, or empty
 }
 
 func startLoad(t *testing.T, engine Engine, hubs, clients int) *load {
 	l := &load{T: t, engine: engine, stop: make(chan struct{}), counts: make([]atomic.Int64, hubs), refused: make([]atomic.Int64, hubs)}
 	for i := range hubs {
-		l.node(i, clients, func(c *websocket.Client) {
-			_ = c.Subscribe(loadChannel)
+		l.startHub(i, clients, func(c *websocket.Client) {
 			_ = c.JoinRoom(loadRoom)
+			_ = c.Subscribe(loadChannel) // last: joined waits for it
 		}, func(c *websocket.Config) {
 			c.BrokerTimeout = time.Second
 			c.AnnounceInterval = 300 * time.Millisecond
 		})
 	}
+	l.joined(clients, clients, clients)
 	l.ready()
 	return l
 }
 
-// node starts one hub with its clients.
-func (l *load) node(i, clients int, onConnect func(*websocket.Client), change ...func(*websocket.Config)) {
+// startHub starts one hub and connects its clients.
+func (l *load) startHub(i, clients int, onConnect func(*websocket.Client), change ...func(*websocket.Config)) {
 	config := websocket.DefaultConfig
 	config.Broker = l.engine.Broker()
 	config.NodeName = fmt.Sprint("node", i)
@@ -130,6 +132,20 @@ func (l *load) node(i, clients int, onConnect func(*websocket.Client), change ..
 	}
 }
 
+// joined waits until each hub has so many members of the channel. Dialing returns
+// before onConnect has subscribed the client.
+func (l *load) joined(members ...int) {
+	l.Helper()
+	l.until("the clients are subscribed", func() bool {
+		for i, hub := range l.hubs {
+			if maps.Collect(hub.Channels())[loadChannel] != members[i] {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func (l *load) ready() {
 	ctx, cancel := context.WithTimeout(context.Background(), l.engine.Patience)
 	defer cancel()
@@ -138,7 +154,7 @@ func (l *load) ready() {
 	}
 }
 
-// testLogger writes to the test's log while the test runs.
+// testLogger logs to the test, without debug messages.
 type testLogger struct{ t *testing.T }
 
 func (l testLogger) Debugf(string, ...any)            {}
@@ -153,7 +169,7 @@ func (l *load) connect(home int, url string) {
 	nodes := len(l.counts)
 	c := &loadClient{home: home, latest: make([]int, nodes), received: make([]int, nodes), heard: make([]int, nodes), gap: -1}
 	l.clients = append(l.clients, c)
-	go func() { // ends with the hub, or when the test ends
+	go func() { // ends when the connection is closed, at the latest by Cleanup
 		for {
 			_, b, err := ws.ReadMessage()
 			if err != nil {
@@ -174,27 +190,27 @@ func (c *loadClient) take(m *loadMessage) {
 	c.messages++
 	switch {
 	case m.Type == "gap" && m.Data.Reason != "broker":
-		c.problem = "a gap for the reason " + m.Data.Reason
+		c.problem = "a gap with the reason " + m.Data.Reason
 	case m.Type == "gap" && m.Data.Channel == loadChannel:
-		c.gap, c.silent = c.messages, ""
+		c.gap, c.unannounced = c.messages, ""
 	case m.Type == "gap" && m.Data.RoomID == loadRoom:
 		c.roomGaps++
 	case m.Type == "message":
 		from, number := m.Data.From, m.Data.Number
 		switch expected := c.latest[from] + 1; {
 		case number < expected:
-			c.problem = fmt.Sprintf("from node %d came %d after %d", from, number, c.latest[from])
+			c.problem = fmt.Sprintf("out of order: from node %d came %d after %d", from, number, c.latest[from])
 		case number > expected && from == c.home:
-			c.problem = fmt.Sprintf("%d is missing of its own node", expected)
+			c.problem = fmt.Sprintf("publication %d of its own node is missing", expected)
 		case number > expected && c.gap <= c.heard[from]:
-			c.silent = fmt.Sprintf("from node %d came %d after %d", from, number, c.latest[from])
+			c.unannounced = fmt.Sprintf("from node %d came %d after %d", from, number, c.latest[from])
 		}
 		c.latest[from], c.heard[from] = number, c.messages
 		c.received[from]++
 	}
 }
 
-// publishing begins.
+// publishing starts one publisher per hub, with a publication per millisecond.
 func (l *load) publishing() {
 	var ended sync.WaitGroup
 	var once sync.Once
@@ -202,7 +218,7 @@ func (l *load) publishing() {
 	l.Cleanup(l.silence)
 	for i, hub := range l.hubs {
 		ended.Add(1)
-		go func() { // ends with stop, at the end of the test
+		go func() { // ends when stop is closed
 			defer ended.Done()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
@@ -225,8 +241,8 @@ func (l *load) publishing() {
 	}
 }
 
-// until waits for a condition.
-func (l *load) until(what string, done func() bool) {
+// until waits until done reports true.
+func (l *load) until(condition string, done func() bool) {
 	l.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -237,14 +253,15 @@ func (l *load) until(what string, done func() bool) {
 			}
 			for _, c := range l.clients {
 				c.mu.Lock()
-				l.Logf("client of %d: %v of %v, gap at %d of %d, not announced %q", c.home, c.received, c.latest, c.gap, c.messages, c.silent)
+				l.Logf("client of %d: %v of %v, gap at %d of %d, unannounced %q", c.home, c.received, c.latest, c.gap, c.messages, c.unannounced)
 				c.mu.Unlock()
 			}
-			require.FailNow(l.T, "waited in vain: "+what)
+			require.FailNow(l.T, "timeout: waiting until "+condition)
 		}
 	}
 }
 
+// all returns a condition that holds when f holds for every hub.
 func (l *load) all(f func(*websocket.Hub) bool) func() bool {
 	return func() bool {
 		for _, hub := range l.hubs {
@@ -256,7 +273,7 @@ func (l *load) all(f func(*websocket.Hub) bool) func() bool {
 	}
 }
 
-// each asks for something of every client.
+// each returns a condition that holds when f holds for every client.
 func (l *load) each(f func(c *loadClient) bool) func() bool {
 	return func() bool {
 		for _, c := range l.clients {
@@ -271,10 +288,11 @@ func (l *load) each(f func(c *loadClient) bool) func() bool {
 	}
 }
 
-// healthy waits until everybody gets everything.
+// healthy waits until every client receives from all nodes and every loss is
+// announced.
 func (l *load) healthy(when string) {
 	l.Helper()
-	l.until("every node is well "+when, l.all(func(h *websocket.Hub) bool { return h.Health().OK() }))
+	l.until("every node is healthy "+when, l.all(func(h *websocket.Hub) bool { return h.Health().OK() }))
 	var from [16]int
 	for i := range l.hubs {
 		from[i] = int(l.counts[i].Load())
@@ -287,21 +305,22 @@ func (l *load) healthy(when string) {
 		}
 		return true
 	}))
-	l.until("every loss is announced "+when, l.each(func(c *loadClient) bool { return c.silent == "" }))
+	l.until("every loss is announced "+when, l.each(func(c *loadClient) bool { return c.unannounced == "" }))
 }
 
-// cut has the engine away and checks that nodes go on alone.
-func (l *load) cut(what string, bad func(websocket.Health) bool) {
+// cut waits until every node reports the failure of the engine. It then checks that
+// the nodes still serve their own members and keep nothing for the engine.
+func (l *load) cut(failure string, bad func(websocket.Health) bool) {
 	l.Helper()
-	l.until("every node says that the engine is "+what, l.all(func(h *websocket.Hub) bool { return bad(h.Health()) }))
+	l.until("every node reports that the engine is "+failure, l.all(func(h *websocket.Hub) bool { return bad(h.Health()) }))
 	var counts, refused [16]int64
 	for i := range l.hubs {
 		counts[i], refused[i] = l.counts[i].Load(), l.refused[i].Load()
 	}
 	goroutines := runtime.NumGoroutine()
-	l.until("local members go on receiving", l.each(func(c *loadClient) bool { return c.latest[c.home] > int(counts[c.home])+200 }))
+	l.until("local members receive publications", l.each(func(c *loadClient) bool { return c.latest[c.home] > int(counts[c.home])+200 }))
 	for i := range l.hubs {
-		require.Greater(l, l.refused[i].Load(), refused[i], "publishers that ask are told")
+		require.Greater(l, l.refused[i].Load(), refused[i], "publishers get ErrBrokerUnavailable")
 	}
 	require.LessOrEqual(l, runtime.NumGoroutine(), goroutines+20)
 	for _, hub := range l.hubs {
@@ -319,9 +338,9 @@ func (l *load) outage() {
 	var once sync.Once
 	start := func() { once.Do(l.engine.Start) }
 	l.Cleanup(start)
-	l.cut("away", func(h websocket.Health) bool { return h.Broker == websocket.BrokerDown })
+	l.cut("down", func(h websocket.Health) bool { return h.Broker == websocket.BrokerDown })
 	start()
-	l.until("everybody is told for channel and room", func() bool {
+	l.until("every client gets a gap notice for channel and room", func() bool {
 		after, all := 0, true
 		l.each(func(c *loadClient) bool { after += c.roomGaps; all = all && c.gap > 0; return true })()
 		return all && after >= before+len(l.clients)
@@ -334,30 +353,30 @@ func (l *load) pause() {
 	var once sync.Once
 	resume := func() { once.Do(l.engine.Resume) }
 	l.Cleanup(resume)
-	l.cut("not answering", func(h websocket.Health) bool { return !h.OK() })
+	l.cut("stalled", func(h websocket.Health) bool { return !h.OK() })
 	resume()
 }
 
-// finish ends publishing and looks at what everybody has got.
+// finish ends publishing and checks the publications that each client received.
 func (l *load) finish() {
 	l.Helper()
 	l.silence()
 	l.until("the last publications have arrived", l.each(func(c *loadClient) bool {
 		return c.latest[c.home] == int(l.counts[c.home].Load())
 	}))
-	l.until("every loss is announced", l.each(func(c *loadClient) bool { return c.problem != "" || c.silent == "" }))
+	l.until("every loss is announced", l.each(func(c *loadClient) bool { return c.problem != "" || c.unannounced == "" }))
 	sent := make([]int, len(l.hubs))
 	for i, hub := range l.hubs {
 		st := hub.Stats().Broker
 		sent[i] = int(l.counts[i].Load()) - int(st.Unsent)
-		l.Logf("node %d: published %d, %d of them not to other nodes; received %d of theirs", i, l.counts[i].Load(), st.Unsent, st.Received)
+		l.Logf("node %d: published %d, %d of them unsent; received %d of other nodes", i, l.counts[i].Load(), st.Unsent, st.Received)
 	}
 	for _, c := range l.clients {
 		c.mu.Lock()
 		require.Empty(l, c.problem)
-		require.Equal(l, int(l.counts[c.home].Load()), c.received[c.home], "all of its own node")
+		require.Equal(l, int(l.counts[c.home].Load()), c.received[c.home], "a client receives all publications of its own node")
 		for i, n := range c.received {
-			if l.engine.Upset == nil { // nobody knows how long that cost subscribers
+			if l.engine.Upset == nil { // an upset may cost any number of publications
 				require.GreaterOrEqual(l, n, sent[i]/2, "of node %d", i)
 			}
 		}
@@ -365,10 +384,11 @@ func (l *load) finish() {
 	}
 }
 
-// RunTraffic puts three hubs on an engine, one with many members of a channel,
-// one with one, one with none, and checks what a publication costs. traffic
-// returns how many messages the engine has taken and handed on since it started,
-// or -1 for what it does not count.
+// RunTraffic runs three hubs on the engine, one with many members of a channel, one
+// with one and one without, and checks how many engine messages a publication
+// needs. traffic returns how many messages the engine has taken and delivered since
+// its start; -1 means that it does not count them. ownCopy says that a Broker
+// receives its own publications.
 func RunTraffic(t *testing.T, engine Engine, traffic func() (in, out int), ownCopy bool) {
 	if engine.Patience == 0 {
 		engine.Patience = 30 * time.Second
@@ -376,11 +396,12 @@ func RunTraffic(t *testing.T, engine Engine, traffic func() (in, out int), ownCo
 	const members, count = 50, 500
 	l := &load{T: t, engine: engine, counts: make([]atomic.Int64, 3)}
 	join := func(c *websocket.Client) { _ = c.Subscribe(loadChannel) }
-	l.node(0, 1, join)
-	l.node(1, members, join)
-	l.node(2, 1, nil)
+	l.startHub(0, 1, join)
+	l.startHub(1, members, join)
+	l.startHub(2, 1, nil)
+	l.joined(1, members, 0)
 	l.ready()
-	tick := time.NewTicker(100 * time.Millisecond) // for what nodes say when they come
+	tick := time.NewTicker(100 * time.Millisecond) // for the hellos of the nodes to pass
 	defer tick.Stop()
 	<-tick.C
 	<-tick.C
@@ -388,7 +409,7 @@ func RunTraffic(t *testing.T, engine Engine, traffic func() (in, out int), ownCo
 	for i := range count {
 		require.NoError(t, l.hubs[0].PublishToChannelRawContext(context.Background(), loadChannel, fmt.Appendf(nil, `{"from":0,"number":%d}`, i+1)))
 	}
-	l.until("everybody has everything", func() bool {
+	l.until("every member has received everything", func() bool {
 		for _, c := range l.clients[:1+members] {
 			c.mu.Lock()
 			n := c.received[0]
@@ -401,17 +422,17 @@ func RunTraffic(t *testing.T, engine Engine, traffic func() (in, out int), ownCo
 	})
 	newIn, newOut := traffic()
 	if in >= 0 {
-		require.Equal(t, count, newIn-in, "one engine message for a publication")
+		require.Equal(t, count, newIn-in, "one engine message per publication")
 	}
 	if out >= 0 {
 		copies := 1
 		if ownCopy {
 			copies = 2
 		}
-		require.Equal(t, copies*count, newOut-out, "one for each node with members, however many")
+		require.Equal(t, copies*count, newOut-out, "one delivery per node with members, independent of their number")
 	}
 	require.EqualValues(t, count, l.hubs[1].Stats().Broker.Received)
-	require.Zero(t, l.hubs[2].Stats().Broker.Received, "and none where there are none")
+	require.Zero(t, l.hubs[2].Stats().Broker.Received, "no delivery to a node without members")
 	for i := range count {
 		require.NoError(t, l.hubs[0].PublishToChannelRawContext(context.Background(), "nobody", fmt.Append(nil, i)))
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// Memory is an engine in memory, for tests of hubs that share one. It has the
-// faults that real engines have. All its methods may be called from anywhere.
+// Memory is an engine in memory, for tests of hubs that share an engine. Its methods
+// simulate the faults of real engines. They may be called from any goroutine.
 type Memory struct {
 	maxPayload int
 
@@ -24,20 +24,21 @@ type Memory struct {
 	delivered int
 }
 
-// NewMemory returns an engine that takes payloads of up to maxPayload bytes, or
-// of any length if that is 0.
+// NewMemory returns a running engine that takes payloads of up to maxPayload bytes;
+// 0 means no limit.
 func NewMemory(maxPayload int) *Memory {
 	return &Memory{maxPayload: maxPayload, change: make(chan struct{})}
 }
 
 var errStopped = errors.New("brokertest: the engine is stopped")
 
-// Broker returns a new connection to the engine, for one hub.
+// Broker returns a new Broker of the engine, for one hub.
 func (e *Memory) Broker() websocket.Broker {
 	return &memoryBroker{engine: e, topics: make(map[string]bool), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
-// set changes a fault and tells those who wait.
+// set changes a fault, wakes all calls that wait and makes each broker check the
+// state of the engine.
 func (e *Memory) set(f func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -49,7 +50,7 @@ func (e *Memory) set(f func()) {
 	}
 }
 
-// Stop ends all connections; what is under way is lost.
+// Stop ends all connections. Payloads under way are lost.
 func (e *Memory) Stop() {
 	e.set(func() {
 		e.stopped = true
@@ -59,21 +60,21 @@ func (e *Memory) Stop() {
 	})
 }
 
-// Start lets brokers connect again.
+// Start ends Stop: brokers connect again.
 func (e *Memory) Start() { e.set(func() { e.stopped = false }) }
 
-// Pause makes the engine hold everything back, as a process does that is
-// stopped by a signal.
+// Pause makes the engine hold all payloads and calls, like a process stopped by
+// SIGSTOP.
 func (e *Memory) Pause() { e.set(func() { e.paused = true }) }
 
-// Resume ends Pause. What was held back goes on.
+// Resume ends Pause. Held payloads are delivered and held calls return.
 func (e *Memory) Resume() { e.set(func() { e.paused = false }) }
 
-// Repeat makes the engine deliver everything twice.
+// Repeat makes the engine deliver every payload twice while on is true.
 func (e *Memory) Repeat(on bool) { e.set(func() { e.repeat = on }) }
 
-// Lose makes what is under way to all brokers get lost without an end of their
-// connections.
+// Lose drops the payloads under way to all brokers without ending their
+// connections. The brokers report Lost.
 func (e *Memory) Lose() {
 	e.set(func() {
 		for _, b := range e.brokers {
@@ -83,15 +84,15 @@ func (e *Memory) Lose() {
 }
 
 // Traffic returns how many payloads the engine has taken and how many it has
-// handed on.
+// delivered. A payload counts once for each broker that it is delivered to.
 func (e *Memory) Traffic() (published, delivered int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.published, e.delivered
 }
 
-// Subscriptions returns how many brokers are subscribed to topics that keep
-// wants.
+// Subscriptions returns the number of subscriptions, over all brokers, to topics for
+// which keep returns true.
 func (e *Memory) Subscriptions(keep func(topic string) bool) (n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,7 +106,8 @@ func (e *Memory) Subscriptions(keep func(topic string) bool) (n int) {
 	return n
 }
 
-// wait returns when the engine takes something.
+// wait blocks while the engine is paused. It returns an error if the engine is
+// stopped or ctx ends.
 func (e *Memory) wait(ctx context.Context) error {
 	for {
 		e.mu.Lock()
@@ -126,7 +128,8 @@ func (e *Memory) wait(ctx context.Context) error {
 	}
 }
 
-// event is what a broker's goroutine handles next.
+// event is an entry of a broker's queue: a payload, a loss, or a change of the
+// engine's state.
 type event struct {
 	payload      []byte
 	lost, health bool
@@ -146,7 +149,7 @@ func (b *memoryBroker) push(e event) {
 	b.queue = append(b.queue, e)
 	select {
 	case b.wake <- struct{}{}:
-	default: // it will look
+	default: // run is already due
 	}
 }
 
@@ -160,7 +163,7 @@ func (b *memoryBroker) Open(h websocket.BrokerHandler) error {
 	return nil
 }
 
-// next takes an event, unless the engine holds everything back.
+// next takes an event from the queue, unless the engine is paused.
 func (b *memoryBroker) next() (e event, stopped, ok bool) {
 	b.engine.mu.Lock()
 	defer b.engine.mu.Unlock()
@@ -174,7 +177,7 @@ func (b *memoryBroker) next() (e event, stopped, ok bool) {
 
 func (b *memoryBroker) run(h websocket.BrokerHandler) {
 	defer b.ended.Done()
-	up, told := false, false
+	up, reported := false, false // reported: Up or Down has been called
 	for {
 		select {
 		case <-b.stop:
@@ -183,11 +186,11 @@ func (b *memoryBroker) run(h websocket.BrokerHandler) {
 		}
 		for e, stopped, ok := b.next(); ok; e, stopped, ok = b.next() {
 			switch {
-			case e.health && stopped && (up || !told):
-				up, told = false, true
+			case e.health && stopped && (up || !reported):
+				up, reported = false, true
 				h.Down(errStopped)
 			case e.health && !stopped && !up:
-				up, told = true, true
+				up, reported = true, true
 				h.Up()
 			case e.lost:
 				h.Lost()

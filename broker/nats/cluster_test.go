@@ -23,7 +23,7 @@ type cluster struct {
 	t       testing.TB
 	options []*server.Options
 	servers []*server.Server
-	brokers int // made so far
+	brokers int // number of brokers made so far
 }
 
 func startCluster(t testing.TB) *cluster {
@@ -93,7 +93,7 @@ func (c *cluster) stop() {
 	}
 }
 
-// broker returns a Broker that prefers a server of its own, by turns.
+// broker returns a Broker. Each Broker prefers the next server in turn.
 func (c *cluster) broker() websocket.Broker {
 	var urls []string
 	for i := range c.options {
@@ -105,12 +105,12 @@ func (c *cluster) broker() websocket.Broker {
 	})
 }
 
-func TestContractOfACluster(t *testing.T) {
+func TestContractOfCluster(t *testing.T) {
 	c := startCluster(t)
 	brokertest.Run(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Patience: patience})
 }
 
-// watched is a Broker that counts how often its handler is told Down.
+// watched is a Broker that counts the calls of Down.
 type watched struct {
 	websocket.Broker
 	websocket.BrokerHandler
@@ -127,9 +127,9 @@ func (b *watched) Down(err error) {
 	b.BrokerHandler.Down(err)
 }
 
-// Each of three hubs is at a server of its own. All servers are stopped, and then
-// one at a time.
-func TestHubsOnACluster(t *testing.T) {
+// TestHubsOnCluster connects each of three hubs to a server of its own. It stops all
+// servers, and then one at a time.
+func TestHubsOnCluster(t *testing.T) {
 	c := startCluster(t)
 	var brokers []*watched
 	brokertest.RunHubs(t, brokertest.Engine{
@@ -155,7 +155,7 @@ func TestHubsOnACluster(t *testing.T) {
 					}
 				}
 				return false
-			}, patience, time.Millisecond, "a node has lost its server")
+			}, patience, time.Millisecond, "no node noticed the loss of its server")
 			for i, s := range c.servers {
 				if i != used {
 					require.True(t, s.Running())
@@ -167,16 +167,16 @@ func TestHubsOnACluster(t *testing.T) {
 	})
 }
 
-// told is a handler that keeps what it is told.
-type told struct {
+// recorder is a handler that records its calls.
+type recorder struct {
 	ups, losses chan struct{}
 	payloads    chan string
 }
 
-func (h *told) Up()                    { h.ups <- struct{}{} }
-func (h *told) Down(error)             {}
-func (h *told) Lost(...string)         { h.losses <- struct{}{} }
-func (h *told) Receive(payload []byte) { h.payloads <- string(payload) }
+func (h *recorder) Up()                    { h.ups <- struct{}{} }
+func (h *recorder) Down(error)             {}
+func (h *recorder) Lost(...string)         { h.losses <- struct{}{} }
+func (h *recorder) Receive(payload []byte) { h.payloads <- string(payload) }
 
 func receive[T any](t testing.TB, c <-chan T) (v T) {
 	t.Helper()
@@ -185,16 +185,16 @@ func receive[T any](t testing.TB, c <-chan T) (v T) {
 	select {
 	case v = <-c:
 	case <-timeout.C:
-		require.FailNow(t, "waited in vain")
+		require.FailNow(t, "timeout")
 	}
 	return v
 }
 
-// What a Broker has published before its connection moved to another server may
-// come after what it published there.
-func TestPublicationsThatAreOvertaken(t *testing.T) {
+// TestLateMessagesAreDropped has messages of a former connection arrive after
+// messages of the next one.
+func TestLateMessagesAreDropped(t *testing.T) {
 	e := startEngine(t)
-	h := &told{make(chan struct{}, 10), make(chan struct{}, 10), make(chan string, 10)}
+	h := &recorder{make(chan struct{}, 10), make(chan struct{}, 10), make(chan string, 10)}
 	b := e.broker()
 	require.NoError(t, b.Open(h))
 	t.Cleanup(func() { _ = b.Close() })
@@ -209,12 +209,12 @@ func TestPublicationsThatAreOvertaken(t *testing.T) {
 		require.NoError(t, conn.PublishRequest(subject, origin, []byte(payload)))
 	}
 	publish("_HUB.a.0", "one")
-	publish("_HUB.b.7", "of another")
+	publish("_HUB.b.7", "of b")
 	publish("_HUB.a.1", "two")
 	publish("x.y._HUB.a.0", "late")
 	publish("_HUB.b.7", "in order")
 	publish("_HUB.a.1", "three")
-	for _, want := range []string{"one", "of another", "two", "in order", "three"} {
+	for _, want := range []string{"one", "of b", "two", "in order", "three"} {
 		require.Equal(t, want, receive(t, h.payloads))
 	}
 	receive(t, h.losses)

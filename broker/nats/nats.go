@@ -1,13 +1,13 @@
-// Package nats carries publications between hubs over a NATS server or cluster,
-// with core NATS: nothing is stored, JetStream is not needed.
+// Package nats is a websocket.Broker over a NATS server or cluster. It uses core
+// NATS: nothing is stored, and JetStream is not needed.
 //
 //	config.Broker = nats.New(nats.Options{URL: "nats://127.0.0.1:4222"})
 //
-// Of several servers in URL one is used at a time, and others of its cluster are
-// found through it. The connection is the broker's own. It does not receive what
-// it publishes, so a publication costs the server one message in and one message
-// out for each other node that has members. Every channel and room with members,
-// and every client, is one subscription of the node's.
+// A Broker has one connection, to one of the servers in URL. It finds other servers
+// of the cluster through that one. It does not receive its own publications, so a
+// publication costs the server one message in, and one message out for each other
+// node that has members. A node has one subscription for each channel and room with
+// members, and for each client.
 package nats
 
 import (
@@ -25,30 +25,30 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Options configure a Broker. The zero value connects to nats.DefaultURL.
+// Options configure a Broker. The zero value is ready for use.
 type Options struct {
-	// URL is one server or several with commas between. Defaults to
+	// URL is one server, or several separated by commas. Defaults to
 	// nats.DefaultURL.
 	URL string
 	// Prefix begins every subject, so that several applications can share an
-	// engine; nodes with the same prefix belong together. It is one or more
-	// tokens with dots between. Defaults to "hub".
+	// engine: nodes with the same prefix form a cluster. It is one token, or
+	// several separated by dots. Defaults to "hub".
 	Prefix string
-	// Connect holds options of nats.go, such as credentials and TLS. The broker
-	// sets those for reconnecting, echo and buffering itself; handlers given here
-	// are called too.
+	// Connect holds options of nats.go, such as credentials and TLS. The Broker
+	// overrides the options for reconnecting, echo and buffering. It calls the
+	// handlers given here in addition to its own.
 	Connect []nats.Option
-	// Settle is how long the servers of a cluster may take to tell each other of
-	// subscriptions. NATS gives no word of that, so the broker waits for so long
-	// after its own server has confirmed them; it does not where there is one
-	// server. Defaults to 100 ms.
+	// Settle is how long the servers of a cluster may take to pass subscriptions
+	// to each other. NATS does not confirm this, so the Broker waits for this time
+	// after its own server has confirmed a subscription. It does not wait if the
+	// server is not part of a cluster. Defaults to 100 ms.
 	Settle time.Duration
-	// Pending bounds the messages that wait for the hub; what comes while it is
-	// reached is lost, and members are told. Defaults to 8,192.
+	// Pending is the maximum number of received messages that wait for the hub.
+	// Messages beyond it are dropped, and members get a gap. Defaults to 8,192.
 	Pending int
-	// MaxDelay bounds the time between attempts to reconnect, which begins at a
-	// tenth of a second and doubles, each time shortened at random by up to
-	// half. Defaults to 5 s.
+	// MaxDelay is the maximum delay between attempts to reconnect. The delay
+	// begins at 100 ms and doubles; each is shortened at random by up to half.
+	// Defaults to 5 s.
 	MaxDelay time.Duration
 }
 
@@ -58,35 +58,36 @@ const (
 	defaultSettle  = 100 * time.Millisecond
 	defaultDelay   = 5 * time.Second
 	firstDelay     = 100 * time.Millisecond
-	writeTimeout   = 2 * time.Second // of a socket that takes nothing
-	pingInterval   = 3 * time.Second // two unanswered end a connection
+	writeTimeout   = 2 * time.Second // of a write to the server
+	pingInterval   = 3 * time.Second // two pings without a pong end a connection
 	confirmTimeout = 5 * time.Second
 )
 
-// Broker is a websocket.Broker over NATS.
+// Broker is a websocket.Broker over NATS. It is used by one hub and cannot be opened
+// again after Close.
 type Broker struct {
 	options  Options
 	handler  websocket.BrokerHandler
 	origins  origins
-	arriving chan *nats.Msg // nats.go sends, receiveLoop receives; never closed
-	lost     atomic.Bool    // something was not handed over
-	limit    atomic.Int64
-	up       atomic.Bool
-	wake     chan struct{} // capacity 1; nats.go's handlers send, watch receives; never closed
-	stop     chan struct{} // closed by Close
+	incoming chan *nats.Msg // nats.go sends, receiveLoop receives; never closed
+	lost     atomic.Bool    // messages were dropped; the handler does not know yet
+	limit    atomic.Int64   // the server's max_payload; 0 before the first connection
+	up       atomic.Bool    // the handler was told Up, or is about to be
+	wake     chan struct{}  // capacity 1; nats.go's handlers send, watch receives; never closed
+	stop     chan struct{}  // closed by Close
 	once     sync.Once
 	loops    sync.WaitGroup
 
 	mu     sync.Mutex
 	conn   *nats.Conn
-	topics map[string]*nats.Subscription // nil before there is a conn
-	breaks int                           // times that the connection failed
-	reason error
+	topics map[string]*nats.Subscription // requested topics; nil values before there is a conn
+	breaks int                           // number of failures of the connection
+	reason error                         // of the latest failure
 }
 
 var _ websocket.Broker = (*Broker)(nil)
 
-// New returns a Broker that connects when its hub runs.
+// New returns a Broker. It connects when its hub runs.
 func New(options Options) *Broker {
 	if options.URL == "" {
 		options.URL = nats.DefaultURL
@@ -105,13 +106,13 @@ func New(options Options) *Broker {
 	}
 	return &Broker{
 		options: options, topics: make(map[string]*nats.Subscription), origins: newOrigins(),
-		arriving: make(chan *nats.Msg, options.Pending),
+		incoming: make(chan *nats.Msg, options.Pending),
 		wake:     make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 }
 
-// Open implements websocket.Broker. It returns an error for options that cannot
-// work.
+// Open implements websocket.Broker. It returns an error if an option in Connect
+// fails.
 func (b *Broker) Open(h websocket.BrokerHandler) error {
 	b.handler = h
 	config := nats.GetDefaultOptions()
@@ -128,7 +129,7 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 	config.AllowReconnect, config.MaxReconnect = true, -1
 	config.RetryOnFailedConnect = true
 	config.IgnoreAuthErrorAbort = true
-	config.ReconnectBufSize = -1 // what cannot be sent is lost at once
+	config.ReconnectBufSize = -1 // messages published while disconnected are lost
 	config.FlusherTimeout = writeTimeout
 	config.CustomReconnectDelayCB = b.delay
 	b.addHandlers(&config)
@@ -144,6 +145,7 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 	return nil
 }
 
+// delay returns the delay after a failed attempt, counted from 0.
 func (b *Broker) delay(attempt int) time.Duration {
 	d := b.options.MaxDelay
 	if attempt < 16 {
@@ -152,20 +154,20 @@ func (b *Broker) delay(attempt int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// addHandlers learns of the connection's fate, and passes it on to handlers of
-// the application's.
+// addHandlers sets handlers for changes of the connection. Each also calls the
+// application's handler.
 func (b *Broker) addHandlers(config *nats.Options) {
 	disconnected, failed, async := config.DisconnectedErrCB, config.ReconnectErrCB, config.AsyncErrorCB
 	connected, reconnected := config.ConnectedCB, config.ReconnectedCB
 	config.DisconnectedErrCB = func(c *nats.Conn, err error) {
-		b.broke(err)
+		b.failed(err)
 		if disconnected != nil {
 			disconnected(c, err)
 		}
 	}
 	config.ReconnectErrCB = func(c *nats.Conn, err error) {
 		if !b.up.Load() {
-			b.broke(err)
+			b.failed(err)
 		}
 		if failed != nil {
 			failed(c, err)
@@ -180,13 +182,13 @@ func (b *Broker) addHandlers(config *nats.Options) {
 		}
 	}
 	config.ConnectedCB = func(c *nats.Conn) {
-		b.look()
+		b.wakeWatch()
 		if connected != nil {
 			connected(c)
 		}
 	}
 	config.ReconnectedCB = func(c *nats.Conn) {
-		b.look()
+		b.wakeWatch()
 		if reconnected != nil {
 			reconnected(c)
 		}
@@ -195,7 +197,8 @@ func (b *Broker) addHandlers(config *nats.Options) {
 
 var errDisconnected = errors.New("nats: disconnected")
 
-func (b *Broker) broke(err error) {
+// failed records a failure of the connection for watch.
+func (b *Broker) failed(err error) {
 	if err == nil {
 		err = errDisconnected
 	}
@@ -204,18 +207,18 @@ func (b *Broker) broke(err error) {
 	b.breaks++
 	b.reason = err
 	b.mu.Unlock()
-	b.look()
+	b.wakeWatch()
 }
 
-func (b *Broker) look() {
+func (b *Broker) wakeWatch() {
 	select {
 	case b.wake <- struct{}{}:
-	default: // it will look
+	default: // watch is already due
 	}
 }
 
-// connect makes the connection, which goes on trying by itself, and subscribes
-// to what is wanted already. It reports false after Close.
+// connect makes the connection and subscribes to the topics requested so far. The
+// connection itself reconnects later. It reports false after Close.
 func (b *Broker) connect(config nats.Options) bool {
 	for attempt := 1; ; attempt++ {
 		conn, err := config.Connect()
@@ -232,7 +235,7 @@ func (b *Broker) connect(config nats.Options) bool {
 			for topic := range b.topics {
 				b.subscribe(topic)
 			}
-			b.look()
+			b.wakeWatch()
 			return true
 		}
 		if attempt == 1 {
@@ -244,7 +247,7 @@ func (b *Broker) connect(config nats.Options) bool {
 	}
 }
 
-// sleep reports false after Close.
+// sleep sleeps for d. It reports false after Close.
 func (b *Broker) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -256,9 +259,10 @@ func (b *Broker) sleep(d time.Duration) bool {
 	}
 }
 
-// watch tells the handler how the connection stands.
+// watch calls the handler's Up and Down as the connection changes.
 func (b *Broker) watch() {
-	up, told, seen := false, false, 0
+	// reported is set once Up or Down was called; seen is the latest value of breaks.
+	up, reported, seen := false, false, 0
 	for {
 		select {
 		case <-b.wake:
@@ -270,17 +274,17 @@ func (b *Broker) watch() {
 		b.mu.Unlock()
 		if breaks != seen {
 			seen = breaks
-			if up || !told {
-				up, told = false, true
+			if up || !reported {
+				up, reported = false, true
 				b.handler.Down(reason)
 			}
 		}
 		if up || !b.conn.IsConnected() {
 			continue
 		}
-		if err := b.inForce(context.Background()); err != nil {
+		if err := b.confirmSubscriptions(context.Background()); err != nil {
 			if b.conn.IsConnected() {
-				b.broke(err)
+				b.failed(err)
 				if !b.sleep(b.delay(0)) {
 					return
 				}
@@ -289,44 +293,45 @@ func (b *Broker) watch() {
 		}
 		b.limit.Store(b.conn.MaxPayload())
 		b.mu.Lock()
-		whole := b.breaks == seen
-		b.up.Store(whole)
+		unbroken := b.breaks == seen
+		b.up.Store(unbroken)
 		b.mu.Unlock()
-		if whole {
-			up, told = true, true
+		if unbroken {
+			up, reported = true, true
 			b.handler.Up()
 		}
 	}
 }
 
-// receiveLoop hands over what arrives. It is where a slow hub shows.
+// receiveLoop passes messages to the handler. If the hub is slow, incoming fills up
+// and nats.go drops messages.
 func (b *Broker) receiveLoop() {
 	defer b.loops.Done()
 	for {
 		select {
 		case <-b.stop:
 			return
-		case m := <-b.arriving:
+		case m := <-b.incoming:
 			if b.origins.inOrder(m.Reply) {
 				b.handler.Receive(m.Data)
 			} else {
 				b.lost.Store(true)
 			}
 		}
-		if len(b.arriving) == 0 && b.lost.Swap(false) {
+		if len(b.incoming) == 0 && b.lost.Swap(false) {
 			b.handler.Lost()
 		}
 	}
 }
 
-// subject makes a topic fit for NATS, which gives a meaning to dots, asterisks
-// and more.
+// subject returns the subject of a topic. Topics are encoded because dots, asterisks
+// and other characters have a meaning in subjects.
 func (b *Broker) subject(topic string) string {
 	return b.options.Prefix + "." + base64.RawURLEncoding.EncodeToString([]byte(topic))
 }
 
-// Publish implements websocket.Broker. It waits until the server has confirmed
-// the batch.
+// Publish implements websocket.Broker. It returns after the server has confirmed the
+// batch.
 func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
 	if !b.up.Load() {
 		return websocket.ErrBrokerUnavailable
@@ -336,7 +341,7 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	}
 	var tooLarge error
 	for _, m := range batch {
-		switch err := b.conn.PublishRequest(b.subject(m.Topic), b.origins.mine(b.conn.Stats().Reconnects), m.Payload); {
+		switch err := b.conn.PublishRequest(b.subject(m.Topic), b.origins.own(b.conn.Stats().Reconnects), m.Payload); {
 		case errors.Is(err, nats.ErrMaxPayload):
 			tooLarge = fmt.Errorf("nats: %d bytes: %w", len(m.Payload), websocket.ErrMessageTooLarge)
 		case err != nil:
@@ -353,7 +358,7 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", websocket.ErrBrokerUnavailable, err)
 }
 
-// flush waits until the server has handled all that was sent before.
+// flush waits until the server has processed all earlier commands.
 func (b *Broker) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
@@ -364,8 +369,9 @@ func (b *Broker) flush(ctx context.Context) error {
 	return err
 }
 
-// inForce waits until the subscriptions that were sent before are in force.
-func (b *Broker) inForce(ctx context.Context) error {
+// confirmSubscriptions waits until all earlier subscriptions are in force, on every
+// server of a cluster.
+func (b *Broker) confirmSubscriptions(ctx context.Context) error {
 	if err := b.flush(ctx); err != nil || b.conn.ConnectedClusterName() == "" {
 		return err
 	}
@@ -380,16 +386,16 @@ func (b *Broker) inForce(ctx context.Context) error {
 	return nil
 }
 
-// subscribe adds one topic to the connection. The broker is locked.
+// subscribe subscribes the connection to one topic. The broker is locked.
 func (b *Broker) subscribe(topic string) error {
-	s, err := b.conn.ChanSubscribe(b.subject(topic), b.arriving)
+	s, err := b.conn.ChanSubscribe(b.subject(topic), b.incoming)
 	b.topics[topic] = s
 	return err
 }
 
 // Subscribe implements websocket.Broker.
 func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
-	var failed error
+	var subscribeErr error
 	b.mu.Lock()
 	for _, topic := range topics {
 		if s := b.topics[topic]; s != nil {
@@ -398,7 +404,7 @@ func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
 		b.topics[topic] = nil
 		if b.conn != nil {
 			if err := b.subscribe(topic); err != nil {
-				failed = unavailable(err)
+				subscribeErr = unavailable(err)
 			}
 		}
 	}
@@ -406,10 +412,10 @@ func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
 	if !b.up.Load() {
 		return websocket.ErrBrokerUnavailable
 	}
-	if failed != nil {
-		return failed
+	if subscribeErr != nil {
+		return subscribeErr
 	}
-	return b.inForce(ctx)
+	return b.confirmSubscriptions(ctx)
 }
 
 // Unsubscribe implements websocket.Broker.
@@ -428,8 +434,8 @@ func (b *Broker) Unsubscribe(_ context.Context, topics []string) error {
 	return failed
 }
 
-// MaxPayload implements websocket.Broker. It is the server's max_payload, known
-// once there was a connection.
+// MaxPayload implements websocket.Broker. It returns the server's max_payload, or 0
+// before the first connection.
 func (b *Broker) MaxPayload() int { return int(b.limit.Load()) }
 
 // Close implements websocket.Broker.

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asServer makes the test binary a NATS server on the port that it names, so that
-// tests can stop it by a signal.
+// asServer is an environment variable. If it is set, the test binary is a NATS server
+// on that port, so that tests can stop the server with a signal.
 const asServer = "NATS_TEST_SERVER_PORT"
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		_, _ = os.Stdin.Read(make([]byte, 1)) // ends with the test
+		_, _ = os.Stdin.Read(make([]byte, 1)) // returns when the test closes the pipe
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -51,10 +51,10 @@ func runServer(port int) (*server.Server, error) {
 	return s, nil
 }
 
-// patience is how long anything of a server may take.
+// patience is how long a test waits for an event of a server.
 const patience = 30 * time.Second
 
-// engine is a server in this process that can be stopped and started.
+// engine is a server in this process.
 type engine struct {
 	t      testing.TB
 	port   int
@@ -68,8 +68,9 @@ func startEngine(t testing.TB) *engine {
 	return e
 }
 
-// freePort returns a port below those that the system gives to connections: one
-// of these could be taken while a server is away, even by a connection to itself.
+// freePort returns a port below the ephemeral range. A port in that range could be
+// taken by an outgoing connection while the server is stopped, even by a connection
+// to itself.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -104,7 +105,7 @@ func TestContract(t *testing.T) {
 	brokertest.Run(t, brokertest.Engine{Broker: e.broker, Stop: e.stop, Start: e.start})
 }
 
-// process is a server of its own, which can be made to stand still.
+// process is a server in a process of its own, which can be stopped by SIGSTOP.
 type process struct {
 	*engine
 	cmd   *exec.Cmd
@@ -142,7 +143,7 @@ func (p *process) kill() {
 	_ = p.stdin.Close()
 }
 
-// pause returns when all of the process stands still, some time after the signal.
+// pause stops the process and waits until all of its threads are stopped.
 func (p *process) pause() {
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
 	_, err := syscall.Wait4(p.cmd.Process.Pid, nil, syscall.WUNTRACED, nil)
@@ -151,14 +152,14 @@ func (p *process) pause() {
 
 func (p *process) resume() { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGCONT)) }
 
-func TestContractOfAPausedServer(t *testing.T) {
+func TestContractOfPausedServer(t *testing.T) {
 	p := startProcess(t)
 	brokertest.Run(t, brokertest.Engine{
 		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
 	})
 }
 
-func TestOptionsThatCannotWork(t *testing.T) {
+func TestOpenFails(t *testing.T) {
 	broken := func(*natsgo.Options) error { return errors.New("no such file") }
 	b := nats.New(nats.Options{Connect: []natsgo.Option{broken}})
 	err := b.Open(nil)

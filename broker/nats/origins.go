@@ -7,38 +7,39 @@ import (
 	"strings"
 )
 
-// origins keeps the order of what each Broker publishes when its connection moves
-// to another server of a cluster: what it has published before may be under way
-// still, and be overtaken. Every message says whence it comes, in the place of a
-// reply's subject: the Broker and how often it has reconnected. What is older
-// than something that has come from there before is out of order.
+// origins keeps the publications of each Broker in order when its connection moves to
+// another server of a cluster. Messages published over the former connection may
+// still be under way between servers and arrive after messages published over the
+// new one. Each message carries its origin in the reply subject: the Broker and its
+// number of reconnects. A message with a lower number than an earlier message of the
+// same Broker is out of order and is dropped.
 type origins struct {
-	me     string
-	latest map[string]uint64 // reconnects by Broker; receiveLoop's
+	prefix string            // of this Broker's origin
+	latest map[string]uint64 // highest number of reconnects by Broker; owned by receiveLoop
 }
 
 const (
 	originMark = "_HUB."
-	maxOrigins = 4096 // Brokers that come and go
+	maxOrigins = 4096 // Brokers in latest; it is cleared when it is full
 )
 
 func newOrigins() origins {
-	return origins{me: fmt.Sprintf("%s%016x.", originMark, rand.Uint64()), latest: make(map[string]uint64)}
+	return origins{prefix: fmt.Sprintf("%s%016x.", originMark, rand.Uint64()), latest: make(map[string]uint64)}
 }
 
-// mine is what this Broker's messages carry.
-func (o *origins) mine(reconnects uint64) string {
-	return o.me + strconv.FormatUint(reconnects, 10)
+// own returns the origin of messages of this Broker.
+func (o *origins) own(reconnects uint64) string {
+	return o.prefix + strconv.FormatUint(reconnects, 10)
 }
 
-// inOrder notes the origin of a message and reports whether nothing later has
-// come from there.
+// inOrder records the origin of a message and reports whether the message is in
+// order.
 func (o *origins) inOrder(origin string) bool {
-	_, origin, _ = strings.Cut(origin, originMark) // a gateway may put its own before it
+	_, origin, _ = strings.Cut(origin, originMark) // a gateway may add a prefix
 	dot := strings.LastIndexByte(origin, '.')
 	number, err := strconv.ParseUint(origin[dot+1:], 10, 64)
 	if err != nil {
-		return true // of another kind of publisher
+		return true // the publisher is not a Broker
 	}
 	from := origin[:dot+1]
 	latest, known := o.latest[from]

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startSecured starts a server with options of a test.
+// startSecured starts a server with the given options on a free port.
 func startSecured(t testing.TB, options *server.Options) *server.Server {
 	t.Helper()
 	options.Host, options.Port, options.NoSigs, options.NoLog = "127.0.0.1", freePort(t), true, true
@@ -37,15 +37,15 @@ func brokerOf(s *server.Server, connect ...natsgo.Option) websocket.Broker {
 	return nats.New(nats.Options{URL: s.ClientURL(), MaxDelay: 200 * time.Millisecond, Connect: connect})
 }
 
-// accepted runs the suite with credentials that are right.
+// accepted runs the suite with valid credentials.
 func accepted(t *testing.T, name string, s *server.Server, connect ...natsgo.Option) {
 	t.Run(name, func(t *testing.T) {
 		brokertest.Run(t, brokertest.Engine{Broker: func() websocket.Broker { return brokerOf(s, connect...) }, Patience: patience})
 	})
 }
 
-// refused runs a hub that gets no connection, which has to say why and not to try
-// in a loop.
+// refused runs a hub whose connections the server refuses. The hub must report the
+// reason and must not reconnect in a loop.
 func refused(t *testing.T, name, reason string, s *server.Server, connect ...natsgo.Option) {
 	t.Run(name, func(t *testing.T) {
 		before, err := s.Varz(nil)
@@ -65,7 +65,7 @@ func refused(t *testing.T, name, reason string, s *server.Server, connect ...nat
 			err := hub.PublishToChannelRawContext(context.Background(), "c", []byte("1"))
 			require.ErrorIs(t, err, websocket.ErrBrokerUnavailable)
 		}
-		const others = 500 // that only connect
+		const others = 500 // connections of the test itself
 		for range others {
 			conn, err := net.Dial("tcp", s.Addr().String())
 			require.NoError(t, err)
@@ -75,7 +75,7 @@ func refused(t *testing.T, name, reason string, s *server.Server, connect ...nat
 		}
 		after, err := s.Varz(nil)
 		require.NoError(t, err)
-		require.Less(t, after.TotalConnections-before.TotalConnections-others, uint64(others/10), "it does not try in a loop")
+		require.Less(t, after.TotalConnections-before.TotalConnections-others, uint64(others/10), "the broker reconnects in a loop")
 	})
 }
 
@@ -101,7 +101,7 @@ func TestTLS(t *testing.T) {
 	refused(t, "Unknown certificate", "certificate", s, natsgo.Secure(&tls.Config{}))
 }
 
-// certificate makes a certificate for the loopback interface that signs itself.
+// certificate makes a self-signed certificate for 127.0.0.1.
 func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -14,20 +14,21 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// sessionKey leads from the context of a session's connection to the session.
+// sessionKey is the key of the session in the context of a session's connection.
 type sessionKey struct{}
 
+// sessionOf returns nil for the context of a connection that publishes.
 func sessionOf(ctx context.Context) *session {
 	s, _ := ctx.Value(sessionKey{}).(*session)
 	return s
 }
 
 var (
-	errReplica = errors.New("redis: the server is a replica")
-	errOnce    = errors.New("redis: the connection has failed")
+	errReplica  = errors.New("redis: the server is a replica")
+	errNoRedial = errors.New("redis: the connection has failed")
 )
 
-// prepare makes the broker's options of those of the application.
+// prepare returns the application's options with the changes that the Broker needs.
 func (b *Broker) prepare() *redis.UniversalOptions {
 	connect := redis.UniversalOptions{}
 	if b.options.Connect != nil {
@@ -36,16 +37,16 @@ func (b *Broker) prepare() *redis.UniversalOptions {
 	connect.MaxRetries = -1
 	connect.DialerRetries = 1
 	connect.ContextTimeoutEnabled = true
-	// Publications and subscriptions have to meet at one server.
+	// A subscription at a replica would miss publications.
 	connect.ReadOnly, connect.RouteByLatency, connect.RouteRandomly = false, false, false
-	// A connection that moves to another server by itself loses without a word
-	// what was published meanwhile.
+	// A connection that moves to another server by itself loses the publications of
+	// that time without a report.
 	connect.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	sentinel, onConnect := connect.MasterName != "", connect.OnConnect
 	connect.OnConnect = func(ctx context.Context, cn *redis.Conn) error {
-		// What is published at a replica stays there, and what is published elsewhere
-		// reaches it only while the link to its master holds. A Cluster sends
-		// publications to masters by itself.
+		// A publication at a replica stays there, and publications elsewhere reach the
+		// replica only while the link to its master works. A Cluster client publishes
+		// to masters only, so that publishing connections need no check.
 		if sentinel || b.cluster != nil && sessionOf(ctx) != nil {
 			if err := noReplica(ctx, cn, connect.Protocol); err != nil {
 				return err
@@ -58,10 +59,10 @@ func (b *Broker) prepare() *redis.UniversalOptions {
 	}
 	dial := dialer(&connect)
 	connect.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		// go-redis would replace a session's broken connection without a word of what
-		// was lost.
-		if s := sessionOf(ctx); s != nil && !s.beginning() {
-			return nil, errOnce
+		// go-redis would replace a session's broken connection without reporting the
+		// loss.
+		if s := sessionOf(ctx); s != nil && !s.mayDial() {
+			return nil, errNoRedial
 		}
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
@@ -72,7 +73,7 @@ func (b *Broker) prepare() *redis.UniversalOptions {
 	return &connect
 }
 
-// noReplica asks the server what it is.
+// noReplica returns errReplica if the server is a replica.
 func noReplica(ctx context.Context, cn *redis.Conn, protocol int) error {
 	if protocol == 0 {
 		protocol = 3
@@ -81,7 +82,7 @@ func noReplica(ctx context.Context, cn *redis.Conn, protocol int) error {
 	var refused redis.Error
 	switch {
 	case errors.As(err, &refused):
-		return nil // it does not say
+		return nil // the server does not know HELLO or does not allow it
 	case err == nil && hello["role"] == "replica":
 		return errReplica
 	default:
@@ -89,8 +90,8 @@ func noReplica(ctx context.Context, cn *redis.Conn, protocol int) error {
 	}
 }
 
-// dialer returns the application's way of dialing, or one that ends with its
-// context also in a TLS handshake.
+// dialer returns the application's dialer, or one whose TLS handshake ends with the
+// context.
 func dialer(connect *redis.UniversalOptions) func(context.Context, string, string) (net.Conn, error) {
 	if connect.Dialer != nil {
 		return connect.Dialer
@@ -111,8 +112,8 @@ func dialer(connect *redis.UniversalOptions) func(context.Context, string, strin
 	}
 }
 
-// conns are the connections that are open, so that Close can end what waits for a
-// server on one of them.
+// conns is the set of open connections. Close ends them, so that no goroutine waits
+// for a server.
 type conns struct {
 	mu     sync.Mutex
 	open   map[*conn]struct{}
@@ -125,13 +126,15 @@ type conn struct {
 	of *conns
 }
 
-// checkedConn is one whose socket go-redis can look at, as it does before it uses
-// a connection again.
+// checkedConn gives go-redis access to the socket, which it checks before it reuses
+// a connection.
 type checkedConn struct {
 	*conn
 	syscall.Conn
 }
 
+// keep adds a connection to the set and returns it in a wrapper that removes it when
+// it is closed.
 func (c *conns) keep(made net.Conn) net.Conn {
 	kept := &conn{made, c}
 	c.mu.Lock()
@@ -157,12 +160,12 @@ func (c *conn) Close() error {
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
 	if open {
-		_ = c.Conn.Close() // TLS has an error for a server that has gone, which nobody needs
+		_ = c.Conn.Close() // the error of TLS for a server that has closed first is of no use
 	}
 	return nil
 }
 
-// end closes the connection without the goodbye of TLS, which may wait.
+// end closes the connection without TLS's closing alert, which may block.
 func (c *conn) end() {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
@@ -174,7 +177,7 @@ func (c *conn) end() {
 	_ = inner.Close()
 }
 
-// close ends all, and what is kept later at once.
+// close ends all connections. keep ends connections made later at once.
 func (c *conns) close() {
 	c.mu.Lock()
 	c.closed = true

@@ -21,12 +21,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is how long anything of an engine's may take.
+// patience is how long a test waits for an event of an engine.
 const patience = 40 * time.Second
 
-// installed returns the servers to test with: those that BROKER_SERVERS names, or
-// what is there of Redis and Valkey, by the names of the binaries, which are also
-// those of the Debian packages.
+// installed returns the names of the server binaries to test with: those listed in
+// BROKER_SERVERS, or those of Redis and Valkey that are installed. The Debian
+// packages have the same names.
 func installed(t *testing.T) (servers []string, named bool) {
 	t.Helper()
 	names := strings.Fields(os.Getenv("BROKER_SERVERS"))
@@ -48,7 +48,7 @@ func installed(t *testing.T) (servers []string, named bool) {
 	return servers, false
 }
 
-// onEach runs a test with every server.
+// onEach runs a test with each server.
 func onEach(t *testing.T, test func(t *testing.T, server string)) {
 	servers, _ := installed(t)
 	for _, server := range servers {
@@ -56,7 +56,7 @@ func onEach(t *testing.T, test func(t *testing.T, server string)) {
 	}
 }
 
-// onOne runs a test that takes long, with one server unless several are named.
+// onOne runs a slow test with one server, or with each server in BROKER_SERVERS.
 func onOne(t *testing.T, test func(t *testing.T, server string)) {
 	servers, named := installed(t)
 	if !named {
@@ -78,7 +78,7 @@ type engine struct {
 	ended  chan struct{} // closed when cmd has ended
 
 	password  string      // of the tests' own client
-	tlsConfig *tls.Config // where the server speaks TLS only
+	tlsConfig *tls.Config // if the server accepts TLS only
 	client    *goredis.Client
 }
 
@@ -94,8 +94,9 @@ func newEngine(t testing.TB, binary string, args ...string) *engine {
 	return &engine{t: t, binary: binary, port: freePort(t), dir: t.TempDir(), args: args}
 }
 
-// freePort returns a port below those that the system gives to connections: one
-// of these could be taken while a server is away, even by a connection to itself.
+// freePort returns a port below the ephemeral range. A port in that range could be
+// taken by an outgoing connection while the server is stopped, even by a connection
+// to itself.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -126,7 +127,7 @@ func (e *engine) start() {
 	}, e.args...)...)
 }
 
-// run starts the process and waits until it answers.
+// run starts the process and waits until it responds.
 func (e *engine) run(args ...string) {
 	e.t.Helper()
 	e.cmd = exec.Command(e.binary, args...)
@@ -140,7 +141,7 @@ func (e *engine) run(args ...string) {
 		e.client = goredis.NewClient(&goredis.Options{Addr: e.addr(), Password: e.password, TLSConfig: e.tlsConfig})
 		e.t.Cleanup(func() { _ = e.client.Close() })
 	}
-	eventually(e.t, "the server answers", func() bool {
+	eventually(e.t, "the server responds", func() bool {
 		select {
 		case <-e.ended:
 			log, _ := os.ReadFile(filepath.Join(e.dir, "log"))
@@ -157,7 +158,7 @@ func (e *engine) stop() {
 	<-e.ended
 }
 
-// pause returns when all of the process stands still, some time after the signal.
+// pause stops the process and waits until all of its threads are stopped.
 func (e *engine) pause() {
 	require.NoError(e.t, e.cmd.Process.Signal(syscall.SIGSTOP))
 	_, err := syscall.Wait4(e.cmd.Process.Pid, nil, syscall.WUNTRACED, nil)
@@ -170,28 +171,28 @@ func (e *engine) broker() websocket.Broker {
 	return open(goredis.UniversalOptions{Addrs: []string{e.addr()}})
 }
 
-// open returns a broker that is quick to notice and to come back.
+// open returns a Broker with short intervals, so that tests are fast.
 func open(connect goredis.UniversalOptions) websocket.Broker {
 	return redis.New(redis.Options{
 		Connect: &connect, MaxDelay: 200 * time.Millisecond, PingInterval: 500 * time.Millisecond,
 	})
 }
 
-func eventually(t testing.TB, what string, done func() bool) {
+func eventually(t testing.TB, condition string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			require.FailNow(t, "waited in vain: "+what)
+			require.FailNow(t, "timeout: waiting until "+condition)
 		}
 	}
 }
 
 const slots = 16384
 
-// cluster is servers of which the first three have been given the slots, and the
-// others are replicas.
+// cluster is a Cluster. The first three servers start with the slots, the others are
+// replicas.
 type cluster struct {
 	t       testing.TB
 	engines []*engine
@@ -208,7 +209,7 @@ func startCluster(t testing.TB, binary string) *cluster {
 	return c
 }
 
-// add starts a server that knows the others.
+// add starts a server and introduces it to the others.
 func (c *cluster) add(binary string) *engine {
 	c.t.Helper()
 	e := startEngine(c.t, binary, "--cluster-enabled", "yes", "--cluster-port", freePortText(c.t),
@@ -221,7 +222,7 @@ func (c *cluster) add(binary string) *engine {
 	return e
 }
 
-// replicate starts a replica of a master.
+// replicate starts a replica of master.
 func (c *cluster) replicate(master *engine) *engine {
 	c.t.Helper()
 	replica := c.add(master.binary)
@@ -247,7 +248,7 @@ func (e *engine) inSync() {
 	})
 }
 
-// role returns "master" or "slave", or nothing.
+// role returns "master", "slave", or nothing if the server does not respond.
 func (e *engine) role() string {
 	role, _ := e.client.Do(context.Background(), "ROLE").Slice()
 	if len(role) == 0 {
@@ -256,8 +257,8 @@ func (e *engine) role() string {
 	return fmt.Sprint(role[0])
 }
 
-// wait waits until every server sees masters for all slots, and all others as
-// replicas that could take their places.
+// wait waits until every server sees a master for each slot, and all other servers as
+// replicas that are ready for a failover.
 func (c *cluster) wait() {
 	c.t.Helper()
 	for _, e := range c.engines {
@@ -281,7 +282,7 @@ func (c *cluster) wait() {
 	}
 }
 
-// owner returns the master of a slot as e sees it, or nil.
+// owner returns the master of a slot according to e, or nil.
 func (c *cluster) owner(slot int, e *engine) *engine {
 	shards, _ := e.client.ClusterShards(context.Background()).Result()
 	for _, s := range shards {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// watched is a Broker, and how it stands by what its handler is told.
+// watched is a Broker that records the calls of Up and Down.
 type watched struct {
 	websocket.Broker
 	websocket.BrokerHandler
@@ -40,7 +40,7 @@ func (b *watched) Down(err error) {
 	b.BrokerHandler.Down(err)
 }
 
-// nodes are the brokers of a test.
+// nodes holds the brokers of a test.
 type nodes struct {
 	t       testing.TB
 	brokers []*watched
@@ -52,8 +52,7 @@ func (n *nodes) add(b websocket.Broker) websocket.Broker {
 	return w
 }
 
-// notice does something when every broker is up, and waits until each has told
-// its handler of an outage.
+// notice calls f when every broker is up, and waits until each has called Down.
 func (n *nodes) notice(f func()) {
 	n.t.Helper()
 	before := make([]int64, len(n.brokers))
@@ -67,7 +66,7 @@ func (n *nodes) notice(f func()) {
 	}
 }
 
-// inTurn returns a function that calls one of fs at a time.
+// inTurn returns a function that calls the next of fs each time.
 func inTurn(fs ...func()) func() {
 	return func() {
 		f := fs[0]
@@ -76,10 +75,10 @@ func inTurn(fs ...func()) func() {
 	}
 }
 
-// sentinels is a primary with its replica, and three sentinels that watch them.
+// sentinels is a primary, its replica and three sentinels.
 type sentinels struct {
 	t                testing.TB
-	primary, replica *engine // as of the latest wait
+	primary, replica *engine // as of the latest call of wait
 	watchers         []*engine
 }
 
@@ -103,8 +102,9 @@ sentinel failover-timeout %[4]s 2000
 		w.run(config, "--sentinel")
 		t.Cleanup(w.stop)
 		s.watchers = append(s.watchers, w)
-		// What is said every few seconds is said sooner. What a sentinel has heard of a
-		// replica holds for five ping periods, and it asks once a second.
+		// Shorter periods make the tests faster. A sentinel trusts its knowledge of a
+		// replica for five ping periods and asks once a second, which sets a lower
+		// limit for PING-PERIOD.
 		err := w.client.Do(context.Background(), "SENTINEL", "DEBUG",
 			"PING-PERIOD", 400, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200, "ASK-PERIOD", 200).Err()
 		require.NoError(t, err)
@@ -115,8 +115,8 @@ sentinel failover-timeout %[4]s 2000
 
 func replicaOf(e *engine) []string { return []string{"--replicaof", "127.0.0.1", fmt.Sprint(e.port)} }
 
-// wait waits until every sentinel names the same primary and knows the others,
-// and a replica that could take its place.
+// wait waits until every sentinel knows the same primary, the other sentinels, and a
+// replica that is ready for a failover.
 func (s *sentinels) wait() {
 	s.t.Helper()
 	eventually(s.t, "the sentinels agree", func() bool {
@@ -150,7 +150,7 @@ func (s *sentinels) broker() websocket.Broker {
 	return open(goredis.UniversalOptions{Addrs: addrs, MasterName: masterName})
 }
 
-// succeed waits until the replica is the primary and all sentinels say so.
+// succeed waits until all sentinels name the replica as the primary.
 func (s *sentinels) succeed() {
 	s.t.Helper()
 	for _, w := range s.watchers {
@@ -161,7 +161,7 @@ func (s *sentinels) succeed() {
 	}
 }
 
-// The primary is killed, and stands still for long enough to be replaced.
+// TestSentinel kills the primary, and later pauses it until it is replaced.
 func TestSentinel(t *testing.T) {
 	onOne(t, func(t *testing.T, server string) {
 		s := startSentinels(t, server)
@@ -177,7 +177,7 @@ func TestSentinel(t *testing.T) {
 				s.primary.start()
 				s.wait()
 			}
-			stopped := func() { // and knows nothing of that when it goes on
+			paused := func() { // the primary does not know of the failover when it resumes
 				n.notice(func() { s.primary.pause(); s.succeed() })
 				s.primary.resume()
 				s.wait()
@@ -185,13 +185,13 @@ func TestSentinel(t *testing.T) {
 			brokertest.RunHubs(t, brokertest.Engine{
 				Broker:   func() websocket.Broker { return n.add(s.broker()) },
 				Patience: patience,
-				Upset:    inTurn(killed, stopped),
+				Upset:    inTurn(killed, paused),
 			})
 		})
 	})
 }
 
-// loadSlot is the hash slot of the channel that brokertest.RunHubs publishes to.
+// loadSlot returns the hash slot of the channel that brokertest.RunHubs publishes to.
 func (c *cluster) loadSlot() int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte("c.load"))
@@ -200,8 +200,9 @@ func (c *cluster) loadSlot() int {
 	return int(slot)
 }
 
-// A cluster's masters are killed, stand still, fail over and give slots away.
-func TestHubsOnACluster(t *testing.T) {
+// TestHubsOnCluster kills and pauses the masters of a Cluster, makes them fail over and
+// moves slots.
+func TestHubsOnCluster(t *testing.T) {
 	onOne(t, func(t *testing.T, server string) {
 		c := startCluster(t, server)
 		slot := c.loadSlot()
@@ -215,7 +216,7 @@ func TestHubsOnACluster(t *testing.T) {
 			c.wait()
 		}
 		moved := func() {
-			n.notice(func() { // the former master goes on as a replica
+			n.notice(func() { // the former master continues as a replica
 				require.NoError(t, master.client.ClusterFailover(context.Background()).Err())
 			})
 			eventually(t, "the replica has become a master", func() bool { return c.owner(slot, replica) == master })
@@ -229,8 +230,8 @@ func TestHubsOnACluster(t *testing.T) {
 	})
 }
 
-// agreed returns a slot's master when all servers know the same one, which they
-// do some time after a failover.
+// agreed waits until all servers know the same master of a slot, and returns it. After
+// a failover this takes some time.
 func (c *cluster) agreed(slot int) (master *engine) {
 	c.t.Helper()
 	eventually(c.t, "all servers know the slot's master", func() bool {
@@ -245,7 +246,7 @@ func (c *cluster) agreed(slot int) (master *engine) {
 	return master
 }
 
-// move gives a slot without keys to another master.
+// move moves a slot without keys to another master.
 func (c *cluster) move(slot int) {
 	c.t.Helper()
 	from, to := c.agreed(slot), c.agreed((slot+slots/2)%slots)

@@ -17,28 +17,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// told is a broker and what its handler is told, in order.
-type told struct {
+// recorder is a Broker and its handler, which records calls in order.
+type recorder struct {
 	t testing.TB
 	websocket.Broker
-	events   chan error // nil is Up
+	events   chan error // nil for Up, the reason for Down
 	payloads chan string
 }
 
-func listen(t testing.TB, b websocket.Broker) *told {
-	s := &told{t: t, Broker: b, events: make(chan error, 1000), payloads: make(chan string, 1000)}
+func listen(t testing.TB, b websocket.Broker) *recorder {
+	s := &recorder{t: t, Broker: b, events: make(chan error, 1000), payloads: make(chan string, 1000)}
 	require.NoError(t, b.Open(s))
 	t.Cleanup(func() { _ = b.Close() })
 	return s
 }
 
-func (s *told) Up()                    { s.events <- nil }
-func (s *told) Down(err error)         { s.events <- err }
-func (s *told) Lost(...string)         {}
-func (s *told) Receive(payload []byte) { s.payloads <- string(payload) }
+func (s *recorder) Up()                    { s.events <- nil }
+func (s *recorder) Down(err error)         { s.events <- err }
+func (s *recorder) Lost(...string)         {}
+func (s *recorder) Receive(payload []byte) { s.payloads <- string(payload) }
 
-// next returns what the handler is told next.
-func (s *told) next() error {
+// next waits for the next call of Up or Down.
+func (s *recorder) next() error {
 	s.t.Helper()
 	return receive(s.t, s.events)
 }
@@ -50,13 +50,13 @@ func receive[T any](t testing.TB, c <-chan T) (v T) {
 	select {
 	case v = <-c:
 	case <-timeout.C:
-		require.FailNow(t, "waited in vain")
+		require.FailNow(t, "timeout")
 	}
 	return v
 }
 
-// exchange sends one payload from a to b.
-func exchange(t testing.TB, a, b *told) {
+// exchange checks that a payload published by a arrives at b.
+func exchange(t testing.TB, a, b *recorder) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -65,9 +65,10 @@ func exchange(t testing.TB, a, b *told) {
 	require.Equal(t, "hello", receive(t, b.payloads))
 }
 
-// The publications of a broker have moved to another server and its subscriptions
-// have not, as after a failover that the former server knows nothing of.
-func TestSubscriptionsThatAreNoLongerPublishedTo(t *testing.T) {
+// TestProbesDetectDeadSubscriptions moves the publishing connections of a broker to
+// another server but not its subscriptions, as after a failover that the former server
+// does not know of.
+func TestProbesDetectDeadSubscriptions(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		former, present := startEngine(t, server), startEngine(t, server)
 		var target atomic.Pointer[engine]
@@ -82,7 +83,7 @@ func TestSubscriptionsThatAreNoLongerPublishedTo(t *testing.T) {
 		exchange(t, a, a)
 		target.Store(present)
 		require.NoError(t, former.client.ClientKillByFilter(context.Background(), "TYPE", "normal").Err())
-		require.ErrorContains(t, a.next(), "does not reach")
+		require.ErrorContains(t, a.next(), "publications do not reach the subscriptions")
 		require.NoError(t, a.next())
 		b := listen(t, present.broker())
 		require.NoError(t, b.next())
@@ -90,8 +91,9 @@ func TestSubscriptionsThatAreNoLongerPublishedTo(t *testing.T) {
 	})
 }
 
-// Whoever waits for a connection does not keep the loss of one to himself.
-func TestDownIsToldBeforeTheNextConnection(t *testing.T) {
+// TestDownIsReportedBeforeReconnecting has dialing block after the loss of a
+// connection. Down must be called all the same.
+func TestDownIsReportedBeforeReconnecting(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		e := startEngine(t, server)
 		var waits atomic.Bool
@@ -111,8 +113,8 @@ func TestDownIsToldBeforeTheNextConnection(t *testing.T) {
 	})
 }
 
-// Sentinels may name a server that has become a replica already.
-func TestReplicaThatIsNamedAsThePrimary(t *testing.T) {
+// TestSentinelNamesReplica has a sentinel name a server that has become a replica.
+func TestSentinelNamesReplica(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		primary := startEngine(t, server)
 		replica := startEngine(t, server, replicaOf(primary)...)
@@ -135,8 +137,9 @@ sentinel down-after-milliseconds %[4]s 3600000
 	})
 }
 
-// A server that accepts connections and says nothing holds nobody up.
-func TestCloseWithAServerThatSaysNothing(t *testing.T) {
+// TestCloseWithSilentServer closes a broker whose server accepts connections and never
+// responds.
+func TestCloseWithSilentServer(t *testing.T) {
 	const never = time.Hour
 	for name, options := range map[string]goredis.UniversalOptions{
 		"Single":   {},
@@ -151,11 +154,11 @@ func TestCloseWithAServerThatSaysNothing(t *testing.T) {
 			options.Addrs = []string{l.Addr().String()}
 			options.DialTimeout, options.ReadTimeout, options.PoolTimeout = never, never, never
 			b := redis.New(redis.Options{Connect: &options})
-			require.NoError(t, b.Open(&told{t: t}))
+			require.NoError(t, b.Open(&recorder{t: t}))
 			conn, err := l.Accept()
 			require.NoError(t, err)
 			defer conn.Close()
-			_, err = conn.Read(make([]byte, 1)) // it waits for the answer
+			_, err = conn.Read(make([]byte, 1)) // the broker has sent a command and waits for the response
 			require.NoError(t, err)
 			closed := make(chan error, 1)
 			go func() { closed <- b.Close() }()

@@ -10,18 +10,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-var errDeaf = errors.New("redis: what is published does not reach the subscriptions")
+var errNotReached = errors.New("redis: publications do not reach the subscriptions")
 
-// firstProbes is how often the first probe is tried at once: connections that are
-// kept for publishing may be broken, too.
+// firstProbes is how often the first probe is tried without a delay: each attempt may
+// take a broken connection from the pool.
 const firstProbes = 32
 
-// probe publishes a number to the session's own channel, at first and then at
-// intervals, and pings the connection with the same number when that has been
-// done. serve sees by both whether publications come to where the session is
-// subscribed: after a failover they may not, although the former server goes on
-// answering. It ends with the returned function.
-func (s *session) probe(pubsub *redis.PubSub) (stop func()) {
+// startProbes starts a goroutine that publishes probes for a connection, one at once
+// and one per PingInterval. A probe is a number published to the session's anchor.
+// After each, the goroutine pings the connection with the same number, so that serve
+// can tell from the pong if probes are missing: after a failover, a former master may
+// still respond but receives no publications. stop ends the goroutine and waits for
+// it.
+func (s *session) startProbes(pubsub *redis.PubSub) (stop func()) {
 	ctx, cancel := context.WithCancel(s.broker.ctx)
 	s.echoed, s.heard = s.probed, false
 	var ended sync.WaitGroup
@@ -40,18 +41,20 @@ func (s *session) probe(pubsub *redis.PubSub) (stop func()) {
 			case <-ctx.Done():
 				return
 			}
-			if s.publish(ctx) == nil { // a failure says nothing of the subscriptions
-				_ = pubsub.Ping(s.ctx, strconv.Itoa(s.probed)) // and one of this shows in serve
+			if s.publishProbe(ctx) == nil { // an error of publishing is no sign of a broken subscription
+				_ = pubsub.Ping(s.ctx, strconv.Itoa(s.probed)) // serve sees the failure of the connection
 			}
 		}
 	})
 	return func() { cancel(); ended.Wait() }
 }
 
+// firstProbe publishes the first probe of a connection. Errors that a retry cannot
+// change end it at once.
 func (s *session) firstProbe(ctx context.Context) (err error) {
 	var refused redis.Error
 	for range firstProbes {
-		err = s.publish(ctx)
+		err = s.publishProbe(ctx)
 		if err == nil || ctx.Err() != nil || errors.As(err, &refused) || errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
@@ -59,9 +62,9 @@ func (s *session) firstProbe(ctx context.Context) (err error) {
 	return err
 }
 
-// publish publishes the next probe, over one of the connections of Publish, which
-// are others than those of single commands.
-func (s *session) publish(ctx context.Context) error {
+// publishProbe publishes the next probe. It uses a pipeline like Publish, since
+// go-redis may send single commands over other connections.
+func (s *session) publishProbe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.broker.options.PingInterval)
 	defer cancel()
 	pipe, payload := s.broker.client.Pipeline(), strconv.Itoa(s.probed+1)
@@ -77,17 +80,17 @@ func (s *session) publish(ctx context.Context) error {
 	return err
 }
 
-// hear takes a probe that has come back.
-func (s *session) hear(payload string) {
+// receiveProbe records a probe that has arrived.
+func (s *session) receiveProbe(payload string) {
 	s.echoed, _ = strconv.Atoi(payload)
 	s.heard = true
 }
 
-// pong takes the answer to a ping. The last probe but one has to be there; for a
-// shorter time it may be under way between two servers.
-func (s *session) pong(payload string) error {
+// receivePong checks that all probes before the latest have arrived. The latest may
+// still be under way between two servers.
+func (s *session) receivePong(payload string) error {
 	if number, err := strconv.Atoi(payload); err == nil && s.echoed < number-1 {
-		return errDeaf
+		return errNotReached
 	}
 	return nil
 }

@@ -1,19 +1,20 @@
-// Package redis carries publications between hubs over the Pub/Sub of Redis or
-// Valkey: one server, Sentinel, or a Cluster, there with sharded Pub/Sub (Redis
-// 7, Valkey).
+// Package redis is a websocket.Broker over the Pub/Sub of Redis or Valkey: a single
+// server, Sentinel, or a Cluster. In a Cluster it uses sharded Pub/Sub, which needs
+// Redis 7 or Valkey.
 //
 //	config.Broker = redis.New(redis.Options{
 //		Connect: &goredis.UniversalOptions{Addrs: []string{"127.0.0.1:6379"}},
 //	})
 //
-// The connections are the broker's own. A publication costs the server one
-// command and one message out for each node that has members; a node receives
-// its own publications, too, where it has members, and ignores them.
+// A Broker has connections of its own. A publication costs the server one command,
+// and one message out for each node that has members. A node with members also
+// receives its own publications and ignores them.
 //
-// Publications and subscriptions go to masters only, and the broker checks that
-// they meet: it is up once something that it has published to itself has arrived.
-// A failover, a slot that moves to another server of a Cluster, or a server that
-// publications no longer go to, is an outage until it is subscribed anew.
+// The Broker publishes and subscribes at masters only. It publishes probes, short
+// messages to itself, and counts as up only after a probe has arrived: this shows that
+// publications reach its subscriptions. A failover, the move of a slot to another
+// server of a Cluster, and a server that publications no longer go to are outages,
+// until the Broker has subscribed again.
 package redis
 
 import (
@@ -34,28 +35,30 @@ import (
 
 // Options configure a Broker.
 type Options struct {
-	// Connect says where the servers are and how to reach them, as for
-	// redis.NewUniversalClient: one address, several or IsClusterMode for a
-	// Cluster, MasterName for Sentinel. It is copied. The broker turns off retries,
-	// which would repeat publications, routing to replicas, which would lose them,
-	// and what moves connections to other servers, and context timeouts on.
+	// Connect holds the addresses of the servers and the options of go-redis, as
+	// for redis.NewUniversalClient: one address for a single server, several
+	// addresses or IsClusterMode for a Cluster, MasterName for Sentinel. It is
+	// copied. The Broker turns off retries, because they would repeat
+	// publications; routing to replicas, because it would lose them; and
+	// maintenance notifications, because they move connections to other servers.
+	// It turns on context timeouts.
 	Connect *redis.UniversalOptions
-	// Prefix begins every channel's name, so that several applications can share
-	// an engine; nodes with the same prefix belong together. It must not contain
-	// braces. Defaults to "hub:".
+	// Prefix begins the name of every channel at the server, so that several
+	// applications can share an engine: nodes with the same prefix form a cluster.
+	// It must not contain braces. Defaults to "hub:".
 	Prefix string
-	// Buckets is how many hash slots the channels are spread over in a Cluster.
-	// A node has a connection for each of them that it has members in. All nodes
-	// must agree. Defaults to 16.
+	// Buckets is the number of hash slots that the channels are spread over in a
+	// Cluster. A node has one connection for each bucket in which it has members.
+	// All nodes must use the same value. Defaults to 16.
 	Buckets int
-	// MaxDelay bounds the time between attempts to reconnect, which begins at a
-	// tenth of a second and doubles, each time shortened at random by up to
-	// half. Defaults to 5 s.
+	// MaxDelay is the maximum delay between attempts to reconnect. The delay
+	// begins at 100 ms and doubles; each is shortened at random by up to half.
+	// Defaults to 5 s.
 	MaxDelay time.Duration
-	// PingInterval is the silence after which a connection is tested; after a
-	// second one it counts as broken. In the same intervals each connection with
-	// subscriptions gets a short message that the broker publishes to itself, to
-	// see that publications arrive there. Defaults to 2 s.
+	// PingInterval is the silence after which a connection gets a ping; if the
+	// silence lasts as long again, the connection counts as broken. At the same
+	// interval the Broker publishes a probe for each connection with
+	// subscriptions. Defaults to 2 s.
 	PingInterval time.Duration
 }
 
@@ -70,22 +73,23 @@ const (
 	subscribeBatch = 512 // channels in one command
 )
 
-// Broker is a websocket.Broker over Redis.
+// Broker is a websocket.Broker over Redis. It is used by one hub and cannot be opened
+// again after Close.
 type Broker struct {
 	options  Options
 	client   redis.UniversalClient
-	cluster  *redis.ClusterClient // the same, or nil
+	cluster  *redis.ClusterClient // client, if it is one of a Cluster, or nil
 	conns    conns
 	handler  websocket.BrokerHandler
-	sessions []*session // one, or one for each bucket
+	sessions []*session // one per bucket in a Cluster, otherwise one
 	ctx      context.Context
 	cancel   context.CancelFunc
 	once     sync.Once
 	loops    sync.WaitGroup
 	up       atomic.Bool
 
-	mu   sync.Mutex // held while the handler is told
-	told health
+	mu       sync.Mutex // held during calls of Up and Down, which keeps them in order
+	reported health
 }
 
 var _ websocket.Broker = (*Broker)(nil)
@@ -93,12 +97,12 @@ var _ websocket.Broker = (*Broker)(nil)
 type health uint8
 
 const (
-	unknown health = iota // or not asked for anything
+	unknown health = iota // connecting, or without topics
 	isUp
 	isDown
 )
 
-// New returns a Broker that connects when its hub runs.
+// New returns a Broker. It connects when its hub runs.
 func New(options Options) *Broker {
 	if options.Prefix == "" {
 		options.Prefix = defaultPrefix
@@ -117,8 +121,7 @@ func New(options Options) *Broker {
 	return b
 }
 
-// Open implements websocket.Broker. It returns an error for options that cannot
-// work.
+// Open implements websocket.Broker. It returns an error if Prefix contains braces.
 func (b *Broker) Open(h websocket.BrokerHandler) error {
 	if strings.ContainsAny(b.options.Prefix, "{}") {
 		return fmt.Errorf("redis: prefix %q contains braces", b.options.Prefix)
@@ -137,7 +140,7 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 			wake: make(chan struct{}, 1), change: make(chan struct{}),
 		}
 		s.ctx = context.WithValue(b.ctx, sessionKey{}, s)
-		s.anchor = b.channel(fmt.Sprintf(" %016x", rand.Uint64()), i) // no topic begins so
+		s.anchor = b.channel(fmt.Sprintf(" %016x", rand.Uint64()), i) // no topic begins with a space
 		b.sessions = append(b.sessions, s)
 	}
 	for _, s := range b.sessions {
@@ -150,15 +153,15 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 	return nil
 }
 
-// bucket returns the session that a topic belongs to.
+// bucket returns the index of the session that a topic belongs to.
 func (b *Broker) bucket(topic string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(topic))
 	return int(h.Sum32() % uint32(len(b.sessions)))
 }
 
-// channel is a topic's name at the server. In a Cluster all channels of a bucket
-// are in one hash slot, so that one connection serves them.
+// channel returns the channel of a topic at the server. In a Cluster all channels of
+// a bucket are in one hash slot, so that one connection serves them.
 func (b *Broker) channel(topic string, bucket int) string {
 	if b.cluster == nil {
 		return b.options.Prefix + topic
@@ -166,6 +169,7 @@ func (b *Broker) channel(topic string, bucket int) string {
 	return fmt.Sprintf("%s{%d}%s", b.options.Prefix, bucket, topic)
 }
 
+// delay returns the delay after a failed attempt, counted from 0.
 func (b *Broker) delay(attempt int) time.Duration {
 	d := b.options.MaxDelay
 	if attempt < 16 {
@@ -174,7 +178,7 @@ func (b *Broker) delay(attempt int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// sleep reports false after Close.
+// sleep sleeps for d. It reports false after Close.
 func (b *Broker) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -186,38 +190,39 @@ func (b *Broker) sleep(d time.Duration) bool {
 	}
 }
 
-// report tells the handler how the sessions stand together.
+// report calls the handler's Down if a session is down, and Up if all sessions with
+// topics are up.
 func (b *Broker) report() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	down, connecting, up := 0, 0, 0
 	var reason error
 	for _, s := range b.sessions {
-		switch state, wanted, err := s.standing(); {
+		switch state, needed, err := s.standing(); {
 		case state == isDown:
 			down++
 			reason = err
 		case state == isUp:
 			up++
-		case wanted:
+		case needed:
 			connecting++
 		}
 	}
 	switch {
 	case b.ctx.Err() != nil:
-	case down > 0 && b.told != isDown:
+	case down > 0 && b.reported != isDown:
 		b.up.Store(false)
-		b.told = isDown
+		b.reported = isDown
 		b.handler.Down(reason)
-	case down == 0 && connecting == 0 && up > 0 && b.told != isUp:
+	case down == 0 && connecting == 0 && up > 0 && b.reported != isUp:
 		b.up.Store(true)
-		b.told = isUp
+		b.reported = isUp
 		b.handler.Up()
 	}
 }
 
-// Publish implements websocket.Broker. It waits until the server has answered
-// for the batch.
+// Publish implements websocket.Broker. It returns after the server has responded to
+// the whole batch.
 func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
 	if !b.up.Load() {
 		return websocket.ErrBrokerUnavailable
@@ -233,7 +238,7 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	}
 	_, err := pipe.Exec(ctx)
 	if err != nil && b.cluster != nil {
-		b.cluster.ReloadState(ctx) // the slot may have another master
+		b.cluster.ReloadState(ctx) // a slot may have moved to another master
 	}
 	switch {
 	case err == nil:
@@ -249,7 +254,7 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", websocket.ErrBrokerUnavailable, err)
 }
 
-// each calls f for the topics of every session.
+// each calls f with the channels of topics, once per session concerned.
 func (b *Broker) each(topics []string, f func(s *session, channels []string) error) error {
 	byBucket := make(map[int][]string)
 	for _, topic := range topics {
@@ -271,7 +276,7 @@ func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
 	defer cancel()
 	err := b.each(topics, func(s *session, channels []string) error { return s.add(ctx, channels) })
 	if err == nil {
-		err = b.each(topics, func(s *session, channels []string) error { return s.confirmed(ctx, channels) })
+		err = b.each(topics, func(s *session, channels []string) error { return s.waitConfirmed(ctx, channels) })
 	}
 	return err
 }
@@ -281,8 +286,8 @@ func (b *Broker) Unsubscribe(ctx context.Context, topics []string) error {
 	return b.each(topics, func(s *session, channels []string) error { return s.remove(ctx, channels) })
 }
 
-// MaxPayload implements websocket.Broker. Redis has no limit of its own below
-// proto-max-bulk-len, 512 MiB.
+// MaxPayload implements websocket.Broker. It returns 0: the only limit of Redis is
+// proto-max-bulk-len, 512 MiB by default.
 func (b *Broker) MaxPayload() int { return 0 }
 
 // Close implements websocket.Broker.
@@ -303,72 +308,73 @@ func (b *Broker) Close() error {
 	return err
 }
 
-// session is one connection with subscriptions, again and again.
+// session keeps one connection with subscriptions and reconnects it after failures.
 type session struct {
 	broker *Broker
-	ctx    context.Context // the broker's, and sessionKey leads to the session
-	always bool            // also without topics: it shows whether the server is there
-	anchor string          // a channel of the session's own, in the bucket's slot
+	ctx    context.Context // the broker's, with the session as value of sessionKey
+	always bool            // connect even without topics, to see if the server is reachable
+	anchor string          // the session's channel for probes, in the bucket's slot
 	wake   chan struct{}   // capacity 1; add sends, run receives; never closed
 
-	sending sync.Mutex // keeps commands in the order of topics' changes
+	sending sync.Mutex // sends commands in the order in which topics changes; locked before mu
 
-	probed int  // the latest probe; probe's, and run's while that does not run
-	echoed int  // the latest probe that has arrived; run's
-	heard  bool // one has arrived on this connection; run's
+	probed int  // number of the latest probe published; owned by the goroutine of startProbes, or run if it does not run
+	echoed int  // number of the latest probe that has arrived; owned by run
+	heard  bool // a probe has arrived on this connection; owned by run
 
 	mu       sync.Mutex
-	topics   map[string]*topic
-	pubsub   *redis.PubSub // while a connection is there
-	begins   bool          // the connection is being made
-	broken   error         // why the connection is being ended
+	topics   map[string]*topic // requested, by channel
+	pubsub   *redis.PubSub     // nil without a connection
+	dialing  bool              // begin may dial
+	broken   error             // first error of this connection
 	state    health
 	reason   error          // of isDown
 	anchored bool           // the server has confirmed anchor
-	leaving  map[string]int // answers to unsubscribe commands that are to come
-	waiting  int            // channels that are not confirmed
+	leaving  map[string]int // outstanding confirmations of unsubscribe commands, by channel
+	waiting  int            // number of channels not confirmed yet, including anchor
 	change   chan struct{}  // closed at the next change
 }
 
-// topic is one channel that is wanted.
-type topic struct{ inForce bool }
+// topic is a requested channel.
+type topic struct{ confirmed bool }
 
 var (
-	errSilent  = errors.New("redis: the server does not answer")
+	errSilent  = errors.New("redis: the server does not respond")
 	errRevoked = errors.New("redis: the server has ended a subscription")
 	errClosed  = errors.New("redis: broker closed")
 )
 
-func (s *session) changed() {
+// signalChange ends the waiting of all calls of waitConfirmed. The session is locked.
+func (s *session) signalChange() {
 	close(s.change)
 	s.change = make(chan struct{})
 }
 
-func (s *session) standing() (state health, wanted bool, reason error) {
+// standing returns the state for report.
+func (s *session) standing() (state health, needed bool, reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state, s.wanted(), s.reason
+	return s.state, s.needed(), s.reason
 }
 
-// wanted reports whether there is something to connect for. The session is
-// locked.
-func (s *session) wanted() bool { return s.always || len(s.topics) > 0 }
+// needed reports whether the session needs a connection. The session is locked.
+func (s *session) needed() bool { return s.always || len(s.topics) > 0 }
 
-// rest reports whether there is nothing to connect for.
-func (s *session) rest() bool {
+// idle reports whether the session needs no connection, and resets its state if so.
+func (s *session) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.wanted() {
+	if s.needed() {
 		return false
 	}
 	s.state = unknown
 	return true
 }
 
-// run keeps a connection while there are topics.
+// run keeps a connection while the session needs one.
 func (s *session) run() {
 	for attempt := 0; s.broker.ctx.Err() == nil; attempt++ {
-		if s.rest() {
+		if s.idle() {
 			s.broker.report()
 			select {
 			case <-s.wake:
@@ -378,13 +384,13 @@ func (s *session) run() {
 		}
 		begun := time.Now()
 		pubsub, err := s.begin()
-		unprobe := func() {}
+		stopProbes := func() {}
 		if err == nil {
-			unprobe = s.probe(pubsub)
+			stopProbes = s.startProbes(pubsub)
 			err = s.serve(pubsub)
 		}
 		s.end(err)
-		unprobe() // may take a moment, so Down has been told
+		stopProbes() // after Down was reported, because it may block
 		if time.Since(begun) > s.broker.options.MaxDelay {
 			attempt = 0
 		}
@@ -397,7 +403,7 @@ func (s *session) run() {
 	}
 }
 
-// end notes that the connection is gone.
+// end records that the connection has ended and reports the outage.
 func (s *session) end(reason error) {
 	s.abort(reason)
 	s.mu.Lock()
@@ -405,33 +411,34 @@ func (s *session) end(reason error) {
 	s.pubsub = nil
 	clear(s.leaving)
 	for _, t := range s.topics {
-		t.inForce = false
+		t.confirmed = false
 	}
-	s.changed()
+	s.signalChange()
 	s.mu.Unlock()
 	s.broker.report()
 }
 
-// abort makes serve return, for the first reason given.
+// abort closes the connection, which makes serve return. The first reason counts.
 func (s *session) abort(reason error) {
 	s.mu.Lock()
 	if s.broken == nil {
 		s.broken = reason
 	}
 	pubsub := s.pubsub
-	s.mu.Unlock() // the dialer that pubsub may wait for looks at the session
+	s.mu.Unlock() // before Close: it may wait for the dialer, which locks the session
 	if pubsub != nil {
 		_ = pubsub.Close()
 	}
 }
 
-func (s *session) beginning() bool {
+// mayDial reports whether begin is making the connection.
+func (s *session) mayDial() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.begins
+	return s.dialing
 }
 
-// begin makes a connection and asks for all topics.
+// begin makes a connection and subscribes it to the anchor and all topics.
 func (s *session) begin() (*redis.PubSub, error) {
 	b := s.broker
 	s.mu.Lock()
@@ -439,8 +446,8 @@ func (s *session) begin() (*redis.PubSub, error) {
 	s.mu.Unlock()
 	var pubsub *redis.PubSub
 	if b.cluster != nil {
-		// Whom it has to ask for the master may be a replica, unlike that: the context
-		// is not the session's.
+		// Not the session's context: the server asked for the master may be a replica,
+		// which OnConnect refuses for connections of a session.
 		server, err := b.cluster.MasterForKey(b.ctx, s.anchor)
 		if err != nil {
 			return nil, err
@@ -458,7 +465,7 @@ func (s *session) begin() (*redis.PubSub, error) {
 		channels = append(channels, channel)
 	}
 	s.waiting, s.anchored = len(channels), false
-	s.pubsub, s.begins = pubsub, true
+	s.pubsub, s.dialing = pubsub, true
 	closed := b.ctx.Err() != nil
 	s.mu.Unlock()
 	if closed {
@@ -467,14 +474,14 @@ func (s *session) begin() (*redis.PubSub, error) {
 	err := s.command(pubsub, channels, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begins = false
+	s.dialing = false
 	if err != nil && s.broken == nil {
-		s.broken = err // whatever others find out afterwards
+		s.broken = err // before the goroutines of the connection can report a consequence
 	}
 	return pubsub, err
 }
 
-// command subscribes or unsubscribes. sending is held.
+// command sends commands that subscribe (on) or unsubscribe. sending is locked.
 func (s *session) command(pubsub *redis.PubSub, channels []string, on bool) error {
 	f := pubsub.Subscribe
 	switch {
@@ -495,21 +502,21 @@ func (s *session) command(pubsub *redis.PubSub, channels []string, on bool) erro
 	return nil
 }
 
-// serve receives from one connection until it fails.
+// serve receives from a connection until it fails. It returns the error.
 func (s *session) serve(pubsub *redis.PubSub) error {
-	asked := false // something has to come
+	expecting := false // the server has to send something within PingInterval
 	for {
-		if !asked {
-			asked = s.settle()
+		if !expecting {
+			expecting = s.updateState()
 		}
 		received, err := pubsub.ReceiveTimeout(s.ctx, s.broker.options.PingInterval)
 		var timeout net.Error
 		switch {
 		case errors.As(err, &timeout) && timeout.Timeout():
-			if asked {
+			if expecting {
 				return errSilent
 			}
-			asked = true
+			expecting = true
 			if err := pubsub.Ping(s.ctx); err != nil {
 				return err
 			}
@@ -517,11 +524,11 @@ func (s *session) serve(pubsub *redis.PubSub) error {
 		case err != nil:
 			return err
 		}
-		asked = false
+		expecting = false
 		switch m := received.(type) {
 		case *redis.Message:
 			if m.Channel == s.anchor {
-				s.hear(m.Payload)
+				s.receiveProbe(m.Payload)
 				continue
 			}
 			s.broker.handler.Receive([]byte(m.Payload))
@@ -529,9 +536,9 @@ func (s *session) serve(pubsub *redis.PubSub) error {
 				return errClosed
 			}
 		case *redis.Subscription:
-			err = s.note(m)
+			err = s.receiveConfirmation(m)
 		case *redis.Pong:
-			err = s.pong(m.Payload)
+			err = s.receivePong(m.Payload)
 		}
 		if err != nil {
 			return err
@@ -539,15 +546,15 @@ func (s *session) serve(pubsub *redis.PubSub) error {
 	}
 }
 
-// settle counts the session as up once all topics are confirmed and a probe has
+// updateState makes the session up if all topics are confirmed and a probe has
 // arrived. It reports whether confirmations are missing.
-func (s *session) settle() (missing bool) {
+func (s *session) updateState() (missing bool) {
 	s.mu.Lock()
 	missing = s.waiting > 0
 	first := !missing && s.heard && s.state != isUp
 	if first {
 		s.state = isUp
-		s.changed()
+		s.signalChange()
 	}
 	s.mu.Unlock()
 	if first {
@@ -556,8 +563,9 @@ func (s *session) settle() (missing bool) {
 	return missing
 }
 
-// note takes the server's word on a subscription.
-func (s *session) note(m *redis.Subscription) error {
+// receiveConfirmation handles the server's confirmation of a subscribe or unsubscribe
+// command.
+func (s *session) receiveConfirmation(m *redis.Subscription) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.topics[m.Channel]
@@ -570,22 +578,22 @@ func (s *session) note(m *redis.Subscription) error {
 		s.anchored = true
 		s.waiting--
 	case on:
-		if t != nil && !t.inForce && left == 0 {
-			t.inForce = true
+		if t != nil && !t.confirmed && left == 0 {
+			t.confirmed = true
 			s.waiting--
-			s.changed()
+			s.signalChange()
 		}
 	case left > 1:
 		s.leaving[m.Channel]--
 	case left == 1:
 		delete(s.leaving, m.Channel)
-	case t != nil: // nobody asked for it: the slot has moved
+	case t != nil: // ended by the server: the slot has moved
 		return errRevoked
 	}
 	return nil
 }
 
-// add wants channels, and asks for them if there is a connection.
+// add requests channels, and subscribes to them if there is a connection.
 func (s *session) add(ctx context.Context, channels []string) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
@@ -602,7 +610,7 @@ func (s *session) add(ctx context.Context, channels []string) error {
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
-	default: // it will look
+	default: // run is already due
 	}
 	switch {
 	case s.broker.ctx.Err() != nil || state == isDown:
@@ -619,13 +627,13 @@ func (s *session) add(ctx context.Context, channels []string) error {
 	return nil
 }
 
-// confirmed waits until the server has confirmed channels.
-func (s *session) confirmed(ctx context.Context, channels []string) error {
+// waitConfirmed waits until the server has confirmed the channels.
+func (s *session) waitConfirmed(ctx context.Context, channels []string) error {
 	for {
 		s.mu.Lock()
 		missing := 0
 		for _, channel := range channels {
-			if t := s.topics[channel]; t != nil && !t.inForce {
+			if t := s.topics[channel]; t != nil && !t.confirmed {
 				missing++
 			}
 		}
@@ -647,32 +655,32 @@ func (s *session) confirmed(ctx context.Context, channels []string) error {
 	}
 }
 
-// remove does not want channels any more.
+// remove gives channels up, and unsubscribes from them if there is a connection.
 func (s *session) remove(ctx context.Context, channels []string) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	s.mu.Lock()
-	var there []string
+	var removed []string
 	for _, channel := range channels {
 		if t := s.topics[channel]; t != nil {
-			if !t.inForce {
+			if !t.confirmed {
 				s.waiting--
 			}
 			delete(s.topics, channel)
-			there = append(there, channel)
+			removed = append(removed, channel)
 		}
 	}
 	pubsub := s.pubsub
 	if pubsub != nil {
-		for _, channel := range there {
+		for _, channel := range removed {
 			s.leaving[channel]++
 		}
 	}
 	s.mu.Unlock()
-	if pubsub == nil || len(there) == 0 {
+	if pubsub == nil || len(removed) == 0 {
 		return ctx.Err()
 	}
-	if err := s.command(pubsub, there, false); err != nil {
+	if err := s.command(pubsub, removed, false); err != nil {
 		s.abort(err)
 		return unavailable(err)
 	}

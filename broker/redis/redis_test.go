@@ -26,11 +26,11 @@ func TestContract(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) { brokertest.Run(t, startEngine(t, server).faults()) })
 }
 
-func TestContractOfACluster(t *testing.T) {
+func TestContractOfCluster(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) { brokertest.Run(t, startCluster(t, server).faults()) })
 }
 
-func TestOptionsThatCannotWork(t *testing.T) {
+func TestOpenFails(t *testing.T) {
 	require.ErrorContains(t, redis.New(redis.Options{Prefix: "{x}"}).Open(nil), "braces")
 }
 
@@ -41,7 +41,7 @@ func TestHubs(t *testing.T) {
 func TestTraffic(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		e := startEngine(t, server)
-		quiet := func() websocket.Broker { // does not publish to itself
+		quiet := func() websocket.Broker { // publishes no probes during the test
 			return redis.New(redis.Options{
 				Connect: &goredis.UniversalOptions{Addrs: []string{e.addr()}}, PingInterval: time.Hour,
 			})
@@ -52,7 +52,7 @@ func TestTraffic(t *testing.T) {
 			_, rest, _ := strings.Cut(info, "cmdstat_publish:calls=")
 			_, err = fmt.Sscanf(rest, "%d", &in)
 			require.NoError(t, err)
-			return in, -1 // the server does not count what it hands on
+			return in, -1 // the server does not count deliveries
 		}, true)
 	})
 }

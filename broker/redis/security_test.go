@@ -37,7 +37,7 @@ func runHub(t *testing.T, b websocket.Broker) *websocket.Hub {
 	return hub
 }
 
-// counting counts connections that are made.
+// counting returns connect with a dialer that counts its calls.
 func counting(connect goredis.UniversalOptions, dials *atomic.Int64) goredis.UniversalOptions {
 	connect.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		dials.Add(1)
@@ -94,17 +94,17 @@ func TestWrongPassword(t *testing.T) {
 				var dials atomic.Int64
 				tt.connect.Addrs = []string{e.addr()}
 				hub := runHub(t, open(counting(tt.connect, &dials)))
-				eventually(t, "the hub says so", func() bool { return hub.Health().Broker == websocket.BrokerDown })
+				eventually(t, "the hub reports that the broker is down", func() bool { return hub.Health().Broker == websocket.BrokerDown })
 				require.Contains(t, hub.Health().Reason, tt.reason)
 				for range 10_000 {
 					err := hub.PublishToChannelRawContext(context.Background(), "c", []byte("1"))
 					require.ErrorIs(t, err, websocket.ErrBrokerUnavailable)
 				}
-				const pings = 2000 // take about as long as connections do
+				const pings = 2000 // a ping takes about as long as a connection attempt
 				for range pings {
 					require.NoError(t, e.client.Ping(context.Background()).Err())
 				}
-				require.Less(t, dials.Load(), int64(pings/20), "it does not try in a loop")
+				require.Less(t, dials.Load(), int64(pings/20), "the broker reconnects in a loop")
 				if tt.mend != nil {
 					require.NoError(t, e.client.Do(context.Background(), tt.mend...).Err())
 					ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -117,7 +117,7 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
-// certificate makes a certificate for the loopback interface that signs itself.
+// certificate makes a self-signed certificate for 127.0.0.1.
 func certificate(t testing.TB, dir string) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -163,7 +163,7 @@ func TestTLS(t *testing.T) {
 			connect := connect
 			connect.TLSConfig = &tls.Config{}
 			hub := runHub(t, open(connect))
-			eventually(t, "the hub says so", func() bool { return hub.Health().Broker == websocket.BrokerDown })
+			eventually(t, "the hub reports that the broker is down", func() bool { return hub.Health().Broker == websocket.BrokerDown })
 			require.Contains(t, hub.Health().Reason, "certificate")
 		})
 	})

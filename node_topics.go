@@ -4,63 +4,69 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 )
 
-// came and went follow the clients; first and last tell of the only one. The log
-// is locked.
-func (n *node) came(id string, first bool) {
+// clientAdded requests the topics of a registered client. first is set if this hub
+// had no other clients. The log is locked.
+func (n *node) clientAdded(id string, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.clients[id]++; n.clients[id] == 1 {
-		n.wantLocked(target{toClients, id}.topic(), true)
+		n.setInterestLocked(target{Audience: toClients, Name: id}.Topic(), true)
 	}
 	if first {
-		n.wantLocked(topicBroadcast, true)
+		n.setInterestLocked(nodewire.TopicBroadcast, true)
 	}
 }
 
-func (n *node) went(id string, last bool) {
+// clientRemoved gives up the topics of an unregistered client. last is set if this
+// hub has no other clients. The log is locked.
+func (n *node) clientRemoved(id string, last bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.clients[id]--; n.clients[id] == 0 {
 		delete(n.clients, id)
-		n.wantLocked(target{toClients, id}.topic(), false)
+		n.setInterestLocked(target{Audience: toClients, Name: id}.Topic(), false)
 	}
 	if last {
-		n.wantLocked(topicBroadcast, false)
+		n.setInterestLocked(nodewire.TopicBroadcast, false)
 	}
 }
 
-// want records that a topic has or has no members here. The log may be locked.
-func (n *node) want(topic string, wanted bool) {
+// setInterest makes topicLoop subscribe to or unsubscribe from a topic. The log
+// may be locked.
+func (n *node) setInterest(topic string, interested bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.wantLocked(topic, wanted)
+	n.setInterestLocked(topic, interested)
 }
 
-func (n *node) wantLocked(topic string, wanted bool) {
+func (n *node) setInterestLocked(topic string, interested bool) {
 	if n.hub.stopping() {
-		return // the broker is about to be closed
+		return // closing the broker ends all subscriptions
 	}
-	if _, there := n.topics[topic]; there == wanted {
-		delete(n.dirty, topic)
+	if _, requested := n.topics[topic]; requested == interested {
+		delete(n.pending, topic)
 	} else {
-		n.dirty[topic] = wanted
+		n.pending[topic] = interested
 		wake(n.topicWake)
 	}
-	if len(n.dirty) == 0 {
-		n.changed()
+	if len(n.pending) == 0 {
+		n.signalChange()
 	}
 }
 
-// Bounds of one call and of the delay between attempts.
+// Bounds of one call of the broker and of the delay between retries.
 const (
 	topicBatch   = 1024
 	firstRetry   = 250 * time.Millisecond
 	longestRetry = 15 * time.Second
 )
 
-// topicLoop makes the broker's subscriptions follow the members.
+// topicLoop passes changes of interest to the broker and retries failed
+// subscriptions.
 func (n *node) topicLoop() {
 	retry := time.NewTimer(longestRetry)
 	retry.Stop()
@@ -94,16 +100,17 @@ func (n *node) hasFailed() bool {
 	return len(n.failed) > 0
 }
 
-// applyTopics passes on changes. It reports whether there were any.
+// applyTopics passes a batch of pending topics to the broker. It reports whether
+// there may be more.
 func (n *node) applyTopics() bool {
 	var add, remove []string
 	n.mu.Lock()
-	for topic, wanted := range n.dirty {
+	for topic, interested := range n.pending {
 		if len(add) == topicBatch || len(remove) == topicBatch {
 			break
 		}
-		delete(n.dirty, topic)
-		if wanted {
+		delete(n.pending, topic)
+		if interested {
 			n.topics[topic] = struct{}{}
 			add = append(add, topic)
 		} else {
@@ -120,18 +127,20 @@ func (n *node) applyTopics() bool {
 	var err error
 	if len(remove) > 0 {
 		if err := n.withTimeout(n.broker.Unsubscribe, remove); err != nil {
-			n.hub.logger.Debugf("websocket: broker does not unsubscribe: %v", err)
+			n.hub.logger.Debugf("websocket: unsubscribing from %d topics at the broker: %v", len(remove), err)
 		}
 	}
 	if len(add) > 0 {
 		err = n.withTimeout(n.broker.Subscribe, add)
 	}
-	n.noteSubscribed(add, err)
+	n.finishSubscribe(add, err)
 	return n.ctx.Err() == nil
 }
 
-// retryFailed tries what failed while the broker is up; when it is not, Up will
-// tell. What was published meanwhile is lost. It reports whether nothing is left.
+// retryFailed retries failed subscriptions while the broker is up. During an outage
+// it does nothing: all subscriptions are in force when Up is called. Publications
+// made before the retry are lost, so it announces a gap. It reports false if
+// subscribing failed again.
 func (n *node) retryFailed() bool {
 	n.mu.Lock()
 	again := make([]string, 0, min(len(n.failed), topicBatch))
@@ -149,29 +158,29 @@ func (n *node) retryFailed() bool {
 	if err == nil {
 		n.Lost()
 	}
-	n.noteSubscribed(again, err)
+	n.finishSubscribe(again, err)
 	return err == nil
 }
 
-// noteSubscribed notes what became of subscribing.
-func (n *node) noteSubscribed(topics []string, err error) {
+// finishSubscribe records the result of subscribing to topics.
+func (n *node) finishSubscribe(topics []string, err error) {
 	n.mu.Lock()
 	n.applying = false
 	for _, topic := range topics {
-		if _, there := n.topics[topic]; there && err != nil {
+		if _, requested := n.topics[topic]; requested && err != nil {
 			n.failed[topic] = struct{}{}
 		} else {
 			delete(n.failed, topic)
 		}
 	}
 	report := err != nil && n.state == BrokerUp && n.ctx.Err() == nil
-	n.changed()
+	n.signalChange()
 	n.mu.Unlock()
-	if err == nil && slices.Contains(topics, topicNodes) {
-		n.tell(kindHello, topicNodes, n.hello(true)) // now that answers can come
+	if err == nil && slices.Contains(topics, nodewire.TopicNodes) {
+		n.sendControl(nodewire.KindHello, nodewire.TopicNodes, n.hello(true)) // not before: the answers need the subscription
 	}
 	if report {
-		n.hub.logger.Warningf("websocket: %d subscriptions at the broker failed, trying again: %v", len(topics), err)
+		n.hub.logger.Warningf("websocket: subscribing to %d topics at the broker failed, will retry: %v", len(topics), err)
 	}
 }
 
@@ -181,6 +190,7 @@ func (n *node) withTimeout(f func(context.Context, []string) error, topics []str
 	return f(ctx, topics)
 }
 
+// ready is BrokerReady of a hub with a broker.
 func (n *node) ready(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -191,7 +201,7 @@ func (n *node) ready(ctx context.Context) error {
 			n.mu.Unlock()
 			return ErrHubClosed
 		}
-		if n.state == BrokerUp && len(n.dirty) == 0 && !n.applying && len(n.failed) == 0 {
+		if n.state == BrokerUp && len(n.pending) == 0 && !n.applying && len(n.failed) == 0 {
 			n.mu.Unlock()
 			return nil
 		}

@@ -15,13 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// limitedBroker takes payloads of a length that changes, and nothing at all while
-// it refuses.
+// limitedBroker has a payload limit that the test may change. While refuses is set,
+// Publish fails.
 type limitedBroker struct {
 	websocket.Broker
 	refuses atomic.Bool
 	limit   atomic.Int64
-	asked   atomic.Int64 // for the limit while there was one
+	asked   atomic.Int64 // calls of MaxPayload while there was a limit
 }
 
 func (b *limitedBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
@@ -31,7 +31,8 @@ func (b *limitedBroker) Publish(ctx context.Context, batch []websocket.BrokerMes
 	return b.Broker.Publish(ctx, batch)
 }
 
-// MaxPayload gives in when it is asked for ever, so that the test can tell.
+// MaxPayload lifts the limit after 1,000 calls, so that an endless loop of the hub
+// ends and the test can fail.
 func (b *limitedBroker) MaxPayload() int {
 	limit := int(b.limit.Load())
 	if limit > 0 && b.asked.Add(1) > 1000 {
@@ -40,28 +41,9 @@ func (b *limitedBroker) MaxPayload() int {
 	return limit
 }
 
-// gapOn says where a gap notice of the broker's is, or fails.
-func gapOn(t *testing.T, m map[string]any) string {
-	t.Helper()
-	require.Equal(t, "gap", m["type"], "%.200v", m)
-	data := m["data"].(map[string]any)
-	require.Equal(t, "broker", data["reason"])
-	require.EqualValues(t, 0, data["count"])
-	channel, _ := data["channel"].(string)
-	room, _ := data["room_id"].(string)
-	switch {
-	case channel != "":
-		return "channel " + channel
-	case room != "":
-		return "room " + room
-	default:
-		return "clients"
-	}
-}
-
-// TestLossNoticesTheEngineDoesNotTake has an engine come to take less than the
-// notice that a publication is lost. All is then said to be lost, once.
-func TestLossNoticesTheEngineDoesNotTake(t *testing.T) {
+// TestOversizedLossNotices lowers the payload limit below the size of a loss
+// notice. The node then announces a loss for all targets, once.
+func TestOversizedLossNotices(t *testing.T) {
 	long := strings.Repeat("long ", 50)
 	tests := []struct {
 		name    string
@@ -93,14 +75,14 @@ func TestLossNoticesTheEngineDoesNotTake(t *testing.T) {
 				synctest.Wait()
 
 				broker.refuses.Store(true)
-				require.NoError(t, tt.publish(t.Context(), hubs[0]), "it is on its way")
+				require.NoError(t, tt.publish(t.Context(), hubs[0]), "the publication is queued")
 				synctest.Wait()
 				require.Equal(t, websocket.BrokerStalled, hubs[0].Health().Broker)
 				broker.limit.Store(200)
 				broker.refuses.Store(false)
-				time.Sleep(3 * time.Second) // it tries the engine
+				time.Sleep(3 * time.Second) // the next announcement finds the engine usable
 				require.Equal(t, websocket.BrokerUp, hubs[0].Health().Broker)
-				require.Less(t, broker.asked.Load(), int64(100), "the notice comes back for ever")
+				require.Less(t, broker.asked.Load(), int64(100), "the notice is retried in a loop")
 				require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
 				var told []string
 				for m := readJSON(t, member); m["data"] != "end"; m = readJSON(t, member) {
@@ -111,14 +93,14 @@ func TestLossNoticesTheEngineDoesNotTake(t *testing.T) {
 				time.Sleep(30 * time.Second)
 				require.Zero(t, hubs[0].Stats().Broker.QueuedBytes)
 				require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)))
-				require.Equal(t, []string{"message news 1"}, types(t, member, 1), "nothing is said twice")
+				require.Equal(t, []string{"message news 1"}, types(t, member, 1), "the loss is announced once")
 			})
 		})
 	}
 }
 
-// TestSendingToIDsThatNobodyHas answers at once for IDs that no hub gives.
-func TestSendingToIDsThatNobodyHas(t *testing.T) {
+// TestSendToInvalidIDs sends to IDs that no hub accepts.
+func TestSendToInvalidIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 2, nil)
@@ -136,15 +118,15 @@ func TestSendingToIDsThatNobodyHas(t *testing.T) {
 		require.ErrorIs(t, hubs[0].SendToClient("x", nil), websocket.ErrNilMessage)
 		synctest.Wait()
 		after, _ := engine.Traffic()
-		require.Equal(t, before, after, "nothing of it goes to the engine")
+		require.Equal(t, before, after, "nothing was published to the engine")
 		require.NoError(t, hubs[0].SendToClientContext(t.Context(), longest, &websocket.Message{Data: []byte(`1`)}))
 		require.Equal(t, []string{"message  1"}, types(t, peer, 1))
 	})
 }
 
-// TestSendingWhatTheEngineDoesNotTake tries lengths around the engine's limit:
-// what is accepted arrives.
-func TestSendingWhatTheEngineDoesNotTake(t *testing.T) {
+// TestSendAroundPayloadLimit sends messages of lengths around the engine's limit.
+// Every accepted message must arrive.
+func TestSendAroundPayloadLimit(t *testing.T) {
 	const limit = 2000
 	for _, channel := range []string{"", strings.Repeat("c", 200)} {
 		for _, id := range []string{"a", strings.Repeat("a", 255)} {
@@ -165,7 +147,7 @@ func TestSendingWhatTheEngineDoesNotTake(t *testing.T) {
 						refused++
 						continue
 					}
-					require.Zero(t, refused, "%d bytes are taken, fewer were not", size)
+					require.Zero(t, refused, "%d bytes were accepted after a shorter message was rejected", size)
 					require.Equal(t, text, readJSON(t, peer)["data"], "%d bytes were accepted", size)
 					accepted++
 				}
@@ -177,8 +159,8 @@ func TestSendingWhatTheEngineDoesNotTake(t *testing.T) {
 	}
 }
 
-// busyBroker takes a while for everything, and as soon as it has taken something
-// there is more.
+// busyBroker needs 100 ms for each batch and calls more each time, so that the
+// queue of its node is never empty.
 type busyBroker struct {
 	websocket.Broker
 	more atomic.Pointer[func()]
@@ -192,9 +174,9 @@ func (b *busyBroker) Publish(ctx context.Context, batch []websocket.BrokerMessag
 	return b.Broker.Publish(ctx, batch)
 }
 
-// TestBusyNodesAnnounceThemselves has a node that always has more to send, of
-// which the others need nothing. They go on knowing it, and it forgets who has
-// gone.
+// TestBusyNodesAnnounceThemselves has a node whose queue is never empty and whose
+// publications have no members on other nodes. It must still announce itself and
+// forget nodes that are gone.
 func TestBusyNodesAnnounceThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
@@ -230,77 +212,13 @@ func TestBusyNodesAnnounceThemselves(t *testing.T) {
 	})
 }
 
-// TestOversizedPublicationsLeaveTheirGap checks who is told of what a node does
-// not take, whatever the message says of its channel.
-func TestOversizedPublicationsLeaveTheirGap(t *testing.T) {
-	payload := make([]byte, 10_000)
-	of := func(channel string) *websocket.Message { return &websocket.Message{Channel: channel, Data: payload} }
-	tests := []struct {
-		name    string
-		publish func(h *fakeHub) error
-		gap     string
-		told    []string
-	}{
-		{"channel", func(h *fakeHub) error { return h.PublishToChannel("news", of("a")) }, "channel news", []string{"a", "both"}},
-		{"another channel", func(h *fakeHub) error { return h.PublishToChannel("a", of("news")) }, "channel a", []string{"b"}},
-		{"channel of nobody", func(h *fakeHub) error { return h.PublishToChannel("nobody", of("")) }, "", nil},
-		{"room", func(h *fakeHub) error { return h.PublishToRoom("lobby", of("news")) }, "room lobby", []string{"b", "both"}},
-		{"client", func(h *fakeHub) error { return h.SendToClient("a", of("")) }, "clients", []string{"a"}},
-		{"client, named like another", func(h *fakeHub) error { return h.SendToClient("a", of("b")) }, "clients", []string{"a"}},
-		{"client, named like a channel", func(h *fakeHub) error { return h.SendToClient("b", of("news")) }, "clients", []string{"b"}},
-		{"broadcast", func(h *fakeHub) error { return h.Broadcast(payload) }, "clients", []string{"a", "b", "both", "none"}},
-		{"broadcast, named like a client", func(h *fakeHub) error { return h.BroadcastMessage(of("b")) }, "clients", []string{"a", "b", "both", "none"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				engine := brokertest.NewMemory(0)
-				hubs := nodes(t, engine, 1, nil)
-				hubs = append(hubs, nodes(t, engine, 1, func(c *websocket.Client) {
-					switch c.ID {
-					case "a":
-						_ = c.Subscribe("news")
-					case "b":
-						_ = c.Subscribe("a") // named like a client
-						_ = c.JoinRoom("lobby")
-					case "both":
-						joinBoth(c)
-					}
-				}, func(c *websocket.Config) { c.NodeName, c.ClientBacklog = "small", 5000 })...)
-				defer stopAll(hubs)
-				peers := map[string]*fakePeer{}
-				for _, id := range []string{"a", "b", "both", "none"} {
-					peers[id] = hubs[1].connect(1<<16, idHeader(id))
-					defer peers[id].Close()
-				}
-				ready(t, hubs...)
-				require.NoError(t, tt.publish(hubs[0]))
-				synctest.Wait()
-				require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
-				var told []string
-				for _, id := range []string{"a", "b", "both", "none"} {
-					for m := readJSON(t, peers[id]); m["data"] != "end"; m = readJSON(t, peers[id]) {
-						require.Equal(t, tt.gap, gapOn(t, m), "client %s", id)
-						told = append(told, id)
-					}
-				}
-				require.Equal(t, tt.told, told)
-				want := uint64(1)
-				if tt.told == nil {
-					want = 0 // it does not come here
-				}
-				require.Equal(t, want, hubs[1].Stats().Broker.Oversized)
-			})
-		})
-	}
-}
+// hiddenLimitBroker has a payload limit that MaxPayload does not report. Publish
+// sends the payloads that fit and returns ErrMessageTooLarge for the others.
+type hiddenLimitBroker struct{ limitedBroker }
 
-// unknowingBroker has a limit that only Publish knows. What fits goes out.
-type unknowingBroker struct{ limitedBroker }
+func (b *hiddenLimitBroker) MaxPayload() int { return 0 }
 
-func (b *unknowingBroker) MaxPayload() int { return 0 }
-
-func (b *unknowingBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+func (b *hiddenLimitBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
 	if b.refuses.Load() {
 		return errors.New("not now")
 	}
@@ -319,13 +237,13 @@ func (b *unknowingBroker) Publish(ctx context.Context, batch []websocket.BrokerM
 	return nil
 }
 
-// TestLossNoticesThatPublishRefuses has an engine whose limit shows only when
-// publishing. Members are told of a loss once all the same.
-func TestLossNoticesThatPublishRefuses(t *testing.T) {
+// TestLossNoticesRejectedByPublish is TestOversizedLossNotices with a limit that
+// shows only when publishing. Members get one gap for a loss.
+func TestLossNoticesRejectedByPublish(t *testing.T) {
 	long := strings.Repeat("long ", 50)
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		broker := &unknowingBroker{limitedBroker{Broker: engine.Broker()}}
+		broker := &hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
 		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
@@ -339,7 +257,7 @@ func TestLossNoticesThatPublishRefuses(t *testing.T) {
 		synctest.Wait()
 		broker.limit.Store(200)
 		broker.refuses.Store(false)
-		time.Sleep(10 * time.Second) // all has been said
+		time.Sleep(10 * time.Second) // all notices have arrived
 		require.NoError(t, hubs[1].Broadcast([]byte(`"now"`)))
 		time.Sleep(10 * time.Second)
 		require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
@@ -353,12 +271,12 @@ func TestLossNoticesThatPublishRefuses(t *testing.T) {
 	})
 }
 
-// TestOnePayloadThatPublishRefuses has an engine find one of a batch too large.
-// Nothing else of the batch is lost, said to be lost, or delivered twice.
-func TestOnePayloadThatPublishRefuses(t *testing.T) {
+// TestOnePayloadRejectedByPublish has Publish reject one payload of a batch. No
+// other payload of the batch may be lost, announced as lost, or delivered twice.
+func TestOnePayloadRejectedByPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		broker := &gatedBroker{unknowingBroker: unknowingBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{})}
+		broker := &gatedBroker{hiddenLimitBroker: hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{})}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
 		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
@@ -408,12 +326,13 @@ func TestOnePayloadThatPublishRefuses(t *testing.T) {
 	})
 }
 
-// gatedBroker publishes nothing while it is shut, and is far away.
+// gatedBroker blocks Publish while shut is set, until gate is closed. Each call
+// takes some time.
 type gatedBroker struct {
-	unknowingBroker
+	hiddenLimitBroker
 	shut  atomic.Bool
 	gate  chan struct{} // closed by the test
-	takes time.Duration // each call
+	takes time.Duration // added to each call
 }
 
 func (b *gatedBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
@@ -421,15 +340,16 @@ func (b *gatedBroker) Publish(ctx context.Context, batch []websocket.BrokerMessa
 		<-b.gate
 	}
 	time.Sleep(b.takes)
-	return b.unknowingBroker.Publish(ctx, batch)
+	return b.hiddenLimitBroker.Publish(ctx, batch)
 }
 
-// TestFarEnginesFindOnePayloadTooLarge has a node find out for a large batch, of
-// which another node needs one message. It gets that once, and goes on hearing.
-func TestFarEnginesFindOnePayloadTooLarge(t *testing.T) {
+// TestSlowEngineRejectsOnePayload has an engine with 20 ms per call reject one
+// payload of a large batch, so that the batch is published in many parts. The
+// other node must get its one message once, and must not expire the busy node.
+func TestSlowEngineRejectsOnePayload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		broker := &gatedBroker{unknowingBroker: unknowingBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{}), takes: 20 * time.Millisecond}
+		broker := &gatedBroker{hiddenLimitBroker: hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{}), takes: 20 * time.Millisecond}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
 		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
@@ -443,7 +363,7 @@ func TestFarEnginesFindOnePayloadTooLarge(t *testing.T) {
 			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), channel, []byte(data)))
 		}
 		publish("elsewhere", "0")
-		synctest.Wait() // it is a batch of its own
+		synctest.Wait() // a batch of its own is blocked at the gate
 		for i := range 500 {
 			if i == 250 {
 				publish("elsewhere", `"`+strings.Repeat("x", 500)+`"`)
@@ -460,13 +380,13 @@ func TestFarEnginesFindOnePayloadTooLarge(t *testing.T) {
 		}
 		publish("news", `"end"`)
 		require.Equal(t, []string{"message news once", "message news end"}, types(t, member, 2))
-		require.Equal(t, 2, least, "nodes that the other knows of")
+		require.Equal(t, 2, least, "lowest number of nodes that the other knew")
 	})
 }
 
-// TestEnginesThatTakeAlmostNothing has an engine come to take less than what a
-// node has to say of itself and of a loss. It does not try for ever.
-func TestEnginesThatTakeAlmostNothing(t *testing.T) {
+// TestTinyPayloadLimits lowers the payload limit below the size of a hello and of
+// the shortest loss notice. The node must not retry in a loop.
+func TestTinyPayloadLimits(t *testing.T) {
 	for _, limit := range []int64{1, 19, 24, 40} {
 		synctest.Test(t, func(t *testing.T) {
 			engine := brokertest.NewMemory(0)
@@ -476,9 +396,9 @@ func TestEnginesThatTakeAlmostNothing(t *testing.T) {
 			member := hubs[0].connect(1<<20, idHeader("m"))
 			defer member.Close()
 			ready(t, hubs...)
-			synctest.Wait() // what the node says of itself is out
+			synctest.Wait() // the node's hellos are published
 			broker.refuses.Store(true)
-			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)), "it is on its way")
+			require.NoError(t, hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`1`)), "the publication is queued")
 			synctest.Wait()
 			require.Equal(t, websocket.BrokerStalled, hubs[0].Health().Broker)
 			broker.limit.Store(limit)
@@ -487,7 +407,7 @@ func TestEnginesThatTakeAlmostNothing(t *testing.T) {
 			err := hubs[0].PublishToChannelRawContext(t.Context(), "news", []byte(`2`))
 			require.ErrorIs(t, err, websocket.ErrMessageTooLarge, "limit %d", limit)
 			time.Sleep(10 * time.Second)
-			require.Less(t, broker.asked.Load(), int64(200), "limit %d: it tries for ever", limit)
+			require.Less(t, broker.asked.Load(), int64(200), "limit %d: it retries in a loop", limit)
 			require.Zero(t, hubs[0].Stats().Broker.QueuedBytes, "limit %d", limit)
 			broker.limit.Store(0)
 			time.Sleep(10 * time.Second)

@@ -1,0 +1,149 @@
+package nodewire_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
+	"github.com/stretchr/testify/require"
+)
+
+// TestFormat pins the bytes: nodes of different releases share an engine.
+func TestFormat(t *testing.T) {
+	h := nodewire.Head{
+		Node: 0x0102030405060708, Sequence: 0x1112131415161718, Kind: nodewire.KindLost,
+		To: nodewire.Target{Audience: nodewire.ToRoom, Name: "x"},
+	}
+	require.Equal(t, "01"+"0102030405060708"+"1112131415161718"+"02"+"02"+"01"+"78", hex.EncodeToString(h.Append(nil)))
+	require.Equal(t, "?name", string(nodewire.AppendHello(nil, true, "name")))
+	require.Equal(t, ".name", string(nodewire.AppendHello(nil, false, "name")))
+	for want, kind := range []nodewire.Kind{
+		1: nodewire.KindPublication, 2: nodewire.KindLost, 3: nodewire.KindLostAll, 4: nodewire.KindHello,
+		5: nodewire.KindBye, 6: nodewire.KindQuestion, 7: nodewire.KindAnswer,
+	} {
+		require.EqualValues(t, want, kind)
+	}
+}
+
+func TestTopics(t *testing.T) {
+	long := strings.Repeat("x", 501)
+	for _, tt := range []struct {
+		target nodewire.Target
+		topic  string
+	}{
+		{nodewire.Target{}, "b"},
+		{nodewire.Target{Audience: nodewire.ToClients, Name: "b"}, "u.b"},
+		{nodewire.Target{Audience: nodewire.ToChannel, Name: "news"}, "c.news"},
+		{nodewire.Target{Audience: nodewire.ToRoom, Name: long[:500]}, "r." + long[:500]},
+	} {
+		require.Equal(t, tt.topic, tt.target.Topic())
+		target, ok := nodewire.TargetOf(tt.topic)
+		require.True(t, ok)
+		require.Equal(t, tt.target, target)
+		require.False(t, nodewire.IsHashed(tt.topic))
+	}
+	hashed := nodewire.Target{Audience: nodewire.ToChannel, Name: long}.Topic()
+	require.True(t, strings.HasPrefix(hashed, "hc."))
+	require.Len(t, hashed, len("hc.")+64)
+	require.True(t, nodewire.IsHashed(hashed))
+	require.NotEqual(t, hashed, nodewire.Target{Audience: nodewire.ToChannel, Name: long + "x"}.Topic())
+	require.Equal(t, "n.00000000000000ff", nodewire.NodeTopic(255))
+	for _, topic := range []string{hashed, nodewire.NodeTopic(255), nodewire.TopicNodes} {
+		_, ok := nodewire.TargetOf(topic)
+		require.False(t, ok, topic)
+	}
+}
+
+func TestTargetsAreBounded(t *testing.T) {
+	var targets nodewire.Targets
+	require.True(t, targets.Empty())
+	targets.Add(nodewire.Target{Name: nodewire.NodeName(0)})
+	for i := range nodewire.MaxTargets {
+		targets.Add(nodewire.Target{Name: nodewire.NodeName(uint64(i))})
+	}
+	require.False(t, targets.Empty())
+	require.Len(t, targets.Set, nodewire.MaxTargets)
+	targets.Add(nodewire.Target{Name: "one more"})
+	require.Equal(t, nodewire.Targets{All: true}, targets)
+	targets.Add(nodewire.Target{Name: "one more"})
+	require.Equal(t, nodewire.Targets{All: true}, targets)
+	require.False(t, targets.Empty())
+}
+
+func TestWindow(t *testing.T) {
+	var w nodewire.Window
+	for _, step := range []struct {
+		sequence uint64
+		isNew    bool
+	}{
+		{1, true}, {1, false}, {3, true}, {2, true}, {2, false}, {3, false},
+		{nodewire.WindowSize, true}, {1, false},
+		{nodewire.WindowSize + 1, true}, {1, true}, // 1 has left the window
+		{nodewire.WindowSize + 1, false}, {2, false},
+		{10 * nodewire.WindowSize, true}, {10*nodewire.WindowSize - 1, true}, {10 * nodewire.WindowSize, false},
+		{nodewire.WindowSize + 1, true},
+	} {
+		require.Equal(t, step.isNew, w.Add(step.sequence), "%d", step.sequence)
+	}
+}
+
+func TestPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p nodewire.Peers
+		p.SetName(1, "unknown")
+		require.Zero(t, p.Count())
+		require.True(t, p.Observe(1, 7))
+		require.False(t, p.Observe(1, 7))
+		require.True(t, p.Observe(2, 7), "each node counts on its own")
+		p.SetName(1, "one")
+		p.SetName(1, "")
+		require.Equal(t, map[uint64]string{1: "one", 2: nodewire.NodeName(2)}, p.Names())
+		time.Sleep(3 * time.Second)
+		p.Observe(2, 8)
+		p.Expire(2 * time.Second)
+		require.Equal(t, map[uint64]string{2: nodewire.NodeName(2)}, p.Names())
+		time.Sleep(3 * time.Second)
+		p.Refresh()
+		p.Expire(2 * time.Second)
+		require.Equal(t, 1, p.Count())
+		p.Remove(2)
+		require.Zero(t, p.Count())
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	publication := nodewire.Head{Node: 1, Sequence: 2, Kind: nodewire.KindPublication, To: nodewire.Target{Name: "client"}}
+	f.Add(publication.Append(nil))
+	f.Add(append(publication.Append(nil), "body"...))
+	hello := nodewire.Head{Node: 1, Sequence: 3, Kind: nodewire.KindHello}
+	f.Add(nodewire.AppendHello(hello.Append(nil), true, "name"))
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0xff}, 40))
+	f.Add(append([]byte{1}, bytes.Repeat([]byte{1}, 18)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, body, err := nodewire.Parse(b)
+		if err != nil {
+			require.ErrorIs(t, err, nodewire.ErrMalformed)
+			require.Zero(t, h)
+			require.Nil(t, body)
+			return
+		}
+		require.True(t, bytes.HasSuffix(b, body))
+		again, rest, err := nodewire.Parse(append(h.Append(nil), body...))
+		require.NoError(t, err)
+		require.Equal(t, h, again)
+		require.True(t, bytes.Equal(body, rest))
+		if _, _, err := nodewire.ParseHello(body); err != nil {
+			require.ErrorIs(t, err, nodewire.ErrMalformed)
+		}
+		if topic := h.To.Topic(); !nodewire.IsHashed(topic) {
+			target, ok := nodewire.TargetOf(topic)
+			require.True(t, ok)
+			require.Equal(t, h.To, target)
+		}
+	})
+}

@@ -1,0 +1,372 @@
+package websocket
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
+)
+
+type (
+	target  = nodewire.Target
+	targets = nodewire.Targets
+)
+
+// node connects a hub with the other hubs of its cluster.
+//
+// Publications of this hub are queued here in the order of the event log, and
+// sendLoop publishes them to the broker. Publications of other nodes arrive in
+// Receive, which appends them to the event log. topicLoop keeps the broker's
+// subscriptions in step with the members, gapLoop sends gap notices, and
+// answerLoop answers questions of other nodes. None of these loops is a hub
+// goroutine. The broker is never called with a lock held.
+type node struct {
+	hub    *Hub
+	broker Broker
+	id     uint64
+	name   string
+
+	ctx      context.Context // ends with stop
+	cancel   context.CancelFunc
+	loops    sync.WaitGroup
+	stopping chan struct{} // closed by stop
+
+	// Each has capacity 1 and is never closed. A goroutine that adds work sends,
+	// the loop receives.
+	sendWake, topicWake, gapWake chan struct{}
+	questions                    chan question // Receive sends, answerLoop receives; never closed
+
+	sequence uint64 // of the latest payload; owned by sendLoop
+	buffer   []byte // for encoding batches; owned by sendLoop
+
+	published, received, unsent, outages atomic.Uint64
+	repeated, oversized, malformed       atomic.Uint64
+
+	mu      sync.Mutex // may be locked with the log's lock held, never the other way round
+	state   BrokerState
+	since   time.Time
+	reason  error
+	stopped bool
+	queue   []outgoing
+	queued  int64         // bytes in queue and in the batch that is being published
+	lost    targets       // of publications that did not reach the engine; other nodes get a loss notice
+	gaps    targets       // local members that get a gap notice
+	change  chan struct{} // closed at the next change; nil if no goroutine waits
+
+	clients  map[string]int      // number of connections by client ID
+	topics   map[string]struct{} // requested from the broker
+	pending  map[string]bool     // topics to request (true) or to give up (false)
+	failed   map[string]struct{} // those of topics that may not be in force
+	applying bool                // topicLoop is passing a batch of pending to the broker
+
+	peers nodewire.Peers
+	asked questionTable
+}
+
+func newNode(h *Hub) *node {
+	n := &node{
+		hub: h, broker: h.config.Broker, name: h.config.NodeName,
+		stopping: make(chan struct{}),
+		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1),
+		questions: make(chan question, maxQuestions),
+		state:     BrokerStarting, since: time.Now(),
+		clients: make(map[string]int), topics: make(map[string]struct{}),
+		pending: make(map[string]bool), failed: make(map[string]struct{}),
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	n.id = binary.BigEndian.Uint64(id[:])
+	if n.name == "" {
+		n.name = nodewire.NodeName(n.id)
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.asked.open = make(map[uint64]*openQuestion)
+	n.setInterest(nodewire.TopicNodes, true)
+	n.setInterest(nodewire.NodeTopic(n.id), true)
+	return n
+}
+
+// start opens the broker and starts the loops.
+func (n *node) start() error {
+	if err := n.broker.Open(n); err != nil {
+		n.Down(err)
+		return fmt.Errorf("websocket: broker: %w", err)
+	}
+	for _, loop := range []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop} {
+		n.loops.Add(1)
+		go func() { // ends after stopping is closed
+			defer n.loops.Done()
+			loop()
+		}()
+	}
+	return nil
+}
+
+// stop publishes the rest of the queue, sends a bye and closes the broker. The log
+// must be closed. It reports whether the broker was closed within CallbackTimeout.
+func (n *node) stop() bool {
+	n.mu.Lock()
+	n.stopped = true
+	n.mu.Unlock()
+	close(n.stopping)
+	n.cancel()
+	ended := make(chan struct{}) // closed below
+	go func() {                  // ends with the loops and the broker
+		defer close(ended)
+		n.loops.Wait()
+		if err := n.broker.Close(); err != nil {
+			n.hub.logger.Warningf("websocket: closing the broker: %v", err)
+		}
+	}()
+	if !waitFor(ended, n.hub.config.CallbackTimeout) {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dropQueue()
+	return true
+}
+
+// wake makes the loop that receives from c run once more.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // the loop is already due to run
+	}
+}
+
+// signalChange ends the waiting of all calls of waitChange. The node is locked.
+func (n *node) signalChange() {
+	if n.change != nil {
+		close(n.change)
+		n.change = nil
+	}
+}
+
+// waitChange unlocks the node and waits for the next change. It returns ctx's
+// error or ErrHubClosed if the waiting ended for another reason.
+func (n *node) waitChange(ctx context.Context) error {
+	if n.change == nil {
+		n.change = make(chan struct{})
+	}
+	change := n.change
+	n.mu.Unlock()
+	select {
+	case <-change:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.hub.log.done:
+		return ErrHubClosed
+	}
+}
+
+// setState enters a state and, unless it is BrokerUp, drops the queue. The node is
+// locked. The caller must call logIt after unlocking the node, because a logger
+// may block.
+func (n *node) setState(state BrokerState, reason error) (logIt func()) {
+	before, logger := n.state, n.hub.logger
+	n.reason = reason
+	if state == before {
+		return func() {}
+	}
+	lasted := time.Since(n.since).Round(time.Millisecond)
+	n.state, n.since = state, time.Now()
+	switch {
+	case state != BrokerUp:
+		if before == BrokerUp || before == BrokerStarting {
+			n.outages.Add(1)
+		}
+		n.dropQueue()
+		logIt = func() {
+			logger.Warningf("websocket: broker is %s, publications do not reach other nodes: %v", state, reason)
+		}
+	case before == BrokerStarting:
+		logIt = func() { logger.Infof("websocket: broker is up") }
+	default:
+		logIt = func() { logger.Infof("websocket: broker is up again after %v", lasted) }
+	}
+	n.signalChange()
+	wake(n.sendWake)
+	return logIt
+}
+
+// Up implements BrokerHandler.
+func (n *node) Up() {
+	n.mu.Lock()
+	if n.state == BrokerDown || n.state == BrokerStalled {
+		n.gaps = targets{All: true}
+		wake(n.gapWake)
+	}
+	clear(n.failed)
+	n.peers.Refresh()
+	logIt := n.setState(BrokerUp, nil)
+	if !n.stopped {
+		n.enqueue(outgoing{kind: nodewire.KindHello, topic: nodewire.TopicNodes, body: n.hello(true)})
+	}
+	n.signalChange()
+	n.mu.Unlock()
+	logIt()
+}
+
+// Down implements BrokerHandler.
+func (n *node) Down(err error) {
+	n.mu.Lock()
+	logIt := n.setState(BrokerDown, err)
+	n.mu.Unlock()
+	logIt()
+}
+
+// Lost implements BrokerHandler.
+func (n *node) Lost(topics ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, topic := range topics {
+		if to, ok := nodewire.TargetOf(topic); ok {
+			n.gaps.Add(to)
+		} else if nodewire.IsHashed(topic) {
+			n.gaps = targets{All: true}
+		}
+	}
+	if len(topics) == 0 {
+		n.gaps = targets{All: true}
+	}
+	wake(n.gapWake)
+}
+
+// addGap makes gapLoop send a gap notice to the members of a target.
+func (n *node) addGap(to target) {
+	n.mu.Lock()
+	n.gaps.Add(to)
+	n.mu.Unlock()
+	wake(n.gapWake)
+}
+
+func (n *node) health(h *Health) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.Node, h.Broker, h.Since = n.name, n.state, n.since
+	if n.reason != nil {
+		h.Reason = n.reason.Error()
+	}
+}
+
+func (n *node) stats() *BrokerStats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &BrokerStats{
+		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
+		Published: n.published.Load(), Received: n.received.Load(), Unsent: n.unsent.Load(), Outages: n.outages.Load(),
+		Repeated: n.repeated.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(),
+	}
+}
+
+// isUp reports whether the broker is up.
+func (n *node) isUp() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state == BrokerUp
+}
+
+// Receive implements BrokerHandler. It blocks while the log is full.
+func (n *node) Receive(payload []byte) {
+	head, body, err := nodewire.Parse(payload)
+	if err != nil {
+		n.dropMalformed(err)
+		return
+	}
+	if head.Node == n.id {
+		return
+	}
+	if !n.peers.Observe(head.Node, head.Sequence) {
+		n.repeated.Add(1)
+		return
+	}
+	switch head.Kind {
+	case nodewire.KindPublication:
+		n.deliver(head.To, body)
+	case nodewire.KindLost:
+		n.addGap(head.To)
+	case nodewire.KindLostAll:
+		n.Lost()
+	case nodewire.KindHello:
+		n.receiveHello(head.Node, body)
+	case nodewire.KindBye:
+		n.asked.peerLeft(head.Node)
+		n.peers.Remove(head.Node)
+	case nodewire.KindQuestion:
+		n.receiveQuestion(head.Node, body)
+	case nodewire.KindAnswer:
+		n.receiveAnswer(head.Node, body)
+	}
+}
+
+// dropMalformed counts a payload that cannot be decoded. It is logged at debug
+// level, since a faulty publisher could fill the log.
+func (n *node) dropMalformed(err error) {
+	n.malformed.Add(1)
+	n.hub.logger.Debugf("websocket: dropped a payload from the broker: %v", err)
+}
+
+func (n *node) receiveHello(from uint64, body []byte) {
+	ask, name, err := nodewire.ParseHello(body)
+	if err != nil {
+		return
+	}
+	n.peers.SetName(from, name)
+	if ask {
+		n.sendControl(nodewire.KindHello, nodewire.NodeTopic(from), n.hello(false))
+	}
+}
+
+// hello returns the body of a hello from this node. With ask set, the other nodes
+// answer it with theirs.
+func (n *node) hello(ask bool) []byte { return nodewire.AppendHello(nil, ask, n.name) }
+
+// deliver appends another node's publication to the log.
+func (n *node) deliver(to target, envelope []byte) {
+	h := n.hub
+	m := AcquireMessage()
+	defer m.Release()
+	if err := (ProtobufCodec{}).Unmarshal(envelope, m); err != nil {
+		n.dropMalformed(err)
+		return
+	}
+	if messageCost(m) > min(h.config.ClientBacklog, h.config.LogSize) {
+		n.oversized.Add(1)
+		if to.Audience != toClients {
+			to.Name = m.Channel // the head leaves it out
+		}
+		n.addGap(to)
+		return
+	}
+	n.received.Add(1)
+	pub := h.newPublication(m, to.Audience)
+	pub.remote = true
+	ctx := context.Background()
+	var err error
+	switch {
+	case to.Audience == toChannel:
+		err = h.log.publish(ctx, ChannelTopic, m.Channel, pub, nil, nil)
+	case to.Audience == toRoom:
+		err = h.log.publish(ctx, RoomTopic, m.Channel, pub, nil, nil)
+	case to.Name == "":
+		err = h.log.broadcast(ctx, pub, nil, nil)
+	default:
+		c, ok := h.Client(to.Name)
+		if !ok {
+			pub.release() // the client has disconnected
+			return
+		}
+		err = h.log.send(ctx, c, pub)
+	}
+	if err != nil && !errors.Is(err, ErrHubClosed) && !errors.Is(err, ErrClientClosed) {
+		h.logger.Errorf("websocket: dropped a publication of another node: %v", err)
+	}
+}

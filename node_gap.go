@@ -1,0 +1,168 @@
+package websocket
+
+import (
+	"context"
+	"time"
+)
+
+// Limits of gap notices: one append to the log has notices for at most gapBatch
+// targets, and notices for all targets are sent at most once per gapDelay.
+const (
+	gapBatch = 64
+	gapDelay = time.Second
+)
+
+// gapLoop sends gap notices for publications that the broker lost.
+func (n *node) gapLoop() {
+	for {
+		select {
+		case <-n.gapWake:
+		case <-n.stopping:
+			return
+		}
+		n.mu.Lock()
+		gaps := n.gaps
+		n.gaps = targets{}
+		n.mu.Unlock()
+		if gaps.Empty() {
+			continue
+		}
+		count := n.hub.log.appendGaps(n.ctx, gaps)
+		n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
+		if gaps.All && !sleepUnless(gapDelay, n.stopping) {
+			return
+		}
+	}
+}
+
+// sleepUnless sleeps for d, or until stop is closed. It reports whether it slept
+// for d.
+func sleepUnless(d time.Duration, stop <-chan struct{}) bool {
+	return !waitFor(stop, d)
+}
+
+// brokerGap is the argument of a gap entry.
+type brokerGap struct {
+	order     uint64
+	timestamp int64
+	to        target
+}
+
+// appendGaps appends gap entries for the targets and returns the number of
+// channels and rooms among them that have members.
+func (l *hubLog) appendGaps(ctx context.Context, gaps targets) (count int) {
+	list := make([]target, 0, len(gaps.Set)+1)
+	if gaps.All {
+		list = append(list, target{})
+		l.mu.Lock()
+		for kind, topics := range l.topics {
+			for name := range topics {
+				list = append(list, target{Audience: TopicKind(kind).audience(), Name: name})
+			}
+		}
+		l.mu.Unlock()
+	}
+	for to := range gaps.Set {
+		list = append(list, to)
+	}
+	perTarget := int64(entryCost * len(l.shards))
+	for len(list) > 0 {
+		batch := min(len(list), gapBatch, max(int(l.size/4/perTarget), 1))
+		n, err := l.appendGapBatch(ctx, list[:batch], int64(batch)*perTarget)
+		if err != nil {
+			return count
+		}
+		count += n
+		list = list[batch:]
+	}
+	return count
+}
+
+// appendGapBatch appends the gap entries of a batch in one critical section.
+// reserved is the largest cost that they can have.
+func (l *hubLog) appendGapBatch(ctx context.Context, list []target, reserved int64) (count int, err error) {
+	if err := l.begin(ctx, reserved); err != nil {
+		return 0, err
+	}
+	var wake uint64
+	used := int64(0)
+	put := func(s *shard, e entry, clients int) {
+		l.addressed += uint64(clients)
+		used += entryCost
+		wake |= l.put(s, e)
+	}
+	for _, to := range list {
+		l.order++
+		gap := &brokerGap{order: l.order, timestamp: time.Now().UnixNano(), to: to}
+		switch {
+		case to.Audience != toClients:
+			kind := ChannelTopic
+			if to.Audience == toRoom {
+				kind = RoomTopic
+			}
+			if t := l.topics[kind][to.Name]; t != nil {
+				count++
+				for _, p := range t.parts {
+					put(p.shard, entry{kind: entryGap, part: p, arg: gap}, p.count)
+				}
+			}
+		case to.Name != "":
+			if c := l.shards[0].hub.ids.get(to.Name); c != nil && c.registered {
+				put(c.shard, entry{kind: entryGap, client: c, arg: gap}, 1)
+			}
+		default:
+			for _, s := range l.shards {
+				if s.population > 0 {
+					put(s, entry{kind: entryGap, arg: gap}, s.population)
+				}
+			}
+		}
+	}
+	l.free(reserved - used)
+	l.end(wake)
+	return count, nil
+}
+
+// routeGap adds a gap notice to the pending batches of its recipients. All clients
+// of a codec share one notice, because codecs encode the data of a notice
+// differently.
+func (s *shard) routeGap(e *entry, r *round) {
+	gap := e.arg.(*brokerGap)
+	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
+	push := func(c *Client) {
+		if runs[c.slotOf] == nil {
+			notice := gap.notice(c)
+			r.pubs = append(r.pubs, notice)
+			runs[c.slotOf] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
+		}
+		s.push(c, runs[c.slotOf], gap.order, r, false)
+	}
+	switch {
+	case e.part != nil:
+		for _, m := range e.part.members {
+			push(m.client)
+		}
+	case e.client != nil:
+		push(e.client)
+	default:
+		for _, c := range s.clients {
+			push(c)
+		}
+	}
+}
+
+// notice returns the gap notice for clients with c's codec.
+func (g *brokerGap) notice(c *Client) *publication {
+	lost := Gap{Reason: gapBroker, Last: g.timestamp}
+	m := Message{Type: typeGap, Timestamp: g.timestamp}
+	switch g.to.Audience {
+	case toChannel:
+		lost.Channel, m.Channel = g.to.Name, g.to.Name
+	case toRoom:
+		lost.RoomID, m.Channel = g.to.Name, g.to.Name
+	}
+	m.Data = encodeGap(c.codec, lost)
+	p := c.hub.newPublication(&m, g.to.Audience)
+	p.order = g.order
+	return p
+}

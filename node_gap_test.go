@@ -1,0 +1,130 @@
+package websocket_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/stretchr/testify/require"
+)
+
+// gapOn returns the target of a gap notice with the reason "broker". It fails for
+// any other message.
+func gapOn(t *testing.T, m map[string]any) string {
+	t.Helper()
+	require.Equal(t, "gap", m["type"], "%.200v", m)
+	data := m["data"].(map[string]any)
+	require.Equal(t, "broker", data["reason"])
+	require.EqualValues(t, 0, data["count"])
+	channel, _ := data["channel"].(string)
+	room, _ := data["room_id"].(string)
+	switch {
+	case channel != "":
+		return "channel " + channel
+	case room != "":
+		return "room " + room
+	default:
+		return "clients"
+	}
+}
+
+func TestLostMakesGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		hubs := nodes(t, engine, 2, joinBoth)
+		defer stopAll(hubs)
+		b := hubs[1].connect(1<<20, idHeader("b"))
+		ready(t, hubs...)
+		engine.Lose()
+		for range 3 {
+			m := readJSON(t, b)
+			require.Equal(t, "gap", m["type"])
+		}
+		_ = b.Close()
+	})
+}
+
+// TestNodesWithDifferentLimits checks that a publication over the receiving node's
+// limit becomes a gap.
+func TestNodesWithDifferentLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		large := nodes(t, engine, 1, joinBoth)
+		small := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.ClientBacklog = 5000 })
+		defer stopAll(append(large, small...))
+		b := small[0].connect(1<<20, idHeader("b"))
+		ready(t, append(large, small...)...)
+		require.NoError(t, large[0].PublishToChannelRaw("news", make([]byte, 10_000)))
+		m := readJSON(t, b)
+		require.Equal(t, "gap", m["type"])
+		require.Equal(t, "news", m["data"].(map[string]any)["channel"])
+		require.EqualValues(t, 1, small[0].Stats().Broker.Oversized)
+		_ = b.Close()
+	})
+}
+
+// TestOversizedPublicationsMakeGaps checks that exactly the recipients of an
+// oversized publication get a gap. The Channel of the message must not matter.
+func TestOversizedPublicationsMakeGaps(t *testing.T) {
+	payload := make([]byte, 10_000)
+	of := func(channel string) *websocket.Message { return &websocket.Message{Channel: channel, Data: payload} }
+	tests := []struct {
+		name    string
+		publish func(h *fakeHub) error
+		gap     string
+		told    []string
+	}{
+		{"channel", func(h *fakeHub) error { return h.PublishToChannel("news", of("a")) }, "channel news", []string{"a", "both"}},
+		{"another channel", func(h *fakeHub) error { return h.PublishToChannel("a", of("news")) }, "channel a", []string{"b"}},
+		{"channel without members", func(h *fakeHub) error { return h.PublishToChannel("nobody", of("")) }, "", nil},
+		{"room", func(h *fakeHub) error { return h.PublishToRoom("lobby", of("news")) }, "room lobby", []string{"b", "both"}},
+		{"client", func(h *fakeHub) error { return h.SendToClient("a", of("")) }, "clients", []string{"a"}},
+		{"client, named like another", func(h *fakeHub) error { return h.SendToClient("a", of("b")) }, "clients", []string{"a"}},
+		{"client, named like a channel", func(h *fakeHub) error { return h.SendToClient("b", of("news")) }, "clients", []string{"b"}},
+		{"broadcast", func(h *fakeHub) error { return h.Broadcast(payload) }, "clients", []string{"a", "b", "both", "none"}},
+		{"broadcast, named like a client", func(h *fakeHub) error { return h.BroadcastMessage(of("b")) }, "clients", []string{"a", "b", "both", "none"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				engine := brokertest.NewMemory(0)
+				hubs := nodes(t, engine, 1, nil)
+				hubs = append(hubs, nodes(t, engine, 1, func(c *websocket.Client) {
+					switch c.ID {
+					case "a":
+						_ = c.Subscribe("news")
+					case "b":
+						_ = c.Subscribe("a") // named like a client
+						_ = c.JoinRoom("lobby")
+					case "both":
+						joinBoth(c)
+					}
+				}, func(c *websocket.Config) { c.NodeName, c.ClientBacklog = "small", 5000 })...)
+				defer stopAll(hubs)
+				peers := map[string]*fakePeer{}
+				for _, id := range []string{"a", "b", "both", "none"} {
+					peers[id] = hubs[1].connect(1<<16, idHeader(id))
+					defer peers[id].Close()
+				}
+				ready(t, hubs...)
+				require.NoError(t, tt.publish(hubs[0]))
+				synctest.Wait()
+				require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
+				var told []string
+				for _, id := range []string{"a", "b", "both", "none"} {
+					for m := readJSON(t, peers[id]); m["data"] != "end"; m = readJSON(t, peers[id]) {
+						require.Equal(t, tt.gap, gapOn(t, m), "client %s", id)
+						told = append(told, id)
+					}
+				}
+				require.Equal(t, tt.told, told)
+				want := uint64(1)
+				if tt.told == nil {
+					want = 0 // the node is not subscribed to it
+				}
+				require.Equal(t, want, hubs[1].Stats().Broker.Oversized)
+			})
+		})
+	}
+}

@@ -1,0 +1,394 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
+)
+
+// outgoing is a payload that waits for the engine.
+type outgoing struct {
+	kind  nodewire.Kind
+	to    target
+	topic string       // if empty, the topic of to
+	pub   *publication // of KindPublication
+	body  []byte       // of the other kinds
+}
+
+func (o *outgoing) cost() int64 {
+	if o.pub != nil {
+		return o.pub.cost
+	}
+	return int64(entryCost + len(o.body))
+}
+
+func (o *outgoing) topicName() string {
+	if o.topic != "" {
+		return o.topic
+	}
+	return o.to.Topic()
+}
+
+// fits reports whether m, published under name, is within the engine's limit.
+func (n *node) fits(m *Message, name string) bool {
+	limit := n.broker.MaxPayload()
+	return limit <= 0 || messageCost(m)+int64(len(name))+nodewire.MaxHead <= int64(limit)
+}
+
+// forward queues a publication for the other nodes and retains it. It does not
+// block. The log may be locked.
+func (n *node) forward(to target, pub *publication) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	full := n.queued > 0 && n.queued+pub.cost > 2*n.hub.config.BrokerQueue
+	if full || n.stopped || n.state == BrokerDown || n.state == BrokerStalled {
+		n.unsent.Add(1)
+		n.lost.Add(to)
+		return ErrBrokerUnavailable
+	}
+	pub.retain(1)
+	n.enqueue(outgoing{kind: nodewire.KindPublication, to: to, pub: pub})
+	return nil
+}
+
+// send queues m for the client with that ID on another node. Nil does not mean
+// that there is such a client.
+func (n *node) send(ctx context.Context, id string, m *Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if checkName(id, maxClientID) != nil {
+		return ErrClientNotFound // no hub accepts such an ID
+	}
+	if m != nil && !n.fits(m, m.Channel+id) {
+		return ErrMessageTooLarge
+	}
+	p, err := n.hub.prepare(m, typeMessage, m.channel(), toClients)
+	if err != nil {
+		return err
+	}
+	err = n.forward(target{Audience: toClients, Name: id}, p)
+	p.release()
+	if err == nil {
+		n.waitForRoom(ctx)
+	}
+	return err
+}
+
+// sendControl queues a payload that is not a publication. It reports false if the
+// broker is down or starting or the queue is full.
+func (n *node) sendControl(kind nodewire.Kind, topic string, body []byte) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped || n.state == BrokerDown || n.state == BrokerStarting || n.queued > 2*n.hub.config.BrokerQueue {
+		return false
+	}
+	n.enqueue(outgoing{kind: kind, topic: topic, body: body})
+	return true
+}
+
+// enqueue appends to the queue. The node is locked.
+func (n *node) enqueue(o outgoing) {
+	n.queue = append(n.queue, o)
+	n.queued += o.cost()
+	wake(n.sendWake)
+}
+
+// waitForRoom blocks a publisher while the queue is longer than BrokerQueue and
+// the broker is up. The publication is queued already, so it returns no error when
+// ctx ends.
+func (n *node) waitForRoom(ctx context.Context) {
+	for {
+		n.mu.Lock()
+		if n.queued <= n.hub.config.BrokerQueue || n.state != BrokerUp || n.stopped {
+			n.mu.Unlock()
+			return
+		}
+		if n.waitChange(ctx) != nil {
+			return
+		}
+	}
+}
+
+// dropQueue drops all queued payloads. The node is locked.
+func (n *node) dropQueue() {
+	for i := range n.queue {
+		n.dropUnsent(&n.queue[i])
+	}
+	n.queue = nil
+	n.signalChange()
+}
+
+// dropUnsent accounts for a payload that did not reach the engine. Other nodes get
+// a loss notice for it later. The node is locked.
+func (n *node) dropUnsent(o *outgoing) {
+	n.queued -= o.cost()
+	switch o.kind {
+	case nodewire.KindPublication:
+		n.unsent.Add(1)
+		n.lost.Add(o.to)
+		o.pub.release()
+	case nodewire.KindLost:
+		n.lost.Add(o.to)
+	case nodewire.KindLostAll:
+		n.lost = targets{All: true}
+	}
+}
+
+// dropOversized is dropUnsent for a payload larger than the engine's limit. A
+// loss notice that is itself too large becomes a notice for all targets, which is
+// shorter. If that is too large, the loss cannot be announced: trying again would
+// never end. The node is locked.
+func (n *node) dropOversized(o *outgoing) {
+	switch o.kind {
+	case nodewire.KindPublication:
+		n.dropUnsent(o)
+	case nodewire.KindLost:
+		n.queued -= o.cost()
+		n.lost = targets{All: true}
+	default:
+		n.queued -= o.cost()
+	}
+}
+
+func (n *node) logOversized(topic string) {
+	n.hub.logger.Errorf("websocket: dropped a payload for topic %q: it is too large for the broker", topic)
+}
+
+// sendLoop publishes the queue and announces this node at intervals.
+func (n *node) sendLoop() {
+	announce := time.NewTimer(0)
+	defer announce.Stop()
+	for {
+		select {
+		case <-n.sendWake:
+		case <-announce.C:
+			n.announce(announce)
+		case <-n.stopping:
+			n.sendBye()
+			return
+		}
+		for n.sendBatch(context.Background()) {
+			select { // a queue that is never empty must not delay announcements
+			case <-announce.C:
+				n.announce(announce)
+			default:
+			}
+		}
+	}
+}
+
+// announce sends a hello, forgets silent nodes and sets the timer for the next
+// announcement.
+func (n *node) announce(next *time.Timer) {
+	if n.isUp() { // otherwise silence is no sign of a node's end
+		n.peers.Expire(n.peerTimeout())
+	}
+	n.sendControl(nodewire.KindHello, nodewire.TopicNodes, n.hello(false))
+	next.Reset(jitter(n.hub.config.AnnounceInterval))
+}
+
+// missedAnnouncements is how many announcements in a row a live node may miss.
+const missedAnnouncements = 3
+
+// peerTimeout is the silence after which a node counts as gone. It allows for the
+// longest jitter.
+func (n *node) peerTimeout() time.Duration {
+	return missedAnnouncements * n.hub.config.AnnounceInterval * 6 / 5
+}
+
+// sendBye publishes the rest of the queue and a bye, within BrokerTimeout.
+func (n *node) sendBye() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.hub.config.BrokerTimeout)
+	defer cancel()
+	n.mu.Lock()
+	if n.state == BrokerUp {
+		n.enqueue(outgoing{kind: nodewire.KindBye, topic: nodewire.TopicNodes})
+	}
+	n.mu.Unlock()
+	for n.sendBatch(ctx) {
+	}
+}
+
+// jitter returns a random duration within a fifth of d, so that many nodes do not
+// act at the same time.
+func jitter(d time.Duration) time.Duration {
+	return d - d/5 + mathrand.N(2*d/5+1)
+}
+
+// Bounds of one batch.
+const (
+	batchCount = 512
+	batchBytes = 1 << 20
+)
+
+// sendBatch publishes one batch from the front of the queue. It reports false if
+// there is nothing to send or if the broker has failed.
+func (n *node) sendBatch(ctx context.Context) bool {
+	batch := n.takeBatch()
+	if len(batch) == 0 {
+		return false
+	}
+	batch, messages := n.encode(batch)
+	errs := make([]error, len(batch))
+	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
+	defer cancel()
+	err := n.publish(ctx, messages, errs)
+	n.finishBatch(batch, errs)
+	return err == nil || errors.Is(err, ErrMessageTooLarge)
+}
+
+// publish passes messages to the broker and splits them in halves on
+// ErrMessageTooLarge, until the oversized message is alone. Receivers drop the
+// messages that arrive twice. After any other error it stops. It sets the error of
+// each message in errs, which has the length of messages.
+func (n *node) publish(ctx context.Context, messages []BrokerMessage, errs []error) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	err := n.broker.Publish(ctx, messages)
+	if half := len(messages) / 2; half > 0 && errors.Is(err, ErrMessageTooLarge) {
+		err = n.publish(ctx, messages[:half], errs[:half])
+		if err == nil || errors.Is(err, ErrMessageTooLarge) {
+			return n.publish(ctx, messages[half:], errs[half:])
+		}
+		errs = errs[half:]
+	}
+	for i := range errs {
+		errs[i] = err
+	}
+	return err
+}
+
+// finishBatch accounts for a published batch. errs holds the error of each
+// payload, nil for those that the broker took.
+func (n *node) finishBatch(batch []outgoing, errs []error) {
+	logIt := func() {}
+	var failed error
+	var oversized []string
+	taken := false
+	n.mu.Lock()
+	for i := range batch {
+		o := &batch[i]
+		switch err := errs[i]; {
+		case err == nil:
+			taken = true
+			n.queued -= o.cost()
+			o.pub.discard()
+			if o.kind == nodewire.KindPublication {
+				n.published.Add(1)
+			}
+		case errors.Is(err, ErrMessageTooLarge):
+			n.dropOversized(o)
+			oversized = append(oversized, o.topicName())
+		default:
+			failed = err
+			n.dropUnsent(o)
+		}
+	}
+	switch {
+	case failed != nil && (n.state == BrokerUp || n.state == BrokerStalled):
+		logIt = n.setState(BrokerStalled, failed)
+	case failed == nil && taken && n.state == BrokerStalled:
+		logIt = n.setState(BrokerUp, nil)
+	}
+	n.signalChange()
+	n.mu.Unlock()
+	logIt()
+	for _, topic := range oversized {
+		n.logOversized(topic)
+	}
+}
+
+// takeBatch takes the next batch: loss notices before the queue, so that gaps
+// reach other nodes before later publications.
+func (n *node) takeBatch() []outgoing {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state == BrokerStarting || n.state == BrokerDown {
+		return nil
+	}
+	if n.state == BrokerUp && !n.lost.Empty() {
+		batch := n.takeLossNotices()
+		for i := range batch {
+			n.queued += batch[i].cost()
+		}
+		return batch
+	}
+	count, bytes := 0, int64(0)
+	for count < len(n.queue) && count < batchCount && bytes < batchBytes {
+		bytes += n.queue[count].cost()
+		count++
+	}
+	batch := n.queue[:count:count]
+	if n.queue = n.queue[count:]; len(n.queue) == 0 {
+		n.queue = nil
+	}
+	return batch
+}
+
+// takeLossNotices empties lost. The node is locked.
+func (n *node) takeLossNotices() (batch []outgoing) {
+	if n.lost.All {
+		batch = []outgoing{{kind: nodewire.KindLostAll, topic: nodewire.TopicBroadcast}}
+	}
+	for to := range n.lost.Set {
+		batch = append(batch, outgoing{kind: nodewire.KindLost, to: to})
+	}
+	n.lost = targets{}
+	return batch
+}
+
+// encode encodes a batch into n.buffer and drops the payloads that exceed the
+// engine's limit. It returns the rest of the batch and its messages, in the same
+// order.
+func (n *node) encode(batch []outgoing) (fit []outgoing, messages []BrokerMessage) {
+	limit := n.broker.MaxPayload()
+	out := n.buffer[:0]
+	ends := make([]int, 0, len(batch))
+	messages = make([]BrokerMessage, 0, len(batch))
+	fit = batch[:0]
+	for i := range batch {
+		o := batch[i]
+		begin := len(out)
+		out = n.appendPayload(out, &o)
+		if limit > 0 && len(out)-begin > limit {
+			out = out[:begin]
+			n.mu.Lock()
+			n.dropOversized(&o)
+			n.mu.Unlock()
+			n.logOversized(o.topicName())
+			continue
+		}
+		ends = append(ends, len(out))
+		messages = append(messages, BrokerMessage{Topic: o.topicName()})
+		fit = append(fit, o)
+	}
+	clear(batch[len(fit):])
+	begin := 0
+	for i, end := range ends { // not before: append may have moved out
+		messages[i].Payload = out[begin:end:end]
+		begin = end
+	}
+	if cap(out) <= 4*batchBytes {
+		n.buffer = out
+	}
+	return fit, messages
+}
+
+func (n *node) appendPayload(out []byte, o *outgoing) []byte {
+	n.sequence++
+	head := nodewire.Head{Node: n.id, Sequence: n.sequence, Kind: o.kind, To: o.to}
+	if o.kind == nodewire.KindPublication && o.to.Audience != toClients {
+		head.To.Name = "" // the envelope names it
+	}
+	out = head.Append(out)
+	if o.pub == nil {
+		return append(out, o.body...)
+	}
+	out, _ = ProtobufCodec{}.AppendMarshal(out, &o.pub.msg) // never fails
+	return out
+}
