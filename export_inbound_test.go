@@ -1,12 +1,5 @@
 package websocket
 
-// Pending returns how many bytes wait to be read on this end.
-func (c *FakeConn) Pending() int {
-	c.in.mu.Lock()
-	defer c.in.mu.Unlock()
-	return len(c.in.buf)
-}
-
 // FrameChecker is the check of frames on the way in.
 type FrameChecker struct{ in inbound }
 

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 )
 
 // Dialer is gorilla's, so that Go clients need no other import.
@@ -175,7 +177,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	}
 	if welcome = h.welcome(c); !welcome { // while the answer was written
 		c.endRequest()
-		c.conn.socket.abort()
+		c.conn.socket.Abort()
 		return nil, ErrHubClosed
 	}
 	return c, nil
@@ -496,7 +498,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 		return err
 	}
 	c.conn.Conn = nc
-	c.conn.socket = newSocket(nc, &c.conn.tcp)
+	c.conn.socket = transport.New(nc, &c.conn.tcp)
 	var answer http.Header
 	if o.named {
 		answer = h.upgrader.answers[o.codec]
