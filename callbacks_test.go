@@ -15,6 +15,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -85,7 +86,7 @@ func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(
 // provoke connects the victim and makes the hook run.
 func (v *victimHub) provoke() {
 	v.t.Helper()
-	server, client := websocket.FakePair(1 << 16)
+	server, client := testnet.Pair(1 << 16)
 	ws, _, err := v.dial(server, client, withID("victim"))
 	require.NoError(v.t, err)
 	v.victim = &fakePeer{ws, server, client}
@@ -369,7 +370,7 @@ func TestStuckHooksOfTheHandshake(t *testing.T) {
 				config := websocket.DefaultConfig
 				tt.set(&config, func() { <-gate })
 				hub := startFake(t, paths[0], config, gate, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
-				server, client := websocket.FakePair(1 << 16)
+				server, client := testnet.Pair(1 << 16)
 				served := hub.serveOn(server)
 				_, err := client.Write([]byte(handshakeRequest))
 				require.NoError(t, err)
@@ -412,7 +413,7 @@ func TestFailingHooksOfTheHandshake(t *testing.T) {
 					}
 					hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
 					for range 3 {
-						server, client := websocket.FakePair(1 << 16)
+						server, client := testnet.Pair(1 << 16)
 						served := hub.serveOn(server)
 						_, err := client.Write([]byte(handshakeRequest))
 						require.NoError(t, err)
@@ -420,7 +421,7 @@ func TestFailingHooksOfTheHandshake(t *testing.T) {
 						_ = client.Close()
 					}
 					failing = false
-					server, client := websocket.FakePair(1 << 16)
+					server, client := testnet.Pair(1 << 16)
 					ws, response, err := hub.dial(server, client, nil)
 					require.NoError(t, err, "a handshake after failed ones: %+v", response)
 					_ = ws.Close()
@@ -752,7 +753,7 @@ func TestHubBeforeRun(t *testing.T) {
 				hub := &fakeHub{Hub: websocket.NewHub(quietLogger{}, websocket.DefaultConfig), t: t, path: p, ran: make(chan error, 1)}
 				hub.SetCallbacks(l.connect, l.disconnect, l.message)
 				start := time.Now()
-				server, client := websocket.FakePair(1 << 16)
+				server, client := testnet.Pair(1 << 16)
 				_, response, err := hub.dial(server, client, nil)
 				require.Error(t, err)
 				require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
@@ -883,7 +884,7 @@ func TestRequestContext(t *testing.T) {
 				}, l.message)
 			})
 			handler, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "session"))
-			server, client := websocket.FakePair(1 << 16)
+			server, client := testnet.Pair(1 << 16)
 			r := handshake(t, handler)
 			w := &fakeWriter{nc: server, br: bufio.NewReader(server), header: http.Header{}}
 			hub.Handler().ServeHTTP(w, r)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"
 )
@@ -73,7 +74,7 @@ func protocolHeader(name string) string { return "Sec-WebSocket-Protocol: " + na
 // raw shakes hands over memory, whatever the answer.
 func (f *fakeHub) raw(request string) *rawPeer {
 	f.t.Helper()
-	server, client := websocket.FakePair(1 << 20)
+	server, client := testnet.Pair(1 << 20)
 	served := f.accept(server)
 	p := rawOver(f.t, client, request)
 	<-served
@@ -342,7 +343,7 @@ func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
 	hub := runEcho(t, p, rawConfig())
 	defer hub.stop()
 	other := hub.bystander()
-	server, client := websocket.FakePair(1 << 20)
+	server, client := testnet.Pair(1 << 20)
 	served := hub.accept(server)
 	headers := []string{protocolHeader(tt.codec.name), underTest}
 	if tt.offer != "" {

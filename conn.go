@@ -2,12 +2,12 @@ package websocket
 
 import (
 	"encoding/binary"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -27,8 +27,8 @@ type conn struct {
 	ping     bool      // a ping waits
 	form     form      // what it gets messages in; the shard sets it, with mu held
 	keys     *pipeline // the client's own, or nil; the shard sets it, with mu held
-	socket   socket
-	tcp      tcpSocket    // what socket is for plain TCP
+	socket   transport.Conn
+	tcp      transport.TCP
 	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
 	queue    ring         // messages that wait
 	queued   int64        // bytes that queue and the writePump's current batch refer to
@@ -60,21 +60,6 @@ const (
 	connClosed            // the Close frame is out: nothing more is written
 	connDead              // the socket is closed or about to be
 )
-
-// socket is the seam between a connection and its transport. The readPump reads;
-// the writing methods belong to whoever owns the connection's writing.
-type socket interface {
-	io.Reader
-	// tryWrite writes what the transport takes without waiting.
-	tryWrite(b []byte) (int, error)
-	// write writes all of b, and stores the hub clock in progress whenever some
-	// of it has been accepted.
-	write(b []byte, progress *atomic.Int64, clock func() int64) (int, error)
-	// direct tells whether tryWrite can write anything.
-	direct() bool
-	// abort ends the connection at once, without waiting for anything.
-	abort()
-}
 
 // Read paces and checks what arrives: any byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
@@ -130,7 +115,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 
 // idle reports whether whoever has mu may write to the socket.
 func (c *conn) idle() bool {
-	return c.state <= connClosing && !c.held && !c.pumping && c.socket.direct()
+	return c.state <= connClosing && !c.held && !c.pumping && c.socket.Direct()
 }
 
 // push queues a message that could not be written directly, if the client's bound
@@ -234,7 +219,7 @@ func (c *conn) writeNow(b []byte) bool {
 	if !c.idle() {
 		return false
 	}
-	n, err := c.socket.tryWrite(b)
+	n, err := c.socket.TryWrite(b)
 	c.shard.counters.bytesSent.Add(uint64(n))
 	if err != nil {
 		c.die(err)
@@ -407,7 +392,7 @@ func (c *conn) die(err error) {
 	c.state = connDead
 	c.discard(dropDisconnected)
 	c.discardRest()
-	c.socket.abort()
+	c.socket.Abort()
 }
 
 // discard counts and lets go of every message that waits.

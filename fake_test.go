@@ -10,6 +10,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,15 +58,15 @@ func (f *fakeHub) stop() {
 // fakePeer is a client on an in-memory connection.
 type fakePeer struct {
 	*gorilla.Conn
-	server *websocket.FakeConn // the hub's end
-	client *websocket.FakeConn
+	server *testnet.Conn // the hub's end
+	client *testnet.Conn
 }
 
 // connect shakes hands as a client with these headers, on a connection that
 // buffers window bytes each way.
 func (f *fakeHub) connect(window int, header http.Header) *fakePeer {
 	f.t.Helper()
-	server, client := websocket.FakePair(window)
+	server, client := testnet.Pair(window)
 	served := f.accept(server)
 	ws, response, err := dialOver(client, header)
 	if err != nil {
@@ -83,7 +84,7 @@ func dialOver(nc net.Conn, header http.Header) (*gorilla.Conn, *http.Response, e
 
 // accept serves one handshake on the hub's end of a connection. The channel is
 // closed when the handler has returned.
-func (f *fakeHub) accept(server *websocket.FakeConn) <-chan struct{} {
+func (f *fakeHub) accept(server *testnet.Conn) <-chan struct{} {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

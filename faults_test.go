@@ -19,6 +19,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -82,16 +83,16 @@ func (f *fakeHub) serveOn(end hubEnd) <-chan struct{} {
 }
 
 // dial shakes hands without waiting for onConnect to return.
-func (f *fakeHub) dial(end hubEnd, client *websocket.FakeConn, header http.Header) (*gorilla.Conn, *http.Response, error) {
+func (f *fakeHub) dial(end hubEnd, client *testnet.Conn, header http.Header) (*gorilla.Conn, *http.Response, error) {
 	f.serveOn(end)
 	return dialOver(client, header)
 }
 
-// pair is FakePair with both ends wrapped for a peer that can be cut.
-func (f *fakeHub) cutPeer(window int, header http.Header) (*fakePeer, *websocket.CutConn) {
+// cutPeer connects a peer whose connection can be cut at the hub's end.
+func (f *fakeHub) cutPeer(window int, header http.Header) (*fakePeer, *testnet.CutConn) {
 	f.t.Helper()
-	server, client := websocket.FakePair(window)
-	cut := websocket.NewCutConn(server)
+	server, client := testnet.Pair(window)
+	cut := testnet.NewCutConn(server)
 	ws, _, err := f.dial(cut, client, header)
 	require.NoError(f.t, err)
 	return &fakePeer{ws, server, client}, cut
@@ -221,10 +222,10 @@ func withID(id string) http.Header { return http.Header{"X-Test-ID": {id}} }
 // breaks are the ways in which a peer's connection ends without a Close frame.
 var breaks = []struct {
 	name string
-	end  func(p *websocket.FakeConn)
+	end  func(p *testnet.Conn)
 }{
-	{"end", func(c *websocket.FakeConn) { _ = c.Close() }},
-	{"reset", (*websocket.FakeConn).Reset},
+	{"end", func(c *testnet.Conn) { _ = c.Close() }},
+	{"reset", (*testnet.Conn).Reset},
 }
 
 func TestInboundCutAtEveryByte(t *testing.T) {
@@ -314,12 +315,12 @@ func TestOutboundCutAtEveryByte(t *testing.T) {
 	frame := 0 // bytes of each
 	cuts := []struct {
 		name string
-		cut  func(c *websocket.CutConn, n int)
+		cut  func(c *testnet.CutConn, n int)
 	}{
-		{"reset", (*websocket.CutConn).ResetAfter},
-		{"write error", func(c *websocket.CutConn, n int) { c.FailAfter(n, syscall.EPIPE) }},
+		{"reset", (*testnet.CutConn).ResetAfter},
+		{"write error", func(c *testnet.CutConn, n int) { c.FailAfter(n, syscall.EPIPE) }},
 	}
-	run := func(t *testing.T, p path, cut func(c *websocket.CutConn, n int), others, at int) {
+	run := func(t *testing.T, p path, cut func(c *testnet.CutConn, n int), others, at int) {
 		synctest.Test(t, func(t *testing.T) {
 			gate, l := newGateCodec(), newLives()
 			hub := startFake(t, p, gate.config(), gate.open, func(h *websocket.Hub) {
@@ -408,7 +409,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					hub, l := start(t, p)
 					for n := range len(handshakeRequest) {
-						server, client := websocket.FakePair(1 << 16)
+						server, client := testnet.Pair(1 << 16)
 						served := hub.serveOn(server)
 						_, err := client.Write([]byte(handshakeRequest[:n]))
 						require.NoError(t, err)
@@ -426,8 +427,8 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				hub, l := start(t, p)
 				shake := func(cut int) int64 {
-					server, client := websocket.FakePair(1 << 16)
-					end := websocket.NewCutConn(server)
+					server, client := testnet.Pair(1 << 16)
+					end := testnet.NewCutConn(server)
 					if cut >= 0 {
 						end.ResetAfter(cut)
 					}
@@ -462,7 +463,7 @@ func TestHandshakeIsBounded(t *testing.T) {
 			config.ClientID = byID
 			hub := startFake(t, p, config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
 			for _, window := range []int{1, 50, 100} {
-				server, client := websocket.FakePair(1 << 16)
+				server, client := testnet.Pair(1 << 16)
 				server.SetWindow(window)
 				start := time.Now()
 				served := hub.serveOn(server)
@@ -767,7 +768,7 @@ func newScene(t *testing.T, p path, hold bool, window int) *scene {
 			}
 		})
 	})
-	server, client := websocket.FakePair(window)
+	server, client := testnet.Pair(window)
 	ws, _, err := s.hub.dial(server, client, withID("alice"))
 	require.NoError(t, err)
 	s.peer = &fakePeer{ws, server, client}

@@ -107,30 +107,3 @@ func useBlockingDescriptor(t *testing.T) {
 	require.NoError(t, <-ran)
 	require.NoError(t, server.Close())
 }
-
-// TestSocketDoesNotAllocate reads and writes on TCP.
-func TestSocketDoesNotAllocate(t *testing.T) {
-	if raceEnabled() {
-		t.Skip("the race detector makes pools forget")
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	peer, err := net.Dial("tcp", listener.Addr().String())
-	require.NoError(t, err)
-	defer peer.Close()
-	nc, err := listener.Accept()
-	require.NoError(t, err)
-	defer nc.Close()
-	s := websocket.NewSocket(nc)
-	b := make([]byte, 16)
-	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		_, err1 := peer.Write(b[:1])
-		n, err2 := s.Read(b)
-		m, err3 := s.TryWrite(b[:n])
-		_, err4 := peer.Read(b)
-		if err1 != nil || err2 != nil || err3 != nil || err4 != nil || m != 1 {
-			t.Error(err1, err2, err3, err4, m)
-		}
-	}))
-}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -253,7 +254,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 					})
 					defer hub.stop()
 					other := hub.raw(handshakeOf()).requireOpen()
-					server, client := websocket.FakePair(1 << 14)
+					server, client := testnet.Pair(1 << 14)
 					served := hub.accept(server)
 					peer := rawOver(t, client, handshakeOf()).requireOpen()
 					<-served
@@ -267,7 +268,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 						}
 						synctest.Wait()
 						most = max(most, hub.Stats().HeldBytes)
-						for other.br.Buffered() > 0 || other.nc.(*websocket.FakeConn).Pending() > 0 {
+						for other.br.Buffered() > 0 || other.nc.(*testnet.Conn).Pending() > 0 {
 							_, err := other.next()
 							require.NoError(t, err)
 						}
@@ -313,7 +314,7 @@ func TestDataBehindTheHandshake(t *testing.T) {
 		hub := runEcho(t, paths[0], rawConfig())
 		defer hub.stop()
 		other := hub.bystander()
-		server, client := websocket.FakePair(1 << 16)
+		server, client := testnet.Pair(1 << 16)
 		served := hub.accept(server)
 		_, err := client.Write([]byte(handshakeOf(protocolHeader(rawText.name), underTest) + textFrame("early")))
 		require.NoError(t, err)
@@ -345,7 +346,7 @@ func TestHijackFails(t *testing.T) {
 		config.ClientID = func(*http.Request) (string, error) { return "someone", nil }
 		hub := runFake(t, paths[0], config)
 		defer hub.stop()
-		server, client := websocket.FakePair(4096)
+		server, client := testnet.Pair(4096)
 		serve := func(w http.ResponseWriter) (panicked any) {
 			defer func() { panicked = recover() }()
 			r := httptest.NewRequest(http.MethodGet, "/", nil)

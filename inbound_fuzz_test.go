@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"
 )
@@ -129,7 +129,7 @@ func FuzzInboundPath(f *testing.F) {
 			if !sealed {
 				other = hub.bystander()
 			}
-			server, client := websocket.FakePair(1 << 20)
+			server, client := testnet.Pair(1 << 20)
 			served := hub.accept(server)
 			peer := rawOver(t, client, handshakeOf(headers...)).requireOpen()
 			<-served
@@ -155,7 +155,7 @@ func FuzzInboundPath(f *testing.F) {
 			time.Sleep(3 * time.Second) // the time that any ending takes
 			<-written
 			if other != nil {
-				for other.nc.(*websocket.FakeConn).Pending() > 0 || other.br.Buffered() > 0 {
+				for other.nc.(*testnet.Conn).Pending() > 0 || other.br.Buffered() > 0 {
 					_, err := other.next() // what the peer has broadcast
 					require.NoError(t, err)
 				}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -92,7 +93,7 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					config := websocket.DefaultConfig
 					config.DrainTimeout, config.CallbackTimeout = time.Second, tt.callback
 					hub := startFake(t, p, config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
-					server, client := websocket.FakePair(1 << 16)
+					server, client := testnet.Pair(1 << 16)
 					defer client.Close()
 					server.SetWindow(20) // less than the answer
 					served := hub.serveOn(server)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -335,7 +336,7 @@ func TestMemoryBudget(t *testing.T) {
 			config.MemoryBudget = 4000
 			hub := runFake(t, p, config)
 			defer hub.stop()
-			server, client := websocket.FakePair(300)
+			server, client := testnet.Pair(300)
 			served := hub.accept(server)
 			stalled := rawOver(t, client, handshakeOf()).requireOpen()
 			<-served
@@ -383,7 +384,7 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 				config.MessageRate, config.ByteRate = tt.messages, tt.bytes
 				hub := runEcho(t, paths[0], config)
 				defer hub.stop()
-				server, client := websocket.FakePair(1 << 20)
+				server, client := testnet.Pair(1 << 20)
 				served := hub.accept(server)
 				peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
 				<-served
@@ -447,7 +448,7 @@ func TestFloods(t *testing.T) {
 				hub := runEcho(t, paths[0], config)
 				defer hub.stop()
 				other := hub.bystander()
-				server, client := websocket.FakePair(1 << 14)
+				server, client := testnet.Pair(1 << 14)
 				served := hub.accept(server)
 				peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
 				<-served
@@ -549,7 +550,7 @@ func TestPingFlood(t *testing.T) {
 					config.MessageRate = -1
 					hub := runEcho(t, p, config)
 					defer hub.stop()
-					server, client := websocket.FakePair(1 << 20)
+					server, client := testnet.Pair(1 << 20)
 					served := hub.accept(server)
 					peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
 					<-served

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -47,7 +48,7 @@ func (w discardWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.nc, bufio.NewReadWriter(bufio.NewReaderSize(w.nc, 16), bufio.NewWriterSize(w.nc, 16)), nil
 }
 
-func (h *benchHub) connect(codec string) { h.connectOn(codec, websocket.NewDiscardConn()) }
+func (h *benchHub) connect(codec string) { h.connectOn(codec, testnet.NewDiscardConn()) }
 
 func (h *benchHub) connectOn(codec string, nc net.Conn) {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -192,7 +193,7 @@ func BenchmarkConnect(b *testing.B) {
 	h := newBenchHub(b, websocket.DefaultConfig, func(c *websocket.Client) { _ = c.Subscribe("c") })
 	b.ReportAllocs()
 	for b.Loop() {
-		nc := websocket.NewDiscardConn()
+		nc := testnet.NewDiscardConn()
 		h.connectOn("json", nc)
 		_ = nc.Close()
 	}
@@ -217,7 +218,7 @@ func BenchmarkEcho(b *testing.B) {
 			go func() { ran <- h.Run(context.Background()) }()
 			h.connect("json")
 			frame := maskedText(`{"type":"` + kind + `","data":` + string(jsonPayload(128)) + `}`)
-			nc := websocket.NewFeedConn(frame)
+			nc := testnet.NewFeedConn(frame)
 			nc.Feed(b.N)
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -275,7 +276,7 @@ func fairnessHub(t testing.TB, n int, told func(toRoom bool)) *benchHub {
 		}
 	})
 	for i := range n + 2 {
-		nc := websocket.NewDiscardConn()
+		nc := testnet.NewDiscardConn()
 		room = i >= n
 		toRoom := room
 		nc.OnWrite = func(int) { told(toRoom) }
@@ -330,7 +331,7 @@ func testFloodReachesAllInParts(t *testing.T) {
 	h := newBenchHub(t, config, func(c *websocket.Client) { _ = c.Subscribe("c") })
 	var last, atOnce, most int
 	for i := range 1000 {
-		nc := websocket.NewDiscardConn()
+		nc := testnet.NewDiscardConn()
 		nc.OnWrite = func(n int) {
 			if i != last {
 				last, atOnce = i, 0

@@ -1,69 +1,23 @@
 package websocket
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// Joined writes end at these sizes: a large write costs the kernel little more
-// than a small one, and a TLS record holds 16 KiB (RFC 8446 section 5.1).
-const (
-	joinSize    = 64 << 10
-	joinSizeTLS = 16 << 10
-)
-
-// pumpSocket serves transports that cannot be asked for a non-blocking write:
-// TLS, and everything that is not plainly TCP.
-type pumpSocket struct{ conn net.Conn }
-
-func (s *pumpSocket) Read(b []byte) (int, error) { return s.conn.Read(b) }
-
-func (s *pumpSocket) direct() bool { return false }
-
-func (s *pumpSocket) tryWrite([]byte) (int, error) { return 0, nil }
-
-// write looks for progress every second, except on TLS, which does not survive a
-// write that timed out.
-func (s *pumpSocket) write(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
-	_, isTLS := s.conn.(*tls.Conn)
-	written := 0
-	for written < len(b) {
-		if !isTLS {
-			_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second)) // without it progress is seen later
-		}
-		n, err := s.conn.Write(b[written:min(len(b), written+joinSizeTLS)])
-		written += n
-		if n > 0 {
-			progress.Store(clock())
-		}
-		if err != nil && (isTLS || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return written, err
-		}
-	}
-	return written, nil
-}
-
-// abort closes beneath TLS: its own Close would wait to send an alert.
-func (s *pumpSocket) abort() {
-	if t, ok := s.conn.(*tls.Conn); ok {
-		_ = t.NetConn().Close()
-		return
-	}
-	_ = s.conn.Close()
-}
+// joinSize is the size in bytes at which joined writes end: a large write costs the
+// kernel little more than a small one.
+const joinSize = transport.JoinSize
 
 // batch is frames joined for one write, with where each of them ends.
 type batch struct {
@@ -247,7 +201,7 @@ func (c *conn) fly(f *flight) error {
 	if f.last {
 		f.out.add(c.farewell)
 	}
-	n, err := c.socket.write(f.out.b, &c.waiting, c.hub.clock)
+	n, err := c.socket.WriteAll(f.out.b, &c.waiting, c.hub.clock)
 	c.shard.counters.bytesSent.Add(uint64(n))
 	whole := f.out.whole(n)
 	f.sent = min(max(whole-f.control, 0), len(f.items))

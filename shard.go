@@ -504,7 +504,7 @@ func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
 // writeBatch returns how many frames of b are out, and whether all are. Of one
 // that is partly out the rest is kept; settle finds its message.
 func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
-	n, err := c.conn.socket.tryWrite(b.b)
+	n, err := c.conn.socket.TryWrite(b.b)
 	s.counters.bytesSent.Add(uint64(n))
 	if n == len(b.b) {
 		s.counters.messagesSent.Add(uint64(len(b.ends)))

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -175,7 +176,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	}
 	if welcome = h.welcome(c); !welcome { // while the answer was written
 		c.endRequest()
-		c.conn.socket.abort()
+		c.conn.socket.Abort()
 		return nil, ErrHubClosed
 	}
 	return c, nil
@@ -401,7 +402,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 		return err
 	}
 	c.conn.Conn = nc
-	c.conn.socket = newSocket(nc, &c.conn.tcp)
+	c.conn.socket = transport.New(nc, &c.conn.tcp)
 	var answer http.Header
 	if o.named {
 		answer = h.upgrader.answers[o.codec]

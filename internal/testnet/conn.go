@@ -1,0 +1,277 @@
+// Package testnet is an in-memory network for tests: connections with bounded
+// buffers, deadlines and injected faults, on which blocked goroutines are durably
+// blocked for testing/synctest.
+//
+// Its connections implement transport.Conn, so a hub uses them as directly as TCP.
+// Plain returns a connection that a hub has to write to with a goroutine.
+package testnet
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
+)
+
+var (
+	_ transport.Conn = (*Conn)(nil)
+	_ transport.Conn = (*CutConn)(nil)
+	_ transport.Conn = (*DiscardConn)(nil)
+	_ transport.Conn = (*FeedConn)(nil)
+)
+
+// Conn is one end of an in-memory connection. It is a net.Conn and a direct
+// transport.Conn.
+type Conn struct {
+	in, out *pipe
+	faults  *Faults
+}
+
+// Faults are injected into the writes of one end.
+type Faults struct {
+	mu      sync.Mutex
+	short   int          // maximum bytes that one call accepts, 0 for no limit
+	fail    error        // result of every write, if not nil
+	Written atomic.Int64 // bytes written so far
+}
+
+// Short limits every write to n bytes. Zero means no limit.
+func (f *Faults) Short(n int) { f.mu.Lock(); f.short = n; f.mu.Unlock() }
+
+// Fail makes every later write return err. Nil ends that.
+func (f *Faults) Fail(err error) { f.mu.Lock(); f.fail = err; f.mu.Unlock() }
+
+// Pair returns the two ends of a connection that buffers window bytes in each
+// direction.
+func Pair(window int) (server, client *Conn) {
+	up, down := newPipe(window), newPipe(window)
+	return &Conn{in: up, out: down, faults: &Faults{}}, &Conn{in: down, out: up, faults: &Faults{}}
+}
+
+// Faults returns the faults of this end's writes.
+func (c *Conn) Faults() *Faults { return c.faults }
+
+// SetWindow changes how many bytes this end's output buffers.
+func (c *Conn) SetWindow(n int) { c.out.setWindow(n) }
+
+// Pending returns the number of bytes that this end has not read yet.
+func (c *Conn) Pending() int {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return len(c.in.buf)
+}
+
+// Plain returns c with the methods of net.Conn only, so that it is no
+// transport.Conn.
+func (c *Conn) Plain() net.Conn { return struct{ net.Conn }{c} }
+
+// Read implements net.Conn.
+func (c *Conn) Read(b []byte) (int, error) { return c.in.read(b) }
+
+// Write implements net.Conn.
+func (c *Conn) Write(b []byte) (int, error) {
+	written := 0
+	for written < len(b) {
+		n, err := c.writeSome(b[written:], true)
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func (c *Conn) writeSome(b []byte, wait bool) (int, error) {
+	c.faults.mu.Lock()
+	short, fail := c.faults.short, c.faults.fail
+	c.faults.mu.Unlock()
+	if fail != nil {
+		return 0, fail
+	}
+	if short > 0 {
+		b = b[:min(len(b), short)]
+	}
+	n, err := c.out.write(b, wait)
+	c.faults.Written.Add(int64(n))
+	return n, err
+}
+
+// Direct returns true.
+func (c *Conn) Direct() bool { return true }
+
+// TryWrite implements transport.Conn.
+func (c *Conn) TryWrite(b []byte) (int, error) { return c.writeSome(b, false) }
+
+// WriteAll implements transport.Conn.
+func (c *Conn) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
+	written := 0
+	for written < len(b) {
+		n, err := c.writeSome(b[written:], true)
+		written += n
+		if err != nil {
+			return written, err
+		}
+		progress.Store(clock())
+	}
+	return written, nil
+}
+
+// Abort is like Close.
+func (c *Conn) Abort() { _ = c.Close() }
+
+// Close ends both directions. The peer can still read what was written before.
+func (c *Conn) Close() error {
+	c.in.close(net.ErrClosed)
+	c.out.close(io.EOF)
+	return nil
+}
+
+// Reset ends both directions at once with the error that a TCP reset gives.
+func (c *Conn) Reset() {
+	c.in.reset()
+	c.out.reset()
+}
+
+// LocalAddr returns a made-up address.
+func (c *Conn) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// RemoteAddr returns a made-up address.
+func (c *Conn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	_ = c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.in.setDeadline(&c.in.readBy, t); return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.out.setDeadline(&c.out.writeBy, t)
+	return nil
+}
+
+// pipe is one direction of a connection.
+type pipe struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	buf     []byte
+	window  int   // maximum length of buf at which a write is accepted
+	end     error // result of reads once buf is empty; see read and write
+	readBy  deadline
+	writeBy deadline
+}
+
+type deadline struct {
+	timer   *time.Timer
+	expired bool
+}
+
+func newPipe(window int) *pipe {
+	p := &pipe{window: window}
+	p.changed = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *pipe) read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.end == net.ErrClosed || p.end == syscall.ECONNRESET:
+			return 0, p.end
+		case p.readBy.expired:
+			return 0, os.ErrDeadlineExceeded
+		case len(p.buf) > 0:
+			n := copy(b, p.buf)
+			p.buf = append(p.buf[:0], p.buf[n:]...)
+			p.changed.Broadcast()
+			return n, nil
+		case p.end != nil:
+			return 0, p.end
+		}
+		p.changed.Wait()
+	}
+}
+
+// write accepts as much of b as the window allows, and waits for at least one byte
+// if wait is set.
+func (p *pipe) write(b []byte, wait bool) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.end == syscall.ECONNRESET:
+			return 0, p.end
+		case p.end == net.ErrClosed:
+			return 0, syscall.EPIPE // closed by the reader
+		case p.end != nil:
+			return 0, net.ErrClosed // closed by the writer
+		case p.writeBy.expired:
+			return 0, os.ErrDeadlineExceeded
+		case p.window > len(p.buf):
+			n := min(len(b), p.window-len(p.buf))
+			p.buf = append(p.buf, b[:n]...)
+			p.changed.Broadcast()
+			return n, nil
+		case !wait:
+			return 0, nil
+		}
+		p.changed.Wait()
+	}
+}
+
+func (p *pipe) setWindow(n int) {
+	p.mu.Lock()
+	p.window = n
+	p.mu.Unlock()
+	p.changed.Broadcast()
+}
+
+// close sets end. The reader's net.ErrClosed replaces the writer's io.EOF.
+func (p *pipe) close(end error) {
+	p.mu.Lock()
+	if p.end == nil || end == net.ErrClosed && p.end == io.EOF {
+		p.end = end
+	}
+	p.mu.Unlock()
+	p.changed.Broadcast()
+}
+
+func (p *pipe) reset() {
+	p.mu.Lock()
+	p.end = syscall.ECONNRESET
+	p.buf = nil
+	p.mu.Unlock()
+	p.changed.Broadcast()
+}
+
+func (p *pipe) setDeadline(d *deadline, t time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	d.expired = false
+	switch {
+	case t.IsZero():
+	case !t.After(time.Now()):
+		d.expired = true
+	default:
+		d.timer = time.AfterFunc(time.Until(t), func() {
+			p.mu.Lock()
+			d.expired = true
+			p.mu.Unlock()
+			p.changed.Broadcast()
+		})
+	}
+	p.changed.Broadcast()
+}

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package transport
+
+import "net"
+
+// TCP is empty on this platform, which has no non-blocking writes.
+type TCP struct{}
+
+// newDirect returns nil: New makes a blocking Conn.
+func newDirect(net.Conn, *TCP) Conn { return nil }

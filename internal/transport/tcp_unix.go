@@ -1,0 +1,136 @@
+//go:build unix
+
+package transport
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// TCP is the Conn of a plain TCP connection. Its zero value is not usable: New
+// initializes it.
+//
+// It makes system calls that do not block. Where it has to wait, RawConn parks the
+// goroutine in the runtime's poller. A writer that is parked holds the descriptor's
+// write lock, so a second writer would block.
+type TCP struct {
+	conn *net.TCPConn
+	raw  syscall.RawConn
+}
+
+// newDirect returns inPlace, or nil if nc is not plain TCP.
+func newDirect(nc net.Conn, inPlace *TCP) Conn {
+	conn, ok := nc.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	*inPlace = TCP{conn: conn, raw: raw}
+	return inPlace
+}
+
+// rawCall holds the arguments and results of one call of RawConn's. Its function
+// value is made once, so that reading and writing do not allocate.
+type rawCall struct {
+	run     func(fd uintptr) bool // the method attempt
+	syscall func(fd uintptr, b []byte) (int, syscall.Errno)
+	b       []byte
+	wait    bool // until the descriptor is ready
+	n       int
+	errno   syscall.Errno
+}
+
+var rawCalls = sync.Pool{New: func() any {
+	c := &rawCall{}
+	c.run = c.attempt
+	return c
+}}
+
+// attempt makes the system call until it succeeds or fails. It returns false, which
+// makes RawConn wait for the descriptor, if the call would block and wait is set.
+func (c *rawCall) attempt(fd uintptr) bool {
+	for {
+		n, errno := c.syscall(fd, c.b)
+		switch errno {
+		case 0:
+			c.n = n
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return !c.wait
+		default:
+			c.errno = errno
+		}
+		return true
+	}
+}
+
+// recycle puts c into the pool and returns its results. err is RawConn's error.
+func (c *rawCall) recycle(err error) (int, error) {
+	n, errno := c.n, c.errno
+	*c = rawCall{run: c.run}
+	rawCalls.Put(c)
+	if errno != 0 {
+		return n, errno
+	}
+	return n, err
+}
+
+// Read returns the errors that net.TCPConn.Read returns.
+func (t *TCP) Read(b []byte) (int, error) {
+	c := rawCalls.Get().(*rawCall)
+	c.syscall, c.b, c.wait = rawRead, b, true
+	err := t.raw.Read(c.run)
+	n, err := c.recycle(err)
+	keepSysmonAwake()
+	switch e := err.(type) {
+	case syscall.Errno:
+		err = &net.OpError{Op: "read", Net: "tcp", Source: t.conn.LocalAddr(), Addr: t.conn.RemoteAddr(), Err: os.NewSyscallError("read", e)}
+	case *net.OpError:
+		e.Op = "read" // RawConn sets "raw-read" after a deadline or Close
+	case nil:
+		if n == 0 {
+			err = io.EOF
+		}
+	}
+	return n, err
+}
+
+// Direct returns true.
+func (t *TCP) Direct() bool { return true }
+
+// TryWrite implements Conn.
+func (t *TCP) TryWrite(b []byte) (int, error) {
+	c := rawCalls.Get().(*rawCall)
+	c.syscall, c.b = rawWrite, b
+	if len(b) > JoinSize {
+		c.syscall = syscallWrite
+	}
+	return c.recycle(t.raw.Write(c.run))
+}
+
+// WriteAll implements Conn.
+func (t *TCP) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
+	written := 0
+	for written < len(b) {
+		c := rawCalls.Get().(*rawCall)
+		c.syscall, c.b, c.wait = syscallWrite, b[written:], true
+		n, err := c.recycle(t.raw.Write(c.run))
+		written += n
+		if err != nil {
+			return written, err
+		}
+		progress.Store(clock())
+	}
+	return written, nil
+}
+
+// Abort implements Conn.
+func (t *TCP) Abort() { _ = t.conn.Close() }

@@ -1,0 +1,59 @@
+// Package transport reads from and writes to a client's socket.
+//
+// On plain TCP a Conn can write without waiting: TryWrite writes as much as the
+// kernel takes at once, so that one goroutine can serve many connections. Every
+// other net.Conn, TLS among them, has blocking writes only and needs a goroutine
+// of its own for WriteAll.
+//
+// The package holds all raw system calls and build tags of the module.
+package transport
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+)
+
+// JoinSize is the size in bytes at which a caller stops to join frames for one
+// write: a larger write costs the kernel hardly less per byte. TryWrite reports
+// larger writes to the Go scheduler, because they may take long.
+const JoinSize = 64 << 10
+
+// Conn is a connection's transport. At most one goroutine at a time may read and at
+// most one may write; any goroutine may call Abort at any time. The caller sets no
+// write deadline, because an expired one would fail TryWrite too. Once Abort has
+// been called or the underlying net.Conn is closed, every read and write fails.
+type Conn interface {
+	io.Reader
+	// TryWrite writes as much of b as the transport takes without waiting, which
+	// may be nothing, and returns the number of bytes written. To write less than
+	// all of b is no error.
+	TryWrite(b []byte) (int, error)
+	// WriteAll writes all of b and waits as long as that takes. It stores the time
+	// that clock returns in progress whenever the transport has accepted a part of
+	// b. It returns the number of bytes written, which is less than len(b) only
+	// with an error.
+	WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error)
+	// Direct reports whether TryWrite can write anything. The result never changes.
+	Direct() bool
+	// Abort closes the connection and does not wait for anything.
+	Abort()
+}
+
+// New returns the transport of nc:
+//
+//   - nc itself if it implements Conn, as in-memory connections of tests do,
+//   - inPlace for a *net.TCPConn on Unix, which New initializes, so that the caller
+//     can embed it and a connection costs no further allocation,
+//   - a Conn that is not Direct for everything else.
+//
+// The Conn does not own nc: the caller still has to close it.
+func New(nc net.Conn, inPlace *TCP) Conn {
+	if c, ok := nc.(Conn); ok {
+		return c
+	}
+	if c := newDirect(nc, inPlace); c != nil {
+		return c
+	}
+	return &blocking{nc}
+}
