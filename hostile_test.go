@@ -302,6 +302,7 @@ func TestHalfHandshakes(t *testing.T) {
 		require.NoError(t, err)
 	}
 	peer := b.rawTCP(t, request).requireOpen()
+	b.connected.take(t)
 	require.Equal(t, 1, b.hub.Stats().ActiveConnections)
 	peer.leave()
 }
