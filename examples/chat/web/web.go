@@ -1,9 +1,9 @@
-// Package web is the chat's page, for the examples that serve it.
+// Package web embeds the chat's page. The examples chat and cluster serve it.
 package web
 
 import "embed"
 
-// Files are the page's own files.
+// Files holds the files of the page.
 //
 //go:embed index.html chat.css chat.js icon.svg
 var Files embed.FS
