@@ -122,6 +122,14 @@ func connect(b *testing.B, addr string) net.Conn {
 	return c
 }
 
+// connectMember connects a client and waits until it is a member of "news". The
+// handshake response alone does not mean that: onConnect runs after it.
+func connectMember(b *testing.B, hub *websocket.Hub, addr string) net.Conn {
+	c := connect(b, addr)
+	require.Eventually(b, func() bool { return hub.Stats().Channels["news"] > 0 }, 20*time.Second, time.Millisecond)
+	return c
+}
+
 // cpu returns the user and system time of this process.
 func cpu() time.Duration {
 	var u syscall.Rusage
@@ -177,7 +185,7 @@ func BenchmarkForward(b *testing.B) {
 			} else {
 				to, addr = startHub(b, broker())
 			}
-			c := connect(b, addr)
+			c := connectMember(b, to, addr)
 			require.NoError(b, to.BrokerReady(context.Background()))
 			require.NoError(b, from.BrokerReady(context.Background()))
 			var received atomic.Int64
@@ -224,7 +232,7 @@ func BenchmarkSubscribe(b *testing.B) {
 		b.Run("engine="+e.name, func(b *testing.B) {
 			broker := e.start(b)
 			hub, addr := startHub(b, broker())
-			connect(b, addr)
+			connectMember(b, hub, addr)
 			var member *websocket.Client
 			for c := range hub.Clients() {
 				member = c
