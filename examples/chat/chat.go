@@ -146,7 +146,7 @@ func (c *chat) received(client *websocket.Client, m *websocket.Message) {
 	}
 }
 
-// authorize decides whether a tab may do what it requests. It joins and leaves rooms
+// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
 // itself, so that the new member list is published right after the change. The hub
 // then finds the membership as requested and only sends the ack.
 func (c *chat) authorize(client *websocket.Client, action websocket.Action, target string) error {
@@ -236,7 +236,7 @@ func (c *chat) leave(s *session, name string) {
 	c.announce(name, list)
 }
 
-// presence is the data of the message with a room's members, and with the person who
+// presence is the data of the message with a room's members, and with the person that
 // joined or left.
 type presence struct {
 	Version int      `json:"version"`
@@ -362,13 +362,13 @@ func (c *chat) reportStats(ctx context.Context) {
 	}
 }
 
-// report logs an error of the operation what. It ignores the errors of a client or a
+// report logs the error of an operation. It ignores the errors of a client or a
 // hub that is closed: tabs may disconnect at any time.
-func (c *chat) report(what string, err error) {
+func (c *chat) report(operation string, err error) {
 	if err == nil || errors.Is(err, websocket.ErrClientClosed) || errors.Is(err, websocket.ErrHubClosed) {
 		return
 	}
-	c.log.Error("chat: "+what, "error", err)
+	c.log.Error("chat: "+operation, "error", err)
 }
 
 func sessionOf(client *websocket.Client) *session {

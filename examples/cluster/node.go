@@ -211,7 +211,7 @@ func (n *node) received(client *websocket.Client, m *websocket.Message) {
 	}
 }
 
-// authorize decides whether a tab may do what it requests. It joins and leaves rooms
+// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
 // itself, so that the new member list is published right after the change.
 func (n *node) authorize(client *websocket.Client, action websocket.Action, target string) error {
 	s := sessionOf(client)
@@ -270,7 +270,7 @@ func (n *node) enter(client *websocket.Client, s *session, room string) error {
 	return nil
 }
 
-// presence is the data of the message with a room's members, and with the person who
+// presence is the data of the message with a room's members, and with the person that
 // joined or left.
 type presence struct {
 	Version int64    `json:"version"`
@@ -371,13 +371,13 @@ func cleaned(s string, most int) string {
 	return s
 }
 
-// report logs an error of the operation what. It ignores the errors of a client or a
+// report logs the error of an operation. It ignores the errors of a client or a
 // hub that is closed: tabs may disconnect at any time.
-func (n *node) report(what string, err error) {
+func (n *node) report(operation string, err error) {
 	if err == nil || errors.Is(err, websocket.ErrClientClosed) || errors.Is(err, websocket.ErrHubClosed) {
 		return
 	}
-	n.log.Error("chat: "+what, "error", err)
+	n.log.Error("chat: "+operation, "error", err)
 }
 
 func sessionOf(client *websocket.Client) *session {

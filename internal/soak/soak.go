@@ -113,8 +113,8 @@ func runClients(o options, res *results, servers []*hubServer) {
 	for _, s := range servers {
 		s.drain(time.Minute)
 	}
-	gone := make(chan struct{}) // closed by the waiter, received below
-	go func() { clients.Wait(); close(gone) }()
+	disconnected := make(chan struct{}) // closed by the goroutine below, received in the loop
+	go func() { clients.Wait(); close(disconnected) }()
 	for ended := false; !ended; { // repeated for clients that connect after the first broadcast
 		for _, s := range servers {
 			if err := s.hub.BroadcastMessage(&websocket.Message{Type: "end"}); err != nil {
@@ -122,7 +122,7 @@ func runClients(o options, res *results, servers []*hubServer) {
 			}
 		}
 		select {
-		case <-gone:
+		case <-disconnected:
 			ended = true
 		case <-time.After(time.Second):
 		}

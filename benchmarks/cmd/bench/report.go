@@ -252,7 +252,7 @@ func number(v float64) string {
 func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks, %s\n\n", r.Date)
-	fmt.Fprintf(&b, "%s, %d cores, %s, %s, loopback. %d rounds in %s; in each round every system in turn.\n"+
+	fmt.Fprintf(&b, "%s, %d cores, %s, %s, loopback. Rounds: %d, each with every system in turn. Time: %s.\n"+
 		"The figures are medians, with the smallest and the largest value in brackets.\n",
 		r.Processor, r.Cores, r.Kernel, r.Go, r.Rounds, r.Took)
 	if r.Clients != 1000 {

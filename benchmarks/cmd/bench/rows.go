@@ -406,7 +406,7 @@ func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	select { // HTTP handlers return meanwhile, and release their buffers
+	select { // time for the HTTP handlers to return and release their buffers
 	case <-time.After(pick(b, 2*time.Second, 500*time.Millisecond)):
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -42,8 +42,8 @@ type fleet struct {
 	latency     atomic.Bool
 	hist        tally.Histogram
 
-	goal    atomic.Uint64 // arrivals that reached waits for
-	reached chan struct{} // readers send without blocking, wait receives; never closed
+	goal    atomic.Uint64 // number of arrivals at which reached is signalled; 0 is none
+	reached chan struct{} // readers send without blocking, the method wait receives; never closed
 }
 
 // connReader reads connections and passes their bytes to fleet.feed.
