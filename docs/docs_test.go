@@ -26,11 +26,11 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
-// patience is how long a test waits for programs that are built first, on a
-// machine that has other things to do.
-const patience = 3 * time.Minute
+// timeout is how long a test waits for programs that are built first, on a
+// machine that may be busy.
+const timeout = 3 * time.Minute
 
-// address is what the listings connect to. The tests put another one in its place.
+// address is the address in the listings. The tests replace it.
 const address = "localhost:8080"
 
 var listings = regexp.MustCompile("(?s)<!-- file: (\\S+) -->\n```\\w+\n(.*?)```\n")
@@ -45,11 +45,11 @@ func listing(t *testing.T, name, addr string) string {
 			return strings.ReplaceAll(found[2], address, addr)
 		}
 	}
-	require.FailNow(t, "no such listing", name)
+	require.FailNow(t, "quickstart.md has no listing", name)
 	return ""
 }
 
-// write puts a file into a directory of the test's.
+// write writes a file below dir and returns its path.
 func write(t *testing.T, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -58,64 +58,65 @@ func write(t *testing.T, dir, name, content string) string {
 	return path
 }
 
-// program runs a command until the test ends. Its output is shown where the
-// test fails.
+// program is a command that runs until the test ends. If the test fails, its
+// standard error is logged.
 type program struct {
 	cmd   *exec.Cmd
-	lines chan string // of standard output; closed when it ends
+	lines chan string // lines of standard output; the reader closes it when the command ends
 }
 
+// start starts a command in dir.
 func start(t *testing.T, dir, name string, args ...string) *program {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	p := &program{cmd: cmd, lines: make(chan string, 100)}
 	var reading sync.WaitGroup
-	reading.Go(func() { // ends with the program
+	reading.Go(func() { // returns when the program ends
 		defer close(p.lines)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			p.lines <- lines.Text()
 		}
 	})
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		go func() {            // ends with reading
-			for range p.lines { // makes room for what nobody reads
+		_ = cmd.Process.Kill() // fails if the program has ended
+		go func() {            // returns when the reader closes lines
+			for range p.lines { // discards the rest, so that the reader does not block
 			}
 		}()
 		reading.Wait()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s: %s", name, log.String())
+			t.Logf("%s: %s", name, stderr.String())
 		}
 	})
 	return p
 }
 
-// says waits for a line of output.
-func (p *program) says(t *testing.T, want string) {
+// waitForLine waits until the program prints the line want.
+func (p *program) waitForLine(t *testing.T, want string) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(timeout)
 	for {
 		select {
 		case line, ok := <-p.lines:
-			require.True(t, ok, "ended without saying %q", want)
+			require.True(t, ok, "the program ended without printing %q", want)
 			if line == want {
 				return
 			}
 		case <-late:
-			require.FailNow(t, "never said", want)
+			require.FailNow(t, "the program did not print", want)
 		}
 	}
 }
 
-// build makes a program of a listing. It is built inside this module, whose
-// packages it imports.
+// build builds a program from a listing and returns its path. It runs go build in
+// this module, because the listing imports the module's packages.
 func build(t *testing.T, dir, name, source string) string {
 	t.Helper()
 	out := filepath.Join(dir, strings.TrimSuffix(name, ".go"))
@@ -125,17 +126,17 @@ func build(t *testing.T, dir, name, source string) string {
 	return out
 }
 
-// serve runs the hub of the first listing, with the page, and returns its address.
+// serve runs the server of the first listing, with the page, and returns its address.
 func serve(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	addr := l.Addr().String()
-	require.NoError(t, l.Close()) // free for the program
+	require.NoError(t, l.Close()) // the program listens on this address
 	write(t, dir, "public/index.html", listing(t, "index.html", addr))
 	start(t, dir, build(t, dir, "main.go", listing(t, "main.go", addr)))
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(timeout); ; {
 		response, err := http.Get("http://" + addr + "/")
 		if err == nil {
 			_ = response.Body.Close()
@@ -148,55 +149,59 @@ func serve(t *testing.T) string {
 	}
 }
 
-// listener is a client that hears what is said.
-type listener struct {
+// subscriber is a client that is subscribed to the channel news.
+type subscriber struct {
 	*client.Client
-	heard chan string
+	received chan string
 }
 
-func listen(t *testing.T, addr string) *listener {
+func subscribe(t *testing.T, addr string) *subscriber {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	c, err := client.Dial(ctx, "ws://"+addr+"/ws", client.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	l := &listener{c, make(chan string, 100)}
-	require.NoError(t, c.Subscribe(ctx, "news", func(m *websocket.Message) { l.heard <- string(m.Data) }))
-	return l
+	s := &subscriber{c, make(chan string, 100)}
+	require.NoError(t, c.Subscribe(ctx, "news", func(m *websocket.Message) { s.received <- string(m.Data) }))
+	return s
 }
 
-func (l *listener) hears(t *testing.T, want string) {
+// receive waits for the next message, which must be want.
+func (s *subscriber) receive(t *testing.T, want string) {
 	t.Helper()
 	select {
-	case got := <-l.heard:
+	case got := <-s.received:
 		require.Equal(t, want, got)
-	case <-time.After(patience):
-		require.FailNow(t, "never heard", want)
+	case <-time.After(timeout):
+		require.FailNow(t, "no message arrived", want)
 	}
 }
 
-func (l *listener) say(t *testing.T, text string) {
+// publish publishes a message to news.
+func (s *subscriber) publish(t *testing.T, text string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	require.NoError(t, l.Publish(ctx, "news", []byte(text)))
+	require.NoError(t, s.Publish(ctx, "news", []byte(text)))
 }
 
 func TestQuickStartGo(t *testing.T) {
 	t.Parallel()
 	addr := serve(t)
-	l := listen(t, addr)
-	// As go run does, which cannot be told to end its program with it.
+	s := subscribe(t, addr)
+	// The test builds the program instead of using go run: killing go run would not
+	// end the program.
 	dir := t.TempDir()
 	p := start(t, dir, build(t, dir, "news.go", listing(t, "news.go", addr)))
-	l.hears(t, `"hello from Go"`)
-	p.says(t, `"hello from Go"`)
-	l.say(t, `"and to you"`)
-	p.says(t, `"and to you"`)
+	s.receive(t, `"hello from Go"`)
+	p.waitForLine(t, `"hello from Go"`)
+	s.publish(t, `"and to you"`)
+	p.waitForLine(t, `"and to you"`)
 }
 
-// node returns the directory of the ws package, or skips.
+// node returns the directory of the ws package. It skips the test if node or ws is
+// not installed.
 func node(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
@@ -217,7 +222,7 @@ func TestQuickStartNode(t *testing.T) {
 	t.Parallel()
 	ws := node(t)
 	addr := serve(t)
-	l := listen(t, addr)
+	s := subscribe(t, addr)
 	dir := t.TempDir()
 	hub, err := os.ReadFile("../js/hub.js")
 	require.NoError(t, err)
@@ -225,13 +230,14 @@ func TestQuickStartNode(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "node_modules"), 0o755))
 	require.NoError(t, os.Symlink(ws, filepath.Join(dir, "node_modules/ws")))
 	p := start(t, dir, "node", write(t, dir, "news.mjs", listing(t, "news.mjs", addr)))
-	l.hears(t, `"hello from Node"`)
-	p.says(t, "hello from Node")
-	l.say(t, `"and to you"`)
-	p.says(t, "and to you")
+	s.receive(t, `"hello from Node"`)
+	p.waitForLine(t, "hello from Node")
+	s.publish(t, `"and to you"`)
+	p.waitForLine(t, "and to you")
 }
 
-// visitor stands beside the page: it tells what the page shows, and uses its form.
+// visitor is a script that is added to the page. It posts the page's list to /shown
+// after each change, and submits the form once.
 const visitor = `<script type="module">
   const list = document.querySelector("ul"), form = document.querySelector("form"), input = form.querySelector("input");
   const shown = () => [...list.children].map((item) => item.textContent).join(", ");
@@ -251,9 +257,9 @@ func TestQuickStartPage(t *testing.T) {
 		t.Skip(chromium + " is not installed")
 	}
 	addr := serve(t)
-	l := listen(t, addr)
+	s := subscribe(t, addr)
 
-	// All comes from the hub's program but the visitor, which is added to the page.
+	// A reverse proxy serves the program's page and appends the visitor to it.
 	shown := make(chan string, 100)
 	hub := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
 	hub.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the browser is killed
@@ -261,34 +267,34 @@ func TestQuickStartPage(t *testing.T) {
 	mux.Handle("GET /", hub)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		hub.ServeHTTP(w, r)
-		_, _ = io.WriteString(w, visitor) // without it nothing is shown, which is noticed
+		_, _ = io.WriteString(w, visitor) // if this fails, the test gets nothing on shown and fails
 	})
 	mux.HandleFunc("POST /shown", func(_ http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
 		shown <- string(text)
 	})
 	hub.ModifyResponse = func(r *http.Response) error {
-		r.Header.Del("Content-Length") // it grows
+		r.Header.Del("Content-Length") // the visitor makes the page longer
 		return nil
 	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	profile, err := os.MkdirTemp("", "quickstart-")
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // the browser may still be at work there
+	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // fails if the browser still writes to it
 	start(t, profile, chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
 		"--user-data-dir="+profile, server.URL+"/")
 
-	l.hears(t, `"hello from a page"`)
-	l.say(t, `"and to you"`)
-	for late := time.After(patience); ; {
+	s.receive(t, `"hello from a page"`)
+	s.publish(t, `"and to you"`)
+	for late := time.After(timeout); ; {
 		select {
 		case text := <-shown:
 			if text == "hello from a page, and to you" {
 				return
 			}
 		case <-late:
-			require.FailNow(t, "never shown")
+			require.FailNow(t, "the page did not show both messages")
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package examples holds programs that use the library. Its test builds the code
-// samples of the README.
+// Package examples has example programs in its subdirectories. Its test builds the
+// code samples of the README.
 package examples
 
 import (
@@ -16,8 +16,8 @@ import (
 
 var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```")
 
-// fragment makes a program of a sample that is only a part of one: these are the
-// names that the text around it has introduced.
+// fragment is a program around a sample that is not a whole program. It declares the
+// names that the sample uses.
 const fragment = `package main
 
 import (
@@ -62,8 +62,8 @@ func TestReadmeSamplesBuild(t *testing.T) {
 	}
 }
 
-// clientParameter: in the samples of a server client is a variable, in those of a
-// Go client it is the package.
+// clientParameter returns the declaration of a parameter named client. It is empty
+// for samples of Go clients, in which client is the package.
 func clientParameter(source string) string {
 	if strings.Contains(source, "client.Dial(") {
 		return ""

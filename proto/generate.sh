@@ -1,8 +1,7 @@
 #!/bin/sh
-# Writes message.pb.go and fbs/WsMessage.go anew from message.proto and
-# message.fbs. Needs protoc 3.21.12 and flatc 2.0.8 (Debian 12's
-# protobuf-compiler and flatbuffers-compiler) besides Go; protoc-gen-go is the
-# one of go.mod.
+# Generates message.pb.go from message.proto and fbs/WsMessage.go from message.fbs.
+# It needs Go, protoc 3.21.12 and flatc 2.0.8 (Debian 12: protobuf-compiler and
+# flatbuffers-compiler). It builds protoc-gen-go in the version of go.mod.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,8 +10,8 @@ trap 'rm -rf "$bin"' EXIT
 version=$(go list -m -f '{{.Version}}' google.golang.org/protobuf)
 GOBIN=$bin go install "google.golang.org/protobuf/cmd/protoc-gen-go@$version"
 
-# The full import path becomes the name that the file registers itself under. A
-# short one would clash with other message.proto files in the same program.
+# The file registers itself in the program under the path given to protoc. A short
+# path would clash with other files named message.proto.
 module=github.com/maoxiaoyue/hypgo-websocket
 PATH=$bin:$PATH protoc -I "$module/proto=proto" --go_out=. --go_opt=module="$module" proto/message.proto
 flatc --go -o proto proto/message.fbs

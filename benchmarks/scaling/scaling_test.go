@@ -1,6 +1,6 @@
-// Package scaling measures what clustering costs, for docs/scaling.md. Everything
-// but redis-server is in one process; figures are of all of it, unless a metric
-// says otherwise.
+// Package scaling measures the cost of clustering. docs/scaling.md has the
+// results. Hubs, clients and the NATS server run in the test process; only
+// redis-server is a process of its own. A figure covers the whole test process.
 package scaling
 
 import (
@@ -28,7 +28,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// engines makes a function that makes brokers.
+// engines are the engines to measure. start starts an engine and returns a function
+// that makes brokers for it.
 var engines = []struct {
 	name  string
 	start func(b *testing.B) func() websocket.Broker
@@ -68,7 +69,7 @@ func startRedis(b *testing.B) func() websocket.Broker {
 	}
 }
 
-// quiet drops what hubs log.
+// quiet is a Logger that discards everything.
 type quiet struct{}
 
 func (quiet) Debugf(string, ...any)   {}
@@ -81,11 +82,11 @@ func startHub(b *testing.B, broker websocket.Broker) (*websocket.Hub, string) {
 	config := websocket.DefaultConfig
 	config.Broker = broker
 	config.EnableCompression = false
-	config.ClientBacklog = 256 << 20 // the reader shares the processors with all others
+	config.ClientBacklog = 256 << 20 // the reading client shares the processors with all other goroutines
 	hub := websocket.NewHub(quiet{}, config)
 	hub.SetCallbacks(func(c *websocket.Client) { _ = c.Subscribe("news") }, nil, nil)
 	ran := make(chan error, 1)
-	go func() { ran <- hub.Run(context.Background()) }() // ends with Shutdown
+	go func() { ran <- hub.Run(context.Background()) }() // returns after Shutdown
 	server := httptest.NewServer(hub.Handler())
 	b.Cleanup(func() {
 		_ = hub.Shutdown(context.Background())
@@ -97,8 +98,8 @@ func startHub(b *testing.B, broker websocket.Broker) (*websocket.Hub, string) {
 	return hub, strings.TrimPrefix(server.URL, "http://")
 }
 
-// connect shakes hands without a WebSocket library, so that what it leaves in
-// memory is little.
+// connect performs the WebSocket handshake without a library, so that the client
+// adds little to the memory that is measured.
 func connect(b *testing.B, addr string) net.Conn {
 	c, err := net.Dial("tcp", addr)
 	require.NoError(b, err)
@@ -109,24 +110,34 @@ func connect(b *testing.B, addr string) net.Conn {
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
 	}
 	require.NoError(b, r.Write(c))
-	var answer []byte
+	var response []byte
 	one := make([]byte, 1)
-	for !strings.HasSuffix(string(answer), "\r\n\r\n") {
+	for !strings.HasSuffix(string(response), "\r\n\r\n") {
 		_, err := c.Read(one)
 		require.NoError(b, err)
-		answer = append(answer, one[0])
+		response = append(response, one[0])
 	}
-	require.Contains(b, string(answer), " 101 ")
+	require.Contains(b, string(response), " 101 ")
 	b.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
+// connectMember connects a client and waits until it is a member of "news". The
+// handshake response alone does not mean that: onConnect runs after it.
+func connectMember(b *testing.B, hub *websocket.Hub, addr string) net.Conn {
+	c := connect(b, addr)
+	require.Eventually(b, func() bool { return hub.Stats().Channels["news"] > 0 }, 20*time.Second, time.Millisecond)
+	return c
+}
+
+// cpu returns the user and system time of this process.
 func cpu() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// heap returns the bytes of heap and stacks in use after a garbage collection.
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -135,8 +146,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc + m.StackInuse)
 }
 
-// BenchmarkConnection reports the memory of an idle subscribed connection, its
-// client's net.Conn and the engine's part where that is in the process included.
+// BenchmarkConnection reports the memory of an idle subscribed connection. It
+// includes the client's net.Conn and, with NATS, the memory of the server.
 func BenchmarkConnection(b *testing.B) {
 	const clients = 2000
 	for _, e := range engines {
@@ -146,7 +157,7 @@ func BenchmarkConnection(b *testing.B) {
 			connect(b, addr)
 			require.NoError(b, hub.BrokerReady(context.Background()))
 			before, connected := heap(), 0
-			for b.Loop() { // once, with -benchtime 1x
+			for b.Loop() { // run with -benchtime 1x, so that the loop runs once
 				for range clients {
 					connect(b, addr)
 				}
@@ -159,8 +170,9 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
-// BenchmarkForward publishes 128 bytes on one node for a member on another (for
-// engine=none on the same), never more than some thousand ahead of what it got.
+// BenchmarkForward publishes 128 bytes on one node for a member on another node,
+// or on the same node with engine=none. The publisher is never more than 5,000
+// messages ahead of the member.
 func BenchmarkForward(b *testing.B) {
 	for _, e := range engines {
 		b.Run("engine="+e.name, func(b *testing.B) {
@@ -173,12 +185,12 @@ func BenchmarkForward(b *testing.B) {
 			} else {
 				to, addr = startHub(b, broker())
 			}
-			c := connect(b, addr)
+			c := connectMember(b, to, addr)
 			require.NoError(b, to.BrokerReady(context.Background()))
 			require.NoError(b, from.BrokerReady(context.Background()))
 			var received atomic.Int64
-			go func() { // ends with the connection
-				n, err := io.Copy(&received64{&received}, c)
+			go func() { // returns when the connection ends
+				n, err := io.Copy(&byteCounter{&received}, c)
 				if err != nil && !errors.Is(err, net.ErrClosed) {
 					b.Logf("after %d bytes: %v", n, err)
 				}
@@ -200,27 +212,27 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-// arrived waits until the member of to has been sent so many messages.
+// arrived waits until the hub to has sent count messages.
 func arrived(b *testing.B, from, to *websocket.Hub, count int) {
 	for deadline := time.Now().Add(20 * time.Second); int(to.Stats().MessagesSent) < count; time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(deadline) {
-			b.Fatalf("%d of %d: %+v %+v", to.Stats().MessagesSent, count, from.Stats().Broker, to.Stats().Broker)
+			b.Fatalf("only %d of %d messages were sent; brokers: %+v %+v", to.Stats().MessagesSent, count, from.Stats().Broker, to.Stats().Broker)
 		}
 	}
 }
 
-type received64 struct{ n *atomic.Int64 }
+type byteCounter struct{ n *atomic.Int64 }
 
-func (r *received64) Write(p []byte) (int, error) { r.n.Add(int64(len(p))); return len(p), nil }
+func (r *byteCounter) Write(p []byte) (int, error) { r.n.Add(int64(len(p))); return len(p), nil }
 
-// BenchmarkSubscribe makes members of channels that nobody else is in: each costs
-// the engine a subscription.
+// BenchmarkSubscribe subscribes a client to channels without other members, and
+// unsubscribes it. Each channel costs the engine a subscription.
 func BenchmarkSubscribe(b *testing.B) {
 	for _, e := range engines {
 		b.Run("engine="+e.name, func(b *testing.B) {
 			broker := e.start(b)
 			hub, addr := startHub(b, broker())
-			connect(b, addr)
+			connectMember(b, hub, addr)
 			var member *websocket.Client
 			for c := range hub.Clients() {
 				member = c

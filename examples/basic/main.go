@@ -1,4 +1,4 @@
-// Command basic is a hub on net/http that logs what happens:
+// Command basic is a hub on net/http that logs connections and messages:
 //
 //	go run ./examples/basic
 //
@@ -25,17 +25,18 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
-	// 1. Create a hub, which manages all connections. Nil logs to slog.Default.
+	// 1. Create a hub, which manages all connections. Without a logger it logs to
+	// slog.Default.
 	hub := websocket.NewHub(nil, websocket.DefaultConfig)
-	// 2. Say what to do when something happens.
+	// 2. Set the callbacks.
 	setCallbacks(hub)
-	// 3. Start it. It ends with ctx and says goodbye to everybody.
+	// 3. Run the hub. When ctx ends, it closes all connections and Run returns.
 	go func() {
 		if err := hub.Run(ctx); err != nil {
 			log.Print(err)
 		}
 	}()
-	// 4. Give it a route, and serve until the hub has ended.
+	// 4. Serve HTTP until the hub has ended.
 	log.Printf("connect to ws://%s/ws", *addr)
 	if err := hub.ListenAndServe(*addr, routes(hub)); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
@@ -45,13 +46,13 @@ func main() {
 func setCallbacks(hub *websocket.Hub) {
 	hub.SetCallbacks(
 		func(client *websocket.Client) {
-			log.Printf("New connection joined! ID: %s, Codec: %s", client.ID, client.Codec().Name())
+			log.Printf("client %s connected, codec %s", client.ID, client.Codec().Name())
 		},
 		func(client *websocket.Client) {
-			log.Printf("Connection disconnected! ID: %s, %v", client.ID, client.CloseError())
+			log.Printf("client %s disconnected: %v", client.ID, client.CloseError())
 		},
 		func(client *websocket.Client, msg *websocket.Message) {
-			log.Printf("Message received! Type: %q, Data: %q", msg.Type, msg.Data)
+			log.Printf("client %s sent a message of type %q: %q", client.ID, msg.Type, msg.Data)
 		},
 	)
 }

@@ -16,7 +16,7 @@ func TestPublishReachesSubscriber(t *testing.T) {
 	hub := websocket.NewHub(nil, websocket.DefaultConfig)
 	setCallbacks(hub)
 	ended := make(chan error, 1)
-	go func() { ended <- hub.Run(ctx) }() // ends with cancel
+	go func() { ended <- hub.Run(ctx) }() // returns after cancel
 	server := httptest.NewServer(routes(hub))
 	t.Cleanup(func() {
 		cancel()

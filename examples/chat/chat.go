@@ -19,7 +19,7 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// What a tab may do. Texts and names count in characters.
+// Limits. A tab is one connection of the page. Texts and names count in characters.
 const (
 	maxText        = 2000
 	maxName        = 24
@@ -28,43 +28,44 @@ const (
 	maxRoomMembers = 200
 	maxRooms       = 200
 	maxTabs        = 1000
-	burst          = 20 // messages at once, and
-	perSecond      = 5  // as many more each second
+	burst          = 20 // messages that a tab may send at once
+	perSecond      = 5  // messages per second that a tab may send after a burst
 )
 
 const statsChannel = "stats"
 
-// Errors that a tab is answered with.
+// The errors that a tab can receive in a reply.
 var (
 	errForbidden = errors.New("this chat does not allow that")
 	errRoomName  = fmt.Errorf("a room's name has 1 to %d printable characters", maxRoomName)
 	errRooms     = fmt.Errorf("a tab can be in %d rooms", maxRoomsPerTab)
-	errNoRoom    = errors.New("there are too many rooms already")
+	errNoRoom    = errors.New("there are too many rooms")
 	errRoomFull  = errors.New("the room is full")
 	errNotInRoom = errors.New("join the room first")
 	errText      = fmt.Errorf("a message has 1 to %d characters", maxText)
-	errTooFast   = errors.New("not so fast")
+	errTooFast   = errors.New("too many messages per second")
 	errTicket    = errors.New("unknown or used ticket")
 )
 
-// chat is the application: who is in which room. All delivery is the hub's.
+// chat is the application. It keeps the member list of each room; the hub delivers
+// all messages.
 type chat struct {
 	hub  *websocket.Hub
 	log  *slog.Logger
 	keys keyring
 
-	mu    sync.Mutex      // guards what follows
-	names map[string]bool // in lower case
+	mu    sync.Mutex      // guards names and rooms
+	names map[string]bool // the names of all tabs, in lower case
 	rooms map[string]*room
 }
 
-// room is a room's member list. It exists while somebody is in it.
+// room is a room's member list. It exists while the room has members.
 type room struct {
-	version int // counts the changes, so that pages can tell which list is newer
+	version int // number of changes; a page ignores a list with a lower version
 	members map[string]person
 }
 
-// person is what everybody in a room sees of a tab.
+// person is the public description of a tab. All members of its rooms see it.
 type person struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
@@ -72,13 +73,13 @@ type person struct {
 	Sealed bool   `json:"sealed"`
 }
 
-// session is what the chat knows of one connection. Only the connection's own
-// callbacks use it, which run one after the other.
+// session is the chat's state of one connection. Only the connection's callbacks use
+// it, and they run one after the other.
 type session struct {
 	person
 	rooms     map[string]bool
-	verdict   error // on the text that is about to be published
-	allowance float64
+	textErr   error   // why the text of the current publish_room message is not allowed, or nil
+	allowance float64 // messages that the tab may send now
 	refilled  time.Time
 }
 
@@ -97,8 +98,8 @@ func newChat(logger *slog.Logger) *chat {
 	return c
 }
 
-// connected runs before anything else can reach or leave the tab, so that keys
-// set here hold for its very first frame.
+// connected is onConnect. No message is sent to or received from the tab before it
+// returns, so that the keys set here apply from the first frame.
 func (c *chat) connected(client *websocket.Client) {
 	r := client.Request()
 	s := &session{rooms: map[string]bool{}, allowance: burst, refilled: time.Now()}
@@ -109,7 +110,7 @@ func (c *chat) connected(client *websocket.Client) {
 			c.report("close", client.Close(websocket.CloseUnauthorized, errTicket.Error()))
 			return
 		}
-		// A key that is refused closes the client.
+		// The hub closes the client if a key is invalid.
 		if err := errors.Join(client.SetEncryptionKey(keys.AES), client.SetHMACKey(keys.HMAC)); err != nil {
 			c.report("set keys", err)
 			return
@@ -125,6 +126,7 @@ func (c *chat) connected(client *websocket.Client) {
 	}{s.person, maxText, maxRoomName})}))
 }
 
+// disconnected is onDisconnect.
 func (c *chat) disconnected(client *websocket.Client) {
 	s := sessionOf(client)
 	if s == nil {
@@ -136,17 +138,17 @@ func (c *chat) disconnected(client *websocket.Client) {
 	c.freeName(s.Name)
 }
 
-// received sees every message before the hub acts on it, and before authorize is
-// asked, which is not shown the text.
+// received is onMessage. The hub calls it before authorize, which does not get the
+// text.
 func (c *chat) received(client *websocket.Client, m *websocket.Message) {
 	if s := sessionOf(client); s != nil && m.Type == string(websocket.ActionPublishRoom) {
-		s.verdict = checkText(m.Data)
+		s.textErr = checkText(m.Data)
 	}
 }
 
-// authorize decides on what a tab asks of the hub. It joins and leaves rooms
-// itself, so that the announcement has its place right behind the change; the
-// hub then finds nothing left to do but to acknowledge.
+// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
+// itself, so that the new member list is published right after the change. The hub
+// then finds the membership as requested and only sends the ack.
 func (c *chat) authorize(client *websocket.Client, action websocket.Action, target string) error {
 	s := sessionOf(client)
 	if s == nil {
@@ -171,7 +173,7 @@ func (c *chat) authorize(client *websocket.Client, action websocket.Action, targ
 	return errForbidden
 }
 
-// enter takes a tab into a room and tells the room.
+// enter adds a tab to a room and publishes the new member list to the room.
 func (c *chat) enter(client *websocket.Client, s *session, name string) error {
 	switch {
 	case !validRoomName(name):
@@ -181,8 +183,8 @@ func (c *chat) enter(client *websocket.Client, s *session, name string) error {
 	case len(s.rooms) >= maxRoomsPerTab:
 		return errRooms
 	}
-	// The hub first, the list second: whoever is on a list then also gets every
-	// list that comes after it.
+	// The tab joins the room in the hub before it is added to the list, so that a
+	// listed tab receives every later list.
 	if err := client.JoinRoom(name); err != nil {
 		return err
 	}
@@ -197,6 +199,7 @@ func (c *chat) enter(client *websocket.Client, s *session, name string) error {
 	return nil
 }
 
+// addMember adds a tab to a room's list and returns the new list.
 func (c *chat) addMember(s *session, name string) (presence, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -214,8 +217,8 @@ func (c *chat) addMember(s *session, name string) (presence, error) {
 	return r.next(), nil
 }
 
-// leave takes a tab, which has left the room in the hub, off the list and tells
-// those who stay.
+// leave removes a tab from a room's list and publishes the new list to the room. The
+// tab must have left the room in the hub already.
 func (c *chat) leave(s *session, name string) {
 	if !s.rooms[name] {
 		return
@@ -233,7 +236,8 @@ func (c *chat) leave(s *session, name string) {
 	c.announce(name, list)
 }
 
-// presence tells a room who is in it, and who has just come or gone.
+// presence is the data of the message with a room's members, and with the person that
+// joined or left.
 type presence struct {
 	Version int      `json:"version"`
 	Members []person `json:"members"`
@@ -241,27 +245,29 @@ type presence struct {
 	Left    *person  `json:"left,omitempty"`
 }
 
-// next is the list after a change. The chat is locked.
+// next returns the list after a change. The caller holds chat.mu.
 func (r *room) next() presence {
 	r.version++
 	members := slices.SortedFunc(maps.Values(r.members), func(a, b person) int { return strings.Compare(a.Name, b.Name) })
 	return presence{Version: r.version, Members: members}
 }
 
+// announce publishes a member list to its room.
 func (c *chat) announce(room string, list presence) {
 	c.report("announce", c.hub.PublishToRoom(room, &websocket.Message{Type: "presence", Data: encode(list)}))
 }
 
-// mayPublish decides on the text that received has just looked at.
+// mayPublish decides whether the current message, whose text received has checked,
+// may be published to a room.
 func (s *session) mayPublish(room string) error {
-	verdict := s.verdict
-	s.verdict = errText
+	textErr := s.textErr
+	s.textErr = errText
 	now := time.Now()
 	s.allowance = min(burst, s.allowance+perSecond*now.Sub(s.refilled).Seconds())
 	s.refilled = now
 	switch {
-	case verdict != nil:
-		return verdict
+	case textErr != nil:
+		return textErr
 	case !s.rooms[room]:
 		return errNotInRoom
 	case s.allowance < 1:
@@ -271,22 +277,22 @@ func (s *session) mayPublish(room string) error {
 	return nil
 }
 
-// checkText reads what a page publishes: {"text":"...","nonce":1}, where the
-// nonce lets the page recognise its own message.
+// checkText returns an error unless data is a text as pages publish it:
+// {"text":"...","nonce":1}. The nonce lets the page recognize its own message.
 func checkText(data []byte) error {
-	var said struct {
+	var message struct {
 		Text  string `json:"text"`
 		Nonce int64  `json:"nonce"`
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&said); err != nil {
+	if err := d.Decode(&message); err != nil {
 		return errText
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return errText
 	}
-	if strings.TrimSpace(said.Text) == "" || utf8.RuneCountInString(said.Text) > maxText {
+	if strings.TrimSpace(message.Text) == "" || utf8.RuneCountInString(message.Text) > maxText {
 		return errText
 	}
 	return nil
@@ -296,7 +302,7 @@ func validRoomName(name string) bool {
 	return name == cleaned(name, maxRoomName) && name != ""
 }
 
-// cleanName makes a name out of whatever was asked for.
+// cleanName returns a valid name for a requested name.
 func cleanName(name string) string {
 	if name = cleaned(name, maxName); name != "" {
 		return name
@@ -304,7 +310,8 @@ func cleanName(name string) string {
 	return "Guest"
 }
 
-// cleaned keeps up to most printable characters of s, with single spaces.
+// cleaned returns the printable characters of s, at most most of them, with single
+// spaces between words.
 func cleaned(s string, most int) string {
 	printable := func(r rune) rune {
 		if unicode.IsPrint(r) || unicode.IsSpace(r) {
@@ -319,7 +326,7 @@ func cleaned(s string, most int) string {
 	return s
 }
 
-// claimName numbers a name that is taken, so that nobody passes for another.
+// claimName reserves a name. It adds a number to a name that another tab has.
 func (c *chat) claimName(name string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -331,13 +338,15 @@ func (c *chat) claimName(name string) string {
 	return claimed
 }
 
+// freeName makes a name available again.
 func (c *chat) freeName(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.names, strings.ToLower(name))
 }
 
-// reportStats publishes the hub's figures once a second while somebody looks.
+// reportStats publishes the hub's statistics once a second while the stats channel
+// has subscribers.
 func (c *chat) reportStats(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -353,13 +362,13 @@ func (c *chat) reportStats(ctx context.Context) {
 	}
 }
 
-// report logs what cannot be told to anybody. That a tab or the hub has gone
-// meanwhile is nothing to report.
-func (c *chat) report(what string, err error) {
+// report logs the error of an operation. It ignores the errors of a client or a
+// hub that is closed: tabs may disconnect at any time.
+func (c *chat) report(operation string, err error) {
 	if err == nil || errors.Is(err, websocket.ErrClientClosed) || errors.Is(err, websocket.ErrHubClosed) {
 		return
 	}
-	c.log.Error("chat: "+what, "error", err)
+	c.log.Error("chat: "+operation, "error", err)
 }
 
 func sessionOf(client *websocket.Client) *session {
@@ -368,7 +377,7 @@ func sessionOf(client *websocket.Client) *session {
 	return s
 }
 
-// encode is for values of this program's own types, which never fail to encode.
+// encode returns v in JSON. The types of this program never fail to encode.
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {

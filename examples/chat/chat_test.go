@@ -20,7 +20,7 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-func TestPageIsServedWithoutForeignResources(t *testing.T) {
+func TestPageLoadsNothingFromOtherServers(t *testing.T) {
 	t.Parallel()
 	base := start(t)
 	tests := []struct{ path, contentType string }{
@@ -41,7 +41,7 @@ func TestPageIsServedWithoutForeignResources(t *testing.T) {
 		require.Equal(t, "nosniff", response.Header.Get("X-Content-Type-Options"), tt.path)
 		if tt.path == "/" {
 			require.Contains(t, response.Header.Get("Content-Security-Policy"), "default-src 'self'")
-			require.NotContains(t, string(body), "//", "the page names a foreign resource")
+			require.NotContains(t, string(body), "//", "the page refers to another server")
 		}
 	}
 }
@@ -67,11 +67,11 @@ func TestTabsOfAllCodecsShareARoom(t *testing.T) {
 
 	tabs[1].publish("lobby", `{"text":"<b>hello</b>","nonce":7}`, "2")
 	for _, tab := range tabs {
-		said := tab.next()
-		require.Equal(t, "room_message", said.Type)
-		require.Equal(t, "lobby", said.Channel)
-		require.Equal(t, tabs[1].me.ID, said.ClientID)
-		require.JSONEq(t, `{"text":"<b>hello</b>","nonce":7}`, string(said.Data))
+		message := tab.next()
+		require.Equal(t, "room_message", message.Type)
+		require.Equal(t, "lobby", message.Channel)
+		require.Equal(t, tabs[1].me.ID, message.ClientID)
+		require.JSONEq(t, `{"text":"<b>hello</b>","nonce":7}`, string(message.Data))
 	}
 	require.Equal(t, "ack", tabs[1].next().Type)
 
@@ -166,7 +166,7 @@ func TestFloodIsRefused(t *testing.T) {
 			return
 		}
 	}
-	t.Fatal("everything went through")
+	t.Fatal("the flood was not limited")
 }
 
 func TestTicketIsGoodForOneConnection(t *testing.T) {
@@ -232,7 +232,7 @@ func TestStatsArePublished(t *testing.T) {
 	require.NotZero(t, stats.MessagesReceived)
 }
 
-func TestShutdownSaysGoingAway(t *testing.T) {
+func TestShutdownClosesWithGoingAway(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	base := startWith(t, ctx)
@@ -244,7 +244,7 @@ func TestShutdownSaysGoingAway(t *testing.T) {
 
 func start(t *testing.T) string {
 	t.Helper()
-	return startWith(t, t.Context()) // which ends before the cleanups run
+	return startWith(t, t.Context()) // the context ends before the cleanups run
 }
 
 // startWith serves a chat until ctx ends and returns its address.
@@ -253,12 +253,12 @@ func startWith(t *testing.T, ctx context.Context) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ended := make(chan error, 1)
-	go func() { ended <- newChat(slog.New(slog.DiscardHandler)).serve(ctx, listener) }() // ends with ctx
+	go func() { ended <- newChat(slog.New(slog.DiscardHandler)).serve(ctx, listener) }() // returns after ctx ends
 	t.Cleanup(func() { require.NoError(t, <-ended) })
 	return listener.Addr().String()
 }
 
-// tabClient is what the page is to the server.
+// tabClient is a connection that acts like the page.
 type tabClient struct {
 	t     *testing.T
 	conn  *gorilla.Conn
@@ -311,7 +311,7 @@ func fetchKeys(t *testing.T, base string) (string, sealKeys) {
 	return issued.Ticket, issued.sealKeys
 }
 
-// ask sends a control message about a channel or room.
+// ask sends a control message for a channel or room.
 func (c *tabClient) ask(action, target, id string) {
 	c.t.Helper()
 	var data []byte

@@ -12,18 +12,18 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/js"
 )
 
-// handler serves the page, the JavaScript client, keys and the hub.
+// handler returns a handler for the page, the JavaScript client, keys and the hub.
 func (c *chat) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws", c.hub.Handler())
 	mux.Handle("GET /hub.js", js.Handler())
-	// Only the page's own scripts may ask for keys.
+	// Scripts of other sites cannot fetch keys.
 	mux.Handle("POST /api/key", http.NewCrossOriginProtection().Handler(http.HandlerFunc(c.issueKey)))
 	mux.Handle("GET /", guarded(http.FileServerFS(web.Files)))
 	return mux
 }
 
-// guarded lets the page load nothing but its own files.
+// guarded adds headers that allow the page to load only its own files.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -35,8 +35,8 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// clientID refuses (401) a tab that shows a ticket that is not good. All others
-// get a random ID: names are for people and prove nothing.
+// clientID refuses the handshake (401) of a tab with an invalid ticket. Other tabs
+// get a random ID, because a name proves nothing.
 func (c *chat) clientID(r *http.Request) (string, error) {
 	id := rand.Text()
 	if ticket, ok := websocket.BearerToken(r); ok && !c.keys.redeem(ticket, id) {
@@ -45,23 +45,24 @@ func (c *chat) clientID(r *http.Request) (string, error) {
 	return id, nil
 }
 
-// sealKeys are one connection's own. They travel as safely as the page itself:
-// over https, or not at all beyond this machine.
+// sealKeys are the keys of one connection. The page fetches them over the connection
+// that also loads the page, so serve it over https, or on this machine only.
 type sealKeys struct {
 	AES  []byte `json:"aes"`
 	HMAC []byte `json:"hmac"`
 }
 
+// issueKey responds with new keys and with the ticket for them.
 func (c *chat) issueKey(w http.ResponseWriter, _ *http.Request) {
 	ticket, keys, ok := c.keys.issue()
 	if !ok {
-		http.Error(w, "too many keys wait for their connection", http.StatusServiceUnavailable)
+		http.Error(w, "too many unused keys", http.StatusServiceUnavailable)
 		return
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
-	// A client that has gone meanwhile is none that needs a key.
+	// An error means that the client has disconnected; its ticket expires.
 	_ = json.NewEncoder(w).Encode(struct {
 		Ticket string `json:"ticket"`
 		sealKeys
@@ -73,11 +74,11 @@ const (
 	mostTickets = 10_000
 )
 
-// keyring holds keys from when a page fetches them until its connection shows the
-// ticket, which is good for one connection. The zero value is empty.
+// keyring holds the keys that pages have fetched, until onConnect takes them. A
+// ticket is valid for one connection and for ticketLife. The zero value is empty.
 type keyring struct {
 	mu     sync.Mutex
-	issued map[string]issuedKeys
+	issued map[string]issuedKeys // by ticket; after redeem by client ID
 }
 
 type issuedKeys struct {
@@ -85,6 +86,8 @@ type issuedKeys struct {
 	expires time.Time
 }
 
+// issue returns new keys and their ticket. It returns false if too many keys are
+// unused.
 func (k *keyring) issue() (string, sealKeys, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -110,7 +113,8 @@ func (k *keyring) issue() (string, sealKeys, bool) {
 	return ticket, keys, true
 }
 
-// redeem turns a ticket, once, into the keys that take returns for a client's ID.
+// redeem assigns the keys of a ticket to the client with the given ID. It returns
+// false if the ticket is unknown, used or expired.
 func (k *keyring) redeem(ticket, id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -123,7 +127,7 @@ func (k *keyring) redeem(ticket, id string) bool {
 	return true
 }
 
-// take returns a client's keys, once.
+// take removes and returns the keys of a client.
 func (k *keyring) take(id string) (sealKeys, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -1,10 +1,10 @@
-// Command chat is a chat with rooms, and a demonstration of what the hub does:
-// tabs that speak different codecs, sealed or not, sit in the same rooms.
+// Command chat is a chat with rooms. It demonstrates the hub: browser tabs with
+// different codecs, with and without sealing, are members of the same rooms. Run
 //
 //	go run ./examples/chat
 //
 // and open http://localhost:8080 in two tabs. The page is part of the binary and
-// asks no other server for anything.
+// loads nothing from other servers.
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl+C does not wait
+	context.AfterFunc(ctx, stop) // a second Ctrl+C ends the process at once
 	if err := run(ctx, *addr); err != nil {
 		fmt.Fprintln(os.Stderr, "chat:", err)
 		os.Exit(1)
@@ -41,25 +41,25 @@ func run(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	host, _, _ := net.SplitHostPort(addr) // net.Listen has read it
+	host, _, _ := net.SplitHostPort(addr) // addr is valid: net.Listen accepted it
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	fmt.Printf("chat on http://%s, Ctrl+C ends it\n", net.JoinHostPort(host, port))
+	fmt.Printf("chat on http://%s, press Ctrl+C to stop\n", net.JoinHostPort(host, port))
 	return newChat(nil).serve(ctx, listener)
 }
 
-// serve works until ctx ends. Everybody in the chat is then told to come back
-// later (close code 1001), and does so by itself.
+// serve serves the chat until ctx ends. The hub then closes all connections with
+// code 1001 (going away), after which the pages try to reconnect.
 func (c *chat) serve(ctx context.Context, listener net.Listener) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- c.hub.Run(ctx) }() // ends with ctx
-	go c.reportStats(ctx)                   // ends with ctx
+	go func() { ended <- c.hub.Run(ctx) }() // returns after ctx ends
+	go c.reportStats(ctx)                   // returns after ctx ends
 	err := c.hub.Serve(listener, c.handler())
-	stop() // where Serve ended by itself
+	stop() // if Serve failed, ctx has not ended yet
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}

@@ -1,15 +1,17 @@
-// Command cluster is the chat of examples/chat on three nodes: three hubs, each
-// with a listener of its own, a NATS server between them, and a front that
-// spreads connections over them, all in one process for the sake of showing it.
+// Command cluster runs the chat of examples/chat on three nodes. A node is a hub with
+// a listener of its own. A NATS server connects the nodes, and a reverse proxy, the
+// front, spreads connections over them. In this demonstration all of them run in one
+// process:
 //
 //	go run .
 //
-// Open http://localhost:8080 in some tabs; each may be on another node. Then type
+// Open http://localhost:8080 in several tabs; they are connected to different nodes.
+// Then type
 //
 //	stop 2
 //
-// and the tabs of the second node move to the others and go on. "start 2" brings
-// it back, and "nodes" says who is where.
+// and the tabs of the second node reconnect to the other nodes. "start 2" starts the
+// node again, and "nodes" prints the state of each node.
 package main
 
 import (
@@ -49,23 +51,24 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("chat on http://%s, three nodes; \"stop 1\" to \"stop 3\", \"start 1\" to \"start 3\", \"nodes\", Ctrl+C ends it\n", listener.Addr())
-	go c.obey(os.Stdin) // ends with the process
+	fmt.Printf("chat on http://%s, three nodes; commands: \"stop 1\" to \"stop 3\", \"start 1\" to \"start 3\", \"nodes\"; press Ctrl+C to stop\n", listener.Addr())
+	go c.runCommands(os.Stdin) // ends with the process
 	if err := c.serve(ctx, listener); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// cluster is all that one would have on several machines.
+// cluster is the nodes, the NATS server and the front. A real cluster runs them on
+// several machines.
 type cluster struct {
 	log    *slog.Logger
 	engine *server.Server
-	secret []byte // of tickets; all nodes have it
-	turn   atomic.Uint32
+	secret []byte        // encrypts tickets; all nodes share it
+	turn   atomic.Uint32 // number of connections of the front
 
-	mu    sync.Mutex
-	nodes []*node
-	addrs []string // where each node listens, also while it is stopped
+	mu    sync.Mutex // guards nodes and addrs
+	nodes []*node    // nil while a node is stopped
+	addrs []string   // the address of each node, kept while the node is stopped
 }
 
 func newCluster(logger *slog.Logger, nodes int) (*cluster, error) {
@@ -75,7 +78,7 @@ func newCluster(logger *slog.Logger, nodes int) (*cluster, error) {
 	}
 	engine.Start()
 	if !engine.ReadyForConnections(10 * time.Second) {
-		return nil, errors.New("nats-server does not start")
+		return nil, errors.New("the NATS server did not start within 10 s")
 	}
 	c := &cluster{log: logger, engine: engine, secret: make([]byte, 32), nodes: make([]*node, nodes), addrs: make([]string, nodes)}
 	_, _ = rand.Read(c.secret) // never fails
@@ -88,7 +91,7 @@ func newCluster(logger *slog.Logger, nodes int) (*cluster, error) {
 	return c, nil
 }
 
-// start brings a node up.
+// start starts node i. It fails if the node is running.
 func (c *cluster) start(i int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,8 +107,8 @@ func (c *cluster) start(i int) error {
 	return nil
 }
 
-// stop takes a node down. Its clients are told to come back, which leads them to
-// the others.
+// stop stops node i. Its clients receive close code 1001 and reconnect, through the
+// front, to other nodes. It fails if the node is not running.
 func (c *cluster) stop(i int) error {
 	c.mu.Lock()
 	n := c.nodes[i]
@@ -117,6 +120,7 @@ func (c *cluster) stop(i int) error {
 	return n.stop()
 }
 
+// running returns the nodes that are not stopped.
 func (c *cluster) running() []*node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,13 +133,14 @@ func (c *cluster) running() []*node {
 	return running
 }
 
+// close stops all nodes and the NATS server.
 func (c *cluster) close() error {
 	var failed error
 	for i := range c.nodes {
 		c.mu.Lock()
-		there := c.nodes[i] != nil
+		isRunning := c.nodes[i] != nil
 		c.mu.Unlock()
-		if there {
+		if isRunning {
 			failed = errors.Join(failed, c.stop(i))
 		}
 	}
@@ -144,11 +149,11 @@ func (c *cluster) close() error {
 	return failed
 }
 
-// serve runs the front until ctx ends, and then ends everything.
+// serve serves the front until ctx ends, and then stops the cluster.
 func (c *cluster) serve(ctx context.Context, listener net.Listener) error {
 	front := &http.Server{Handler: c.front(), ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
-	go func() { ended <- front.Serve(listener) }() // ends with Close
+	go func() { ended <- front.Serve(listener) }() // returns after front.Close
 	select {
 	case err := <-ended:
 		return errors.Join(err, c.close())
@@ -158,11 +163,11 @@ func (c *cluster) serve(ctx context.Context, listener net.Listener) error {
 	return errors.Join(err, front.Close())
 }
 
-// front hands each connection to the next node that is there. Nothing ties a
-// client to a node.
+// front returns a reverse proxy that sends each request to the next node that
+// accepts a connection. A client is not bound to a node.
 func (c *cluster) front() http.Handler {
 	transport := &http.Transport{
-		DisableKeepAlives: true, // so that the next request goes to the next node
+		DisableKeepAlives: true, // a new connection for each request, so that the nodes take turns
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			c.mu.Lock()
 			addrs := append([]string(nil), c.addrs...)
@@ -183,38 +188,38 @@ func (c *cluster) front() http.Handler {
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "cluster"})
-			r.Out.Host = r.In.Host // the hub compares it with the Origin
+			r.Out.Host = r.In.Host // the hub compares it with the Origin header
 			r.SetXForwarded()
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			c.log.Warn("no node for a request", "path", r.URL.Path, "error", err)
+			c.log.Warn("no node accepts a request", "path", r.URL.Path, "error", err)
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 	}
 }
 
-// obey does what is typed.
-func (c *cluster) obey(in io.Reader) {
+// runCommands runs the commands in its input, one per line.
+func (c *cluster) runCommands(in io.Reader) {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
-		var what string
+		var command string
 		var number int
-		_, _ = fmt.Sscan(lines.Text(), &what, &number) // what is missing is no command
+		_, _ = fmt.Sscan(lines.Text(), &command, &number) // missing parts stay zero, and are checked below
 		var err error
 		switch {
-		case what == "nodes":
+		case command == "nodes":
 			for _, n := range c.running() {
 				fmt.Println(n.describe())
 			}
 		case number < 1 || number > len(c.addrs):
-			err = fmt.Errorf("there are nodes 1 to %d", len(c.addrs))
-		case what == "stop":
+			err = fmt.Errorf("the number of a node is 1 to %d", len(c.addrs))
+		case command == "stop":
 			err = c.stop(number - 1)
-		case what == "start":
+		case command == "start":
 			err = c.start(number - 1)
 		default:
-			err = errors.New(`"stop 1", "start 1" or "nodes"`)
+			err = errors.New(`unknown command; the commands are "stop 1", "start 1" and "nodes"`)
 		}
 		if err != nil {
 			fmt.Println(err)

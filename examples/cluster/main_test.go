@@ -28,7 +28,7 @@ func run(t *testing.T) (*cluster, string) {
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- c.serve(ctx, listener) }() // ends with the test
+	go func() { ended <- c.serve(ctx, listener) }() // returns after stop
 	t.Cleanup(func() {
 		stop()
 		require.NoError(t, <-ended)
@@ -47,13 +47,14 @@ func run(t *testing.T) (*cluster, string) {
 	return c, listener.Addr().String()
 }
 
+// within returns a context with a timeout of 20 seconds.
 func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// tab is a client as the page has one, with what it has got.
+// tab is a client like the page's, with the messages that it has received.
 type tab struct {
 	*client.Client
 	said  chan string
@@ -95,17 +96,18 @@ func open(t *testing.T, front, name, codec string) *tab {
 	return b
 }
 
+// next returns the next value of a channel.
 func next[T any](t *testing.T, from chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-from:
 	case <-time.After(20 * time.Second):
-		require.FailNow(t, "nothing came")
+		require.FailNow(t, "no message arrived")
 	}
 	return v
 }
 
-// members waits for a list of exactly these names.
+// members waits for a member list with exactly these names.
 func (b *tab) members(t *testing.T, names ...string) {
 	t.Helper()
 	for {
@@ -124,7 +126,7 @@ func (b *tab) say(t *testing.T, text string) {
 	require.NoError(t, b.PublishRoom(within(t), "lobby", encode(map[string]any{"text": text, "nonce": 1})))
 }
 
-func TestANodeStopsAndItsClientsGoOn(t *testing.T) {
+func TestClientsMoveToOtherNodes(t *testing.T) {
 	c, front := run(t)
 	names, codecs := []string{"Ann", "Bob", "Cy"}, []string{"json", "protobuf", "msgpack"}
 	var tabs []*tab
@@ -147,9 +149,9 @@ func TestANodeStopsAndItsClientsGoOn(t *testing.T) {
 		require.Equal(t, "Ann: hello", next(t, b.said))
 	}
 
-	for i := range 3 { // one node after the other
+	for i := range 3 { // stops one node after the other
 		require.NoError(t, c.stop(i))
-		require.Eventually(t, func() bool { return c.members("lobby") == len(tabs) }, 20*time.Second, 10*time.Millisecond, "everybody has moved")
+		require.Eventually(t, func() bool { return c.members("lobby") == len(tabs) }, 20*time.Second, 10*time.Millisecond, "all tabs are connected to other nodes")
 		for _, n := range c.running() {
 			require.NoError(t, n.hub.BrokerReady(within(t)))
 		}
@@ -221,8 +223,8 @@ func TestPageKeysAndHealthFromAnyNode(t *testing.T) {
 
 func TestCommands(t *testing.T) {
 	c, _ := run(t)
-	c.obey(strings.NewReader("nodes\nstop 9\nstop 3\nstop 3\nnonsense 1\nnodes\n"))
+	c.runCommands(strings.NewReader("nodes\nstop 9\nstop 3\nstop 3\nnonsense 1\nnodes\n"))
 	require.Len(t, c.running(), 2)
-	c.obey(strings.NewReader("start 3\n"))
+	c.runCommands(strings.NewReader("start 3\n"))
 	require.Len(t, c.running(), 3)
 }

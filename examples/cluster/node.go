@@ -24,7 +24,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/js"
 )
 
-// What a tab may do. Texts and names count in characters.
+// Limits. A tab is one connection of the page. Texts and names count in characters.
 const (
 	maxText        = 2000
 	maxName        = 24
@@ -44,9 +44,8 @@ var (
 	errText      = fmt.Errorf("a message has 1 to %d characters", maxText)
 )
 
-// node is the chat on one hub. It keeps nothing that another node would have to
-// know: who somebody is stands in their client ID, and who is in a room is asked
-// of all nodes.
+// node is the chat on one hub. Nodes share no state: a client ID contains the
+// description of its person, and a node asks all others for the members of a room.
 type node struct {
 	name   string
 	hub    *websocket.Hub
@@ -56,7 +55,8 @@ type node struct {
 	ended  chan error // run sends once
 }
 
-// person is what everybody in a room sees of a tab. All but the ID is in the ID.
+// person is the public description of a tab. All members of its rooms see it. The
+// client ID contains all other fields.
 type person struct {
 	ID     string `json:"id,omitempty"`
 	Name   string `json:"name"`
@@ -64,12 +64,12 @@ type person struct {
 	Sealed bool   `json:"sealed"`
 }
 
-// session is what a node knows of one connection. Only the connection's own
-// callbacks use it, which run one after the other.
+// session is the node's state of one connection. Only the connection's callbacks use
+// it, and they run one after the other.
 type session struct {
 	person
 	rooms   map[string]bool
-	verdict error // on the text that is about to be published
+	textErr error // why the text of the current publish_room message is not allowed, or nil
 }
 
 func startNode(logger *slog.Logger, name, engine string, secret []byte, listener net.Listener) *node {
@@ -85,16 +85,16 @@ func startNode(logger *slog.Logger, name, engine string, secret []byte, listener
 	n.hub.SetCallbacks(n.connected, n.disconnected, n.received)
 	ctx, end := context.WithCancel(context.Background())
 	n.end = end
-	go n.run(ctx, listener) // ends with stop
-	go n.watch(ctx)         // ends with stop
+	go n.run(ctx, listener) // returns after stop
+	go n.watch(ctx)         // returns after stop
 	return n
 }
 
 func (n *node) run(ctx context.Context, listener net.Listener) {
 	ran := make(chan error, 1)
-	go func() { ran <- n.hub.Run(ctx) }() // ends with ctx
+	go func() { ran <- n.hub.Run(ctx) }() // returns after ctx ends
 	err := n.hub.Serve(listener, n.handler())
-	n.end() // where Serve ended by itself
+	n.end() // if Serve failed, ctx has not ended yet
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
@@ -108,7 +108,7 @@ func (n *node) stop() error {
 
 func (n *node) describe() string {
 	health, stats := n.hub.Health(), n.hub.Stats()
-	return fmt.Sprintf("%s: %d clients, broker %s, knows %q", n.name, stats.TotalClients, health.Broker, n.hub.Cluster().Nodes())
+	return fmt.Sprintf("%s: %d clients, broker %s, nodes in the cluster: %q", n.name, stats.TotalClients, health.Broker, n.hub.Cluster().Nodes())
 }
 
 func (n *node) handler() http.Handler {
@@ -121,17 +121,17 @@ func (n *node) handler() http.Handler {
 	return mux
 }
 
-// health is for a load balancer.
+// health handles the health checks of a load balancer.
 func (n *node) health(w http.ResponseWriter, _ *http.Request) {
 	health := n.hub.Health()
 	w.Header().Set("Content-Type", "application/json")
 	if !health.OK() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = w.Write(encode(health)) // who has gone does not need it
+	_, _ = w.Write(encode(health)) // fails only if the balancer has disconnected
 }
 
-// guarded lets the page load nothing but its own files.
+// guarded adds headers that allow the page to load only its own files.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -143,7 +143,8 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// clientID makes an ID that says who it is, whichever node is asked.
+// clientID returns an ID that contains the description of the person, so that every
+// node can read it.
 func (n *node) clientID(r *http.Request) (string, error) {
 	p := person{Name: cleanName(r.URL.Query().Get("name")), Codec: "json"}
 	for _, offer := range strings.Split(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
@@ -161,18 +162,18 @@ func (n *node) clientID(r *http.Request) (string, error) {
 	return rand.Text()[:12] + "." + base64.RawURLEncoding.EncodeToString(encode(p)), nil
 }
 
-// personOf reads an ID that clientID has made.
+// personOf returns the person in an ID of clientID.
 func personOf(id string) (p person) {
-	_, said, _ := strings.Cut(id, ".")
-	if b, err := base64.RawURLEncoding.DecodeString(said); err == nil {
-		_ = json.Unmarshal(b, &p) // or nobody
+	_, encoded, _ := strings.Cut(id, ".")
+	if b, err := base64.RawURLEncoding.DecodeString(encoded); err == nil {
+		_ = json.Unmarshal(b, &p) // an invalid ID gives an empty person
 	}
 	p.ID = id
 	return p
 }
 
-// connected runs before anything else can reach or leave the tab, so that keys
-// set here hold for its very first frame.
+// connected is onConnect. No message is sent to or received from the tab before it
+// returns, so that the keys set here apply from the first frame.
 func (n *node) connected(client *websocket.Client) {
 	if ticket, ok := websocket.BearerToken(client.Request()); ok {
 		keys, err := n.open(ticket)
@@ -202,14 +203,16 @@ func (n *node) disconnected(client *websocket.Client) {
 	}
 }
 
-// received sees every message before the hub acts on it, and before authorize is
-// asked, which is not shown the text.
+// received is onMessage. The hub calls it before authorize, which does not get the
+// text.
 func (n *node) received(client *websocket.Client, m *websocket.Message) {
 	if s := sessionOf(client); s != nil && m.Type == string(websocket.ActionPublishRoom) {
-		s.verdict = checkText(m.Data)
+		s.textErr = checkText(m.Data)
 	}
 }
 
+// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
+// itself, so that the new member list is published right after the change.
 func (n *node) authorize(client *websocket.Client, action websocket.Action, target string) error {
 	s := sessionOf(client)
 	if s == nil {
@@ -228,12 +231,12 @@ func (n *node) authorize(client *websocket.Client, action websocket.Action, targ
 		}
 		return nil
 	case websocket.ActionPublishRoom:
-		verdict := s.verdict
-		s.verdict = errText
-		if verdict == nil && !s.rooms[target] {
-			verdict = errNotInRoom
+		textErr := s.textErr
+		s.textErr = errText
+		if textErr == nil && !s.rooms[target] {
+			return errNotInRoom
 		}
-		return verdict
+		return textErr
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
 		if target == statsChannel {
 			return nil
@@ -242,7 +245,7 @@ func (n *node) authorize(client *websocket.Client, action websocket.Action, targ
 	return errForbidden
 }
 
-// enter takes a tab into a room and tells the room.
+// enter adds a tab to a room and publishes the new member list to the room.
 func (n *node) enter(client *websocket.Client, s *session, room string) error {
 	switch {
 	case room == "" || room != cleaned(room, maxRoomName):
@@ -255,19 +258,20 @@ func (n *node) enter(client *websocket.Client, s *session, room string) error {
 	if err := client.JoinRoom(room); err != nil {
 		return err
 	}
-	// What other nodes publish from here on arrives. Without the engine the room
-	// is this node's for a while.
+	// After BrokerReady the tab receives the publications of other nodes. While NATS
+	// is unavailable, it receives only those of this node.
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	if err := n.hub.BrokerReady(ctx); err != nil {
-		n.log.Warn("a room begins on this node alone", "error", err)
+		n.log.Warn("a room is limited to this node for now", "error", err)
 	}
 	s.rooms[room] = true
 	n.announce(room, presence{Joined: &s.person})
 	return nil
 }
 
-// presence tells a room who is in it, and who has just come or gone.
+// presence is the data of the message with a room's members, and with the person that
+// joined or left.
 type presence struct {
 	Version int64    `json:"version"`
 	Members []person `json:"members"`
@@ -275,16 +279,16 @@ type presence struct {
 	Left    *person  `json:"left,omitempty"`
 }
 
-// announce asks all nodes who is in a room and tells everybody there. Of two
-// lists the one that was asked for later counts, which knows of all changes
-// before it; between machines their clocks decide.
+// announce asks all nodes for the members of a room and publishes the list to the
+// room. The version of a list is the time of the question, so that pages keep the
+// latest list. Between machines this depends on their clocks.
 func (n *node) announce(room string, change presence) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	change.Version = time.Now().UnixMicro()
 	ids, err := n.hub.Cluster().RoomMembers(ctx, room)
 	if err != nil {
-		n.report("members of a room", err) // the list is incomplete until the next change
+		n.report("list members", err) // the list is incomplete until the next change
 	}
 	change.Members = make([]person, 0, len(ids))
 	for _, id := range ids {
@@ -294,8 +298,8 @@ func (n *node) announce(room string, change presence) {
 	n.report("announce", n.hub.PublishToRoom(room, &websocket.Message{Type: "presence", Data: encode(change)}))
 }
 
-// watch gives this node's own figures to its tabs once a second, and new lists
-// to its rooms when nodes have come or gone.
+// watch sends the statistics of this node to its tabs once a second. When nodes have
+// joined or left the cluster, it publishes new member lists to all rooms of this node.
 func (n *node) watch(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -309,7 +313,7 @@ func (n *node) watch(ctx context.Context) {
 		stats := n.hub.Stats()
 		if stats.Channels[statsChannel] > 0 {
 			m := &websocket.Message{Channel: statsChannel, Data: encode(stats)}
-			for client := range n.hub.Clients() { // to each, so that other nodes' tabs do not get it
+			for client := range n.hub.Clients() { // a publication would also reach the tabs of other nodes
 				n.report("stats", client.Send(m))
 			}
 		}
@@ -322,26 +326,28 @@ func (n *node) watch(ctx context.Context) {
 	}
 }
 
-// checkText reads what a page publishes: {"text":"...","nonce":1}.
+// checkText returns an error unless data is a text as pages publish it:
+// {"text":"...","nonce":1}. The nonce lets the page recognize its own message.
 func checkText(data []byte) error {
-	var said struct {
+	var message struct {
 		Text  string `json:"text"`
 		Nonce int64  `json:"nonce"`
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&said); err != nil {
+	if err := d.Decode(&message); err != nil {
 		return errText
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return errText
 	}
-	if strings.TrimSpace(said.Text) == "" || utf8.RuneCountInString(said.Text) > maxText {
+	if strings.TrimSpace(message.Text) == "" || utf8.RuneCountInString(message.Text) > maxText {
 		return errText
 	}
 	return nil
 }
 
+// cleanName returns a valid name for a requested name.
 func cleanName(name string) string {
 	if name = cleaned(name, maxName); name != "" {
 		return name
@@ -349,7 +355,8 @@ func cleanName(name string) string {
 	return "Guest"
 }
 
-// cleaned keeps up to most printable characters of s, with single spaces.
+// cleaned returns the printable characters of s, at most most of them, with single
+// spaces between words.
 func cleaned(s string, most int) string {
 	printable := func(r rune) rune {
 		if unicode.IsPrint(r) || unicode.IsSpace(r) {
@@ -364,13 +371,13 @@ func cleaned(s string, most int) string {
 	return s
 }
 
-// report logs what cannot be told to anybody. That a tab or the hub has gone
-// meanwhile is nothing to report.
-func (n *node) report(what string, err error) {
+// report logs the error of an operation. It ignores the errors of a client or a
+// hub that is closed: tabs may disconnect at any time.
+func (n *node) report(operation string, err error) {
 	if err == nil || errors.Is(err, websocket.ErrClientClosed) || errors.Is(err, websocket.ErrHubClosed) {
 		return
 	}
-	n.log.Error("chat: "+what, "error", err)
+	n.log.Error("chat: "+operation, "error", err)
 }
 
 func sessionOf(client *websocket.Client) *session {
@@ -379,7 +386,7 @@ func sessionOf(client *websocket.Client) *session {
 	return s
 }
 
-// encode is for values of this program's own types, which never fail to encode.
+// encode returns v in JSON. The types of this program never fail to encode.
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {

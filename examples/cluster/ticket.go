@@ -15,20 +15,22 @@ const ticketLife = time.Minute
 
 var errTicket = errors.New("unknown or expired ticket")
 
-// sealKeys are a connection's own. They travel as safely as the page itself:
-// over https, or not at all beyond this machine.
+// sealKeys are the keys of one connection. The page fetches them over the connection
+// that also loads the page, so serve it over https, or on this machine only.
 type sealKeys struct {
 	AES  []byte `json:"aes"`
 	HMAC []byte `json:"hmac"`
 }
 
-// ticket holds the keys themselves, encrypted, because the page may fetch it from
-// one node and show it to another. It is good until it expires.
+// ticket contains the keys. The page receives it encrypted with the secret of all
+// nodes, because it may fetch the ticket from one node and connect to another. A
+// ticket can be used any number of times until it expires.
 type ticket struct {
 	sealKeys
 	Expires time.Time `json:"expires"`
 }
 
+// issueKey responds with new keys and with the ticket for them.
 func (n *node) issueKey(w http.ResponseWriter, _ *http.Request) {
 	keys := sealKeys{AES: make([]byte, 32), HMAC: make([]byte, 32)}
 	_, _ = rand.Read(keys.AES) // never fails
@@ -41,14 +43,14 @@ func (n *node) issueKey(w http.ResponseWriter, _ *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
-	// A client that has gone meanwhile is none that needs a key.
+	// An error means that the client has disconnected; its ticket expires.
 	_ = json.NewEncoder(w).Encode(struct {
 		Ticket string `json:"ticket"`
 		sealKeys
 	}{base64.RawURLEncoding.EncodeToString(sealed), keys})
 }
 
-// open reads a ticket of any node.
+// open returns the keys in a ticket of any node.
 func (n *node) open(text string) (sealKeys, error) {
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {

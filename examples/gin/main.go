@@ -45,7 +45,7 @@ func newRouter(hub *websocket.Hub) *gin.Engine {
 	return r
 }
 
-// identify stands for a real authentication.
+// identify stands in for real authentication.
 func identify(c *gin.Context) {
 	user := c.Query("user")
 	if user == "" {
@@ -61,13 +61,13 @@ func newHub() *websocket.Hub {
 	return hub
 }
 
-// greet is onConnect. Only here, before the handler has returned, is gin's
-// context at hand: gin recycles it afterwards. What is needed for longer goes into
-// the client's metadata.
+// greet is onConnect. gin's context may be used only until greet returns, because
+// gin reuses it after the handler. Store values that are needed later in the client's
+// metadata.
 func greet(client *websocket.Client) {
 	c, ok := client.Context().(*gin.Context)
 	if !ok {
-		return // came through another router
+		return // the client connected through another router
 	}
 	user := c.GetString("user")
 	client.SetMetadata("user", user)

@@ -38,7 +38,7 @@ func TestHubBehindGin(t *testing.T) {
 	require.Equal(t, "headline", string(news.Data))
 }
 
-func TestMiddlewareRefuses(t *testing.T) {
+func TestMiddlewareRefusesHandshake(t *testing.T) {
 	_, url := setup(t)
 	dialer := websocket.Dialer{}
 	_, response, err := dialer.Dial(url, nil)
@@ -52,7 +52,7 @@ func setup(t *testing.T) (*websocket.Hub, string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	hub := newHub()
 	ended := make(chan error, 1)
-	go func() { ended <- hub.Run(ctx) }() // ends with cancel
+	go func() { ended <- hub.Run(ctx) }() // returns after cancel
 	server := httptest.NewServer(newRouter(hub))
 	t.Cleanup(func() {
 		cancel()

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// selfSigned makes a certificate that nobody but the holder of the returned pool
-// trusts, and that is gone when the process ends. A real server gets its
-// certificate from an authority.
+// selfSigned makes a self-signed certificate in memory. It returns a TLS
+// configuration for the server and a pool for clients that trust it. A real server
+// uses a certificate of a certificate authority.
 func selfSigned(host string) (*tls.Config, *x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// talk is a Go client: it subscribes to a channel, publishes to it, and prints
-// what it receives, as it is on the wire and opened.
+// talk is a Go client. It subscribes to a channel, publishes to it, and prints each
+// message that it receives, sealed and opened.
 func talk(ctx context.Context, url string, roots *x509.CertPool, keys *websocket.SecurityConfig, out io.Writer) error {
 	dialer := websocket.Dialer{
 		TLSClientConfig: &tls.Config{RootCAs: roots},
@@ -26,7 +26,7 @@ func talk(ctx context.Context, url string, roots *x509.CertPool, keys *websocket
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetReadDeadline(deadline) // fails only on a connection that is closed
+		_ = conn.SetReadDeadline(deadline) // fails only if the connection is closed
 	}
 	version := conn.UnderlyingConn().(*tls.Conn).ConnectionState().Version
 	fmt.Fprintf(out, "connected to %s: %s, subprotocol %s\n", url, tls.VersionName(version), conn.Subprotocol())
@@ -44,12 +44,12 @@ func talk(ctx context.Context, url string, roots *x509.CertPool, keys *websocket
 	if err := c.receive("message"); err != nil {
 		return err
 	}
-	bye := gorilla.FormatCloseMessage(websocket.CloseNormalClosure, "done")
-	return conn.WriteControl(gorilla.CloseMessage, bye, time.Now().Add(time.Second))
+	closeFrame := gorilla.FormatCloseMessage(websocket.CloseNormalClosure, "done")
+	return conn.WriteControl(gorilla.CloseMessage, closeFrame, time.Now().Add(time.Second))
 }
 
-// sealedConn does by hand what the hub does for its side: encode, sign, encrypt,
-// and the reverse.
+// sealedConn encodes, signs and encrypts the messages that it sends, and does the
+// reverse with those that it receives. The hub does the same on its side.
 type sealedConn struct {
 	conn  *gorilla.Conn
 	codec websocket.Codec
@@ -66,10 +66,10 @@ func (c *sealedConn) send(m *websocket.Message) error {
 	if err != nil {
 		return err
 	}
-	return c.conn.WriteMessage(websocket.BinaryMessage, sealed) // sealed bytes are never text
+	return c.conn.WriteMessage(websocket.BinaryMessage, sealed) // sealed messages are always binary frames
 }
 
-// receive reads one message and fails if it is not of the type that was expected.
+// receive reads and prints one message. It fails if the message is not of type want.
 func (c *sealedConn) receive(want string) error {
 	_, sealed, err := c.conn.ReadMessage()
 	if err != nil {

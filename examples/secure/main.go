@@ -1,6 +1,6 @@
-// Command secure speaks over TLS (wss://) and seals every message besides, with
-// AES-256-GCM and HMAC-SHA256. It makes a certificate and keys in memory, starts
-// a hub, talks to it as a client and prints what the client receives:
+// Command secure uses TLS (wss://) and also seals every message with HMAC-SHA256 and
+// AES-256-GCM. It makes a certificate and keys in memory, starts a hub, connects a
+// client to it, and prints the messages that the client receives:
 //
 //	go run ./examples/secure
 package main
@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "localhost:0", "address to listen on; port 0 takes a free one")
+	addr := flag.String("addr", "localhost:0", "address to listen on; port 0 picks a free port")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -31,13 +31,13 @@ func main() {
 	}
 }
 
-// run starts the server, lets the client talk to it, and stops the server.
+// run starts the server, runs the client, and stops the server.
 func run(ctx context.Context, addr string, out io.Writer) error {
 	certificate, roots, err := selfSigned("localhost")
 	if err != nil {
 		return err
 	}
-	// Sign-then-encrypt, the usual order. Both sides need the same keys.
+	// NewSecurityConfig signs first and then encrypts. Both sides need the same keys.
 	keys := websocket.NewSecurityConfig(random(32), random(32))
 
 	config := websocket.DefaultConfig
@@ -56,8 +56,8 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended, served := make(chan error, 1), make(chan error, 1)
-	go func() { ended <- hub.Run(ctx) }()              // ends with ctx
-	go func() { served <- hub.Serve(listener, nil) }() // ends with the hub
+	go func() { ended <- hub.Run(ctx) }()              // returns after ctx ends
+	go func() { served <- hub.Serve(listener, nil) }() // returns after the hub has ended
 
 	talked := talk(ctx, "wss://localhost:"+port, roots, keys, out)
 	stop()
@@ -74,7 +74,7 @@ func random(size int) []byte {
 	return b
 }
 
-// short shows the beginning of long bytes.
+// short returns the first 24 bytes of b in hexadecimal.
 func short(b []byte) string {
 	if len(b) > 24 {
 		return fmt.Sprintf("%x...", b[:24])

@@ -8,17 +8,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGapsOfAnyTopic has a client miss as much as it was told of, and no more.
+// TestGapsOfAnyTopic checks that a gap of all topics allows as many missing messages
+// as it announces, and no more.
 func TestGapsOfAnyTopic(t *testing.T) {
 	for _, codec := range codecs {
 		t.Run(codec.Name(), func(t *testing.T) {
 			a, b := &topic{name: "a"}, &topic{name: "b", room: true}
 			fresh := func() *client {
 				return &client{
-					site: &site{}, codec: codec, books: &books{}, heard: map[string]int64{},
-					topics: map[string]*following{
-						"c:a": {topic: a, state: on, next: 3},
-						"r:b": {topic: b, state: on, next: -1, low: 4, high: 5},
+					server: &hubServer{}, codec: codec, results: &results{}, talkNext: map[string]int64{},
+					topics: map[string]*subscription{
+						"c:a": {topic: a, state: member, next: 3},
+						"r:b": {topic: b, state: member, next: -1, low: 4, high: 5},
 					},
 				}
 			}
@@ -27,20 +28,20 @@ func TestGapsOfAnyTopic(t *testing.T) {
 				if e, ok := codec.(websocket.ControlEncoder); ok {
 					data = e.EncodeGap(g)
 				}
-				return c.takeGap(data)
+				return c.handleGap(data)
 			}
-			number := func(c *client, key string, n int64) error { return c.takeNumber(c.topics[key], n, key) }
+			number := func(c *client, key string, n int64) error { return c.handleNumber(c.topics[key], n, key) }
 
 			c := fresh()
 			require.NoError(t, gap(c, websocket.Gap{All: true, Count: 3}))
-			require.True(t, c.blind)
+			require.True(t, c.missedReplies)
 			require.NoError(t, number(c, "c:a", 4))
 			require.Error(t, number(c, "c:a", 4), "twice")
 			require.NoError(t, gap(c, websocket.Gap{Channel: "a", Count: 5}))
 			require.NoError(t, number(c, "c:a", 10))
 			require.NoError(t, number(c, "r:b", 6))
 			require.NoError(t, number(c, "c:a", 12))
-			require.Error(t, number(c, "r:b", 8), "all that was announced is missed")
+			require.Error(t, number(c, "r:b", 8), "more messages are missing than announced")
 
 			c = fresh()
 			require.Error(t, number(c, "r:b", 6))
@@ -53,11 +54,11 @@ func TestGapsOfAnyTopic(t *testing.T) {
 			c = fresh()
 			require.NoError(t, gap(c, websocket.Gap{All: true, Count: 3}))
 			a.next.Store(6)
-			c.checkWhole()
-			require.Empty(t, c.books.faults)
+			c.checkComplete()
+			require.Empty(t, c.results.faults)
 			c.topics["c:a"].next = 3
-			c.checkWhole()
-			require.Len(t, c.books.faults, 1, "missed already")
+			c.checkComplete()
+			require.Len(t, c.results.faults, 1, "the announced messages are attributed already")
 		})
 	}
 }

@@ -15,15 +15,16 @@ import (
 	"time"
 )
 
-// attack is what a hostile peer sends after its handshake.
+// attack is the input of a hostile peer after its handshake.
 type attack struct {
 	name  string
 	codec string
 	bytes func(rng *rand.Rand) []byte
-	stays bool // the hub need not end the connection for it
+	stays bool // the hub may keep the connection open
 }
 
-// frame is a masked frame, or whatever first and length make of it.
+// frame returns a masked frame with the given first byte, which may be invalid, and
+// the mask 0.
 func frame(first byte, payload []byte) []byte {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -86,30 +87,30 @@ var attacks = []attack{
 	}},
 }
 
-// bomb is n zeros, deflated (RFC 7692 section 7.2.1).
+// bomb returns n zeros, deflated as in RFC 7692, section 7.2.1.
 func bomb(n int) []byte {
 	var b bytes.Buffer
 	w, err := flate.NewWriter(&b, flate.BestCompression)
 	if err != nil {
 		panic(err)
 	}
-	_, _ = w.Write(make([]byte, n)) // a bytes.Buffer takes everything
+	_, _ = w.Write(make([]byte, n)) // writing to a bytes.Buffer never fails
 	_ = w.Flush()
 	return bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff})
 }
 
-// assault connects, attacks, and sees the connection end.
-func assault(s *site, rng *rand.Rand) error {
+// runAttack connects, attacks, and sees the connection end.
+func runAttack(s *hubServer, rng *rand.Rand) error {
 	c, err := net.DialTimeout("tcp", s.plain, time.Minute)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoConnection, err)
 	}
-	defer func() { _ = c.Close() }() // nothing is left to say
+	defer func() { _ = c.Close() }() // the hub may have closed it already
 	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	a := attacks[rng.IntN(len(attacks))]
 	request := "GET / HTTP/1.1\r\nHost: " + s.plain + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: " + a.codec + "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-	s.books.hostile.Add(1)
+	s.results.hostile.Add(1)
 	if rng.IntN(20) == 0 { // half a handshake
 		_, _ = c.Write([]byte(request[:rng.IntN(len(request))]))
 		time.Sleep(time.Duration(rng.IntN(1000)) * time.Millisecond)
@@ -126,9 +127,9 @@ func assault(s *site, rng *rand.Rand) error {
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("handshake: %s", response.Status)
 	}
-	s.books.connections.Add(1)
+	s.results.connections.Add(1)
 	if _, err := c.Write(a.bytes(rng)); err != nil {
-		return nil // cut off in the middle of it
+		return nil // the hub closed the connection during the write
 	}
 	if a.stays {
 		_ = c.SetDeadline(time.Now().Add(time.Duration(rng.IntN(2000)) * time.Millisecond))

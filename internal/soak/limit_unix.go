@@ -4,8 +4,8 @@ package main
 
 import "syscall"
 
-// raiseFileLimit allows as many open files as the system does, and returns how
-// many that is. Each client takes two.
+// raiseFileLimit raises the limit of open files to its maximum and returns it. Each
+// client needs two.
 func raiseFileLimit() uint64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

@@ -1,15 +1,15 @@
-// Soak runs hubs and a crowd of clients against each other in one process, and
-// holds them to what the package promises: clients in all codecs, over TCP and
-// TLS, that come and go, read slowly, never read or send what is forbidden, while
-// others publish. Readers check that each channel and room reaches them in order,
-// whole, or with what is missing announced in place.
+// Soak runs hubs and many clients in one process and checks the promises of the
+// package. The clients use all codecs, over TCP and TLS. They connect and
+// disconnect, read slowly, never read, or send invalid input, while publishers
+// publish. Clients that read check that they receive the messages of each channel
+// and room in order, and that a gap notice stands in the place of missing messages.
 //
 //	go run -race ./internal/soak                               # ten minutes, 2,000 clients
 //	go run -race ./internal/soak -duration 1m -clients 300     # for CI
 //	go run -race ./internal/soak -churn 100000                 # connect, subscribe, disconnect
 //
-// It prints a report, and exits with 1 if the sums do not agree or goroutines and
-// heap do not return to where they began.
+// It prints a report. It exits with status 1 if a check fails, or if the number of
+// goroutines or the heap has grown at the end.
 package main
 
 import (
@@ -28,17 +28,17 @@ type options struct {
 	rate     int // deliveries a second
 	seed     uint64
 	churn    int // cycles
-	workers  int
+	workers  int // clients at a time in a churn run
 }
 
 func main() {
 	var o options
-	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long clients come and go")
-	flag.IntVar(&o.clients, "clients", 2000, "clients at a time")
-	flag.IntVar(&o.rate, "rate", 4000, "messages a second, each counted once for every member")
-	flag.Uint64Var(&o.seed, "seed", rand.Uint64()>>16, "of all that is random but the scheduler")
-	flag.IntVar(&o.churn, "churn", 0, "instead run that many cycles of connect, subscribe and disconnect")
-	flag.IntVar(&o.workers, "workers", 16, "churn: clients at a time")
+	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long clients connect and disconnect")
+	flag.IntVar(&o.clients, "clients", 2000, "number of clients at a time")
+	flag.IntVar(&o.rate, "rate", 4000, "deliveries per second: messages times members")
+	flag.Uint64Var(&o.seed, "seed", rand.Uint64()>>16, "seed of all random choices; the scheduler is not repeatable")
+	flag.IntVar(&o.churn, "churn", 0, "run this `number` of cycles of connect, subscribe and disconnect instead")
+	flag.IntVar(&o.workers, "workers", 16, "with -churn, the number of clients at a time")
 	flag.Parse()
 	fmt.Printf("seed %d, GOMAXPROCS %d, %d open files allowed\n", o.seed, runtime.GOMAXPROCS(0), raiseFileLimit())
 	var faults []string
@@ -55,14 +55,15 @@ func main() {
 	os.Exit(1)
 }
 
-// usage is what must return to where it began.
+// usage is the use of resources that must not grow during a run.
 type usage struct {
 	goroutines int
 	heap       int64
 }
 
-// measure waits until goroutines are down to the wanted number, if they will be,
-// and what nobody refers to is collected. Pools are empty after two collections.
+// measure waits up to 30 seconds until at most want goroutines are left, and
+// collects garbage. It collects three times, because two collections empty a
+// sync.Pool.
 func measure(want int) usage {
 	deadline := time.Now().Add(30 * time.Second)
 	for runtime.NumGoroutine() > want && time.Now().Before(deadline) {
@@ -80,16 +81,17 @@ func (u usage) String() string {
 	return fmt.Sprintf("%d goroutines, heap %.1f MiB", u.goroutines, float64(u.heap)/(1<<20))
 }
 
-// compare returns faults if more is in use than before.
+// compare returns faults if u has more goroutines than before, or more heap than
+// before and tolerance bytes.
 func (u usage) compare(what string, before usage, tolerance int64) []string {
 	var faults []string
 	if u.goroutines > before.goroutines {
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
-		faults = append(faults, fmt.Sprintf("%s: %d goroutines, began with %d\n%s", what, u.goroutines, before.goroutines, buf))
+		faults = append(faults, fmt.Sprintf("%s: %d goroutines, at first %d\n%s", what, u.goroutines, before.goroutines, buf))
 	}
 	if grown := u.heap - before.heap; grown > tolerance {
-		faults = append(faults, fmt.Sprintf("%s: heap grew by %d bytes, at most %d are allowed", what, grown, tolerance))
+		faults = append(faults, fmt.Sprintf("%s: the heap grew by %d bytes, more than the tolerance of %d", what, grown, tolerance))
 	}
 	return faults
 }

@@ -17,7 +17,7 @@ func TestChoose(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, known, got)
 	_, err = choose("row", "d", known)
-	require.ErrorContains(t, err, `no row "d"`)
+	require.ErrorContains(t, err, `unknown row "d"`)
 }
 
 func TestRows(t *testing.T) {
@@ -59,15 +59,15 @@ func of(row, variant, system string, samples ...sample) *entry {
 	return &entry{Row: row, Variant: variant, System: system, Samples: samples}
 }
 
-func verdictOn(t *testing.T, r *report, row, metric string) verdict {
+func goalResultOf(t *testing.T, r *report, row, metric string) goalResult {
 	t.Helper()
 	for _, v := range r.Goals {
 		if v.Row == row && v.Metric == metric {
 			return v
 		}
 	}
-	t.Fatalf("no verdict on %s, %s", row, metric)
-	return verdict{}
+	t.Fatalf("no goal result for %s, %s", row, metric)
+	return goalResult{}
 }
 
 func TestGoals(t *testing.T) {
@@ -81,27 +81,27 @@ func TestGoals(t *testing.T) {
 		of("sealed-hub", "", ours, sample{mCPU: 0.21}),
 		of("echo", "", ours, sample{mCPU: 20, mAllocs: 3}),
 	)
-	v := verdictOn(t, r, "burst1000", mCPU)
+	v := goalResultOf(t, r, "burst1000", mCPU)
 	require.InDelta(t, 0.12/1.46, v.Ratio, 1e-9, "ratio of medians")
 	require.Equal(t, "met", v.Result)
-	v = verdictOn(t, r, "burst1000", mLost)
-	require.Equal(t, "missed", v.Result, "lost in one round is lost")
-	require.Equal(t, "met", verdictOn(t, r, "rate", mRate).Result)
-	require.Equal(t, "missed", verdictOn(t, r, "sealed-hub", mCPU).Result, "against the unsealed row")
-	require.Equal(t, "met", verdictOn(t, r, "echo", mAllocs).Result)
-	require.Equal(t, "not measured", verdictOn(t, r, "echo", mCPU).Result, "no reference in this run")
+	v = goalResultOf(t, r, "burst1000", mLost)
+	require.Equal(t, "missed", v.Result, "a loss in any round counts")
+	require.Equal(t, "met", goalResultOf(t, r, "rate", mRate).Result)
+	require.Equal(t, "missed", goalResultOf(t, r, "sealed-hub", mCPU).Result, "against the unsealed row")
+	require.Equal(t, "met", goalResultOf(t, r, "echo", mAllocs).Result)
+	require.Equal(t, "not measured", goalResultOf(t, r, "echo", mCPU).Result, "no reference in this run")
 }
 
 func TestBestPeerLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := testReport(t,
 		of("rooms", "unpaced", ours, sample{mCPU: 1}),
-		of("rooms", "unpaced", bare, sample{mCPU: 2}), // no peer
+		of("rooms", "unpaced", bare, sample{mCPU: 2}), // a floor is not a peer
 		of("rooms", "unpaced", melody, sample{mCPU: 3, mLost: 1}),
 		of("rooms", "unpaced", gws, sample{mCPU: 5, mLost: 0}),
 		of("rooms", "unpaced", gorilla, sample{mCPU: 8, mLost: 0}),
 	)
-	v := verdictOn(t, r, "rooms", mCPU)
+	v := goalResultOf(t, r, "rooms", mCPU)
 	require.InDelta(t, 0.2, v.Ratio, 1e-9)
 	require.Contains(t, v.Ref, gws)
 }

@@ -1,6 +1,7 @@
-// Command bench measures the library against its peers and against the floors
-// of the machine. It builds a server and a load generator, runs every system in
-// turn, several rounds, and writes a table in Markdown and all samples in JSON.
+// Command bench compares the library with other libraries (the peers) and with
+// the same work done without a library (the floors). It builds a server and a load
+// generator, measures every system in turn for several rounds, and writes a table
+// in Markdown and all samples in JSON.
 package main
 
 import (
@@ -43,12 +44,12 @@ func flags() (c config, err error) {
 	var rowList, systemList string
 	flag.StringVar(&rowList, "rows", "all", "rows to measure, separated by commas: all, "+strings.Join(rowNames(), ", "))
 	flag.StringVar(&systemList, "systems", "all", "systems to measure, separated by commas: all, "+strings.Join(systemNames(), ", "))
-	flag.IntVar(&c.rounds, "rounds", 3, "rounds; medians are taken over them")
-	flag.BoolVar(&c.quick, "quick", false, "short runs, to see that everything works; the figures are rough")
-	flag.IntVar(&c.clients, "clients", 1000, "clients in the rows that say 1,000")
-	flag.StringVar(&c.tags, "tags", "", "build tags for the server; noours leaves out this library")
+	flag.IntVar(&c.rounds, "rounds", 3, "number of rounds; the table has their medians")
+	flag.BoolVar(&c.quick, "quick", false, "short runs that check that everything works; the figures are rough")
+	flag.IntVar(&c.clients, "clients", 1000, "number of clients in the rows that say 1,000")
+	flag.StringVar(&c.tags, "tags", "", "build tags for the server; the tag noours leaves this library out")
 	flag.StringVar(&c.dir, "dir", ".", "directory of the benchmarks module")
-	flag.StringVar(&c.out, "out", "results", "write OUT.md and OUT.json; empty prints the table only")
+	flag.StringVar(&c.out, "out", "results", "write the report to `name`.md and name.json; if empty, only print it")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return c, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -71,7 +72,7 @@ func choose(kind, list string, known []string) ([]string, error) {
 	want := strings.Split(list, ",")
 	for _, w := range want {
 		if !slices.Contains(known, w) {
-			return nil, fmt.Errorf("no %s %q; there are %s", kind, w, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown %s %q; known are %s", kind, w, strings.Join(known, ", "))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !slices.Contains(want, k) }), nil
@@ -104,7 +105,7 @@ func run(ctx context.Context) error {
 	for _, name := range cfg.systems {
 		if !slices.Contains(b.present, name) {
 			rep.Missing = append(rep.Missing, name)
-			log.Printf("%s is not in the server's binary and is left out", name)
+			log.Printf("%s is left out: the server was built without it", name)
 		}
 	}
 	start := time.Now()
@@ -127,10 +128,10 @@ func run(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted; the report holds what was measured")
+		return errors.New("interrupted; the report has the measurements so far")
 	}
 	if n := len(rep.Failures); n > 0 {
-		return fmt.Errorf("%d runs failed; the report names them", n)
+		return fmt.Errorf("%d runs failed; the report lists them", n)
 	}
 	return nil
 }
@@ -144,17 +145,17 @@ func build(ctx context.Context, dir, tags, out, pkg string) error {
 	return nil
 }
 
-// bench runs rows.
+// bench measures rows.
 type bench struct {
 	config
 	server, loadgen string
 	present         []string
 	versions        map[string]string
-	rates           map[string]float64 // where the search for each system's rate begins
+	rates           map[string]float64 // highest rate found by system; the next search begins there
 }
 
-// row measures one row: all rounds, and in each of them every system, beginning
-// with another one each time.
+// row measures one row: every system in each round. Each round begins with another
+// system.
 func (b *bench) row(ctx context.Context, r row, rep *report) {
 	var with []spec
 	for _, s := range specs {

@@ -11,15 +11,15 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
 )
 
-// setup is what a server and its clients are started with.
+// setup describes a server and its clients. Zero sizes and targets mean defaults.
 type setup struct {
 	clients int
-	targets int // 0 means 1
-	size    int // 0 means 128
-	stalled int
+	targets int // number of channels or rooms; 0 means 1
+	size    int // bytes of payload; 0 means 128
+	stalled int // number of clients that never read
 	tls     bool
 	deflate bool
-	sealed  string
+	sealed  string // api.SealHub, api.SealClient or empty
 }
 
 func (s setup) withDefaults() setup {
@@ -28,7 +28,7 @@ func (s setup) withDefaults() setup {
 	return s
 }
 
-// pair is one server with one load generator.
+// pair is a server and a load generator.
 type pair struct {
 	setup
 	spec spec
@@ -37,7 +37,7 @@ type pair struct {
 	note string // the load generator's first error
 }
 
-// start runs both, without clients yet.
+// start starts the processes. No clients connect yet.
 func (b *bench) start(ctx context.Context, s spec, set setup) (*pair, error) {
 	p := &pair{setup: set.withDefaults(), spec: s}
 	args := []string{"-system", s.name}
@@ -70,7 +70,7 @@ func (p *pair) stop() {
 	p.srv.Stop()
 }
 
-// connected starts both and connects the clients.
+// connected starts the processes and connects the clients.
 func (b *bench) connected(ctx context.Context, s spec, set setup) (*pair, error) {
 	p, err := b.start(ctx, s, set)
 	if err != nil {
@@ -91,7 +91,8 @@ func (p *pair) client() api.Connect {
 	}
 }
 
-// sealedFor is what the clients must open: floors have no keys per client.
+// sealedFor returns the setting for the clients. The floors always use the hub's
+// keys.
 func (p *pair) sealedFor() string {
 	if p.sealed != "" && p.spec.floor {
 		return api.SealHub
@@ -107,7 +108,7 @@ func (p *pair) connect(ctx context.Context) error {
 	return p.await(ctx, p.clients)
 }
 
-// await waits until the server has n members.
+// await waits until the server has n members, for 10 seconds or more.
 func (p *pair) await(ctx context.Context, n int) error {
 	var got int
 	for range 2000 {
@@ -123,10 +124,10 @@ func (p *pair) await(ctx context.Context, n int) error {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("server has %d members, want %d", got, n)
+	return fmt.Errorf("the server has %d members, want %d", got, n)
 }
 
-// scenario fills in what follows from the setup.
+// scenario returns sc with the fields that follow from the setup.
 func (p *pair) scenario(sc api.Scenario) api.Scenario {
 	sc.Targets, sc.Size, sc.Sync = p.targets, p.size, p.gen.Ready.Sync
 	sc.PerPublish = (p.clients - p.stalled) / p.targets
@@ -134,7 +135,7 @@ func (p *pair) scenario(sc api.Scenario) api.Scenario {
 	return sc
 }
 
-// warm has a few messages delivered that do not count.
+// warm delivers a few messages before the measurement.
 func (p *pair) warm(ctx context.Context) error {
 	n := 5
 	if p.targets > 1 {
@@ -150,42 +151,42 @@ func (p *pair) warm(ctx context.Context) error {
 		if err := p.gen.Call(ctx, "/stats", struct{}{}, &st); err != nil {
 			return err
 		}
-		return fmt.Errorf("warming up: %d of %d arrived; first error: %q, bad %d", out.Received, out.Expected, st.Error, st.Bad)
+		return fmt.Errorf("warming up: %d of %d messages arrived, %d undecodable; first error: %q", out.Received, out.Expected, st.Bad, st.Error)
 	}
 	return nil
 }
 
-// metrics of a sample, by these names in the JSON file too.
+// The metrics of a sample, with their names in the JSON file.
 const (
-	mCPU      = "server_cpu_us"        // per delivery, or cycle
-	mPerSec   = "per_second"           // deliveries, or cycles
-	mP50      = "p50_us"               // latency
-	mP99      = "p99_us"               //
-	mMax      = "max_us"               //
-	mLost     = "lost"                 // deliveries
-	mDisorder = "out_of_order"         // deliveries
-	mCut      = "disconnected"         // clients
-	mAllocs   = "allocs"               // of the server, per delivery
-	mBytes    = "alloc_bytes"          // of the server, per delivery
-	mGenCPU   = "loadgen_cpu_us"       // per delivery
-	mGenBusy  = "loadgen_cores"        // processors kept busy
-	mOthers   = "other_cores"          // by everything else on the machine
-	mRate     = "messages_per_second"  //
-	mIdle     = "bytes_per_connection" // heap and stacks
-	mIdleRSS  = "rss_per_connection"   //
-	mRoutines = "goroutines_per_conn"  //
-	mMemory   = "server_memory_bytes"  // heap and stacks after a collection, growth over the run
-	mEvicted  = "stalled_cut_off"      // clients that never read and were cut off
-	mErrors   = "publish_errors"       //
-	mBad      = "undecodable"          // messages
-	mCount    = "deliveries"           //
-	mWall     = "seconds"              //
+	mCPU          = "server_cpu_us"        // per delivery, or per cycle in churn
+	mPerSec       = "per_second"           // deliveries, or cycles in churn
+	mP50          = "p50_us"               // latency
+	mP99          = "p99_us"               //
+	mMax          = "max_us"               //
+	mLost         = "lost"                 // deliveries
+	mDisorder     = "out_of_order"         // deliveries
+	mDisconnected = "disconnected"         // clients
+	mAllocs       = "allocs"               // of the server, per delivery
+	mBytes        = "alloc_bytes"          // of the server, per delivery
+	mGenCPU       = "loadgen_cpu_us"       // per delivery
+	mGenBusy      = "loadgen_cores"        // processors kept busy
+	mOthers       = "other_cores"          // by everything else on the machine
+	mRate         = "messages_per_second"  //
+	mIdle         = "bytes_per_connection" // heap and stacks
+	mIdleRSS      = "rss_per_connection"   //
+	mRoutines     = "goroutines_per_conn"  //
+	mMemory       = "server_memory_bytes"  // heap and stacks after a collection, growth over the run
+	mEvicted      = "stalled_disconnected" // clients that never read and that the server disconnected
+	mErrors       = "publish_errors"       //
+	mBad          = "undecodable"          // messages
+	mCount        = "deliveries"           //
+	mWall         = "seconds"              //
 )
 
 type sample map[string]float64
 
-// result is a sample of one variant of a row. A note is what the load generator
-// had to say about losses.
+// result is a sample of one variant of a row. note is the load generator's first
+// error, if any.
 type result struct {
 	variant string
 	sample  sample
@@ -194,7 +195,7 @@ type result struct {
 
 func (r result) brief() string {
 	s := ""
-	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mIdle, mAllocs, mLost, mCut, mDisorder, mGenBusy, mOthers} {
+	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mIdle, mAllocs, mLost, mDisconnected, mDisorder, mGenBusy, mOthers} {
 		if v, ok := r.sample[k]; ok && (v != 0 || k == mLost) {
 			s += fmt.Sprintf("%s=%.4g ", k, v)
 		}
@@ -202,7 +203,8 @@ func (r result) brief() string {
 	return s
 }
 
-// window is what the machine and the load generator had used when it began.
+// window is the usage of the machine and of both processes when a measurement
+// began.
 type window struct {
 	at      time.Time
 	machine time.Duration
@@ -219,8 +221,8 @@ func (p *pair) open(ctx context.Context) (w window, err error) {
 	return w, err
 }
 
-// close returns what was used since, apart from what the server's own account
-// of its publishing says better.
+// close returns the usage since w was opened, without the server's metrics:
+// sample.server adds them, from the measurements closest to the work.
 func (p *pair) close(ctx context.Context, w window, deliveries uint64) (sample, api.Usage, error) {
 	machine, wall := usage.Machine()-w.machine, time.Since(w.at)
 	var st api.Stats
@@ -236,19 +238,19 @@ func (p *pair) close(ctx context.Context, w window, deliveries uint64) (sample, 
 	gen := st.Usage.CPU() - w.gen.CPU()
 	others := machine - time.Duration(gen) - time.Duration(srv.CPU()-w.srv.CPU())
 	return sample{
-		mGenCPU:   float64(gen) / 1e3 / n,
-		mGenBusy:  float64(gen) / float64(wall),
-		mOthers:   max(float64(others)/float64(wall), 0),
-		mCut:      float64(st.Cut),
-		mDisorder: float64(st.Disorder),
-		mBad:      float64(st.Bad),
-		mP50:      float64(st.P50) / 1e3,
-		mP99:      float64(st.P99) / 1e3,
-		mMax:      float64(st.Max) / 1e3,
+		mGenCPU:       float64(gen) / 1e3 / n,
+		mGenBusy:      float64(gen) / float64(wall),
+		mOthers:       max(float64(others)/float64(wall), 0),
+		mDisconnected: float64(st.Disconnected),
+		mDisorder:     float64(st.Disorder),
+		mBad:          float64(st.Bad),
+		mP50:          float64(st.P50) / 1e3,
+		mP99:          float64(st.P99) / 1e3,
+		mMax:          float64(st.Max) / 1e3,
 	}, srv, nil
 }
 
-// publish runs one scenario and accounts for it.
+// publish runs one scenario and returns its sample.
 func (p *pair) publish(ctx context.Context, sc api.Scenario) (sample, api.Outcome, error) {
 	var out api.Outcome
 	w, err := p.open(ctx)
@@ -273,6 +275,7 @@ func (p *pair) publish(ctx context.Context, sc api.Scenario) (sample, api.Outcom
 	return s, out, nil
 }
 
+// server adds the metrics of the server process between two measurements.
 func (s sample) server(before, after api.Usage, deliveries uint64, wall time.Duration) {
 	n := float64(max(deliveries, 1))
 	s[mCPU] = float64(after.CPU()-before.CPU()) / 1e3 / n
@@ -283,7 +286,7 @@ func (s sample) server(before, after api.Usage, deliveries uint64, wall time.Dur
 	s[mWall] = wall.Seconds()
 }
 
-// echo has clients send and accounts for what comes back.
+// echo makes clients send and returns the sample of the deliveries.
 func (p *pair) echo(ctx context.Context, rate float64, d time.Duration) (sample, error) {
 	w, err := p.open(ctx)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
 )
 
-// report is the JSON file.
+// report is the contents of the JSON file.
 type report struct {
 	Date      string            `json:"date"`
 	Took      string            `json:"took"`
@@ -28,12 +28,12 @@ type report struct {
 	Clients   int               `json:"clients"`
 	Missing   []string          `json:"missing_systems,omitempty"`
 	Entries   []*entry          `json:"entries"`
-	Goals     []verdict         `json:"goals"`
+	Goals     []goalResult      `json:"goals"`
 	Notes     []string          `json:"notes,omitempty"`
 	Failures  []string          `json:"failures,omitempty"`
 }
 
-// entry is one system in one row.
+// entry has the samples of one system in one row.
 type entry struct {
 	Row     string                  `json:"row"`
 	Variant string                  `json:"variant,omitempty"`
@@ -42,15 +42,15 @@ type entry struct {
 	Summary map[string]tally.Spread `json:"summary"`
 }
 
-// verdict compares one figure with its goal.
-type verdict struct {
+// goalResult is the comparison of one figure with its goal.
+type goalResult struct {
 	Row     string  `json:"row"`
 	Variant string  `json:"variant,omitempty"`
 	Metric  string  `json:"metric"`
 	Goal    string  `json:"goal"`
 	Ref     string  `json:"reference,omitempty"`
 	Value   float64 `json:"value"`
-	Ratio   float64 `json:"ratio,omitempty"` // to the reference
+	Ratio   float64 `json:"ratio,omitempty"` // of Value to the reference
 	Result  string  `json:"result"`          // met, missed or not measured
 }
 
@@ -97,14 +97,14 @@ func (r *report) summarize() {
 		measured := slices.ContainsFunc(r.Entries, func(e *entry) bool { return e.Row == row.name })
 		for _, g := range row.goals {
 			if measured {
-				r.Goals = append(r.Goals, r.judge(row.name, g))
+				r.Goals = append(r.Goals, r.compare(row.name, g))
 			}
 		}
 	}
 }
 
-func (r *report) judge(row string, g goal) verdict {
-	v := verdict{Row: row, Variant: g.variant, Metric: g.metric, Ref: g.ref, Result: "not measured"}
+func (r *report) compare(row string, g goal) goalResult {
+	v := goalResult{Row: row, Variant: g.variant, Metric: g.metric, Ref: g.ref, Result: "not measured"}
 	sign := "at most"
 	if g.higher {
 		sign = "at least"
@@ -114,7 +114,7 @@ func (r *report) judge(row string, g goal) verdict {
 		v.Goal = fmt.Sprintf("%s %.3g", sign, g.factor)
 		if mine != nil {
 			v.Value = mine.Summary[g.metric].Median
-			if g.factor == 0 { // none at all, in no round
+			if g.factor == 0 { // the goal is zero in every round
 				v.Value = mine.Summary[g.metric].Max
 			}
 			v.Result = met(v.Value <= g.factor)
@@ -157,7 +157,7 @@ func met(ok bool) string {
 	return "missed"
 }
 
-// bestPeer returns the peer with the best median of those that lost nothing.
+// bestPeer returns the peer with the best median among those without losses.
 func (r *report) bestPeer(row string, g goal) (found *entry) {
 	for _, e := range r.Entries {
 		if e.Row != row || e.Variant != g.variant || !slices.Contains(peers, e.System) || e.Summary[mLost].Max > 0 {
@@ -170,30 +170,30 @@ func (r *report) bestPeer(row string, g goal) (found *entry) {
 	return found
 }
 
-// column is one of a table's.
+// column is a column of a table. It shows the median, unless worst is set.
 type column struct {
 	head   string
 	metric string
-	scale  float64
-	spread bool // with smallest and largest
-	worst  bool // the largest alone
+	scale  float64 // factor; 0 means 1
+	spread bool    // add the smallest and the largest value
+	worst  bool    // show the largest value
 }
 
 var (
 	lossColumns = []column{
 		{head: "lost", metric: mLost, worst: true},
 		{head: "out of order", metric: mDisorder, worst: true},
-		{head: "cut off", metric: mCut, worst: true},
+		{head: "disconnected", metric: mDisconnected, worst: true},
 	}
 	tailColumns = []column{
-		{head: "load generator µs", metric: mGenCPU},
+		{head: "load generator CPU µs", metric: mGenCPU},
 		{head: "load generator cores", metric: mGenBusy},
-		{head: "others' cores", metric: mOthers},
+		{head: "other processes' cores", metric: mOthers},
 	}
 	cpuColumn   = column{head: "CPU µs/delivery", metric: mCPU, spread: true}
 	allocColumn = column{head: "allocs/delivery", metric: mAllocs}
 	memColumn   = column{head: "memory MiB", metric: mMemory, scale: 1.0 / (1 << 20), spread: true}
-	evictColumn = column{head: "stalled cut off", metric: mEvicted, worst: true}
+	evictColumn = column{head: "stalled clients disconnected", metric: mEvicted, worst: true}
 
 	burstColumns = slices.Concat([]column{cpuColumn, {head: "deliveries/s", metric: mPerSec}, allocColumn}, lossColumns, tailColumns)
 	pacedColumns = slices.Concat([]column{cpuColumn, {head: "deliveries/s", metric: mPerSec},
@@ -230,7 +230,7 @@ func (c column) cell(e *entry) string {
 	}
 }
 
-// number prints three digits, thousands grouped.
+// number formats v with three significant digits and with commas between thousands.
 func number(v float64) string {
 	switch a := math.Abs(v); {
 	case a == 0:
@@ -252,13 +252,14 @@ func number(v float64) string {
 func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks, %s\n\n", r.Date)
-	fmt.Fprintf(&b, "%s, %d cores, %s, %s, loopback. %d rounds, systems in turn; medians, smallest and largest in brackets. Took %s.\n",
+	fmt.Fprintf(&b, "%s, %d cores, %s, %s, loopback. Rounds: %d, each with every system in turn. Time: %s.\n"+
+		"The figures are medians, with the smallest and the largest value in brackets.\n",
 		r.Processor, r.Cores, r.Kernel, r.Go, r.Rounds, r.Took)
 	if r.Clients != 1000 {
-		fmt.Fprintf(&b, "Where a row says 1,000 clients it had %d.\n", r.Clients)
+		fmt.Fprintf(&b, "The rows that say 1,000 clients had %d.\n", r.Clients)
 	}
 	if r.Quick {
-		b.WriteString("A quick run: the figures are rough.\n")
+		b.WriteString("This was a quick run: the figures are rough.\n")
 	}
 	var v []string
 	for _, m := range []string{"github.com/gorilla/websocket", "github.com/olahol/melody", "github.com/lxzan/gws", "github.com/centrifugal/centrifuge"} {
@@ -275,7 +276,7 @@ func (r *report) markdown() string {
 	}
 	r.goalTable(&b)
 	if len(r.Notes) > 0 {
-		b.WriteString("\n## First errors that clients saw\n\n")
+		b.WriteString("\n## First error of a client in each run\n\n")
 		for _, n := range r.Notes {
 			fmt.Fprintf(&b, "- %s\n", n)
 		}

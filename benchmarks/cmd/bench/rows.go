@@ -11,13 +11,13 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 )
 
-// spec is what the driver knows about a system.
+// spec describes a system to the driver.
 type spec struct {
 	name        string
 	dialect     string
 	subprotocol string
-	floor       bool
-	start       float64 // messages/s at which the search for its rate begins
+	floor       bool    // the work done without a library
+	start       float64 // messages/s at which highestRate begins its search
 }
 
 const (
@@ -45,25 +45,26 @@ var specs = []spec{
 var (
 	peers = []string{gorilla, melody, gws, centrifuge, tuned}
 	all   = append([]string{ours, bare, joined}, peers...)
-	// A joined write waits for a hundred messages, so it is a floor only where
-	// they come at once.
-	single = append([]string{ours, bare}, peers...)
+	// withoutJoined is for rows in which messages arrive one by one: joined would
+	// hold them back until it has a hundred.
+	withoutJoined = append([]string{ours, bare}, peers...)
 )
 
-// goal is what the library must reach, as a ratio to a reference in the same
-// run. Best stands for the best of the peers.
+// goal is a limit for a metric of the library: factor times the reference in the
+// same run, or factor itself without a reference.
 type goal struct {
 	variant string
 	metric  string
-	ref     string
-	refRow  string // where it is another one
+	ref     string // a system, best, or empty
+	refRow  string // the row of the reference, if it is another row
 	factor  float64
-	higher  bool // more is better
+	higher  bool // the limit is a minimum, not a maximum
 }
 
+// best as a reference is the best of the peers.
 const best = "best peer"
 
-// row is one line of the comparison, or several variants of one.
+// row is one kind of work that is measured, in one or several variants.
 type row struct {
 	name    string
 	title   string
@@ -89,12 +90,12 @@ func systemNames() (n []string) {
 
 var rows []row
 
-func init() { // not in the variable: rows and their functions name each other
+func init() { // an initializer of rows would refer to itself through the functions
 	rows = []row{
 		{
 			name: "burst1000", title: "1,000 messages at once to 1,000 clients of one channel, 128 bytes",
 			systems: all, columns: burstColumns,
-			goals: []goal{{metric: mCPU, ref: tuned, factor: 1.0 / 12}, {metric: mLost, factor: 0}, {metric: mCut, factor: 0}},
+			goals: []goal{{metric: mCPU, ref: tuned, factor: 1.0 / 12}, {metric: mLost, factor: 0}, {metric: mDisconnected, factor: 0}},
 			run:   burst(1000, setup{}),
 		},
 		{
@@ -105,13 +106,13 @@ func init() { // not in the variable: rows and their functions name each other
 		},
 		{
 			name: "rate", title: "highest loss-free rate, messages/s to 1,000 clients, 128 bytes",
-			systems: single, columns: rateColumns,
+			systems: withoutJoined, columns: rateColumns,
 			goals: []goal{{metric: mRate, ref: centrifuge, factor: 4, higher: true}},
 			run:   highestRate,
 		},
 		{
 			name: "paced50", title: "50 messages/s to 1,000 clients, 128 bytes",
-			systems: single, columns: pacedColumns,
+			systems: withoutJoined, columns: pacedColumns,
 			goals: []goal{{metric: mCPU, ref: bare, factor: 1.1}, {metric: mP99, ref: bare, factor: 1.2}},
 			run:   paced(50, setup{}),
 		},
@@ -123,13 +124,13 @@ func init() { // not in the variable: rows and their functions name each other
 		},
 		{
 			name: "rooms", title: "1,000 rooms of 2, 128 bytes, messages to random rooms",
-			systems: single, columns: pacedColumns,
+			systems: withoutJoined, columns: pacedColumns,
 			goals: []goal{{variant: "unpaced", metric: mCPU, ref: best, factor: 1.0 / 4}},
 			run:   rooms,
 		},
 		{
-			name: "echo", title: "one client's message, published to its room of two: one in, two out, 128 bytes",
-			systems: single, columns: pacedColumns,
+			name: "echo", title: "a client publishes to its room of two: one message in, two out, 128 bytes",
+			systems: withoutJoined, columns: pacedColumns,
 			goals: []goal{{metric: mCPU, ref: bare, factor: 1.1}, {metric: mAllocs, factor: 3}},
 			run:   echo,
 		},
@@ -140,20 +141,20 @@ func init() { // not in the variable: rows and their functions name each other
 			run:   burst(200, setup{sealed: api.SealHub}),
 		},
 		{
-			name: "sealed-client", title: "the same, with an AES key for each client; the floor keeps the hub's keys",
+			name: "sealed-client", title: "the same, with an AES key for each client; \"joined\" uses the hub's keys",
 			systems: []string{ours, joined}, columns: burstColumns,
 			goals: []goal{{metric: mCPU, ref: ours, refRow: "burst200", factor: 6}},
 			run:   burst(200, setup{sealed: api.SealClient}),
 		},
 		{
-			name: "churn", title: "connect, subscribe, close; per cycle",
-			systems: single, columns: churnColumns,
+			name: "churn", title: "cycles of connect, subscribe and close",
+			systems: withoutJoined, columns: churnColumns,
 			goals: []goal{{metric: mCPU, ref: gws, factor: 1.1}, {metric: mErrors, factor: 0}},
 			run:   churnRow,
 		},
 		{
 			name: "idle", title: "memory per idle connection",
-			systems: single, columns: idleColumns,
+			systems: withoutJoined, columns: idleColumns,
 			goals: []goal{{metric: mIdle, ref: gws, factor: 1}},
 			run:   idle,
 		},
@@ -168,19 +169,19 @@ func init() { // not in the variable: rows and their functions name each other
 			run: paced(50, setup{tls: true}),
 		},
 		{
-			name: "members", title: "200 messages at once to one channel of as many members as the variant says, 128 bytes",
+			name: "members", title: "200 messages at once to one channel, 128 bytes; the variant is the number of members",
 			systems: all, columns: burstColumns,
 			run: members,
 		},
 		{
-			name: "slowreader", title: "60 messages/s of 8 KiB to 1,000 clients, of whom none or one never reads",
+			name: "slowreader", title: "60 messages/s of 8 KiB to 1,000 clients; the variant is the number of clients that never read",
 			systems: append([]string{ours}, peers...), columns: slowColumns,
 			run: slowReader,
 		},
 	}
 }
 
-// pick returns the first while measuring and the second in a quick run.
+// pick returns full, or quick in a quick run.
 func pick[T any](b *bench, full, quick T) T {
 	if b.quick {
 		return quick
@@ -212,7 +213,7 @@ func (b *bench) burst(ctx context.Context, s spec, set setup, n int) (res result
 	if err := p.warm(ctx); err != nil {
 		return res, err
 	}
-	// As many bursts as fill the time, each awaited before the next.
+	// As many bursts as fit into MinWall, one after the other.
 	sc := api.Scenario{Burst: n, Repeat: 1 << 14, MinWall: pick(b, 2*time.Second, 300*time.Millisecond)}
 	res.sample, _, err = p.publish(ctx, sc)
 	res.note = p.note
@@ -242,15 +243,15 @@ func (b *bench) paced(ctx context.Context, s spec, set setup, rate float64, d ti
 func (p *pair) paced(ctx context.Context, rate float64, d time.Duration) (res result, err error) {
 	m, out, err := p.publish(ctx, api.Scenario{Rate: rate, Duration: d, MaxLag: 2 * time.Second, Latency: true})
 	if err == nil && out.Late {
-		err = fmt.Errorf("publisher fell 2 s behind %g messages/s", rate)
+		err = fmt.Errorf("the publisher fell more than 2 s behind its rate of %g messages/s", rate)
 	}
 	return result{sample: m, note: p.note}, err
 }
 
-// highestRate looks for the highest rate at which everything arrives in time,
-// doubling or halving first, then closing in to a twentieth. A rate has failed
-// when it failed twice. Every probe is a fresh server: one that has lost messages
-// has lost clients too.
+// highestRate searches for the highest rate at which all messages arrive in time.
+// It first raises or lowers the rate by a factor, and then bisects until the limit
+// is known to 5 %. A rate fails if it fails twice. Every probe starts a new server,
+// because after a loss clients may be disconnected.
 func highestRate(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if b.rates == nil {
 		b.rates = map[string]float64{}
@@ -260,7 +261,7 @@ func highestRate(ctx context.Context, b *bench, s spec) ([]result, error) {
 		rate = r
 	}
 	rate *= 1000 / float64(b.clients)
-	var low, high float64 // highest good, lowest bad; 0 is unknown
+	var low, high float64 // highest rate that passed, lowest that failed; 0 is unknown
 	var good sample
 	width, step := pick(b, 1.05, 1.3), pick(b, 1.25, 2.0)
 	if _, ok := b.rates[s.name]; !ok {
@@ -268,7 +269,7 @@ func highestRate(ctx context.Context, b *bench, s spec) ([]result, error) {
 	}
 	for probe := 0; probe < 24 && (low == 0 || high == 0 || high/low > width); probe++ {
 		m, ok, err := b.probe(ctx, s, rate)
-		if err == nil && !ok { // once more: a hiccup of the machine is no limit
+		if err == nil && !ok { // the machine may have been busy
 			m, ok, err = b.probe(ctx, s, rate)
 		}
 		if err != nil {
@@ -288,19 +289,20 @@ func highestRate(ctx context.Context, b *bench, s spec) ([]result, error) {
 			rate = math.Sqrt(low * high)
 		}
 		if rate < 1 {
-			return nil, errors.New("not even one message a second arrives in time")
+			return nil, errors.New("the system does not sustain one message a second")
 		}
 	}
 	if good == nil {
-		return nil, errors.New("no rate found in 24 probes")
+		return nil, errors.New("no sustained rate found in 24 probes")
 	}
 	good[mRate] = low
 	b.rates[s.name] = low * float64(b.clients) / 1000
 	return []result{{sample: good}}, nil
 }
 
-// probe says whether a rate is sustained: nothing lost, nobody cut off, and the
-// last message delivered no later than a tenth of the time after its turn.
+// probe reports whether a system sustains a rate: no message is lost, no client is
+// disconnected, and the last message arrives no later than a tenth of the duration
+// after the end.
 func (b *bench) probe(ctx context.Context, s spec, rate float64) (sample, bool, error) {
 	p, err := b.connected(ctx, s, setup{clients: b.clients})
 	if err != nil {
@@ -315,7 +317,7 @@ func (b *bench) probe(ctx context.Context, s spec, rate float64) (sample, bool, 
 	if err != nil {
 		return nil, false, err
 	}
-	return m, !out.Late && m[mLost] == 0 && m[mCut] == 0 && out.Wall <= d+d/10, nil
+	return m, !out.Late && m[mLost] == 0 && m[mDisconnected] == 0 && out.Wall <= d+d/10, nil
 }
 
 func rooms(ctx context.Context, b *bench, s spec) (all []result, err error) {
@@ -334,7 +336,7 @@ func rooms(ctx context.Context, b *bench, s spec) (all []result, err error) {
 	if err := p.warm(ctx); err != nil {
 		return all, err
 	}
-	// 20 for each room on average: fewer than the shortest queue holds.
+	// 20 messages for each room on average, fewer than the shortest queue holds.
 	sc := api.Scenario{Burst: 20 * b.clients, Repeat: 1 << 10, MinWall: pick(b, 2*time.Second, 300*time.Millisecond)}
 	m, _, err := p.publish(ctx, sc)
 	if err != nil {
@@ -375,7 +377,7 @@ func churnRow(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if err := p.gen.Call(ctx, "/churn", req, &res); err != nil {
 		return nil, err
 	}
-	if err := p.await(ctx, 0); err != nil { // whoever is left behind is a leak
+	if err := p.await(ctx, 0); err != nil { // members that stay are a leak
 		return nil, err
 	}
 	m, srv, err := p.close(ctx, w, uint64(res.Cycles))
@@ -404,7 +406,7 @@ func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	select { // handlers that return have their buffers collected
+	select { // time for the HTTP handlers to return and release their buffers
 	case <-time.After(pick(b, 2*time.Second, 500*time.Millisecond)):
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -433,7 +435,7 @@ func members(ctx context.Context, b *bench, s spec) (all []result, err error) {
 }
 
 func slowReader(ctx context.Context, b *bench, s spec) (all []result, err error) {
-	for stalled, variant := range []string{"none", "one"} {
+	for stalled, variant := range []string{"none", "one"} { // the index is the number of stalled clients
 		res, err := b.slowReader(ctx, s, stalled)
 		if err != nil {
 			return all, fmt.Errorf("%s stalled: %w", variant, err)
@@ -457,7 +459,7 @@ func (b *bench) slowReader(ctx context.Context, s spec, stalled int) (res result
 	if err := p.srv.Call(ctx, "/usage", true, &before); err != nil {
 		return res, err
 	}
-	// Six megabytes for each client: more than the kernel holds.
+	// Six megabytes for each client, more than the kernel buffers.
 	if res, err = p.paced(ctx, 60, pick(b, 13*time.Second, 2*time.Second)); err != nil {
 		return res, err
 	}

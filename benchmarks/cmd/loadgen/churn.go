@@ -15,11 +15,11 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/wire"
 )
 
-// churn connects, which subscribes, and closes with a close frame. A cycle is
-// done when the server has closed the connection.
+// churn repeats this cycle: connect (the server subscribes the client), send a
+// Close frame, and wait until the server has closed the connection.
 func churn(ctx context.Context, ch api.Churn) (res api.ChurnResult, err error) {
 	if ch.Cycles < 1 || ch.Cycles > 1<<20 || ch.Concurrency < 1 || ch.Concurrency > 1024 || ch.Connect.Targets < 1 {
-		return res, errors.New("churn out of bounds")
+		return res, errors.New("churn needs 1 to 1,048,576 cycles, a concurrency of 1 to 1,024 and a target")
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(ch.Limit, 2*time.Minute))
 	defer cancel()
@@ -68,11 +68,11 @@ func cycle(opt *api.Connect, i int) error {
 	}
 	b, err := io.ReadAll(io.LimitReader(conn, 4096))
 	if err != nil {
-		return fmt.Errorf("after the close frame: %w", err)
+		return fmt.Errorf("after the Close frame: %w", err)
 	}
 	f, n, err := wire.Parse(b, false, 4096)
 	if err != nil || n == 0 || f.Op != wire.Close {
-		return fmt.Errorf("close frame answered with %q", b)
+		return fmt.Errorf("the server replied to the Close frame with %q", b)
 	}
 	return nil
 }

@@ -11,25 +11,27 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/seal"
 )
 
-// decoder inflates and opens messages for the clients of one reader. Bytes that
-// it has seen before, as most are when a thousand clients get the same message,
-// it looks up: otherwise the load generator would be the bottleneck.
+// decoder inflates and opens messages for the clients of one reader. It caches
+// the results, because a thousand clients receive the same bytes: without the
+// cache the load generator would be the bottleneck.
 type decoder struct {
 	seed     maphash.Seed
-	now, old map[uint64][]byte
+	now, old map[uint64][]byte // results by hash of the received bytes; old is the previous generation
 	flate    io.ReadCloser
 	hub      *seal.Keys
-	own      map[int]*seal.Keys
+	own      map[int]*seal.Keys // by client
 }
 
-const generation = 4096 // messages remembered, twice
+// generation is the number of messages in each of the two generations of the cache.
+const generation = 4096
 
 func newDecoder() *decoder {
 	return &decoder{seed: maphash.MakeSeed(), now: map[uint64][]byte{}, own: map[int]*seal.Keys{}}
 }
 
-// plain returns the bytes of a message, valid until the next call.
-func (d *decoder) plain(c *client, deflated bool, msg []byte) ([]byte, error) {
+// decode returns the message inflated and opened. The bytes are valid until the
+// next call.
+func (d *decoder) decode(c *client, deflated bool, msg []byte) ([]byte, error) {
 	if !deflated && c.opt.Sealed == api.SealClient {
 		k := d.own[c.id]
 		if k == nil {
@@ -65,11 +67,12 @@ func (d *decoder) plain(c *client, deflated bool, msg []byte) ([]byte, error) {
 	return p, nil
 }
 
-// end is what permessage-deflate strips, and an empty final block.
-var end = []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
+// deflateEnd restores the four bytes that permessage-deflate removes from the
+// end of a message (RFC 7692) and adds an empty final block.
+var deflateEnd = []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
 
 func (d *decoder) inflate(msg []byte) ([]byte, error) {
-	r := io.MultiReader(bytes.NewReader(msg), bytes.NewReader(end))
+	r := io.MultiReader(bytes.NewReader(msg), bytes.NewReader(deflateEnd))
 	if d.flate == nil {
 		d.flate = flate.NewReader(r)
 	} else if err := d.flate.(flate.Resetter).Reset(r, nil); err != nil {

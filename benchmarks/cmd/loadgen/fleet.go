@@ -21,62 +21,62 @@ import (
 const (
 	maxClients = 20000
 	dialers    = 64       // handshakes under way at once
-	maxMessage = 16 << 20 // nothing here is anywhere near as large
+	maxMessage = 16 << 20 // far more than any row sends
 )
 
-// fleet is all clients and what they have seen.
+// fleet is all clients of the load generator, with the totals of their counts.
 type fleet struct {
-	engine engine
+	reader connReader
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards opt, clients and err
 	opt     api.Connect
 	clients []*client
 	err     error // the first
 
-	received atomic.Uint64
-	skipped  atomic.Uint64
-	disorder atomic.Uint64
-	bad      atomic.Uint64
-	cut      atomic.Uint64
-	last     atomic.Int64 // time of the last arrival, Unix nanoseconds
-	latency  atomic.Bool
-	hist     tally.Histogram
+	received    atomic.Uint64
+	skipped     atomic.Uint64
+	disorder    atomic.Uint64
+	bad         atomic.Uint64
+	disconnects atomic.Uint64
+	last        atomic.Int64 // time of the last arrival, Unix nanoseconds
+	latency     atomic.Bool
+	hist        tally.Histogram
 
-	goal    atomic.Uint64 // arrivals that reached waits for
-	reached chan struct{} // readers send without waiting, wait receives; never closed
+	goal    atomic.Uint64 // number of arrivals at which reached is signalled; 0 is none
+	reached chan struct{} // readers send without blocking, the method wait receives; never closed
 }
 
-// engine reads connections.
-type engine interface {
-	// add takes over a connection whose handshake is done. early are bytes
-	// that came with its answer.
+// connReader reads connections and passes their bytes to fleet.feed.
+type connReader interface {
+	// add takes over a connection after its handshake. early are the bytes
+	// that were received behind the handshake response.
 	add(c *client, conn net.Conn, early []byte) error
 }
 
 func newFleet() (*fleet, error) {
 	f := &fleet{reached: make(chan struct{}, 1)}
-	e, err := newEngine(f)
-	f.engine = e
+	e, err := newConnReader(f)
+	f.reader = e
 	return f, err
 }
 
-// client is one connection. Its reader owns it, but for the fields at the end.
+// client is one connection. Its reader owns all fields before out.
 type client struct {
-	fleet  *fleet
-	id     int
-	target int
-	opt    *api.Connect
-	fd     int    // epoll only
-	carry  []byte // the start of a frame whose rest has not come
-	asm    wire.Assembler
-	seq    tally.Sequence
-	hint   int // where the last message had its payload
-	decode *decoder
-	over   bool
+	fleet   *fleet
+	id      int
+	target  int
+	opt     *api.Connect
+	fd      int    // epoll only
+	carry   []byte // the start of a frame that is not complete yet
+	asm     wire.Assembler
+	seq     tally.Sequence
+	hint    int // offset of the payload in the last message
+	decoder *decoder
+	ended   bool
 
-	out  sync.Mutex
-	conn net.Conn // goroutines only
-	sent uint32   // echo's alone; counts up over all echoes
+	out  sync.Mutex // serializes writes
+	conn net.Conn   // nil with epoll
+	sent uint32     // messages sent by echo, which owns it, since the start of the process
 }
 
 // fail remembers the first error.
@@ -88,7 +88,7 @@ func (f *fleet) fail(err error) {
 	}
 }
 
-// connect adds clients and returns how many there are.
+// connect adds clients and returns the number of new ones.
 func (f *fleet) connect(opt api.Connect) (int, error) {
 	if opt.Clients < 1 || opt.Clients > maxClients || opt.Targets < 1 || opt.Size < payload.Overhead {
 		return 0, fmt.Errorf("cannot connect %d clients to %d targets with %d bytes", opt.Clients, opt.Targets, opt.Size)
@@ -102,7 +102,7 @@ func (f *fleet) connect(opt api.Connect) (int, error) {
 	fresh := f.clients[first:]
 	f.mu.Unlock()
 
-	next := make(chan *client) // sent below, received by the dialers, closed below
+	next := make(chan *client) // connect sends and closes, the dialers receive
 	errs := make(chan error, dialers)
 	for range dialers {
 		go func() {
@@ -142,10 +142,10 @@ func (f *fleet) dial(c *client) error {
 		c.conn = conn // kept open, never read
 		return nil
 	}
-	return f.engine.add(c, conn, early)
+	return f.reader.add(c, conn, early)
 }
 
-// smallBuffer makes the kernel hold little for a client that never reads.
+// smallBuffer limits how much the kernel buffers for a client that never reads.
 func smallBuffer(_, _ string, raw syscall.RawConn) (err error) {
 	e := raw.Control(func(fd uintptr) {
 		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
@@ -156,8 +156,8 @@ func smallBuffer(_, _ string, raw syscall.RawConn) (err error) {
 	return err
 }
 
-// feed takes bytes that a client has read and returns how many of them made
-// whole frames.
+// feed handles the whole frames at the start of b, which a client has read, and
+// returns their length.
 func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 	now := time.Now().UnixNano()
 	var n uint64
@@ -181,7 +181,7 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 		case wire.Pong:
 			continue
 		case wire.Close:
-			c.send(wire.Close, fr.Payload[:min(len(fr.Payload), 2)]) // it may be gone already
+			c.send(wire.Close, fr.Payload[:min(len(fr.Payload), 2)]) // fails if the server has closed the connection
 			return used, errClosed(fr.Payload)
 		}
 		op, rsv1, msg, done, err := c.asm.Add(fr, maxMessage)
@@ -192,7 +192,7 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 			continue
 		}
 		if op == wire.Binary && c.opt.Sealed != "" || rsv1 {
-			if msg, err = c.decode.plain(c, rsv1, msg); err != nil {
+			if msg, err = c.decoder.decode(c, rsv1, msg); err != nil {
 				f.bad.Add(1)
 				return used, err
 			}
@@ -201,12 +201,12 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 	}
 }
 
-// scan counts and checks the payloads in a message: one, but for dialects that
-// put several messages into a frame.
+// scan counts and checks the payloads in a message. There is one, except in
+// dialects that put several messages into a frame.
 func (c *client) scan(msg []byte, now int64) (n uint64) {
 	f, size := c.fleet, c.opt.Size
 	if c.opt.Dialect == api.DialectCentrifuge && pinged(msg) {
-		c.send(wire.Text, []byte("{}")) // a failure shows when reading
+		c.send(wire.Text, []byte("{}")) // the next read reports a failure
 	}
 	for hint := c.hint; len(msg) >= size; hint = 0 {
 		at := payload.Find(msg, hint)
@@ -243,25 +243,26 @@ func pinged(msg []byte) bool {
 		bytes.HasSuffix(msg, []byte("\n{}")) || bytes.Contains(msg, []byte("\n{}\n"))
 }
 
-// arrived counts n messages and wakes whoever waits for them.
+// arrived counts n messages and wakes wait if its goal is reached.
 func (f *fleet) arrived(n uint64, now int64) {
 	f.last.Store(now)
 	total := f.received.Add(n)
 	if goal := f.goal.Load(); goal > 0 && total >= goal {
 		select {
 		case f.reached <- struct{}{}:
-		default: // it has been told
+		default: // already signalled
 		}
 	}
 }
 
-// gone says that a connection has ended that we did not end.
-func (f *fleet) gone(c *client, err error) {
-	if c.over {
+// disconnected counts a connection that the server ended. Only the first call for
+// a client counts.
+func (f *fleet) disconnected(c *client, err error) {
+	if c.ended {
 		return
 	}
-	c.over = true
-	f.cut.Add(1)
+	c.ended = true
+	f.disconnects.Add(1)
 	f.fail(fmt.Errorf("client %d: %w", c.id, err))
 }
 
@@ -289,23 +290,24 @@ func (c *client) publish(p []byte) error {
 	return c.send(wire.Text, b)
 }
 
-// reset forgets what was counted, but not where each client's numbers are.
+// reset sets the counters to zero. Each client keeps its last sequence number.
 func (f *fleet) reset(latency bool) {
 	f.goal.Store(0)
-	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.cut} {
+	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects} {
 		n.Store(0)
 	}
 	f.hist.Reset()
 	f.latency.Store(latency)
 }
 
-// maxWait bounds every wait; a server's question times out after a minute.
+// maxWait bounds every wait. It is below the timeout of api.Sync.Ask, a minute.
 const maxWait = 50 * time.Second
 
-// wait returns when goal messages have arrived or none has for stall.
+// wait returns when goal messages have arrived, or when none has arrived for the
+// time stall.
 func (f *fleet) wait(goal uint64, stall time.Duration) {
 	select {
-	case <-f.reached: // left from an earlier goal
+	case <-f.reached: // the signal of an earlier goal
 	default:
 	}
 	f.goal.Store(goal)
@@ -325,28 +327,28 @@ func (f *fleet) wait(goal uint64, stall time.Duration) {
 	}
 }
 
-// answer serves the sync connection.
-func (f *fleet) answer(op byte, a, b uint64) api.Arrived {
+// handleSync carries out one operation of a sync connection.
+func (f *fleet) handleSync(op byte, a, b uint64) api.Arrived {
 	switch op {
 	case api.SyncReset:
 		f.reset(a == 1)
 	case api.SyncWait:
 		f.wait(a, time.Duration(b))
 	}
-	return api.Arrived{Received: f.received.Load(), Cut: f.cut.Load(), Last: f.last.Load()}
+	return api.Arrived{Received: f.received.Load(), Disconnected: f.disconnects.Load(), Last: f.last.Load()}
 }
 
 func (f *fleet) stats() api.Stats {
 	s := api.Stats{
-		Usage:    usage.CPU(),
-		Received: f.received.Load(),
-		Skipped:  f.skipped.Load(),
-		Disorder: f.disorder.Load(),
-		Bad:      f.bad.Load(),
-		Cut:      f.cut.Load(),
-		P50:      f.hist.Quantile(0.5),
-		P99:      f.hist.Quantile(0.99),
-		Max:      f.hist.Max(),
+		Usage:        usage.CPU(),
+		Received:     f.received.Load(),
+		Skipped:      f.skipped.Load(),
+		Disorder:     f.disorder.Load(),
+		Bad:          f.bad.Load(),
+		Disconnected: f.disconnects.Load(),
+		P50:          f.hist.Quantile(0.5),
+		P99:          f.hist.Quantile(0.99),
+		Max:          f.hist.Max(),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -356,7 +358,8 @@ func (f *fleet) stats() api.Stats {
 	return s
 }
 
-// echo has the first client of each target send in turn.
+// echo makes the first clients of the targets send in turn, and waits for the
+// deliveries.
 func (f *fleet) echo(ctx context.Context, e api.Echo) (res api.EchoResult) {
 	f.mu.Lock()
 	clients := f.clients

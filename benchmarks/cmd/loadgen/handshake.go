@@ -19,7 +19,8 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/wire"
 )
 
-// handshake dials and upgrades. early are bytes that came after the answer.
+// handshake connects and performs the WebSocket handshake. early are the bytes
+// received behind the response.
 func handshake(d net.Dialer, opt *api.Connect, id, target int) (conn net.Conn, early []byte, err error) {
 	conn, err = d.Dial("tcp", opt.Addr)
 	if err != nil {
@@ -69,7 +70,7 @@ func handshake(d net.Dialer, opt *api.Connect, id, target int) (conn net.Conn, e
 	case res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]):
 		err = errors.New("handshake: wrong Sec-WebSocket-Accept")
 	case opt.Deflate && !(strings.Contains(ext, "permessage-deflate") && strings.Contains(ext, "server_no_context_takeover")):
-		err = fmt.Errorf("handshake: no shared deflate, but %q", ext)
+		err = fmt.Errorf("handshake: the server did not accept permessage-deflate with server_no_context_takeover, but %q", ext)
 	case !opt.Deflate && ext != "":
 		err = fmt.Errorf("handshake: extension %q was not offered", ext)
 	}
@@ -88,8 +89,9 @@ func handshake(d net.Dialer, opt *api.Connect, id, target int) (conn net.Conn, e
 	return conn, early, conn.SetDeadline(time.Time{})
 }
 
-// centrifugeConnect says the command that centrifuge's clients begin with. The
-// server subscribes the client to its channel in the same step.
+// centrifugeConnect sends centrifuge's connect command, which every client of it
+// has to send first. The server subscribes the client to its channel while it
+// handles the command.
 func centrifugeConnect(conn net.Conn, r *bufio.Reader) error {
 	var key [4]byte
 	rand.Read(key[:]) // never fails
@@ -113,16 +115,16 @@ func centrifugeConnect(conn net.Conn, r *bufio.Reader) error {
 				}
 			}
 			if !strings.Contains(string(reply), `"connect":`) {
-				return fmt.Errorf("connect command: answered %q", reply)
+				return fmt.Errorf("connect command: unexpected reply %q", reply)
 			}
 			_, err = r.Discard(size)
 			return err
 		}
 	}
-	return errors.New("connect command: answer too long")
+	return errors.New("connect command: reply too long")
 }
 
-// errClosed describes a close frame.
+// errClosed returns an error with the code and reason of a Close frame's payload.
 func errClosed(p []byte) error {
 	if len(p) < 2 {
 		return errors.New("closed without a code")

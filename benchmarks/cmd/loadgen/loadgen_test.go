@@ -21,7 +21,8 @@ import (
 
 const size = 128
 
-// peer is a server made with gorilla, independent of everything measured.
+// peer is a server built with gorilla/websocket, so that the tests do not depend
+// on the systems that are measured.
 type peer struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -55,7 +56,7 @@ func (p *peer) Close() {
 
 func (p *peer) addr() string { return p.Listener.Addr().String() }
 
-// sends returns a server that sends msgs and then discards what it gets.
+// sends returns a handler that sends msgs and then discards all input.
 func sends(op int, msgs ...[]byte) func(*websocket.Conn) {
 	return func(ws *websocket.Conn) {
 		for _, m := range msgs {
@@ -109,7 +110,7 @@ func TestCounts(t *testing.T) {
 		{"late", [][]byte{msg(2), msg(1)}, api.Stats{Received: 2, Skipped: 1, Disorder: 1}},
 		{"damaged", [][]byte{msg(1), bytes.Replace(msg(2), []byte(`"}`), []byte(`"]`), 1), msg(3)},
 			api.Stats{Received: 2, Skipped: 1, Bad: 1}},
-		{"something else", [][]byte{[]byte(`{"type":"hello"}`), msg(1)}, api.Stats{Received: 1}},
+		{"message without a payload", [][]byte{[]byte(`{"type":"hello"}`), msg(1)}, api.Stats{Received: 1}},
 		{"several in a frame", [][]byte{bytes.Join([][]byte{envelope(1), envelope(2), envelope(3)}, []byte("\n")), envelope(4)},
 			api.Stats{Received: 4}},
 	}
@@ -124,7 +125,7 @@ func TestCounts(t *testing.T) {
 			require.Equal(t, 3*tt.want.Skipped, s.Skipped)
 			require.Equal(t, 3*tt.want.Disorder, s.Disorder)
 			require.Equal(t, 3*tt.want.Bad, s.Bad)
-			require.Zero(t, s.Cut, s.Error)
+			require.Zero(t, s.Disconnected, s.Error)
 			require.Positive(t, s.Max)
 			require.LessOrEqual(t, s.P50, s.P99)
 			require.LessOrEqual(t, s.P99, s.Max)
@@ -132,12 +133,12 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestGoroutineEngine sends plain connections to the engine of TLS.
-func TestGoroutineEngine(t *testing.T) {
+// TestGoroutineReader reads plain connections with the reader of TLS connections.
+func TestGoroutineReader(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, websocket.Upgrader{}, sends(websocket.TextMessage, msg(1), msg(2), msg(4)))
 	f := &fleet{reached: make(chan struct{}, 1)}
-	f.engine = goroutines{f}
+	f.reader = goroutineReader{f}
 	_, err := f.connect(api.Connect{Addr: p.addr(), Clients: 5, Targets: 1, Size: size})
 	require.NoError(t, err)
 	f.wait(15, time.Second)
@@ -161,7 +162,7 @@ func TestManyAndLarge(t *testing.T) {
 	f.wait(3*n, 5*time.Second)
 	s := f.stats()
 	require.Equal(t, uint64(3*n), s.Received)
-	require.Zero(t, s.Skipped+s.Disorder+s.Bad+s.Cut)
+	require.Zero(t, s.Skipped+s.Disorder+s.Bad+s.Disconnected)
 }
 
 func TestDeflate(t *testing.T) {
@@ -185,7 +186,7 @@ func TestDeflateMustBeAgreed(t *testing.T) {
 	f, err := newFleet()
 	require.NoError(t, err)
 	_, err = f.connect(api.Connect{Addr: p.addr(), Clients: 1, Targets: 1, Size: size, Deflate: true})
-	require.ErrorContains(t, err, "no shared deflate")
+	require.ErrorContains(t, err, "did not accept permessage-deflate")
 }
 
 func TestSealed(t *testing.T) {
@@ -216,7 +217,7 @@ func TestSealedWithAnotherKey(t *testing.T) {
 	require.Equal(t, uint64(1), s.Bad)
 }
 
-func TestCutIsCounted(t *testing.T) {
+func TestDisconnectionIsCounted(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, websocket.Upgrader{}, func(ws *websocket.Conn) {
 		ws.WriteMessage(websocket.TextMessage, msg(1))
@@ -227,7 +228,7 @@ func TestCutIsCounted(t *testing.T) {
 	f.wait(4, 300*time.Millisecond)
 	s := f.stats()
 	require.Equal(t, uint64(3), s.Received)
-	require.Equal(t, uint64(3), s.Cut)
+	require.Equal(t, uint64(3), s.Disconnected)
 	require.Contains(t, s.Error, `closed with 1013 "slow"`)
 }
 
@@ -268,7 +269,7 @@ func TestEcho(t *testing.T) {
 			}
 		})
 		f := connected(t, api.Connect{Addr: p.addr(), Clients: 1, Dialect: dialect})
-		for range 2 { // numbers go on
+		for range 2 { // the second echo continues the sequence numbers
 			res := f.echo(t.Context(), api.Echo{Rate: 1000, Duration: 50 * time.Millisecond, PerSend: 1, Stall: time.Second})
 			require.Equal(t, uint64(50), res.Sent)
 			require.Equal(t, res.Sent, res.Received)
@@ -307,18 +308,18 @@ func TestCentrifugeDialect(t *testing.T) {
 	f.wait(5, 5*time.Second)
 	s := f.stats()
 	require.Equal(t, uint64(5), s.Received)
-	require.Zero(t, s.Skipped+s.Disorder+s.Bad+s.Cut)
+	require.Zero(t, s.Skipped+s.Disorder+s.Bad+s.Disconnected)
 	require.JSONEq(t, `{"id":1,"connect":{}}`, <-asked)
 	require.Equal(t, `{}`, <-asked)
 	require.Equal(t, `{}`, <-asked, "a ping between messages")
 }
 
-func TestWaitEndsWhenNothingComes(t *testing.T) {
+func TestWaitEndsWhenNothingArrives(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, websocket.Upgrader{}, sends(websocket.TextMessage, msg(1)))
 	f := connected(t, api.Connect{Addr: p.addr()})
 	began := time.Now()
-	got := f.answer(api.SyncWait, 1000, uint64(100*time.Millisecond))
+	got := f.handleSync(api.SyncWait, 1000, uint64(100*time.Millisecond))
 	require.Equal(t, uint64(3), got.Received)
 	require.Less(t, time.Since(began), 5*time.Second)
 }
@@ -355,6 +356,6 @@ func TestBadFrameEndsTheClient(t *testing.T) {
 	f := connected(t, api.Connect{Addr: p.addr(), Clients: 1})
 	f.wait(1, 300*time.Millisecond)
 	s := f.stats()
-	require.Equal(t, uint64(1), s.Cut)
+	require.Equal(t, uint64(1), s.Disconnected)
 	require.True(t, strings.Contains(s.Error, "bad frame"), s.Error)
 }

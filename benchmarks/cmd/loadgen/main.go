@@ -1,7 +1,8 @@
-// Command loadgen is the other side of a benchmark: it connects clients, counts
-// what they receive, checks loss and order for each of them and measures
-// latencies. On Linux all plain connections are read by one thread with epoll;
-// TLS, and other systems, have a goroutine for each connection.
+// Command loadgen is the client side of a benchmark. It connects clients, counts
+// the messages that they receive, checks each client's messages for loss and
+// order, and measures latencies. On Linux one thread reads all plain connections
+// with epoll. TLS connections, and all connections on other operating systems,
+// have a goroutine each.
 package main
 
 import (
@@ -27,7 +28,7 @@ func main() {
 }
 
 func run() error {
-	child.Obey()
+	child.ExitWithParent()
 	f, err := newFleet()
 	if err != nil {
 		return err
@@ -40,26 +41,27 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 2) // each of the two below sends once; they live as long as the process
+	failed := make(chan error, 2) // each of the two goroutines below sends once; they end with the process
 	go func() { failed <- acceptSyncs(syncs, f) }()
 	go func() {
 		s := &http.Server{Handler: controls(f), ReadHeaderTimeout: 30 * time.Second}
 		failed <- s.Serve(control)
 	}()
-	if err := child.Announce(api.Ready{Control: control.Addr().String(), Sync: syncs.Addr().String()}); err != nil {
+	if err := child.PrintReady(api.Ready{Control: control.Addr().String(), Sync: syncs.Addr().String()}); err != nil {
 		return err
 	}
 	return <-failed
 }
 
-// acceptSyncs serves servers; a connection's goroutine ends with it.
+// acceptSyncs serves the sync connections of servers. The goroutine of a
+// connection ends with the connection.
 func acceptSyncs(l net.Listener, f *fleet) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go api.ServeSync(c, f.answer)
+		go api.ServeSync(c, f.handleSync)
 	}
 }
 
@@ -70,7 +72,7 @@ func controls(f *fleet) http.Handler {
 	child.Handle(mux, "/usage", func(context.Context, struct{}) (api.Usage, error) { return usage.CPU(), nil })
 	child.Handle(mux, "/echo", func(ctx context.Context, e api.Echo) (api.EchoResult, error) {
 		if e.Rate <= 0 || e.PerSend < 1 {
-			return api.EchoResult{}, errors.New("echo needs a rate and what each message causes")
+			return api.EchoResult{}, errors.New("echo needs a positive rate and at least one delivery per message")
 		}
 		return f.echo(ctx, e), nil
 	})

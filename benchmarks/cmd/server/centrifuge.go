@@ -13,15 +13,17 @@ func init() {
 	systems["centrifuge-tuned"] = func(opt options) (system, error) { return newCentrifuge(opt, true) }
 }
 
-// centrifugeHub is centrifuge with subscriptions made by the server, in the step
-// that answers a client's connect command. Tuned, it pools its write buffers,
-// puts any number of messages into a frame, and deflates a message once for all.
+// centrifugeHub is centrifuge. The server subscribes a client to its channel when
+// it handles the client's connect command. With tuned, centrifuge pools its write
+// buffers, puts any number of messages into a frame, and compresses each message
+// once for all clients.
 type centrifugeHub struct {
 	node    *centrifuge.Node
 	handler *centrifuge.WebsocketHandler
 }
 
-type targetKey struct{} // of the context that a connection is served with
+// targetKey is the key of a connection's target in its request context.
+type targetKey struct{}
 
 func newCentrifuge(opt options, tuned bool) (system, error) {
 	if opt.sealed != "" {
@@ -43,7 +45,7 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 	})
 	node.OnConnect(func(c *centrifuge.Client) {
 		channel := targetName(c.Context().Value(targetKey{}).(int))
-		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure shows as a loss
+		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure is counted as a loss by the load generator
 	})
 	if err := node.Run(); err != nil {
 		return nil, err

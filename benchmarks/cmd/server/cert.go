@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// certificate makes a certificate for this process alone and returns it in PEM
-// too, for the load generator to trust.
+// certificate makes a self-signed certificate for this process. It returns the
+// server's TLS configuration, and the certificate in PEM for the load generator's
+// root pool.
 func certificate() (*tls.Config, string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -15,24 +15,24 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/wire"
 )
 
-var errCannotSeal = errors.New("this system has no encryption of messages")
+var errCannotSeal = errors.New("this system cannot encrypt messages")
 
 func init() {
 	systems["bare"] = func(opt options) (system, error) { return newFloor(opt, 1) }
 	systems["joined"] = func(opt options) (system, error) { return newFloor(opt, 100) }
 }
 
-// floor is what the work costs without a library: the publisher's goroutine
-// makes a frame and writes it to one member after the other. It writes join
-// messages at once.
+// floor measures the cost of the work without a library, the lowest cost that a
+// library can hope for. The publisher's goroutine makes a frame and writes it to
+// one member after the other. Each write holds join messages.
 type floor struct {
 	join    int
 	deflate *flate.Writer
 	sealer  *seal.Keys
-	in      *roster[*floorConn]
+	roster  *roster[*floorConn]
 
-	mu      sync.Mutex // guards what follows
-	pending map[int]*batch
+	mu      sync.Mutex     // guards deflate, sealer and pending
+	pending map[int]*batch // by target
 }
 
 type batch struct {
@@ -40,7 +40,8 @@ type batch struct {
 	n   int
 }
 
-// floorConn serializes writes: a room has two readers that may publish.
+// floorConn serializes writes: in echo, the read goroutines of both members of a
+// room publish to it.
 type floorConn struct {
 	mu sync.Mutex
 	net.Conn
@@ -49,11 +50,11 @@ type floorConn struct {
 func (c *floorConn) send(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Write(b) // whoever cannot be written to is found dead by its reader
+	c.Write(b) // after a failure, read ends the connection
 }
 
 func newFloor(opt options, join int) (*floor, error) {
-	f := &floor{join: join, in: newRoster[*floorConn](), pending: map[int]*batch{}}
+	f := &floor{join: join, roster: newRoster[*floorConn](), pending: map[int]*batch{}}
 	if opt.deflate {
 		w, err := flate.NewWriter(nil, flate.BestSpeed)
 		if err != nil {
@@ -93,7 +94,7 @@ func (f *floor) publish(target int, p []byte) error {
 	}
 	if f.join == 1 {
 		frame := wire.AppendServer(make([]byte, 0, len(p)+10), first, p)
-		f.in.each(target, func(c *floorConn) { c.send(frame) })
+		f.roster.each(target, func(c *floorConn) { c.send(frame) })
 		return nil
 	}
 	b := f.pending[target]
@@ -108,9 +109,9 @@ func (f *floor) publish(target int, p []byte) error {
 	return nil
 }
 
-// write needs mu.
+// write writes a batch to all members of a target. The caller holds mu.
 func (f *floor) write(target int, b *batch) {
-	f.in.each(target, func(c *floorConn) { c.send(b.buf) })
+	f.roster.each(target, func(c *floorConn) { c.send(b.buf) })
 	b.buf, b.n = b.buf[:0], 0
 }
 
@@ -124,7 +125,7 @@ func (f *floor) flush() {
 	}
 }
 
-func (f *floor) members() int { return f.in.members() }
+func (f *floor) members() int { return f.roster.members() }
 
 func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, err := target(r)
@@ -149,14 +150,14 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &floorConn{Conn: conn}
-	f.in.join(t, c)
+	f.roster.join(t, c)
 	go f.read(t, c)
 }
 
-// read ends with the connection.
+// read publishes the connection's messages. It returns when the connection ends.
 func (f *floor) read(target int, c *floorConn) {
 	defer c.Close()
-	defer f.in.leave(target, c)
+	defer f.roster.leave(target, c)
 	buf, n := make([]byte, 512), 0
 	for {
 		k, err := c.Read(buf[n:])

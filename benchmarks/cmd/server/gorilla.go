@@ -24,9 +24,9 @@ func init() {
 	}
 }
 
-// gorillaHub is the pattern of gorilla/websocket's chat example with rooms: a
-// hub goroutine that owns the maps, a channel of 256 and a writing goroutine
-// for each client. Whoever's channel is full is cut off.
+// gorillaHub is the pattern of gorilla/websocket's chat example, with rooms: a
+// hub goroutine that owns the maps, and for each client a channel of 256 messages
+// and a goroutine that writes. The hub disconnects a client whose channel is full.
 type gorillaHub struct {
 	join, leave chan *gorillaClient
 	post        chan gorillaPost
@@ -42,7 +42,7 @@ type gorillaPost struct {
 type gorillaClient struct {
 	ws     *websocket.Conn
 	target int
-	send   chan []byte // the hub sends, and closes to end the client
+	send   chan []byte // the hub sends, and closes it to disconnect the client
 }
 
 const (
@@ -51,7 +51,7 @@ const (
 	pingPeriod = 54 * time.Second
 )
 
-// run lives as long as the process and alone owns the maps.
+// run owns the map of rooms. It ends with the process.
 func (h *gorillaHub) run() {
 	rooms := map[int]map[*gorillaClient]struct{}{}
 	drop := func(c *gorillaClient) {
@@ -96,7 +96,7 @@ func (h *gorillaHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ws, err := h.up.Upgrade(w, r, nil)
 	if err != nil {
-		return // Upgrade has answered
+		return // Upgrade has sent an error response
 	}
 	c := &gorillaClient{ws: ws, target: t, send: make(chan []byte, 256)}
 	h.join <- c
@@ -104,7 +104,7 @@ func (h *gorillaHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	go h.read(c)
 }
 
-// read ends with the connection.
+// read publishes the client's messages. It returns when the connection ends.
 func (h *gorillaHub) read(c *gorillaClient) {
 	defer func() {
 		h.leave <- c
@@ -122,7 +122,7 @@ func (h *gorillaHub) read(c *gorillaClient) {
 	}
 }
 
-// write ends when the hub closes the channel or a write fails.
+// write returns when the hub closes the channel or a write fails.
 func (c *gorillaClient) write() {
 	ticker := time.NewTicker(pingPeriod)
 	defer ticker.Stop()

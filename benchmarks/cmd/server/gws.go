@@ -12,7 +12,7 @@ func init() {
 		if opt.sealed != "" {
 			return nil, errCannotSeal
 		}
-		h := &gwsHub{in: newRoster[*gws.Conn]()}
+		h := &gwsHub{roster: newRoster[*gws.Conn]()}
 		h.up = gws.NewUpgrader(h, &gws.ServerOption{
 			PermessageDeflate: gws.PermessageDeflate{Enabled: opt.deflate, Level: flate.BestSpeed},
 		})
@@ -20,12 +20,12 @@ func init() {
 	}
 }
 
-// gwsHub is gws with its Broadcaster: a frame is made once, and a goroutine
-// writes to a connection only while there is something to write.
+// gwsHub is gws with its Broadcaster. gws makes the frame of a message once, and
+// runs a write goroutine for a connection only while messages are queued for it.
 type gwsHub struct {
 	gws.BuiltinEventHandler
-	up *gws.Upgrader
-	in *roster[*gws.Conn]
+	up     *gws.Upgrader
+	roster *roster[*gws.Conn]
 }
 
 func (h *gwsHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -36,11 +36,11 @@ func (h *gwsHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c, err := h.up.Upgrade(w, r)
 	if err != nil {
-		return // Upgrade has answered
+		return // Upgrade has sent an error response
 	}
 	c.Session().Store("target", t)
-	h.in.join(t, c)
-	go c.ReadLoop() // ends with the connection
+	h.roster.join(t, c)
+	go c.ReadLoop() // returns when the connection ends
 }
 
 func targetOf(c *gws.Conn) int {
@@ -48,7 +48,7 @@ func targetOf(c *gws.Conn) int {
 	return t.(int)
 }
 
-func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.in.leave(targetOf(c), c) }
+func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.roster.leave(targetOf(c), c) }
 
 func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
 	defer m.Close()
@@ -57,7 +57,7 @@ func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
 
 func (h *gwsHub) publish(target int, p []byte) (err error) {
 	b := gws.NewBroadcaster(gws.OpcodeText, p)
-	h.in.each(target, func(c *gws.Conn) {
+	h.roster.each(target, func(c *gws.Conn) {
 		if e := b.Broadcast(c); e != nil {
 			err = e
 		}
@@ -68,4 +68,4 @@ func (h *gwsHub) publish(target int, p []byte) (err error) {
 
 func (h *gwsHub) flush() {}
 
-func (h *gwsHub) members() int { return h.in.members() }
+func (h *gwsHub) members() int { return h.roster.members() }

@@ -1,6 +1,6 @@
 // Command server runs one system under test. The benchmark driver starts it,
-// has the load generator connect to it and tells it what to publish, so that
-// the publisher runs inside the server, as a service's own would.
+// connects the load generator to it, and asks it to publish. The publisher
+// therefore runs inside the server process, as it does in a real service.
 package main
 
 import (
@@ -23,33 +23,36 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
 )
 
-// options are the same for every system; one that cannot do something refuses.
+// options are the same for every system. A constructor returns an error for an
+// option that its system does not support.
 type options struct {
 	deflate bool
-	rooms   bool   // many small targets rather than one large one
+	rooms   bool   // many small targets instead of one large target
 	sealed  string // api.SealHub, api.SealClient or empty
 }
 
-// system is what a benchmark knows about the thing that it measures.
+// system is a library under test. A target is one of its channels or rooms,
+// given by a number.
 type system interface {
-	// ServeHTTP upgrades a connection and joins it to the target that the
-	// query names. What such a connection sends is published to its target.
+	// ServeHTTP upgrades a connection and joins it to the target in the query.
+	// Messages from the connection are published to that target.
 	http.Handler
-	// publish sends p to everyone in a target. The system may keep p.
+	// publish sends p to all members of a target. The system may keep p.
 	publish(target int, p []byte) error
-	// flush sends what publish holds back to make larger writes.
+	// flush writes the messages that publish has held back to join them.
 	flush()
-	// members is how many connections have joined and not left.
+	// members returns the number of connections that have joined and not left.
 	members() int
 }
 
-// systems has a constructor for each name; every system's file adds its own.
+// systems has a constructor for each system, by name. Each system's file adds
+// its own in init.
 var systems = map[string]func(options) (system, error){}
 
-// maxTargets bounds the targets of a run.
+// maxTargets is the largest number of targets.
 const maxTargets = 1 << 14
 
-// target returns the index in the query.
+// target returns the number of the target in the query.
 func target(r *http.Request) (int, error) {
 	t, err := strconv.Atoi(r.URL.Query().Get("target"))
 	if err != nil || t < 0 || t >= maxTargets {
@@ -58,7 +61,7 @@ func target(r *http.Request) (int, error) {
 	return t, nil
 }
 
-// targetName is the channel's name or the room's ID.
+// targetName returns the name of a target's channel or the ID of its room.
 func targetName(t int) string { return names[t] }
 
 var names = func() (n [maxTargets]string) {
@@ -78,11 +81,11 @@ func main() {
 func run() error {
 	name := flag.String("system", "", "one of: "+strings.Join(slices.Sorted(maps.Keys(systems)), ", "))
 	useTLS := flag.Bool("tls", false, "serve TLS")
-	list := flag.Bool("list", false, "print the systems in this binary and stop")
+	list := flag.Bool("list", false, "print the systems in this binary and exit")
 	var opt options
 	flag.BoolVar(&opt.deflate, "deflate", false, "permessage-deflate, level 1")
 	flag.BoolVar(&opt.rooms, "rooms", false, "many small targets")
-	flag.StringVar(&opt.sealed, "sealed", "", "hub or client keys")
+	flag.StringVar(&opt.sealed, "sealed", "", "sign and encrypt messages: \"hub\" for one pair of keys, \"client\" for a key for each client")
 	flag.Parse()
 	if *list {
 		fmt.Println(strings.Join(slices.Sorted(maps.Keys(systems)), " "))
@@ -90,13 +93,13 @@ func run() error {
 	}
 	newSystem, ok := systems[*name]
 	if !ok {
-		return fmt.Errorf("no system %q; there are %s", *name, strings.Join(slices.Sorted(maps.Keys(systems)), ", "))
+		return fmt.Errorf("unknown system %q; the systems are %s", *name, strings.Join(slices.Sorted(maps.Keys(systems)), ", "))
 	}
 	sys, err := newSystem(opt)
 	if err != nil {
 		return err
 	}
-	child.Obey()
+	child.ExitWithParent()
 
 	mux := http.NewServeMux()
 	mux.Handle("/ws", sys)
@@ -117,14 +120,14 @@ func run() error {
 	}
 	ready.Control = control.Addr().String()
 	failed := serve(front, ws, *useTLS, &http.Server{Handler: controls(sys), ReadHeaderTimeout: 30 * time.Second}, control)
-	if err := child.Announce(ready); err != nil {
+	if err := child.PrintReady(ready); err != nil {
 		return err
 	}
 	return <-failed
 }
 
-// serve serves both listeners until one fails. Its goroutines live as long as
-// the process.
+// serve serves both listeners and returns a channel that receives the error of a
+// listener that fails. Its goroutines end with the process.
 func serve(front *http.Server, ws net.Listener, useTLS bool, back *http.Server, control net.Listener) <-chan error {
 	failed := make(chan error, 2) // each server sends once
 	go func() {
@@ -143,9 +146,9 @@ func controls(sys system) http.Handler {
 	child.Handle(mux, "/run", func(ctx context.Context, sc api.Scenario) (api.Outcome, error) {
 		return publishAll(ctx, sys, sc)
 	})
-	child.Handle(mux, "/usage", func(_ context.Context, settle bool) (api.Usage, error) {
-		if settle {
-			usage.Settle()
+	child.Handle(mux, "/usage", func(_ context.Context, collect bool) (api.Usage, error) {
+		if collect {
+			usage.CollectGarbage()
 		}
 		u := usage.CPU()
 		usage.Memory(&u)
@@ -156,7 +159,7 @@ func controls(sys system) http.Handler {
 	return mux
 }
 
-// versions returns the modules in this binary.
+// versions returns the versions of Go and of the modules in this binary.
 func versions() map[string]string {
 	v := map[string]string{}
 	info, ok := debug.ReadBuildInfo()

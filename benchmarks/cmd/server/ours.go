@@ -29,12 +29,13 @@ func init() {
 		h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
 		h.Handler = h.hub.Handler()
 		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, nil)
-		go h.hub.Run(context.Background()) // ends with the process
+		go h.hub.Run(context.Background()) // runs until the process exits
 		return h, nil
 	}
 }
 
-// oursHub is this library: a channel for one large target, rooms for many.
+// oursHub is this library, with a channel for one large target and rooms for many
+// small ones.
 type oursHub struct {
 	http.Handler
 	hub *websocket.Hub

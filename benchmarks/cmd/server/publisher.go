@@ -11,20 +11,20 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/usage"
 )
 
-// seqs counts up in every target for as long as the process lives.
-// publishAll alone uses it, and the driver runs one scenario at a time.
+// seqs holds the last sequence number of each target since the start of the
+// process. Only publishAll uses it, and the driver runs one scenario at a time.
 var seqs [maxTargets]uint32
 
-// Everything is bounded, whatever the driver asks for.
+// Upper limits of a scenario.
 const (
 	maxRepeat   = 1 << 16
 	maxDuration = 2 * time.Minute
 )
 
-// publishAll carries out a scenario and accounts for it.
+// publishAll runs a scenario and returns its counts and the resources that it used.
 func publishAll(ctx context.Context, sys system, sc api.Scenario) (out api.Outcome, err error) {
 	if sc.Targets < 1 || sc.Targets > maxTargets || sc.PerPublish < 1 {
-		return out, errors.New("scenario needs targets and what each message reaches")
+		return out, errors.New("a scenario needs 1 to 16,384 targets and at least one reader per message")
 	}
 	sync, err := api.DialSync(sc.Sync)
 	if err != nil {
@@ -85,7 +85,8 @@ func (p *publisher) publish() {
 	p.out.Expected += uint64(p.sc.PerPublish)
 }
 
-// await waits until all of it has arrived or nothing more comes.
+// await flushes, and waits until all messages have arrived or none has for the
+// time Stall.
 func (p *publisher) await(sync *api.Sync) (api.Arrived, error) {
 	p.sys.flush()
 	return sync.Ask(api.SyncWait, p.out.Expected, uint64(p.sc.Stall))
@@ -99,7 +100,7 @@ func (p *publisher) bursts(ctx context.Context, start time.Time, sync *api.Sync)
 		for range p.sc.Burst {
 			p.publish()
 		}
-		if got, err = p.await(sync); err != nil || got.Received != p.out.Expected || got.Cut > 0 {
+		if got, err = p.await(sync); err != nil || got.Received != p.out.Expected || got.Disconnected > 0 {
 			break
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// roster is the table of who is in which target, for systems that leave it to
-// their user.
+// roster is a table of the members of each target, for systems without channels
+// or rooms of their own.
 type roster[C comparable] struct {
 	mu      sync.RWMutex
 	targets map[int]*membership[C]
@@ -35,7 +35,7 @@ func (r *roster[C]) join(t int, c C) {
 	r.n.Add(1)
 }
 
-// leave may be called more than once.
+// leave removes c from target t. It does nothing if c is not a member.
 func (r *roster[C]) leave(t int, c C) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,7 +59,7 @@ func (r *roster[C]) leave(t int, c C) {
 	r.n.Add(-1)
 }
 
-// each calls fn for every member of a target, under the roster's read lock.
+// each calls fn for every member of a target. It holds the read lock meanwhile.
 func (r *roster[C]) each(t int, fn func(C)) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -35,11 +35,11 @@ func TestRoster(t *testing.T) {
 	require.Empty(t, in(1))
 	require.Equal(t, []string{"d"}, in(2))
 	require.Equal(t, 1, r.members())
-	require.Len(t, r.targets, 1, "an empty target is forgotten")
+	require.Len(t, r.targets, 1, "an empty target is deleted")
 }
 
-// fake delivers to counters: every message to three readers, but for one that
-// it loses.
+// fake is a system that counts instead of sending. It counts three deliveries for
+// each message, and none for message number lose.
 type fake struct {
 	http.Handler
 	lose      uint64
@@ -60,12 +60,13 @@ func (f *fake) publish(_ int, p []byte) error {
 func (f *fake) flush()       { f.flushed.Add(1) }
 func (f *fake) members() int { return 3 }
 
-// syncTo plays the load generator.
+// syncTo serves sync connections as the load generator does, and returns the
+// address.
 func syncTo(t *testing.T, f *fake) string {
 	l, err := child.Listen()
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
-	go func() { // ends with the listener
+	go func() { // returns when the listener is closed
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -79,8 +80,7 @@ func syncTo(t *testing.T, f *fake) string {
 	return l.Addr().String()
 }
 
-// TestPublishAll runs its parts one after the other: they share the sequence
-// numbers of the process.
+// TestPublishAll runs its subtests one after the other, because they share seqs.
 func TestPublishAll(t *testing.T) {
 	t.Run("bursts", func(t *testing.T) {
 		f := &fake{}
@@ -122,7 +122,7 @@ func TestPublishAll(t *testing.T) {
 		require.True(t, out.Late)
 		require.Equal(t, out.Expected, out.Received)
 	})
-	t.Run("nonsense", func(t *testing.T) {
+	t.Run("too many targets", func(t *testing.T) {
 		_, err := publishAll(t.Context(), &fake{}, api.Scenario{Targets: maxTargets + 1, PerPublish: 1})
 		require.Error(t, err)
 	})

@@ -1,6 +1,7 @@
-// Package api holds what the driver, the server and the load generator say to
-// each other: JSON over HTTP on their control addresses, and a few bytes over
-// the sync connection on which the server learns what has arrived.
+// Package api defines the messages between the driver, the server and the load
+// generator. The driver calls the other two with JSON over HTTP on their control
+// addresses. The server asks the load generator for the number of arrivals in a
+// small binary protocol, over the sync connection.
 package api
 
 import (
@@ -11,7 +12,7 @@ import (
 	"time"
 )
 
-// Ready is the one line that a child process prints once it listens.
+// Ready is the line of JSON that a child process prints when it is listening.
 type Ready struct {
 	Control  string            `json:"control"`
 	WS       string            `json:"ws,omitempty"`
@@ -20,7 +21,7 @@ type Ready struct {
 	Versions map[string]string `json:"versions,omitempty"`
 }
 
-// Usage is what a process has used so far.
+// Usage is the resources that a process has used since its start.
 type Usage struct {
 	At         int64  `json:"at"` // Unix nanoseconds
 	User       int64  `json:"user_ns"`
@@ -36,29 +37,29 @@ type Usage struct {
 // CPU returns user and system time in nanoseconds.
 func (u Usage) CPU() int64 { return u.User + u.System }
 
-// Scenario is what a server is asked to publish.
+// Scenario tells a server what to publish.
 type Scenario struct {
 	Targets    int           `json:"targets"`     // channels or rooms
 	PerPublish int           `json:"per_publish"` // readers that each message reaches
 	Size       int           `json:"size"`        // bytes of payload
-	Latency    bool          `json:"latency"`     // have latencies recorded
-	Sync       string        `json:"sync"`
-	Stall      time.Duration `json:"stall"` // nothing arrived for so long: the rest is lost
+	Latency    bool          `json:"latency"`     // whether to record latencies
+	Sync       string        `json:"sync"`        // address for the sync connection
+	Stall      time.Duration `json:"stall"`       // messages count as lost when none arrives for this long
 
-	// Bursts of Burst messages as fast as possible, each awaited, until
-	// MinWall has passed, Repeat are done or something was lost.
+	// Bursts of Burst messages as fast as possible. The server waits for each
+	// burst's arrival, and stops after MinWall, after Repeat bursts, or at a loss.
 	Burst   int           `json:"burst"`
 	Repeat  int           `json:"repeat"`
 	MinWall time.Duration `json:"min_wall"`
 
-	// Or, where Rate is set, single messages at that rate. More than MaxLag
-	// behind schedule ends the run as late.
+	// If Rate is set, single messages at that rate instead of bursts. The run
+	// ends as late when the publisher is more than MaxLag behind its schedule.
 	Rate     float64       `json:"rate"`
 	Duration time.Duration `json:"duration"`
 	MaxLag   time.Duration `json:"max_lag"`
 }
 
-// Outcome is what came of a Scenario.
+// Outcome is the result of a Scenario.
 type Outcome struct {
 	Published uint64        `json:"published"`
 	Expected  uint64        `json:"expected"`
@@ -77,19 +78,19 @@ const (
 	DialectCentrifuge = "centrifuge" // JSON commands, several in a frame
 )
 
-// Sealing modes.
+// Whose keys sign and encrypt messages.
 const (
-	SealHub    = "hub"    // one pair of keys
-	SealClient = "client" // an AES key for each client
+	SealHub    = "hub"    // one pair of keys for all clients
+	SealClient = "client" // an AES key of its own for each client
 )
 
 // Connect tells the load generator what to connect.
 type Connect struct {
 	Addr        string `json:"addr"`
-	CertPEM     string `json:"cert_pem"` // TLS where it is set
+	CertPEM     string `json:"cert_pem"` // the server's certificate; empty for no TLS
 	Clients     int    `json:"clients"`
 	Targets     int    `json:"targets"` // client i joins target i modulo Targets
-	Stalled     int    `json:"stalled"` // of the clients, how many never read
+	Stalled     int    `json:"stalled"` // number of clients that never read
 	Size        int    `json:"size"`
 	Dialect     string `json:"dialect"`
 	Subprotocol string `json:"subprotocol"`
@@ -97,22 +98,23 @@ type Connect struct {
 	Sealed      string `json:"sealed"`
 }
 
-// Echo has the first client of every target send messages, at Rate over all.
+// Echo makes the first client of every target send messages. Rate is the total
+// rate of all clients, per second.
 type Echo struct {
 	Rate     float64       `json:"rate"`
 	Duration time.Duration `json:"duration"`
-	PerSend  int           `json:"per_send"` // arrivals that each message causes
+	PerSend  int           `json:"per_send"` // deliveries of each message
 	Stall    time.Duration `json:"stall"`
 }
 
-// EchoResult is what came of an Echo.
+// EchoResult is the result of an Echo.
 type EchoResult struct {
 	Sent     uint64        `json:"sent"`
 	Received uint64        `json:"received"`
 	Wall     time.Duration `json:"wall"`
 }
 
-// Churn has the load generator connect and close, Cycles times in all.
+// Churn makes the load generator connect and close, Cycles times in total.
 type Churn struct {
 	Connect     Connect       `json:"connect"`
 	Cycles      int           `json:"cycles"`
@@ -120,7 +122,7 @@ type Churn struct {
 	Limit       time.Duration `json:"limit"`
 }
 
-// ChurnResult is what came of a Churn.
+// ChurnResult is the result of a Churn.
 type ChurnResult struct {
 	Cycles int           `json:"cycles"`
 	Errors int           `json:"errors"`
@@ -128,32 +130,33 @@ type ChurnResult struct {
 	First  string        `json:"first_error,omitempty"`
 }
 
-// Stats is what the load generator has seen since the last reset.
+// Stats is the load generator's counts since the last reset. Latencies are in
+// nanoseconds.
 type Stats struct {
-	Usage    Usage  `json:"usage"`
-	Received uint64 `json:"received"`
-	Skipped  uint64 `json:"skipped"`  // numbers passed over
-	Disorder uint64 `json:"disorder"` // numbers late or twice
-	Bad      uint64 `json:"bad"`      // messages without a whole payload
-	Cut      uint64 `json:"cut"`      // connections ended by the server
-	P50      int64  `json:"p50"`
-	P99      int64  `json:"p99"`
-	Max      int64  `json:"max"`
-	Error    string `json:"error,omitempty"` // the first one
+	Usage        Usage  `json:"usage"`
+	Received     uint64 `json:"received"`
+	Skipped      uint64 `json:"skipped"`      // sequence numbers that were skipped
+	Disorder     uint64 `json:"disorder"`     // sequence numbers that came late or twice
+	Bad          uint64 `json:"bad"`          // messages without a whole payload
+	Disconnected uint64 `json:"disconnected"` // connections that the server ended
+	P50          int64  `json:"p50"`
+	P99          int64  `json:"p99"`
+	Max          int64  `json:"max"`
+	Error        string `json:"error,omitempty"` // the first one
 }
 
-// The sync connection: the server sends an operation and two numbers, the load
-// generator answers with three.
+// Operations on the sync connection. The server sends an operation and two
+// numbers, a and b. The load generator replies with an Arrived.
 const (
-	SyncReset = 1 // a: 1 to record latencies
-	SyncWait  = 2 // a: arrivals to wait for, b: stall in nanoseconds
+	SyncReset = 1 // reset the counters; a is 1 to record latencies
+	SyncWait  = 2 // wait for a arrivals, or until none came for b nanoseconds
 )
 
-// Arrived is the answer on a sync connection.
+// Arrived is the reply on a sync connection.
 type Arrived struct {
-	Received uint64
-	Cut      uint64
-	Last     int64 // time of the last arrival, Unix nanoseconds
+	Received     uint64
+	Disconnected uint64
+	Last         int64 // time of the last arrival, Unix nanoseconds
 }
 
 // Sync is the server's end of a sync connection.
@@ -171,7 +174,7 @@ func DialSync(addr string) (*Sync, error) {
 // Close ends the connection.
 func (s *Sync) Close() error { return s.c.Close() }
 
-// Ask sends one operation and waits for the answer, for a minute at most.
+// Ask sends one operation and waits up to a minute for the reply.
 func (s *Sync) Ask(op byte, a, b uint64) (Arrived, error) {
 	var req [17]byte
 	req[0] = op
@@ -185,27 +188,28 @@ func (s *Sync) Ask(op byte, a, b uint64) (Arrived, error) {
 	}
 	var ans [24]byte
 	if _, err := io.ReadFull(s.c, ans[:]); err != nil {
-		return Arrived{}, fmt.Errorf("load generator does not answer: %w", err)
+		return Arrived{}, fmt.Errorf("no reply from the load generator: %w", err)
 	}
 	return Arrived{
-		Received: binary.BigEndian.Uint64(ans[:]),
-		Cut:      binary.BigEndian.Uint64(ans[8:]),
-		Last:     int64(binary.BigEndian.Uint64(ans[16:])),
+		Received:     binary.BigEndian.Uint64(ans[:]),
+		Disconnected: binary.BigEndian.Uint64(ans[8:]),
+		Last:         int64(binary.BigEndian.Uint64(ans[16:])),
 	}, nil
 }
 
-// ServeSync answers on one connection until it ends.
-func ServeSync(c net.Conn, answer func(op byte, a, b uint64) Arrived) error {
+// ServeSync calls handle for each operation on c and sends the reply, until c
+// ends.
+func ServeSync(c net.Conn, handle func(op byte, a, b uint64) Arrived) error {
 	defer c.Close()
 	for {
 		var req [17]byte
 		if _, err := io.ReadFull(c, req[:]); err != nil {
 			return err
 		}
-		r := answer(req[0], binary.BigEndian.Uint64(req[1:]), binary.BigEndian.Uint64(req[9:]))
+		r := handle(req[0], binary.BigEndian.Uint64(req[1:]), binary.BigEndian.Uint64(req[9:]))
 		var ans [24]byte
 		binary.BigEndian.PutUint64(ans[:], r.Received)
-		binary.BigEndian.PutUint64(ans[8:], r.Cut)
+		binary.BigEndian.PutUint64(ans[8:], r.Disconnected)
 		binary.BigEndian.PutUint64(ans[16:], uint64(r.Last))
 		if _, err := c.Write(ans[:]); err != nil {
 			return err

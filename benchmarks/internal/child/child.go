@@ -1,5 +1,5 @@
-// Package child starts the processes of a benchmark and lets them end with
-// their driver: a child lives no longer than its standard input stays open.
+// Package child starts the processes of a benchmark. A child exits when its
+// standard input is closed, so that it never outlives the driver.
 package child
 
 import (
@@ -21,12 +21,12 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 )
 
-// Lifetime bounds every child, whatever happens to its driver.
+// Lifetime is the longest that a child runs, even if its driver hangs.
 const Lifetime = 15 * time.Minute
 
-// Obey ends this process when its driver does, or when Lifetime is over. Its
-// goroutine lives as long as the process.
-func Obey() {
+// ExitWithParent makes this process exit when its driver exits or when Lifetime
+// has passed. Its goroutine ends with the process.
+func ExitWithParent() {
 	time.AfterFunc(Lifetime, func() { os.Exit(3) })
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -37,11 +37,11 @@ func Obey() {
 // Listen opens a free port on the loopback address.
 func Listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
 
-// Announce prints the line that Start waits for.
-func Announce(r api.Ready) error { return json.NewEncoder(os.Stdout).Encode(r) }
+// PrintReady prints the line that Start waits for.
+func PrintReady(r api.Ready) error { return json.NewEncoder(os.Stdout).Encode(r) }
 
-// Handle registers a control function that takes and returns JSON. Errors
-// answer 500 with their text.
+// Handle registers a control function that takes and returns JSON. An error of fn
+// becomes a response of status 500 with the error's text.
 func Handle[Req, Res any](mux *http.ServeMux, path string, fn func(context.Context, Req) (Res, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var req Req
@@ -68,7 +68,8 @@ type Process struct {
 	http  *http.Client
 }
 
-// Start runs a child and waits until it is ready. It ends with ctx or Stop.
+// Start runs a child and waits until it is ready. The child is killed when ctx
+// ends; Stop ends it normally.
 func Start(ctx context.Context, path string, args ...string) (*Process, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = 5 * time.Second
@@ -111,7 +112,7 @@ func (p *Process) Stop() {
 	p.stdin.Close()
 	late := time.AfterFunc(3*time.Second, func() { p.cmd.Process.Kill() })
 	defer late.Stop()
-	p.cmd.Wait() // an exit by the kill above is no news
+	p.cmd.Wait() // the exit status does not matter
 }
 
 // Call posts req to a control path and decodes the answer into res.
@@ -136,7 +137,7 @@ func (p *Process) Call(ctx context.Context, path string, req, res any) error {
 	return json.NewDecoder(ans.Body).Decode(res)
 }
 
-// tail keeps the end of what a child says on standard error.
+// tail keeps the last 4,096 bytes of a child's standard error.
 type tail struct {
 	mu sync.Mutex
 	b  []byte

@@ -14,7 +14,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
 )
 
-// TestMain is a child itself where a test has started this binary as one.
+// TestMain acts as a child process if a test has started this binary as one.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 func serve() {
-	child.Obey()
+	child.ExitWithParent()
 	l, err := child.Listen()
 	if err != nil {
 		os.Exit(1)
@@ -41,7 +41,7 @@ func serve() {
 		}
 		return 2 * n, nil
 	})
-	child.Announce(api.Ready{Control: l.Addr().String()})
+	child.PrintReady(api.Ready{Control: l.Addr().String()})
 	http.Serve(l, mux)
 }
 
@@ -55,12 +55,12 @@ func TestProcess(t *testing.T) {
 	require.ErrorContains(t, p.Call(t.Context(), "/double", -1, &n), "negative")
 
 	began := time.Now()
-	p.Stop() // closes its standard input, which is all that a dying driver does
-	require.Less(t, time.Since(began), 3*time.Second, "it had to be killed")
+	p.Stop() // closes the child's standard input, as the exit of a driver does
+	require.Less(t, time.Since(began), 3*time.Second, "Stop had to kill the child")
 	require.Error(t, p.Call(t.Context(), "/double", 1, &n))
 }
 
-func TestStartSaysWhy(t *testing.T) {
+func TestStartReportsStandardError(t *testing.T) {
 	t.Parallel()
 	_, err := child.Start(t.Context(), os.Args[0], "fail")
 	require.ErrorContains(t, err, "cannot start")

@@ -1,11 +1,11 @@
-// Package payload is the message that every system carries: a JSON object of a
-// fixed size with a sequence number and the time of its publication. It is
-// found inside any envelope by its first bytes.
+// Package payload makes and parses the payload that every system carries: a JSON
+// object of a fixed size with a sequence number and the time of publication. Find
+// locates it inside any envelope by its first bytes.
 package payload
 
 import "bytes"
 
-// Overhead is the smallest size of a payload.
+// Overhead is the smallest size of a payload, in bytes.
 const Overhead = len(head) + seqLen + len(mid) + atLen + len(pad) + len(tail)
 
 const (
@@ -28,8 +28,8 @@ const filler = `user=alice action=update item=4711 state=ready price=19.99 curre
 
 var head8 = []byte(head)
 
-// Append appends a payload of exactly size bytes, or of Overhead where size is
-// smaller. at is in Unix nanoseconds.
+// Append appends a payload of size bytes to dst, or of Overhead bytes if size is
+// smaller. at is the time of publication in Unix nanoseconds.
 func Append(dst []byte, seq uint32, at int64, size int) []byte {
 	dst = append(dst, head...)
 	dst = appendHex(dst, uint64(seq), seqLen)
@@ -44,7 +44,8 @@ func Append(dst []byte, seq uint32, at int64, size int) []byte {
 	return append(dst, tail...)
 }
 
-// Find returns where the next payload in b begins, or -1. hint is tried first.
+// Find returns the offset of the first payload in b, or -1. It tries the offset
+// hint first.
 func Find(b []byte, hint int) int {
 	if hint >= 0 && hint+len(head) <= len(b) && string(b[hint:hint+len(head)]) == head {
 		return hint
@@ -52,8 +53,8 @@ func Find(b []byte, hint int) int {
 	return bytes.Index(b, head8)
 }
 
-// Seq returns the sequence number of the payload at the start of p, and false
-// where p is not a whole payload of size bytes.
+// Seq returns the sequence number of the payload at the start of p. It returns
+// false if p does not begin with a whole payload of size bytes.
 func Seq(p []byte, size int) (uint32, bool) {
 	if size < Overhead || len(p) < size || p[size-1] != '}' || p[size-2] != '"' {
 		return 0, false
@@ -62,7 +63,8 @@ func Seq(p []byte, size int) (uint32, bool) {
 	return uint32(v), ok
 }
 
-// At returns the time of publication of a payload for which Seq was true.
+// At returns a payload's time of publication in Unix nanoseconds. Call it only
+// after Seq has returned true for p.
 func At(p []byte) int64 {
 	v, _ := parseHex(p[timeAt : timeAt+atLen])
 	return int64(v)

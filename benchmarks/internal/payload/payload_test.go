@@ -32,7 +32,7 @@ func TestFind(t *testing.T) {
 	require.Equal(t, -1, payload.Find([]byte(`{"data":1}`), 0))
 }
 
-func TestSeqRefuses(t *testing.T) {
+func TestSeqRejects(t *testing.T) {
 	t.Parallel()
 	p := payload.Append(nil, 1, 2, 128)
 	tests := map[string][]byte{

@@ -1,6 +1,6 @@
-// Package seal is the layout of sealed messages, sign then encrypt:
-// [nonce 12 | AES-256-GCM([HMAC-SHA256 32 | data]) | tag 16]. The floors seal
-// with it and the load generator opens with it.
+// Package seal signs and encrypts messages in the hub's layout:
+// [nonce 12 | AES-256-GCM([HMAC-SHA256 32 | data]) | tag 16]. The "joined" system
+// seals with it, and the load generator opens with it.
 package seal
 
 import (
@@ -14,23 +14,23 @@ import (
 	"hash"
 )
 
-// The benchmark's keys. They protect nothing.
+// The keys of the benchmark. They are public and protect nothing.
 var (
 	AESKey  = []byte("benchmark-key-benchmark-key-0000")
 	HMACKey = []byte("benchmark-mac-key")
 )
 
-// ErrOpen says that a message was not sealed with these keys.
+// ErrOpen is returned for a message that was not sealed with the given keys.
 var ErrOpen = errors.New("seal: message cannot be opened")
 
-// ClientKey is the AES key of client number i.
+// ClientKey returns the AES key of client number i.
 func ClientKey(i int) []byte {
 	k := append([]byte(nil), AESKey...)
 	binary.BigEndian.PutUint32(k[len(k)-4:], uint32(i)+1)
 	return k
 }
 
-// Keys seals and opens for one goroutine at a time.
+// Keys seals and opens messages. Only one goroutine may use it at a time.
 type Keys struct {
 	aead  cipher.AEAD
 	mac   hash.Hash
@@ -38,7 +38,8 @@ type Keys struct {
 	sum   []byte
 }
 
-// New prepares a pair of keys.
+// New returns Keys for a pair of keys. It fails if the AES key does not have 16,
+// 24 or 32 bytes.
 func New(aesKey, hmacKey []byte) (*Keys, error) {
 	b, err := aes.NewCipher(aesKey)
 	if err != nil {
@@ -51,7 +52,7 @@ func New(aesKey, hmacKey []byte) (*Keys, error) {
 	return &Keys{aead: g, mac: hmac.New(sha256.New, hmacKey)}, nil
 }
 
-// Seal appends sealed data to dst.
+// Seal signs and encrypts data and appends the result to dst.
 func (k *Keys) Seal(dst, data []byte) []byte {
 	k.mac.Reset()
 	k.mac.Write(data)
@@ -62,7 +63,8 @@ func (k *Keys) Seal(dst, data []byte) []byte {
 	return k.aead.Seal(dst, dst[at:], k.plain, nil)
 }
 
-// Open returns the data of a sealed message, valid until the next call.
+// Open returns the data of a sealed message, or ErrOpen. The data is valid until
+// the next call of a method.
 func (k *Keys) Open(b []byte) ([]byte, error) {
 	n := k.aead.NonceSize()
 	if len(b) < n {

@@ -21,7 +21,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRejects(t *testing.T) {
 	t.Parallel()
 	mine, err := seal.New(seal.AESKey, seal.HMACKey)
 	require.NoError(t, err)

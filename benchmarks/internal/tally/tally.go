@@ -1,4 +1,4 @@
-// Package tally accounts for what arrived: order and loss per subscriber, and
+// Package tally counts lost and disordered messages of a subscriber, and collects
 // latencies.
 package tally
 
@@ -9,14 +9,14 @@ import (
 	"sync/atomic"
 )
 
-// Sequence checks one subscriber's numbers, which count up from 1. One
-// goroutine owns it.
+// Sequence checks the sequence numbers that one subscriber receives. They count
+// up from 1. Only one goroutine may use it.
 type Sequence struct {
 	last uint32
 }
 
-// Observe takes the next number. skipped is how many numbers were passed over,
-// disorder says that the number is not above the last one: late or twice.
+// Observe checks the next number. skipped is the number of missing numbers before
+// it. disorder is true if it is not above the highest one: late or repeated.
 func (s *Sequence) Observe(seq uint32) (skipped uint32, disorder bool) {
 	if seq <= s.last {
 		return 0, true
@@ -26,8 +26,8 @@ func (s *Sequence) Observe(seq uint32) (skipped uint32, disorder bool) {
 	return skipped, false
 }
 
-// Histogram counts durations in nanoseconds in buckets of at most 1/32 of their
-// value. It may be used from several goroutines.
+// Histogram counts durations in nanoseconds. A bucket is at most 1/32 as wide as
+// the durations in it. It is safe for concurrent use.
 type Histogram struct {
 	counts [64 * subBuckets]atomic.Uint64
 	max    atomic.Int64
@@ -77,8 +77,8 @@ func (h *Histogram) Count() (n uint64) {
 // Max returns the longest duration.
 func (h *Histogram) Max() int64 { return h.max.Load() }
 
-// Quantile returns the duration that a share q of all recorded ones does not
-// exceed, rounded up by at most 1/32; 0 where nothing was recorded.
+// Quantile returns the duration that a fraction q of all recorded ones does not
+// exceed, rounded up by at most 1/32. It returns 0 if nothing was recorded.
 func (h *Histogram) Quantile(q float64) int64 {
 	total := h.Count()
 	if total == 0 {
@@ -94,7 +94,7 @@ func (h *Histogram) Quantile(q float64) int64 {
 	return h.Max()
 }
 
-// Reset forgets everything.
+// Reset deletes all recorded durations.
 func (h *Histogram) Reset() {
 	for i := range h.counts {
 		h.counts[i].Store(0)
@@ -109,7 +109,7 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-// Summarize returns the spread of values, all zero where there are none.
+// Summarize returns the spread of values. It is zero if there are none.
 func Summarize(values []float64) Spread {
 	if len(values) == 0 {
 		return Spread{}

@@ -72,7 +72,7 @@ func TestHistogramEdges(t *testing.T) {
 	t.Parallel()
 	var h tally.Histogram
 	require.Zero(t, h.Quantile(0.5))
-	h.Record(-5) // clocks of two processors may differ
+	h.Record(-5) // the clocks of two processors may differ
 	require.Zero(t, h.Quantile(1))
 	h.Record(math.MaxInt64)
 	require.Equal(t, int64(math.MaxInt64), h.Quantile(1))

@@ -1,4 +1,5 @@
-// Package usage reads what this process and this machine have used.
+// Package usage reads the resources that this process and this machine have used,
+// and describes the machine.
 package usage
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 )
 
-// CPU fills in only what is cheap: time and processor time of this process.
+// CPU returns a Usage with only the fields that are cheap to read: the current
+// time and this process's CPU time.
 func CPU() (u api.Usage) {
 	var r syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) == nil {
@@ -25,7 +27,7 @@ func CPU() (u api.Usage) {
 	return u
 }
 
-// Memory adds the fields about memory to u. It stops the world.
+// Memory adds the fields about memory and goroutines to u. It stops the world.
 func Memory(u *api.Usage) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -35,16 +37,16 @@ func Memory(u *api.Usage) {
 	u.Goroutines = runtime.NumGoroutine()
 }
 
-// Settle collects garbage and gives memory back, so that Memory shows what is
-// really held.
-func Settle() {
+// CollectGarbage frees unused memory and returns it to the operating system, so
+// that Memory reports only the memory in use.
+func CollectGarbage() {
 	for range 3 {
 		runtime.GC()
 	}
 	debug.FreeOSMemory()
 }
 
-// rss returns the resident set, 0 where the system does not tell.
+// rss returns the size of the resident set in bytes, or 0 where /proc is missing.
 func rss() uint64 {
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
@@ -58,8 +60,8 @@ func rss() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
-// Machine returns the busy time of all processors together since boot, 0 where
-// the system does not tell.
+// Machine returns the busy time of all processors together since boot, or 0 where
+// /proc is missing.
 func Machine() time.Duration {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -78,11 +80,11 @@ func Machine() time.Duration {
 		v, _ := strconv.ParseUint(s, 10, 64)
 		ticks += v
 	}
-	const perSecond = 100 // USER_HZ, fixed in Linux's interface
+	const perSecond = 100 // USER_HZ, the same on all Linux systems that Go supports
 	return time.Duration(ticks) * (time.Second / perSecond)
 }
 
-// Processor returns the model of the processor, or the architecture.
+// Processor returns the model of the processor, or GOARCH if it is unknown.
 func Processor() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
@@ -98,7 +100,7 @@ func Processor() string {
 	return runtime.GOARCH
 }
 
-// Kernel returns the system and its release.
+// Kernel returns the operating system, and the release of its kernel if known.
 func Kernel() string {
 	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {

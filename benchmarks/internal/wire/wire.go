@@ -1,5 +1,5 @@
-// Package wire is as much of RFC 6455 as the load generator and the bare floor
-// need: frames parsed out of large reads and frames written by hand.
+// Package wire implements the part of RFC 6455 that the load generator and the
+// systems without a library need: it parses and writes frames.
 package wire
 
 import (
@@ -18,7 +18,7 @@ const (
 	Pong         = 0xa
 )
 
-// ErrFrame is wrapped by every error that Parse and Assembler return.
+// ErrFrame is wrapped by every error of Parse and Assembler.
 var ErrFrame = errors.New("wire: bad frame")
 
 // Frame is one parsed frame. Payload aliases the parsed bytes.
@@ -29,9 +29,10 @@ type Frame struct {
 	Payload []byte
 }
 
-// Parse reads one frame from the start of b. n is the number of bytes that it
-// takes, or 0 where b does not hold all of it yet. masked says which direction
-// is expected; a masked payload is unmasked in place. limit bounds the payload.
+// Parse reads one frame from the start of b. n is the frame's length in bytes, or
+// 0 if b does not hold the whole frame yet. masked says whether the frame must be
+// masked; Parse unmasks the payload in place. limit is the largest payload in
+// bytes.
 func Parse(b []byte, masked bool, limit int) (f Frame, n int, err error) {
 	if len(b) < 2 {
 		return f, 0, nil
@@ -99,13 +100,13 @@ func Mask(b []byte, key [4]byte) {
 	}
 }
 
-// AppendServer appends an unmasked frame. first is the first header byte, the
-// opcode with FIN and RSV1.
+// AppendServer appends an unmasked frame to dst. first is the first byte of the
+// header: the opcode with the bits FIN and RSV1.
 func AppendServer(dst []byte, first byte, p []byte) []byte {
 	return append(appendHeader(dst, first, 0, len(p)), p...)
 }
 
-// AppendClient appends a masked frame with FIN set.
+// AppendClient appends a masked frame with FIN set to dst.
 func AppendClient(dst []byte, op byte, p []byte, key [4]byte) []byte {
 	dst = appendHeader(dst, 0x80|op, 0x80, len(p))
 	dst = append(dst, key[:]...)
@@ -134,16 +135,17 @@ type Assembler struct {
 	inside bool
 }
 
-// Add takes the next data frame. done says that a message is complete; its
-// bytes alias the frame or the assembler and are valid until the next call.
+// Add adds the next data frame. done is true if the frame completes a message.
+// msg aliases the frame or the assembler's buffer and is valid until the next
+// call. limit is the largest message in bytes.
 func (a *Assembler) Add(f Frame, limit int) (op byte, rsv1 bool, msg []byte, done bool, err error) {
 	if f.Op == Continuation {
 		if !a.inside {
-			return 0, false, nil, false, fmt.Errorf("%w: continuation of nothing", ErrFrame)
+			return 0, false, nil, false, fmt.Errorf("%w: continuation frame outside a message", ErrFrame)
 		}
 	} else {
 		if a.inside {
-			return 0, false, nil, false, fmt.Errorf("%w: message inside a message", ErrFrame)
+			return 0, false, nil, false, fmt.Errorf("%w: new message before the end of the last one", ErrFrame)
 		}
 		if f.Fin {
 			return f.Op, f.RSV1, f.Payload, true, nil
@@ -161,5 +163,5 @@ func (a *Assembler) Add(f Frame, limit int) (op byte, rsv1 bool, msg []byte, don
 	return a.op, a.rsv1, a.buf, true, nil
 }
 
-// GUID is appended to a handshake's key before hashing.
+// GUID is appended to a handshake's key before hashing (RFC 6455, section 1.3).
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -52,7 +52,7 @@ func TestParseWaitsForTheRest(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejects(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name   string
@@ -121,7 +121,7 @@ func FuzzParse(f *testing.F) {
 		if n > len(b) || len(fr.Payload) > n {
 			t.Fatalf("%d bytes of %d, payload %d", n, len(b), len(fr.Payload))
 		}
-		// A cut frame is never taken for a whole one.
+		// A truncated frame is never parsed as a whole one.
 		if _, k, err := wire.Parse(bytes.Clone(b[:n-1]), masked, limit); err == nil && k != 0 {
 			t.Fatalf("%d bytes of a frame of %d", k, n)
 		}

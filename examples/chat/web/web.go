@@ -1,9 +1,9 @@
-// Package web contains the page of the chat, for the examples that serve it.
+// Package web embeds the chat's page. The examples chat and cluster serve it.
 package web
 
 import "embed"
 
-// Files contains the files of the page. It does not contain hub.js.
+// Files holds the files of the page.
 //
 //go:embed index.html chat.css chat.js icon.svg
 var Files embed.FS

@@ -19,38 +19,38 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// site is a hub with its servers and the books that are kept about it.
-type site struct {
-	name   string
-	hub    *websocket.Hub
-	plain  string // addresses
-	secure string
-	topics []*topic
-	books  *books
+// hubServer is a hub with its HTTP servers.
+type hubServer struct {
+	name    string
+	hub     *websocket.Hub
+	plain   string // address without TLS
+	secure  string // address with TLS
+	topics  []*topic
+	results *results
 
 	server  *http.Server
 	closing sync.WaitGroup
 	ran     chan error
 }
 
-// topic is a channel or a room with one publisher, so that its messages can be
-// numbered in the order of the hub's log.
+// topic is a channel or a room. It has only one publisher, so that its messages are
+// numbered in the order of the hub's event log.
 type topic struct {
 	name string
 	room bool
-	next atomic.Int64 // number of the next message: all before it are published
+	next atomic.Int64 // number of the next message; all before it are published
 }
 
-func newSite(name string, config websocket.Config, topics int, b *books) (*site, error) {
+func newHubServer(name string, config websocket.Config, topics int, res *results) (*hubServer, error) {
 	certificate, err := newCertificate()
 	if err != nil {
 		return nil, err
 	}
 	config.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
-	config.OnDrop = b.drop
-	s := &site{name: name, books: b, ran: make(chan error, 1)}
-	s.hub = websocket.NewHub(b, config)
-	s.hub.SetCallbacks(b.connect, b.disconnect, b.message)
+	config.OnDrop = res.drop
+	s := &hubServer{name: name, results: res, ran: make(chan error, 1)}
+	s.hub = websocket.NewHub(res, config)
+	s.hub.SetCallbacks(res.connect, res.disconnect, res.message)
 	for i := range topics {
 		s.topics = append(s.topics, &topic{name: fmt.Sprint(name, "-", i), room: i%2 == 1})
 	}
@@ -63,15 +63,15 @@ func newSite(name string, config websocket.Config, topics int, b *books) (*site,
 		listeners[i] = smallBuffers{l}
 	}
 	s.plain, s.secure = listeners[0].Addr().String(), listeners[1].Addr().String()
-	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: b.std()}
-	go func() { s.ran <- s.hub.Run(context.Background()) }() // ends with the hub
-	s.closing.Go(func() { b.served(s.server.Serve(listeners[0])) })
-	s.closing.Go(func() { b.served(s.hub.Serve(listeners[1], nil)) }) // ends with the hub
+	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: res.stdLogger()}
+	go func() { s.ran <- s.hub.Run(context.Background()) }() // returns after Shutdown
+	s.closing.Go(func() { res.serveEnded(s.server.Serve(listeners[0])) })
+	s.closing.Go(func() { res.serveEnded(s.hub.Serve(listeners[1], nil)) }) // returns after Shutdown
 	return s, nil
 }
 
 // stop ends the hub and its servers.
-func (s *site) stop() error {
+func (s *hubServer) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := errors.Join(s.hub.Shutdown(ctx), <-s.ran, s.server.Close())
@@ -79,13 +79,14 @@ func (s *site) stop() error {
 	return err
 }
 
-// smallBuffers lets the kernel hold little, so that backlogs are the hub's.
+// smallBuffers limits the kernel's write buffers, so that a backlog grows in the hub
+// and not in the kernel.
 type smallBuffers struct{ net.Listener }
 
 func (l smallBuffers) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(16 << 10) // the default would do too
+		_ = tcp.SetWriteBuffer(16 << 10) // the test works with the default size too
 	}
 	return c, err
 }

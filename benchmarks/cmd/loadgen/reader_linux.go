@@ -11,32 +11,33 @@ import (
 	"time"
 )
 
-// epoll reads plain connections, all on one thread with one buffer.
-type epoll struct {
+// epollReader reads all plain TCP connections on one thread, with one buffer.
+type epollReader struct {
 	fleet *fleet
 	fd    int
-	other goroutines
+	other goroutineReader
 
 	mu   sync.Mutex
 	byFD map[int32]*client
 }
 
-func newEngine(f *fleet) (engine, error) {
+func newConnReader(f *fleet) (connReader, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	e := &epoll{fleet: f, fd: fd, other: goroutines{f}, byFD: map[int32]*client{}}
+	e := &epollReader{fleet: f, fd: fd, other: goroutineReader{f}, byFD: map[int32]*client{}}
 	go e.run()
 	return e, nil
 }
 
-func (e *epoll) add(c *client, conn net.Conn, early []byte) error {
+func (e *epollReader) add(c *client, conn net.Conn, early []byte) error {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		return e.other.add(c, conn, early)
 	}
-	// A duplicate belongs to us alone; Go's own poller must not wake up too.
+	// Only this reader polls the duplicate descriptor. On the original, Go's
+	// poller would wake up for the same bytes.
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return err
@@ -50,8 +51,8 @@ func (e *epoll) add(c *client, conn net.Conn, early []byte) error {
 	if err := syscall.SetNonblock(c.fd, true); err != nil {
 		return err
 	}
-	if len(early) > 0 { // nobody else reads this client yet
-		c.decode = newDecoder()
+	if len(early) > 0 { // run does not know this client yet
+		c.decoder = newDecoder()
 		used, err := e.fleet.feed(c, early)
 		if err != nil {
 			e.end(c, err)
@@ -59,7 +60,7 @@ func (e *epoll) add(c *client, conn net.Conn, early []byte) error {
 		}
 		c.carry = early[used:]
 	}
-	fd := c.fd // run owns c once it is registered
+	fd := c.fd // run owns c as soon as it is registered
 	e.mu.Lock()
 	e.byFD[int32(fd)] = c
 	e.mu.Unlock()
@@ -67,8 +68,8 @@ func (e *epoll) add(c *client, conn net.Conn, early []byte) error {
 	return syscall.EpollCtl(e.fd, syscall.EPOLL_CTL_ADD, fd, &ev)
 }
 
-// run lives as long as the process.
-func (e *epoll) run() {
+// run ends with the process.
+func (e *epollReader) run() {
 	runtime.LockOSThread()
 	events := make([]syscall.EpollEvent, 1024)
 	buf := make([]byte, 512<<10)
@@ -91,7 +92,7 @@ func (e *epoll) run() {
 		}
 		e.mu.Unlock()
 		for _, c := range ready {
-			c.decode = dec
+			c.decoder = dec
 			if err := e.read(c, buf); err != nil {
 				e.end(c, err)
 			}
@@ -101,8 +102,8 @@ func (e *epoll) run() {
 	}
 }
 
-// read takes what is there, once.
-func (e *epoll) read(c *client, buf []byte) error {
+// read makes one read system call and handles the whole frames in it.
+func (e *epollReader) read(c *client, buf []byte) error {
 	held := copy(buf, c.carry)
 	if held == len(buf) {
 		return errors.New("frame larger than the read buffer")
@@ -124,7 +125,7 @@ func (e *epoll) read(c *client, buf []byte) error {
 	return nil
 }
 
-func (e *epoll) end(c *client, err error) {
+func (e *epollReader) end(c *client, err error) {
 	e.mu.Lock()
 	delete(e.byFD, int32(c.fd))
 	e.mu.Unlock()
@@ -132,10 +133,11 @@ func (e *epoll) end(c *client, err error) {
 	syscall.Close(c.fd)
 	c.fd = -1
 	c.out.Unlock()
-	e.fleet.gone(c, err)
+	e.fleet.disconnected(c, err)
 }
 
-// write needs c.out. It waits for a second at most; clients send little.
+// write writes b. The caller holds c.out. It waits up to one second for a full
+// socket buffer: clients send little.
 func (c *client) write(b []byte) error {
 	if c.conn != nil {
 		_, err := c.conn.Write(b)
@@ -158,5 +160,5 @@ func (c *client) write(b []byte) error {
 			return err
 		}
 	}
-	return errors.New("server does not read")
+	return errors.New("the server did not read for a second")
 }

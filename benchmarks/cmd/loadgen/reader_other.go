@@ -1,0 +1,11 @@
+//go:build !linux
+
+package main
+
+func newConnReader(f *fleet) (connReader, error) { return goroutineReader{f}, nil }
+
+// write writes b. The caller holds c.out.
+func (c *client) write(b []byte) error {
+	_, err := c.conn.Write(b)
+	return err
+}
