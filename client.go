@@ -24,18 +24,18 @@ type Client struct {
 
 	// Guarded by the shard's turn. With the head of conn it is what a delivery
 	// touches: two cache lines.
-	pending *step // what the next write brings, or nil
-	slot    int   // in shard.clients, -1 when not there
-	inFew   bool  // it stands in a round's few since it has something pending
-	due     int64 // on the hub's clock, when to look at it again
-	place   int   // in shard.watch
+	pending    *batch // what the next write brings, or nil
+	shardIndex int    // in shard.clients, -1 when not there
+	inSmall    bool   // it stands in a round's few since it has something pending
+	checkAt    int64  // on the hub's clock, when to look at it again
+	heapIndex  int    // in shard.watch
 
-	shard  *shard
-	conn   conn
-	hub    *Hub
-	codec  Codec
-	slotOf int // of codec in the hub's list
-	ws     *websocket.Conn
+	shard      *shard
+	conn       conn
+	hub        *Hub
+	codec      Codec
+	codecIndex int // of codec in the hub's list
+	ws         *websocket.Conn
 
 	request    *http.Request
 	endRequest context.CancelFunc
@@ -44,13 +44,13 @@ type Client struct {
 	visible    atomic.Bool  // between register and unregister
 	replaced   atomic.Bool  // its ID was taken over
 	expires    atomic.Int64 // on the hub's clock, or 0
-	ending     atomic.Pointer[CloseError]
+	closeErr   atomic.Pointer[CloseError]
 
 	// Used by the readPump; the shard looks at busy and calling.
-	peerEnded bool                     // the peer's Close frame has been read
-	busy      atomic.Bool              // not being read from: a message is being handled
-	calling   atomic.Uint32            // callback that runs
-	opensWith atomic.Pointer[pipeline] // opens what the client sends, or nil
+	gotClose bool                     // the peer's Close frame has been read
+	handling atomic.Bool              // not being read from: a message is being handled
+	calling  atomic.Uint32            // callback that runs
+	openKeys atomic.Pointer[pipeline] // opens what the client sends, or nil
 
 	// Guarded by the log's lock; members passes to the shard at unregister.
 	registered bool
@@ -108,7 +108,7 @@ func (c *Client) SendContext(ctx context.Context, m *Message) error {
 	if err != nil {
 		return err
 	}
-	return c.hub.log.send(ctx, c, p)
+	return c.hub.events.send(ctx, c, p)
 }
 
 // Subscribe adds the client to a channel. Messages that are published after it
@@ -162,13 +162,13 @@ func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
 }
 
 func (c *Client) join(ctx context.Context, kind TopicKind, name string) error {
-	err := c.hub.log.join(ctx, c, kind, name, nil)
+	err := c.hub.events.join(ctx, c, kind, name, nil)
 	c.hooks.run(c)
 	return err
 }
 
 func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {
-	err := c.hub.log.leave(ctx, c, kind, name, nil)
+	err := c.hub.events.leave(ctx, c, kind, name, nil)
 	c.hooks.run(c)
 	return err
 }
@@ -176,10 +176,10 @@ func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {
 // Channels returns the names of the channels that the client is subscribed to, in no
 // particular order. In onDisconnect they are those that it was in when its connection
 // ended; after onDisconnect there are none. It may be called by anybody at any time.
-func (c *Client) Channels() []string { return c.hub.log.topicNames(c, ChannelTopic) }
+func (c *Client) Channels() []string { return c.hub.events.topicNames(c, ChannelTopic) }
 
 // Rooms is like Channels, for the IDs of rooms.
-func (c *Client) Rooms() []string { return c.hub.log.topicNames(c, RoomTopic) }
+func (c *Client) Rooms() []string { return c.hub.events.topicNames(c, RoomTopic) }
 
 // Close sends the messages that were queued for the client before this call, then a
 // Close frame with code and reason (RFC 6455 section 7.1.2). The connection ends when
@@ -191,7 +191,7 @@ func (c *Client) Close(code int, reason string) error {
 	if err != nil {
 		return err
 	}
-	return c.hub.log.tell(entryClose, c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
+	return c.hub.events.appendFor(entryClose, c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
 }
 
 func closeCode(code int) (int, error) {
@@ -214,13 +214,13 @@ func (c *Client) SetExpiry(t time.Time) error {
 		at = max(c.hub.clock()+int64(time.Until(t)), 1)
 	}
 	c.expires.Store(at)
-	return c.hub.log.tell(entryWatch, c, nil)
+	return c.hub.events.appendFor(entryReschedule, c, nil)
 }
 
 // CloseError returns how the connection ended, as a *CloseError, or nil while it is
 // open. In onDisconnect it is set. CloseStatus returns the code alone.
 func (c *Client) CloseError() error {
-	if e := c.ending.Load(); e != nil {
+	if e := c.closeErr.Load(); e != nil {
 		return e
 	}
 	return nil
@@ -285,20 +285,20 @@ func (c *Client) setKeys(set func()) error {
 	keys, err := c.hub.clientKeys(c.aesKey, c.hmacKey)
 	if err != nil {
 		c.aesKey, c.hmacKey = oldAES, oldHMAC
-		c.conn.fail(ClosePolicyViolation, "no usable key")
+		c.conn.closeNow(ClosePolicyViolation, "no usable key")
 		return err
 	}
 	if keys != nil {
-		c.opensWith.Store(keys)
+		c.openKeys.Store(keys)
 	} else {
-		c.opensWith.Store(c.hub.keys)
+		c.openKeys.Store(c.hub.keys)
 	}
-	return c.hub.log.tell(entryKeys, c, keys)
+	return c.hub.events.appendFor(entryKeys, c, keys)
 }
 
 // formWith returns the form that a client gets messages in: own are its own keys,
 // or nil.
-func (c *Client) formWith(own *pipeline) form {
+func (c *Client) formFor(own *pipeline) form {
 	variant := plain
 	switch {
 	case own != nil: // sealed one by one, from the plain form
@@ -307,7 +307,7 @@ func (c *Client) formWith(own *pipeline) form {
 	case c.deflates:
 		variant = deflated
 	}
-	return formOf(c.slotOf, variant)
+	return formOf(c.codecIndex, variant)
 }
 
 // clientKeys returns the pipeline of a client with keys of its own, or nil. A
@@ -335,7 +335,7 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 
 var (
 	errWriteTimeout  = errors.New("websocket: connection accepted nothing for WriteWait")
-	errNotTaken      = errors.New("websocket: connection did not take what was still to be written in time")
+	errFlushTimeout  = errors.New("websocket: connection did not take what was still to be written in time")
 	errReadPumpEnded = errors.New("websocket: a callback ended the goroutine that reads")
-	errCut           = errors.New("websocket: hub closed before the connection had taken what was queued")
+	errDrainTimeout  = errors.New("websocket: hub closed before the connection had taken what was queued")
 )

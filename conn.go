@@ -20,24 +20,24 @@ import (
 // takes at once. As soon as something is left over, a writePump goroutine alone
 // touches the socket until nothing waits any more.
 type conn struct {
-	mu       sync.Mutex // guards this block, but for the socket itself
-	state    connState
-	held     bool      // nothing is written before onConnect has returned
-	pumping  bool      // a writePump owns the socket
-	ping     bool      // a ping waits
-	form     form      // what it gets messages in; the shard sets it, with mu held
-	keys     *pipeline // the client's own, or nil; the shard sets it, with mu held
-	socket   transport.Conn
-	tcp      transport.TCP
-	pumped   *sync.Cond   // made by finish, which alone waits for pumping to end
-	queue    ring         // messages that wait
-	queued   int64        // bytes that queue and the writePump's current batch refer to
-	losses   *losses      // dropped and not announced yet; nil before the first
-	rest     []byte       // end of a partly written frame; goes out before all else
-	restOf   *publication // message that rest ends, or nil for a control frame
-	pong     []byte       // latest pong frame that waits
-	farewell []byte       // Close frame, once closing
-	ending   *CloseError  // why it ended: the first reason stays
+	mu         sync.Mutex // guards this block, but for the socket itself
+	state      connState
+	held       bool      // nothing is written before onConnect has returned
+	pumping    bool      // a writePump owns the socket
+	pingQueued bool      // a ping waits
+	form       form      // what it gets messages in; the shard sets it, with mu held
+	keys       *pipeline // the client's own, or nil; the shard sets it, with mu held
+	socket     transport.Conn
+	tcp        transport.TCP
+	pumpDone   *sync.Cond   // made by finish, which alone waits for pumping to end
+	queue      ring         // messages that wait
+	queued     int64        // bytes that queue and the writePump's current batch refer to
+	losses     *losses      // dropped and not announced yet; nil before the first
+	tail       []byte       // end of a partly written frame; goes out before all else
+	tailOf     *publication // message that rest ends, or nil for a control frame
+	queuedPong []byte       // latest pong frame that waits
+	closeFrame []byte       // Close frame, once closing
+	closeErr   *CloseError  // why it ended: the first reason stays
 
 	net.Conn
 	hub    *Hub
@@ -49,24 +49,24 @@ type conn struct {
 	lastRead atomic.Int64 // hub clock of the last byte received, or of when waiting for one began
 	// waiting is 0 while nothing waits, else the hub clock when the connection
 	// last accepted a byte or began to wait.
-	waiting atomic.Int64
+	progressAt atomic.Int64
 }
 
 type connState uint8
 
 const (
-	connOpen    connState = iota
-	connClosing           // nothing new is accepted; what waits goes out, then the Close frame
-	connClosed            // the Close frame is out: nothing more is written
-	connDead              // the socket is closed or about to be
+	connOpen      connState = iota
+	connClosing             // nothing new is accepted; what waits goes out, then the Close frame
+	connCloseSent           // the Close frame is out: nothing more is written
+	connEnded               // the socket is closed or about to be
 )
 
 // Read paces and checks what arrives: any byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
-	if err := c.admit(); err != nil {
+	if err := c.waitForRate(); err != nil {
 		return 0, err
 	}
-	c.client.busy.Store(false)
+	c.client.handling.Store(false)
 	n, err := c.socket.Read(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
@@ -75,7 +75,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		n = c.in.check(b[:n])
 	}
 	if err == nil && n == 0 {
-		return 0, c.admit() // nothing but a violation
+		return 0, c.waitForRate() // nothing but a violation
 	}
 	return n, err
 }
@@ -91,7 +91,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		if len(b) >= 4 {
 			code, reason = int(binary.BigEndian.Uint16(b[2:])), string(b[4:])
 		}
-		c.fail(code, reason)
+		c.closeNow(code, reason)
 	}
 	return len(b), nil
 }
@@ -114,25 +114,25 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 }
 
 // idle reports whether whoever has mu may write to the socket.
-func (c *conn) idle() bool {
+func (c *conn) mayWrite() bool {
 	return c.state <= connClosing && !c.held && !c.pumping && c.socket.Direct()
 }
 
 // push queues a message that could not be written directly, if the client's bound
 // allows it. The caller has mu and calls wake when it has pushed all.
-func (c *conn) push(p *publication) {
+func (c *conn) enqueue(p *publication) {
 	if c.state != connOpen {
 		c.drop(p, dropDisconnected)
 		return
 	}
-	if c.over(p) {
+	if c.exceedsBacklog(p) {
 		switch c.hub.config.SlowConsumer {
 		case EvictSlow:
 			c.evict()
 		case DropOldest:
-			for c.queue.len() > 0 && c.over(p) {
-				oldest := c.pop()
-				c.lose(oldest.pub, dropSlowConsumer)
+			for c.queue.len() > 0 && c.exceedsBacklog(p) {
+				oldest := c.dequeue()
+				c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
 				oldest.pub.release()
 			}
 		}
@@ -140,13 +140,13 @@ func (c *conn) push(p *publication) {
 			c.drop(p, dropSlowConsumer)
 			return
 		}
-		if c.over(p) {
-			c.lose(p, dropSlowConsumer)
+		if c.exceedsBacklog(p) {
+			c.dropAndAnnounce(p, dropSlowConsumer)
 			return
 		}
 	}
 	if c.hub.config.SlowConsumer != DropOldest { // which drops only what comes before all that waits
-		c.losses.settle() // p stands between what was dropped before and after it
+		c.losses.split() // p stands between what was dropped before and after it
 	}
 	p.retain(1)
 	c.queued += p.cost
@@ -154,12 +154,12 @@ func (c *conn) push(p *publication) {
 }
 
 // over reports whether p would exceed the client's bound.
-func (c *conn) over(p *publication) bool {
+func (c *conn) exceedsBacklog(p *publication) bool {
 	return c.queued+p.cost > c.hub.config.ClientBacklog || c.queued > 0 && c.hub.overBudget()
 }
 
 // pop takes the first message off the queue, with its hold on the publication.
-func (c *conn) pop() item {
+func (c *conn) dequeue() item {
 	it := c.queue.pop()
 	c.queued -= it.pub.cost
 	return it
@@ -167,7 +167,7 @@ func (c *conn) pop() item {
 
 // lose drops a message for a client that stays and will be told. The caller has
 // mu and calls wake.
-func (c *conn) lose(p *publication, reason dropReason) {
+func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 	c.drop(p, reason)
 	if p.announces > 0 {
 		return
@@ -190,48 +190,48 @@ func (c *conn) drop(p *publication, reason dropReason) {
 }
 
 // wake starts a writePump if something waits and none runs. The caller has mu.
-func (c *conn) wake() {
-	if c.pumping || c.held || c.state > connClosing || !c.waits() {
+func (c *conn) startPump() {
+	if c.pumping || c.held || c.state > connClosing || !c.hasPending() {
 		return
 	}
 	c.pumping = true
-	c.waiting.Store(c.hub.clock())
+	c.progressAt.Store(c.hub.clock())
 	go c.writePump() // ends when nothing waits, or with the connection
 }
 
 // wakeAndWatch is wake for whoever is not in the shard's turn: the shard has to
 // be told that a connection waits, so that it minds WriteWait.
-func (c *conn) wakeAndWatch() {
+func (c *conn) startPumpAndWatch() {
 	before := c.pumping
-	c.wake()
+	c.startPump()
 	if c.pumping && !before {
-		_ = c.hub.log.tell(entryWatch, c.client, nil) // gone: nothing to watch
+		_ = c.hub.events.appendFor(entryReschedule, c.client, nil) // gone: nothing to watch
 	}
 }
 
-func (c *conn) waits() bool {
-	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.rest) > 0 || c.pong != nil || c.ping || c.state == connClosing
+func (c *conn) hasPending() bool {
+	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.tail) > 0 || c.queuedPong != nil || c.pingQueued || c.state == connClosing
 }
 
 // writeNow writes a control frame if that can be done at once. What is left of
 // it waits. The caller has mu.
-func (c *conn) writeNow(b []byte) bool {
-	if !c.idle() {
+func (c *conn) tryControl(b []byte) bool {
+	if !c.mayWrite() {
 		return false
 	}
 	n, err := c.socket.TryWrite(b)
 	c.shard.counters.bytesSent.Add(uint64(n))
 	if err != nil {
-		c.die(err)
+		c.abortLocked(err)
 	} else if n < len(b) {
-		c.keepRest(append([]byte(nil), b[n:]...), nil)
+		c.keepTail(append([]byte(nil), b[n:]...), nil)
 	}
 	return true
 }
 
 // answerPing answers the last of the pings that came since the last answer. It
 // runs on the readPump.
-func (c *conn) answerPing() {
+func (c *conn) replyToPing() {
 	if c.in.pinged {
 		c.in.pinged = false
 		c.sendPong(c.in.pong)
@@ -246,10 +246,10 @@ func (c *conn) sendPong(payload string) {
 		return
 	}
 	pong := wsproto.ControlFrame(wsproto.OpPong, []byte(payload))
-	if !c.writeNow(pong) {
-		c.pong = pong
+	if !c.tryControl(pong) {
+		c.queuedPong = pong
 	}
-	c.wakeAndWatch()
+	c.startPumpAndWatch()
 }
 
 var pingFrame = wsproto.ControlFrame(wsproto.OpPing, nil)
@@ -261,10 +261,10 @@ func (c *conn) sendPing() {
 	if c.state != connOpen || c.held {
 		return
 	}
-	if !c.writeNow(pingFrame) {
-		c.ping = true
+	if !c.tryControl(pingFrame) {
+		c.pingQueued = true
 	}
-	c.wake()
+	c.startPump()
 }
 
 // close lets what waits go out and then says goodbye.
@@ -274,31 +274,31 @@ func (c *conn) close(why *CloseError) {
 	if c.state != connOpen {
 		return
 	}
-	c.beginClosing(why)
-	if c.queue.len() == 0 && c.losses.len() == 0 && len(c.rest) == 0 && !c.held {
-		c.sayGoodbye()
+	c.startClosing(why)
+	if c.queue.len() == 0 && c.losses.len() == 0 && len(c.tail) == 0 && !c.held {
+		c.sendClose()
 	}
-	c.wakeAndWatch()
+	c.startPumpAndWatch()
 }
 
 // fail discards what waits, but for the end of a partly written frame, and says
 // goodbye: for peers that broke a rule, or are gone.
-func (c *conn) fail(code int, reason string) {
+func (c *conn) closeNow(code int, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failLocked(&CloseError{Code: code, Reason: reason})
+	c.closeNowLocked(&CloseError{Code: code, Reason: reason})
 }
 
-func (c *conn) failLocked(why *CloseError) {
+func (c *conn) closeNowLocked(why *CloseError) {
 	if c.state != connOpen {
 		return
 	}
-	c.beginClosing(why)
-	c.discard(dropDisconnected)
-	if len(c.rest) == 0 {
-		c.sayGoodbye()
+	c.startClosing(why)
+	c.dropQueue(dropDisconnected)
+	if len(c.tail) == 0 {
+		c.sendClose()
 	}
-	c.wakeAndWatch()
+	c.startPumpAndWatch()
 }
 
 // peerClosed answers the peer's Close frame with the same code
@@ -306,7 +306,7 @@ func (c *conn) failLocked(why *CloseError) {
 func (c *conn) peerClosed(code int, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
+	c.closeNowLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
 }
 
 // evict closes a client that is over its bound. The caller has mu.
@@ -315,31 +315,31 @@ func (c *conn) evict() {
 		return
 	}
 	c.shard.counters.evicted.Add(1)
-	c.beginClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
-	c.discard(dropSlowConsumer)
-	c.wake()
+	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
+	c.dropQueue(dropSlowConsumer)
+	c.startPump()
 }
 
-func (c *conn) beginClosing(why *CloseError) {
+func (c *conn) startClosing(why *CloseError) {
 	c.state = connClosing
-	if c.ending == nil {
-		c.ending = why
+	if c.closeErr == nil {
+		c.closeErr = why
 	}
 	reason := why.Reason
 	if why.ByPeer {
 		reason = ""
 	}
-	c.farewell = wsproto.CloseFrame(why.Code, reason)
+	c.closeFrame = wsproto.CloseFrame(why.Code, reason)
 }
 
 // sayGoodbye writes the Close frame if that can be done at once.
-func (c *conn) sayGoodbye() {
+func (c *conn) sendClose() {
 	switch {
-	case !c.writeNow(c.farewell):
-	case len(c.rest) > 0:
-		c.farewell = nil
+	case !c.tryControl(c.closeFrame):
+	case len(c.tail) > 0:
+		c.closeFrame = nil
 	case c.state == connClosing:
-		c.saidGoodbye()
+		c.closeSent()
 	}
 }
 
@@ -352,7 +352,7 @@ const (
 )
 
 func (c *conn) linger() time.Duration {
-	lags := c.ending.Code == CloseTryAgainLater || c.ending.Code == CloseTimeout
+	lags := c.closeErr.Code == CloseTryAgainLater || c.closeErr.Code == CloseTimeout
 	if lags && !c.hub.stopping() {
 		return lagLinger
 	}
@@ -361,44 +361,44 @@ func (c *conn) linger() time.Duration {
 
 // saidGoodbye begins the wait for the peer's Close or end. Closing the socket
 // with input unread would reset the connection and could cost the peer the code.
-func (c *conn) saidGoodbye() {
-	c.state = connClosed
-	c.discard(dropDisconnected)
-	if !c.ending.ByPeer {
+func (c *conn) closeSent() {
+	c.state = connCloseSent
+	c.dropQueue(dropDisconnected)
+	if !c.closeErr.ByPeer {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(c.linger())) // fails only on a dead connection
 	}
 }
 
 // kill ends the connection without a Close frame.
-func (c *conn) kill(err error) {
+func (c *conn) abort(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.die(err)
+	c.abortLocked(err)
 }
 
 // die is kill for callers who have mu. The readPump notices and ends the rest.
-func (c *conn) die(err error) {
-	if c.state == connDead {
+func (c *conn) abortLocked(err error) {
+	if c.state == connEnded {
 		return
 	}
 	switch {
-	case c.ending == nil:
-		c.ending = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err}
+	case c.closeErr == nil:
+		c.closeErr = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err}
 	case c.state == connClosing:
-		unsaid := *c.ending // which other clients may share
+		unsaid := *c.closeErr // which other clients may share
 		unsaid.Err = err
-		c.ending = &unsaid
+		c.closeErr = &unsaid
 	}
-	c.state = connDead
-	c.discard(dropDisconnected)
-	c.discardRest()
+	c.state = connEnded
+	c.dropQueue(dropDisconnected)
+	c.dropTail()
 	c.socket.Abort()
 }
 
 // discard counts and lets go of every message that waits.
-func (c *conn) discard(reason dropReason) {
+func (c *conn) dropQueue(reason dropReason) {
 	for c.queue.len() > 0 {
-		it := c.pop()
+		it := c.dequeue()
 		c.drop(it.pub, reason)
 		it.pub.release()
 	}
@@ -409,8 +409,8 @@ func (c *conn) discard(reason dropReason) {
 
 // keepRest holds on to the end of a frame whose beginning is out. p is its
 // message, or nil.
-func (c *conn) keepRest(rest []byte, p *publication) {
-	c.rest, c.restOf = rest, p
+func (c *conn) keepTail(rest []byte, p *publication) {
+	c.tail, c.tailOf = rest, p
 	if p != nil {
 		p.retain(1)
 	}
@@ -418,12 +418,12 @@ func (c *conn) keepRest(rest []byte, p *publication) {
 
 // discardRest is discard for the end of a partly written frame, which is of use
 // as long as anything is to be written.
-func (c *conn) discardRest() {
-	if p := c.restOf; p != nil {
+func (c *conn) dropTail() {
+	if p := c.tailOf; p != nil {
 		c.drop(p, dropDisconnected)
 		p.release()
 	}
-	c.rest, c.restOf = nil, nil
+	c.tail, c.tailOf = nil, nil
 }
 
 // setOutbound changes what the client gets messages in from here on. It runs in
@@ -435,7 +435,7 @@ func (c *conn) setOutbound(f form, keys *pipeline) {
 }
 
 // release ends the hold: what waited takes the form and keys that hold now.
-func (c *conn) release() {
+func (c *conn) unhold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = false
@@ -443,21 +443,21 @@ func (c *conn) release() {
 		it := c.queue.at(i)
 		it.form, it.keys = c.form, c.keys
 	}
-	c.wake()
+	c.startPump()
 }
 
 // ended reports whether messages from the peer are no longer wanted.
-func (c *conn) ended() bool {
+func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state != connOpen
 }
 
 // anythingWaits reports whether a release would write anything.
-func (c *conn) anythingWaits() bool {
+func (c *conn) anyPending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.waits()
+	return c.hasPending()
 }
 
 // finish closes the socket after the writePump, which has as long as a peer has for
@@ -465,28 +465,28 @@ func (c *conn) anythingWaits() bool {
 func (c *conn) finish(err error) *CloseError {
 	c.mu.Lock()
 	if c.state == connOpen { // broken off: nothing can be said any more
-		c.die(err)
+		c.abortLocked(err)
 	}
 	if c.state == connClosing && !c.pumping { // closed by the peer before the shard has walked the release
 		c.held = false
-		if c.pong != nil && c.writeNow(c.pong) {
-			c.pong = nil
+		if c.queuedPong != nil && c.tryControl(c.queuedPong) {
+			c.queuedPong = nil
 		}
-		c.sayGoodbye()
-		c.wake()
+		c.sendClose()
+		c.startPump()
 	}
 	if c.pumping {
-		c.pumped = sync.NewCond(&c.mu)
-		cut := time.AfterFunc(c.linger(), func() { c.kill(errNotTaken) })
+		c.pumpDone = sync.NewCond(&c.mu)
+		cut := time.AfterFunc(c.linger(), func() { c.abort(errFlushTimeout) })
 		for c.pumping {
-			c.pumped.Wait()
+			c.pumpDone.Wait()
 		}
 		cut.Stop()
 	}
-	c.state = connDead
-	c.discard(dropDisconnected)
-	c.discardRest()
-	ending := c.ending
+	c.state = connEnded
+	c.dropQueue(dropDisconnected)
+	c.dropTail()
+	ending := c.closeErr
 	c.mu.Unlock()
 	_ = c.Conn.Close() // nobody is left who could act on its error
 	return ending
@@ -501,7 +501,7 @@ type item struct {
 
 func (it *item) encoded() bool {
 	s := it.pub.find(it.form)
-	return s != nil && len(s.wire) > 0
+	return s != nil && len(s.bytes) > 0
 }
 
 // ring is a queue in a circular slice that grows as needed.

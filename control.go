@@ -54,7 +54,7 @@ func AllowMembers(c *Client, r AuthorizeRequest) error {
 	default:
 		return AllowSubscribe(c, r)
 	}
-	l := c.hub.log
+	l := c.hub.events
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !c.registered || l.membership(c, kind, r.Target) == nil {
@@ -115,7 +115,7 @@ func (c *Client) authorize(m *Message, action Action, target string) bool {
 	defer func() { *seen = Message{}; inboundPool.Put(seen) }()
 	*seen = *m
 	var err error
-	if !c.hub.call(c, callingAuthorize, func() { err = hook(c, AuthorizeRequest{action, target, seen}) }) {
+	if !c.hub.runCallback(c, callingAuthorize, func() { err = hook(c, AuthorizeRequest{action, target, seen}) }) {
 		return false
 	}
 	if err == nil {
@@ -147,7 +147,7 @@ func (c *Client) refusal(action Action, target string, err error) (code, text st
 // perform appends the requested operation to the event log. It waits while the
 // log is full, which slows down only this client's reading.
 func (c *Client) perform(action Action, target string, m *Message) error {
-	ctx, l := context.Background(), c.hub.log
+	ctx, l := context.Background(), c.hub.events
 	var p *publication
 	var err error
 	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp}
@@ -201,7 +201,7 @@ func (c *Client) replyError(m *Message, target, code, text string) {
 		Type: typeError, Channel: target, ID: m.ID, Timestamp: m.Timestamp,
 		Data: encodeError(c.codec, code, text),
 	}, toClients)
-	if err := c.hub.log.send(context.Background(), c, p); err != nil {
+	if err := c.hub.events.send(context.Background(), c, p); err != nil {
 		c.hub.logger.Debugf("websocket: error reply to client %q not sent: %v", c.ID, err)
 	}
 }

@@ -6,7 +6,7 @@ import "github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 const (
 	CloseLinger      = closeLinger
 	LagLinger        = lagLinger
-	PaceBurst        = paceBurst
+	PaceBurst        = rateBurst
 	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak
 	MaxEmptyFragment = wsproto.MaxEmptyFragments

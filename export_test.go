@@ -7,7 +7,7 @@ func (h *Hub) Unsent() uint64 {
 	for _, s := range h.shards {
 		sent += s.counters.messagesSent.Load()
 	}
-	h.log.mu.Lock()
-	defer h.log.mu.Unlock()
-	return h.log.addressed - sent
+	h.events.mu.Lock()
+	defer h.events.mu.Unlock()
+	return h.events.addressed - sent
 }

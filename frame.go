@@ -23,7 +23,7 @@ const (
 
 func formOf(codecSlot int, variant form) form { return form(codecSlot)*formsPerCodec + variant }
 func (f form) variant() form                  { return f % formsPerCodec }
-func (f form) codecSlot() int                 { return int(f / formsPerCodec) }
+func (f form) codecIndex() int                { return int(f / formsPerCodec) }
 
 // maxCodecs keeps one bit per form in publication.built.
 const maxCodecs = 32 / int(formsPerCodec)
@@ -31,23 +31,23 @@ const maxCodecs = 32 / int(formsPerCodec)
 // frame is a whole WebSocket frame, immutable once built. Its form's slot keeps
 // the buffer that the bytes stand in.
 type frame struct {
-	wire []byte
+	bytes []byte
 }
 
 // payload returns what follows the header.
 func (f frame) payload() []byte {
-	switch f.wire[1] {
+	switch f.bytes[1] {
 	case 126:
-		return f.wire[4:]
+		return f.bytes[4:]
 	case 127:
-		return f.wire[10:]
+		return f.bytes[10:]
 	default:
-		return f.wire[2:]
+		return f.bytes[2:]
 	}
 }
 
 // slot holds one form of a publication.
-type slot struct {
+type encodedForm struct {
 	form form
 	frame
 	buf []byte // kept for the publication's next life, unless it is large
@@ -61,25 +61,25 @@ type slot struct {
 // A publication is recycled whole, with its buffers: one trip to the pool serves
 // the message, its payload and the forms that most hubs need.
 type publication struct {
-	hub   *Hub
-	msg   Message
-	data  []byte // holds msg.Data
-	to    audience
-	order uint64 // place in the log
-	cost  int64  // bytes it counts against every bound
+	hub  *Hub
+	msg  Message
+	data []byte // holds msg.Data
+	to   audience
+	seq  uint64 // place in the log
+	cost int64  // bytes it counts against every bound
 	// announces is how many lost messages a gap notice tells of, else 0.
 	announces uint64
 	// remote says that it came from another node.
 	remote bool
 
 	refs     atomic.Int32 // holders
-	unwalked atomic.Int32 // shards that have not walked it yet
+	unrouted atomic.Int32 // shards that have not walked it yet
 
-	built atomic.Int32 // slots that are final
-	mu    sync.Mutex   // guards building
-	first [2]slot
-	more  atomic.Pointer[[]slot] // made when first is full, with room for all forms
-	bytes int64                  // counted against the hub's budget; guarded by mu until the last release
+	built  atomic.Int32 // slots that are final
+	mu     sync.Mutex   // guards building
+	inline [2]encodedForm
+	extra  atomic.Pointer[[]encodedForm] // made when first is full, with room for all forms
+	bytes  int64                         // counted against the hub's budget; guarded by mu until the last release
 }
 
 // audience is the group of recipients of a publication. It decides if the Channel
@@ -126,7 +126,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 func (p *publication) retain(n int32) { p.refs.Add(n) }
 
 // discard releases a publication that may be nil.
-func (p *publication) discard() {
+func (p *publication) releaseIfAny() {
 	if p != nil {
 		p.release()
 	}
@@ -141,17 +141,17 @@ func (p *publication) release() {
 		panic("websocket: publication released more often than retained")
 	}
 	p.hub.budget.used.Add(-p.bytes)
-	for i := range min(int(p.built.Load()), len(p.first)) {
-		p.first[i].wire = nil
-		if cap(p.first[i].buf) > keptBuffer {
-			p.first[i].buf = nil
+	for i := range min(int(p.built.Load()), len(p.inline)) {
+		p.inline[i].bytes = nil
+		if cap(p.inline[i].buf) > keptBuffer {
+			p.inline[i].buf = nil
 		}
 	}
 	if cap(p.data) > keptBuffer {
 		p.data = nil
 	}
 	p.built.Store(0)
-	p.more.Store(nil)
+	p.extra.Store(nil)
 	p.msg = Message{}
 	p.hub = nil
 	publicationPool.Put(p)
@@ -169,16 +169,16 @@ func (p *publication) frame(f form) frame {
 }
 
 // find returns the slot of a form that has been built.
-func (p *publication) find(f form) *slot {
+func (p *publication) find(f form) *encodedForm {
 	n := int(p.built.Load())
-	for i := range min(n, len(p.first)) {
-		if p.first[i].form == f {
-			return &p.first[i]
+	for i := range min(n, len(p.inline)) {
+		if p.inline[i].form == f {
+			return &p.inline[i]
 		}
 	}
-	if n > len(p.first) {
-		more := *p.more.Load()
-		for i := range n - len(p.first) {
+	if n > len(p.inline) {
+		more := *p.extra.Load()
+		for i := range n - len(p.inline) {
 			if more[i].form == f {
 				return &more[i]
 			}
@@ -193,9 +193,9 @@ func (p *publication) build(f form) frame {
 		return s.frame
 	}
 	if f.variant() == deflated {
-		p.build(formOf(f.codecSlot(), plain)) // takes its slot first
+		p.build(formOf(f.codecIndex(), plain)) // takes its slot first
 	}
-	s := p.nextSlot()
+	s := p.nextForm()
 	s.form = f
 	switch f.variant() {
 	case plain:
@@ -205,7 +205,7 @@ func (p *publication) build(f form) frame {
 	case sealed:
 		s.frame = p.buildSealed(s)
 	}
-	if len(s.wire) > 0 {
+	if len(s.bytes) > 0 {
 		p.bytes += int64(cap(s.buf))
 		p.hub.budget.used.Add(int64(cap(s.buf)))
 	}
@@ -213,36 +213,36 @@ func (p *publication) build(f form) frame {
 	return s.frame
 }
 
-func (p *publication) nextSlot() *slot {
+func (p *publication) nextForm() *encodedForm {
 	n := int(p.built.Load())
-	if n < len(p.first) {
-		return &p.first[n]
+	if n < len(p.inline) {
+		return &p.inline[n]
 	}
-	if p.more.Load() == nil {
-		more := make([]slot, len(p.hub.codecs)*int(formsPerCodec))
-		p.more.Store(&more)
+	if p.extra.Load() == nil {
+		more := make([]encodedForm, len(p.hub.codecs)*int(formsPerCodec))
+		p.extra.Store(&more)
 	}
-	return &(*p.more.Load())[n-len(p.first)]
+	return &(*p.extra.Load())[n-len(p.inline)]
 }
 
 // sized returns buf with room for a frame of n payload bytes and length
 // wsproto.MaxHeader, where the payload begins.
-func sized(buf []byte, n int) []byte {
+func withRoom(buf []byte, n int) []byte {
 	if cap(buf) < wsproto.MaxHeader+n {
 		buf = make([]byte, 0, wsproto.MaxHeader+n)
 	}
 	return buf[:wsproto.MaxHeader]
 }
 
-func (p *publication) buildPlain(s *slot) frame {
-	codec := p.hub.codecs[s.form.codecSlot()]
-	out, err := appendMarshal(codec, sized(s.buf, int(p.cost)), &p.msg)
+func (p *publication) buildPlain(s *encodedForm) frame {
+	codec := p.hub.codecs[s.form.codecIndex()]
+	out, err := appendMarshal(codec, withRoom(s.buf, int(p.cost)), &p.msg)
 	if err != nil {
 		p.logCodecError(codec, err)
 		return frame{}
 	}
 	s.buf = out
-	return finishFrame(out, byte(codec.WebSocketMessageType()))
+	return prependHeader(out, byte(codec.WebSocketMessageType()))
 }
 
 func (p *publication) logCodecError(codec Codec, err error) {
@@ -250,27 +250,27 @@ func (p *publication) logCodecError(codec Codec, err error) {
 }
 
 // buildDeflated falls back on the plain frame where deflating does not pay.
-func (p *publication) buildDeflated(s *slot) frame {
-	whole := p.find(formOf(s.form.codecSlot(), plain)).frame
-	if len(whole.wire) == 0 {
+func (p *publication) buildDeflated(s *encodedForm) frame {
+	whole := p.find(formOf(s.form.codecIndex(), plain)).frame
+	if len(whole.bytes) == 0 {
 		return frame{}
 	}
 	payload := whole.payload()
 	if len(payload) < p.hub.config.Compression.MinSize {
 		return whole
 	}
-	out, err := p.hub.deflaters.Append(sized(s.buf, len(payload)), payload)
+	out, err := p.hub.deflaters.Append(withRoom(s.buf, len(payload)), payload)
 	if err != nil || len(out)-wsproto.MaxHeader >= len(payload) {
 		return whole
 	}
 	s.buf = out
-	return finishFrame(out, whole.wire[0]&0x0f|wsproto.CompressedBit)
+	return prependHeader(out, whole.bytes[0]&0x0f|wsproto.CompressedBit)
 }
 
 // buildSealed seals with the hub's keys. Sealed bytes are not UTF-8, so they
 // travel in binary frames whatever the codec (RFC 6455 section 5.6).
-func (p *publication) buildSealed(s *slot) frame {
-	codec := p.hub.codecs[s.form.codecSlot()]
+func (p *publication) buildSealed(s *encodedForm) frame {
+	codec := p.hub.codecs[s.form.codecIndex()]
 	scratch := getBuffer(int(p.cost))
 	defer putBuffer(scratch)
 	payload, err := appendMarshal(codec, scratch.b, &p.msg)
@@ -280,17 +280,17 @@ func (p *publication) buildSealed(s *slot) frame {
 	}
 	scratch.b = payload
 	keys := p.hub.keys
-	s.buf = keys.AppendSeal(sized(s.buf, len(payload)+keys.Overhead()), payload)
-	return finishFrame(s.buf, wsproto.OpBinary)
+	s.buf = keys.AppendSeal(withRoom(s.buf, len(payload)+keys.Overhead()), payload)
+	return prependHeader(s.buf, wsproto.OpBinary)
 }
 
 // finishFrame writes the header right before the payload, which starts at
 // wsproto.MaxHeader.
-func finishFrame(buf []byte, first byte) frame {
+func prependHeader(buf []byte, first byte) frame {
 	n := len(buf) - wsproto.MaxHeader
 	at := wsproto.MaxHeader - wsproto.HeaderSize(n)
 	wsproto.AppendHeader(buf[at:at], first, n)
-	return frame{wire: buf[at:]}
+	return frame{bytes: buf[at:]}
 }
 
 // appendMarshal runs a codec, which may be the user's own: its panic becomes an

@@ -9,33 +9,33 @@ import (
 // loss is messages of one channel or room that a client was not given, for one
 // reason, with nothing of that topic given to it in between.
 type loss struct {
-	topic  lossKey
+	topic  lossTopic
 	count  uint64
 	first  int64 // Timestamps
 	last   int64
-	order  uint64 // place in the log of the first
+	seq    uint64 // place in the log of the first
 	reason dropReason
 }
 
-type lossKey struct {
+type lossTopic struct {
 	to   audience
 	all  bool   // stands for any topic
 	name string // empty for messages to one client or to all
 }
 
-func lossKeyOf(p *publication) lossKey {
+func lossTopicOf(p *publication) lossTopic {
 	if p.to == toClients {
-		return lossKey{}
+		return lossTopic{}
 	}
-	return lossKey{to: p.to, name: p.msg.Channel}
+	return lossTopic{to: p.to, name: p.msg.Channel}
 }
 
 // losses waits beside a connection's queue, in log order, so that each loss is
 // announced where the messages would have stood.
 type losses struct {
 	queue  []loss
-	open   map[lossKey]int // in queue: losses that the next drop of a topic extends
-	beyond []loss          // at most one for each reason
+	open   map[lossTopic]int // in queue: losses that the next drop of a topic extends
+	merged []loss            // at most one for each reason
 }
 
 // maxLosses bounds the losses that wait in a client's queue. What is lost beyond
@@ -48,20 +48,20 @@ const lossCost = 128
 
 // add records a drop and reports whether it takes a loss of its own.
 func (l *losses) add(p *publication, reason dropReason) bool {
-	key := lossKeyOf(p)
+	key := lossTopicOf(p)
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
 		l.queue[i].extend(p)
 		return false
 	}
 	if len(l.queue) >= maxLosses { // their topics are as many as their subscriber likes
-		return l.addBeyond(p, reason)
+		return l.addMerged(p, reason)
 	}
 	if l.open == nil {
-		l.open = make(map[lossKey]int)
+		l.open = make(map[lossTopic]int)
 	}
-	at := placeOf(l.queue, p.order)
+	at := indexFor(l.queue, p.seq)
 	if at < len(l.queue) { // seldom: what failed to encode while later ones were dropped
-		l.settle()
+		l.split()
 	}
 	l.open[key] = at
 	l.queue = slices.Insert(l.queue, at, newLoss(key, p, reason))
@@ -69,18 +69,18 @@ func (l *losses) add(p *publication, reason dropReason) bool {
 }
 
 // addBeyond is add for a queue that is full.
-func (l *losses) addBeyond(p *publication, reason dropReason) bool {
-	if i := slices.IndexFunc(l.beyond, func(b loss) bool { return b.reason == reason }); i >= 0 {
-		l.beyond[i].extend(p)
+func (l *losses) addMerged(p *publication, reason dropReason) bool {
+	if i := slices.IndexFunc(l.merged, func(b loss) bool { return b.reason == reason }); i >= 0 {
+		l.merged[i].extend(p)
 		return false
 	}
-	l.beyond = slices.Insert(l.beyond, placeOf(l.beyond, p.order), newLoss(lossKey{all: true}, p, reason))
+	l.merged = slices.Insert(l.merged, indexFor(l.merged, p.seq), newLoss(lossTopic{all: true}, p, reason))
 	return true
 }
 
 // settle keeps later drops apart from those so far, except beyond maxLosses,
 // where nothing would bound them then.
-func (l *losses) settle() {
+func (l *losses) split() {
 	if l != nil {
 		clear(l.open)
 	}
@@ -90,40 +90,40 @@ func (l *losses) len() int {
 	if l == nil {
 		return 0
 	}
-	return len(l.queue) + len(l.beyond)
+	return len(l.queue) + len(l.merged)
 }
 
 // before takes the earliest loss if it comes before that place in the log.
-func (l *losses) before(order uint64) (loss, bool) {
+func (l *losses) takeBefore(order uint64) (loss, bool) {
 	if l == nil {
 		return loss{}, false
 	}
 	from := &l.queue
-	if len(l.beyond) > 0 && (len(l.queue) == 0 || l.beyond[0].order < l.queue[0].order) {
-		from = &l.beyond
+	if len(l.merged) > 0 && (len(l.queue) == 0 || l.merged[0].seq < l.queue[0].seq) {
+		from = &l.merged
 	}
-	if len(*from) == 0 || (*from)[0].order >= order {
+	if len(*from) == 0 || (*from)[0].seq >= order {
 		return loss{}, false
 	}
 	first := (*from)[0]
 	if *from = (*from)[1:]; l.len() == 0 {
 		*l = losses{}
 	}
-	l.settle()
+	l.split()
 	return first, true
 }
 
 // placeOf returns where something of that place in the log belongs.
-func placeOf(queue []loss, order uint64) int {
+func indexFor(queue []loss, order uint64) int {
 	at := len(queue)
-	for at > 0 && queue[at-1].order > order {
+	for at > 0 && queue[at-1].seq > order {
 		at--
 	}
 	return at
 }
 
-func newLoss(topic lossKey, p *publication, reason dropReason) loss {
-	return loss{topic, 1, p.msg.Timestamp, p.msg.Timestamp, p.order, reason}
+func newLoss(topic lossTopic, p *publication, reason dropReason) loss {
+	return loss{topic, 1, p.msg.Timestamp, p.msg.Timestamp, p.seq, reason}
 }
 
 func (l *loss) extend(p *publication) {
@@ -143,7 +143,7 @@ func (l *loss) gap() Gap {
 }
 
 // notice makes the message that announces l to a client.
-func (c *Client) notice(l *loss) *publication {
+func (c *Client) gapNotice(l *loss) *publication {
 	p := c.hub.newPublication(&Message{
 		Type: typeGap, Channel: l.topic.name, Timestamp: c.hub.now(),
 		Data: encodeGap(c.codec, l.gap()),
@@ -165,7 +165,7 @@ type dropReports struct {
 
 type dropReport struct {
 	client *Client
-	topic  lossKey
+	topic  lossTopic
 	reason dropReason
 }
 
@@ -181,12 +181,12 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 		return
 	}
 	d := &h.drops
-	key := dropReport{c, lossKeyOf(p), reason}
+	key := dropReport{c, lossTopicOf(p), reason}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.pending[key]
 	if l == nil && len(d.queue) >= maxTopicReports {
-		key.topic = lossKey{all: true}
+		key.topic = lossTopic{all: true}
 		l = d.pending[key]
 	}
 	switch {

@@ -24,7 +24,7 @@ type Hub struct {
 	codecs     []Codec
 	keys       *pipeline // hub keys, or nil
 	deflaters  *flate.Deflater
-	log        *hubLog
+	events     *eventLog
 	node       *node // among others; nil without a broker
 	shards     []*shard
 	ids        registry
@@ -45,15 +45,15 @@ type Hub struct {
 	done    chan struct{}  // closed when nothing of the hub runs any more
 	running sync.WaitGroup // hub goroutines
 
-	mu     sync.Mutex // guards what follows
-	phase  hubPhase
-	served bool // a connection has come: callbacks are fixed
-	cut    bool // shutdown has cut off what was left: so it does with what comes
-	over   bool // shutdown waits for nobody any more: who comes now is no client
-	live   map[*Client]struct{}
-	conns  int           // handshakes and connections
-	empty  chan struct{} // closed when stopping and conns is 0
-	result error         // of Run
+	mu        sync.Mutex // guards what follows
+	phase     hubPhase
+	served    bool // a connection has come: callbacks are fixed
+	cut       bool // shutdown has cut off what was left: so it does with what comes
+	abandoned bool // shutdown waits for nobody any more: who comes now is no client
+	live      map[*Client]struct{}
+	conns     int           // handshakes and connections
+	drained   chan struct{} // closed when stopping and conns is 0
+	result    error         // of Run
 }
 
 type hubPhase uint8
@@ -81,13 +81,13 @@ func NewHub(logger Logger, config Config) *Hub {
 		logger:    logger,
 		codecs:    config.Codecs,
 		deflaters: flate.NewDeflater(config.Compression.Level),
-		log:       newHubLog(&config),
+		events:    newEventLog(&config),
 		seed:      maphash.MakeSeed(),
 		epoch:     time.Now(),
 		started:   make(chan struct{}),
 		stop:      make(chan struct{}),
 		done:      make(chan struct{}),
-		empty:     make(chan struct{}),
+		drained:   make(chan struct{}),
 		live:      make(map[*Client]struct{}),
 		drops:     dropReports{wake: make(chan struct{}, 1)},
 	}
@@ -103,11 +103,11 @@ func NewHub(logger Logger, config Config) *Hub {
 	for i := range h.shards {
 		h.shards[i] = newShard(h, i)
 	}
-	h.log.shards = h.shards
+	h.events.shards = h.shards
 	h.onConnect, h.onDisconnect, h.onMessage = config.OnConnect, config.OnDisconnect, config.OnMessage
 	if config.Broker != nil {
 		h.node = newNode(h)
-		h.log.node = h.node
+		h.events.node = h.node
 	}
 	return h
 }
@@ -148,7 +148,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	stopReports := make(chan struct{})     // closed below, received by the reporter
 	reported := make(chan struct{})        // closed by the reporter, received below
 	go h.runReports(stopReports, reported) // ends after the last report
-	h.log.start()
+	h.events.start()
 	var failed error
 	if h.node != nil {
 		if failed = h.node.start(); failed != nil {
@@ -191,7 +191,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		close(h.done)
 	}
 	h.mu.Unlock()
-	h.log.close()
+	h.events.close()
 	select {
 	case <-h.done:
 		return h.result
@@ -216,24 +216,24 @@ func (h *Hub) drain() (stuck []string) {
 	h.phase = hubStopping
 	h.beginStop()
 	if h.conns == 0 {
-		close(h.empty)
+		close(h.drained)
 	}
 	h.mu.Unlock()
-	h.log.close()
-	h.log.tellAll(entryShutdown)
+	h.events.close()
+	h.events.appendAll(entryShutdown)
 
-	if !waitFor(h.empty, h.config.DrainTimeout) {
+	if !waitFor(h.drained, h.config.DrainTimeout) {
 		h.mu.Lock()
 		h.cut = true
 		h.mu.Unlock()
 		for _, c := range h.liveClients() {
-			c.conn.kill(errCut)
+			c.conn.abort(errDrainTimeout)
 		}
-		if !waitFor(h.empty, h.config.CallbackTimeout) {
-			stuck = h.giveUp()
+		if !waitFor(h.drained, h.config.CallbackTimeout) {
+			stuck = h.abandon()
 		}
 	}
-	h.log.tellAll(entryStop)
+	h.events.appendAll(entryStop)
 	h.running.Wait()
 	if h.node != nil && !h.node.stop() {
 		stuck = append(stuck, "Broker")
@@ -264,10 +264,10 @@ func (h *Hub) liveClients() []*Client {
 }
 
 // giveUp lets nobody in any more, and names what shutdown has waited for.
-func (h *Hub) giveUp() (callbacks []string) {
+func (h *Hub) abandon() (callbacks []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.over = true
+	h.abandoned = true
 	for c := range h.live {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
@@ -278,7 +278,7 @@ func (h *Hub) giveUp() (callbacks []string) {
 }
 
 // enter counts a handshake in; leave counts it, or its connection, out.
-func (h *Hub) enter() error {
+func (h *Hub) beginHandshake() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -295,27 +295,27 @@ func (h *Hub) enter() error {
 }
 
 // welcome makes c one of those that shutdown ends, if shutdown still ends any.
-func (h *Hub) welcome(c *Client) bool {
+func (h *Hub) addClient(c *Client) bool {
 	h.mu.Lock()
-	over, cut := h.over, h.cut
+	over, cut := h.abandoned, h.cut
 	if !over {
 		h.served = true
 		h.live[c] = struct{}{}
 	}
 	h.mu.Unlock()
 	if cut && !over {
-		c.conn.kill(errCut) // too late for shutdown to find it
+		c.conn.abort(errDrainTimeout) // too late for shutdown to find it
 	}
 	return !over
 }
 
-func (h *Hub) leave(c *Client) {
+func (h *Hub) connectionDone(c *Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.live, c)
 	h.conns--
 	if h.phase == hubStopping && h.conns == 0 {
-		close(h.empty)
+		close(h.drained)
 	}
 }
 
@@ -342,7 +342,7 @@ var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize
 
 // call runs one of a client's callbacks. If it fails, that costs the client its
 // connection.
-func (h *Hub) call(c *Client, which uint32, f func()) bool {
+func (h *Hub) runCallback(c *Client, which uint32, f func()) bool {
 	c.calling.Store(which)
 	defer c.calling.Store(callingNothing)
 	return h.protect(callbackNames[which], "client", c.ID, f, c)
@@ -358,7 +358,7 @@ func (h *Hub) protect(what, whose, id string, f func(), closed *Client) (ok bool
 		}
 		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", what, whose, id, recover(), debug.Stack())
 		if closed != nil {
-			closed.conn.fail(CloseInternalError, "internal error")
+			closed.conn.closeNow(CloseInternalError, "internal error")
 		}
 	}()
 	f()

@@ -13,10 +13,10 @@ type inbound struct {
 	checker   wsproto.Checker
 	violation *wsproto.Violation
 
-	messages pace
-	bytes    pace
-	late     int64 // hub clock when pacing began to delay, or 0 after a break
-	delayed  int64 // hub clock when it did last
+	messages     rateLimit
+	bytes        rateLimit
+	limitedSince int64 // hub clock when pacing began to delay, or 0 after a break
+	lastLimited  int64 // hub clock when it did last
 
 	pinged bool
 	pong   string // payload of the latest ping, if pinged, answered before a message is handled or more is read
@@ -25,8 +25,8 @@ type inbound struct {
 // begin sets the limits for a connection of which nothing has been read.
 func (in *inbound) begin(config *Config, deflate bool) {
 	in.checker = wsproto.NewChecker(deflate, wsproto.WireLimit(config.MaxMessageSize))
-	in.messages = newPace(config.MessageRate)
-	in.bytes = newPace(config.ByteRate)
+	in.messages = newRateLimit(config.MessageRate)
+	in.bytes = newRateLimit(config.ByteRate)
 }
 
 var errProtocol = errors.New("websocket: protocol error")
@@ -43,29 +43,29 @@ func (in *inbound) check(b []byte) int {
 // pace is a token bucket in the form of a clock that runs ahead: spending moves
 // it on, and whoever is ahead of real time by more than the burst has to wait
 // (the generic cell rate algorithm, ITU-T I.371).
-type pace struct {
+type rateLimit struct {
 	each  float64 // nanoseconds that one unit costs; 0 means no limit
 	ahead float64 // the clock
 }
 
 // newPace allows rate units a second, and those of paceBurst at once.
-func newPace(rate int64) pace {
+func newRateLimit(rate int64) rateLimit {
 	if rate <= 0 {
-		return pace{}
+		return rateLimit{}
 	}
-	return pace{each: float64(time.Second) / float64(rate)}
+	return rateLimit{each: float64(time.Second) / float64(rate)}
 }
 
-func (p *pace) spend(units int) { p.ahead += p.each * float64(units) }
+func (p *rateLimit) spend(units int) { p.ahead += p.each * float64(units) }
 
 // wait returns how long to wait at the time now.
-func (p *pace) wait(now int64) time.Duration {
+func (p *rateLimit) wait(now int64) time.Duration {
 	p.ahead = max(p.ahead, float64(now))
-	return time.Duration(p.ahead-float64(now)) - paceBurst
+	return time.Duration(p.ahead-float64(now)) - rateBurst
 }
 
 const (
-	paceBurst    = 2 * time.Second  // of a client's rates may come at once
+	rateBurst    = 2 * time.Second  // of a client's rates may come at once
 	floodMinimum = 10 * time.Second // of delays without a break is a flood
 	floodBreak   = time.Second
 	maxPause     = 100 * time.Millisecond
@@ -74,11 +74,11 @@ const (
 // admit waits until the client may be read from again, which is when its silence
 // begins to count. Answers to pings go out first: of those that came with no
 // message between them only the last is answered (RFC 6455 section 5.5.3).
-func (c *conn) admit() error {
+func (c *conn) waitForRate() error {
 	in := &c.in
-	c.answerPing()
+	c.replyToPing()
 	if in.violation != nil {
-		c.fail(in.violation.Code, in.violation.Reason)
+		c.closeNow(in.violation.Code, in.violation.Reason)
 		return errProtocol
 	}
 	for {
@@ -87,18 +87,18 @@ func (c *conn) admit() error {
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
 		switch {
 		case delay <= 0:
-			if now-in.delayed > int64(floodBreak) {
-				in.late = 0
+			if now-in.lastLimited > int64(floodBreak) {
+				in.limitedSince = 0
 			}
 			return nil
-		case in.late == 0:
-			in.late = now
-		case now-in.late > int64(floodMinimum):
-			c.fail(ClosePolicyViolation, "message rate limit exceeded for too long")
+		case in.limitedSince == 0:
+			in.limitedSince = now
+		case now-in.limitedSince > int64(floodMinimum):
+			c.closeNow(ClosePolicyViolation, "message rate limit exceeded for too long")
 			return errProtocol
 		}
-		in.delayed = now
-		if c.ended() {
+		in.lastLimited = now
+		if c.isClosing() {
 			return nil // let reading find out how
 		}
 		time.Sleep(min(delay, maxPause))

@@ -16,32 +16,32 @@ func (d *deadlines) next() int64 {
 	if len(d.clients) == 0 {
 		return math.MaxInt64
 	}
-	return d.clients[0].due
+	return d.clients[0].checkAt
 }
 
 func (d *deadlines) add(c *Client, due int64) {
-	c.due = due
+	c.checkAt = due
 	heap.Push(d, c)
 }
 
-func (d *deadlines) remove(c *Client) { heap.Remove(d, c.place) }
+func (d *deadlines) remove(c *Client) { heap.Remove(d, c.heapIndex) }
 
-func (d *deadlines) move(c *Client, due int64) {
-	c.due = due
-	heap.Fix(d, c.place)
+func (d *deadlines) update(c *Client, due int64) {
+	c.checkAt = due
+	heap.Fix(d, c.heapIndex)
 }
 
 // Len, Less, Swap, Push and Pop implement heap.Interface.
 func (d *deadlines) Len() int           { return len(d.clients) }
-func (d *deadlines) Less(i, j int) bool { return d.clients[i].due < d.clients[j].due }
+func (d *deadlines) Less(i, j int) bool { return d.clients[i].checkAt < d.clients[j].checkAt }
 func (d *deadlines) Swap(i, j int) {
 	d.clients[i], d.clients[j] = d.clients[j], d.clients[i]
-	d.clients[i].place, d.clients[j].place = i, j
+	d.clients[i].heapIndex, d.clients[j].heapIndex = i, j
 }
 
 func (d *deadlines) Push(x any) {
 	c := x.(*Client)
-	c.place = len(d.clients)
+	c.heapIndex = len(d.clients)
 	d.clients = append(d.clients, c)
 }
 
@@ -55,19 +55,19 @@ func (d *deadlines) Pop() any {
 
 // minds makes sure that a connection with something to write is looked at when
 // WriteWait is over, and one that expires when it does.
-func (s *shard) minds(c *Client) {
-	if c.slot < 0 {
+func (s *shard) reschedule(c *Client) {
+	if c.shardIndex < 0 {
 		return
 	}
-	if due := min(c.due, s.limits(c)); due < c.due {
-		s.watch.move(c, due)
+	if due := min(c.checkAt, s.hardDeadline(c)); due < c.checkAt {
+		s.deadlines.update(c, due)
 	}
 }
 
 // limits returns when c has to be looked at whatever it says.
-func (s *shard) limits(c *Client) int64 {
+func (s *shard) hardDeadline(c *Client) int64 {
 	due := int64(math.MaxInt64)
-	if since := c.conn.waiting.Load(); since != 0 {
+	if since := c.conn.progressAt.Load(); since != 0 {
 		due = since + int64(s.hub.config.WriteWait)
 	}
 	if expires := c.expires.Load(); expires != 0 {
@@ -78,23 +78,23 @@ func (s *shard) limits(c *Client) int64 {
 
 // checkDeadlines looks at every client whose time has come.
 func (s *shard) checkDeadlines() {
-	if len(s.watch.clients) == 0 {
+	if len(s.deadlines.clients) == 0 {
 		return
 	}
 	now := s.hub.clock()
-	for s.watch.next() <= now {
-		c := s.watch.clients[0]
-		s.watch.move(c, max(s.look(c, now), now+1))
+	for s.deadlines.next() <= now {
+		c := s.deadlines.clients[0]
+		s.deadlines.update(c, max(s.check(c, now), now+1))
 	}
 }
 
 // look pings or closes c if it has been silent for too long, and returns when to
 // look again.
-func (s *shard) look(c *Client, now int64) int64 {
+func (s *shard) check(c *Client, now int64) int64 {
 	config := &s.hub.config
-	since := c.conn.waiting.Load()
+	since := c.conn.progressAt.Load()
 	if since != 0 && now-since >= int64(config.WriteWait) {
-		c.conn.kill(errWriteTimeout)
+		c.conn.abort(errWriteTimeout)
 		return math.MaxInt64 // its end is on the way
 	}
 	if expires := c.expires.Load(); expires != 0 && now >= expires {
@@ -103,17 +103,17 @@ func (s *shard) look(c *Client, now int64) int64 {
 		c.conn.close(&CloseError{Code: CloseUnauthorized, Reason: "credentials have expired"})
 	}
 	heard := max(c.conn.lastRead.Load(), since) // taking bytes is a sign of life too
-	if c.busy.Load() {
+	if c.handling.Load() {
 		heard = now // not reading, so its silence says nothing
 	}
 	due := heard + int64(config.PingPeriod)
 	switch silent := now - heard; {
 	case silent >= int64(config.PongWait):
-		c.conn.fail(CloseTimeout, "no sign of life for "+time.Duration(silent).Round(time.Millisecond).String())
+		c.conn.closeNow(CloseTimeout, "no sign of life for "+time.Duration(silent).Round(time.Millisecond).String())
 		due = now + int64(config.WriteWait)
 	case silent >= int64(config.PingPeriod):
 		c.conn.sendPing()
 		due = heard + int64(config.PongWait)
 	}
-	return min(due, s.limits(c))
+	return min(due, s.hardDeadline(c))
 }

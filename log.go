@@ -15,17 +15,17 @@ import (
 // stands here too, as of the last entry appended, so that a publication reaches
 // only shards with members, membership limits are exact, and publishing to
 // nobody wakes nobody.
-type hubLog struct {
+type eventLog struct {
 	shards         []*shard
 	size           int64         // bound on used
 	nameLimit      int           // bytes of a topic's name
 	maxMemberships int           // of one client, if positive
 	done           chan struct{} // closed by close: no more entries but those that end connections
 	node           *node         // takes publications on to other nodes; nil without a broker
-	foreign        bool          // there are codecs of the user's own
+	customCodecs   bool          // there are codecs of the user's own
 
 	mu         sync.Mutex
-	order      uint64
+	seq        uint64
 	used       int64 // bytes of entries that not every shard has walked
 	waiters    list.List
 	running    bool
@@ -41,7 +41,7 @@ type entryKind uint8
 
 const (
 	entryRegister   entryKind = iota // client
-	entryRelease                     // client: onConnect has returned
+	entryUnhold                      // client: onConnect has returned
 	entryUnregister                  // client
 	entryJoin                        // arg *membership
 	entryLeave                       // arg *membership
@@ -50,7 +50,7 @@ const (
 	entrySend                        // client, pub
 	entryKeys                        // client, arg *pipeline
 	entryClose                       // client, arg *CloseError
-	entryWatch                       // client: its connection waits
+	entryReschedule                  // client: its connection waits
 	entryQuery                       // part, arg *memberQuery
 	entryGap                         // part, or client, or neither for all; arg *brokerGap
 	entryShutdown
@@ -76,15 +76,15 @@ type waiter struct {
 	granted bool
 }
 
-func newHubLog(c *Config) *hubLog {
-	l := &hubLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, foreign: slices.ContainsFunc(c.Codecs, isForeign), done: make(chan struct{})}
+func newEventLog(c *Config) *eventLog {
+	l := &eventLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, customCodecs: slices.ContainsFunc(c.Codecs, isCustom), done: make(chan struct{})}
 	for kind := range l.topics {
 		l.topics[kind] = make(map[string]*topic)
 	}
 	return l
 }
 
-func isForeign(c Codec) bool {
+func isCustom(c Codec) bool {
 	switch c.(type) {
 	case JSONCodec, ProtobufCodec, FlatBuffersCodec, MsgpackCodec:
 		return false
@@ -95,7 +95,7 @@ func isForeign(c Codec) bool {
 
 // begin locks the log with cost reserved. It waits for room until ctx ends or
 // the log is closed; nothing is locked when it returns an error.
-func (l *hubLog) begin(ctx context.Context, cost int64) error {
+func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 	if cost > l.size {
 		return ErrMessageTooLarge
 	}
@@ -133,10 +133,10 @@ func (l *hubLog) begin(ctx context.Context, cost int64) error {
 	}
 	if err != nil {
 		if w.granted {
-			l.free(cost)
+			l.unreserve(cost)
 		} else {
 			l.waiters.Remove(place)
-			l.free(0)
+			l.unreserve(0)
 		}
 		l.mu.Unlock()
 	}
@@ -144,7 +144,7 @@ func (l *hubLog) begin(ctx context.Context, cost int64) error {
 }
 
 // end unlocks the log and wakes the sleeping shards that wake names.
-func (l *hubLog) end(wake uint64) {
+func (l *eventLog) unlockAndWake(wake uint64) {
 	l.mu.Unlock()
 	for ; wake != 0; wake &= wake - 1 {
 		l.shards[bits.TrailingZeros64(wake)].wakeUp()
@@ -153,14 +153,14 @@ func (l *hubLog) end(wake uint64) {
 
 // assistReach is the most clients that a message may be for if a reader is to do
 // the work of the shards that slept.
-const assistReach = 16
+const maxAssistRecipients = 16
 
 // endOwn is end for a client's reader, behind something that the client asked
 // for. If that is little work the reader does it itself, since waking the shards
 // costs more; not with codecs of the user's own, which may take long.
-func (l *hubLog) endOwn(wake uint64, reach int) {
-	if reach > assistReach || l.foreign {
-		l.end(wake)
+func (l *eventLog) unlockAndAssist(wake uint64, reach int) {
+	if reach > maxAssistRecipients || l.customCodecs {
+		l.unlockAndWake(wake)
 		return
 	}
 	l.mu.Unlock()
@@ -171,7 +171,7 @@ func (l *hubLog) endOwn(wake uint64, reach int) {
 
 // put appends e for one shard. It returns the shard's bit if it has to be woken.
 // The log is locked.
-func (l *hubLog) put(s *shard, e entry) uint64 {
+func (l *eventLog) append(s *shard, e entry) uint64 {
 	s.queue = append(s.queue, e)
 	if s.sleeping {
 		s.sleeping = false
@@ -189,35 +189,35 @@ const (
 // putLazy is put for entries that nobody waits for: they only have to be walked
 // before what comes after them. A shard that sleeps goes on sleeping for a
 // moment, so that a connection that comes and goes does not wake it each time.
-func (l *hubLog) putLazy(s *shard, e entry) uint64 {
+func (l *eventLog) appendLazy(s *shard, e entry) uint64 {
 	if !s.sleeping || len(s.queue) >= lazyEntries {
-		return l.put(s, e)
+		return l.append(s, e)
 	}
 	if len(s.queue) == 0 {
-		s.lazily.Reset(lazyDelay)
+		s.lazyTimer.Reset(lazyDelay)
 	}
 	s.queue = append(s.queue, e)
 	return 0
 }
 
 // putSend appends a message for one client.
-func (l *hubLog) putSend(c *Client, pub *publication) uint64 {
-	l.place(pub, 1, 1)
-	return l.put(c.shard, entry{kind: entrySend, client: c, pub: pub})
+func (l *eventLog) appendSend(c *Client, pub *publication) uint64 {
+	l.stamp(pub, 1, 1)
+	return l.append(c.shard, entry{kind: entrySend, client: c, pub: pub})
 }
 
 // place gives pub its place in the log and one holder per shard.
-func (l *hubLog) place(pub *publication, shards, clients int) {
-	l.order++
+func (l *eventLog) stamp(pub *publication, shards, clients int) {
+	l.seq++
 	l.addressed += uint64(clients)
-	pub.order = l.order
-	pub.unwalked.Store(int32(shards))
+	pub.seq = l.seq
+	pub.unrouted.Store(int32(shards))
 	pub.refs.Store(int32(shards))
 }
 
 // free gives back room and passes it on to those who wait, in order. The log is
 // locked.
-func (l *hubLog) free(cost int64) {
+func (l *eventLog) unreserve(cost int64) {
 	l.used -= cost
 	for front := l.waiters.Front(); front != nil; front = l.waiters.Front() {
 		w := front.Value.(*waiter)
@@ -233,10 +233,10 @@ func (l *hubLog) free(cost int64) {
 
 // publish appends pub for every shard that has members of the topic, and the
 // answer, if any, right behind it. It takes over the caller's hold on both.
-func (l *hubLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, answer *publication) error {
-	if err := l.begin(ctx, pub.cost); err != nil {
+func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, answer *publication) error {
+	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
-		answer.discard()
+		answer.releaseIfAny()
 		return err
 	}
 	var wake uint64
@@ -244,29 +244,29 @@ func (l *hubLog) publish(ctx context.Context, kind TopicKind, name string, pub *
 	t := l.topics[kind][name]
 	if t != nil {
 		reach = t.members
-		l.place(pub, len(t.parts), reach)
+		l.stamp(pub, len(t.parts), reach)
 		for _, p := range t.parts {
-			wake |= l.put(p.shard, entry{kind: entryPublish, part: p, pub: pub})
+			wake |= l.append(p.shard, entry{kind: entryPublish, part: p, pub: pub})
 		}
 	} else {
-		l.free(pub.cost)
+		l.unreserve(pub.cost)
 	}
-	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, reach)
+	wake |= l.appendReply(from, answer)
+	return l.finishPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, reach)
 }
 
 // endPublish unlocks the log behind a publication. One for other nodes too is
 // handed on under the lock, so that it leaves in the log's order.
-func (l *hubLog) endPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, reach int) error {
+func (l *eventLog) finishPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, reach int) error {
 	forwards := l.node != nil && !pub.remote
 	var err error
 	if forwards {
 		err = l.node.forward(to, pub)
 	}
 	if from != nil {
-		l.endOwn(wake, reach)
+		l.unlockAndAssist(wake, reach)
 	} else {
-		l.end(wake)
+		l.unlockAndWake(wake)
 	}
 	if reach == 0 {
 		pub.release() // nobody is there
@@ -278,10 +278,10 @@ func (l *hubLog) endPublish(ctx context.Context, from *Client, wake uint64, to t
 }
 
 // broadcast appends pub for every shard that has clients.
-func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, answer *publication) error {
-	if err := l.begin(ctx, pub.cost); err != nil {
+func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client, answer *publication) error {
+	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
-		answer.discard()
+		answer.releaseIfAny()
 		return err
 	}
 	var wake uint64
@@ -292,32 +292,32 @@ func (l *hubLog) broadcast(ctx context.Context, pub *publication, from *Client, 
 		}
 	}
 	if shards > 0 {
-		l.place(pub, shards, l.clients)
+		l.stamp(pub, shards, l.clients)
 		for _, s := range l.shards {
 			if s.population > 0 {
-				wake |= l.put(s, entry{kind: entryBroadcast, pub: pub})
+				wake |= l.append(s, entry{kind: entryBroadcast, pub: pub})
 			}
 		}
 	} else {
-		l.free(pub.cost)
+		l.unreserve(pub.cost)
 	}
-	wake |= l.answer(from, answer)
-	return l.endPublish(ctx, from, wake, target{Audience: toClients}, pub, l.clients)
+	wake |= l.appendReply(from, answer)
+	return l.finishPublish(ctx, from, wake, target{Audience: toClients}, pub, l.clients)
 }
 
 // endAnswered is end behind what may have been asked for by its client: then it
 // is answered.
-func (l *hubLog) endAnswered(wake uint64, c *Client, answer *publication) {
+func (l *eventLog) finishReply(wake uint64, c *Client, answer *publication) {
 	if answer != nil {
-		l.endOwn(wake|l.answer(c, answer), 1)
+		l.unlockAndAssist(wake|l.appendReply(c, answer), 1)
 	} else {
-		l.end(wake)
+		l.unlockAndWake(wake)
 	}
 }
 
 // answer appends an ack or error to the client that asked. Its cost is charged
 // without waiting: it is small, and its client reads nothing more meanwhile.
-func (l *hubLog) answer(c *Client, pub *publication) uint64 {
+func (l *eventLog) appendReply(c *Client, pub *publication) uint64 {
 	if pub == nil {
 		return 0
 	}
@@ -326,28 +326,28 @@ func (l *hubLog) answer(c *Client, pub *publication) uint64 {
 		return 0
 	}
 	l.used += pub.cost
-	return l.putSend(c, pub)
+	return l.appendSend(c, pub)
 }
 
 // send appends pub for one client.
-func (l *hubLog) send(ctx context.Context, c *Client, pub *publication) error {
-	if err := l.begin(ctx, pub.cost); err != nil {
+func (l *eventLog) send(ctx context.Context, c *Client, pub *publication) error {
+	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
 		return err
 	}
 	if !c.registered {
-		l.free(pub.cost)
+		l.unreserve(pub.cost)
 		l.mu.Unlock()
 		pub.release()
 		return ErrClientClosed
 	}
-	l.end(l.putSend(c, pub))
+	l.unlockAndWake(l.appendSend(c, pub))
 	return nil
 }
 
 // register makes c known to its shard. It does not wait for room: connections
 // are bounded elsewhere.
-func (l *hubLog) register(c *Client) {
+func (l *eventLog) register(c *Client) {
 	l.mu.Lock()
 	c.registered = true
 	c.shard.population++
@@ -355,12 +355,12 @@ func (l *hubLog) register(c *Client) {
 	if l.node != nil {
 		l.node.clientAdded(c.ID, l.clients == 1)
 	}
-	l.end(l.putLazy(c.shard, entry{kind: entryRegister, client: c}))
+	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryRegister, client: c}))
 }
 
 // unregister ends c's memberships and makes its shard forget it. From here on
 // c's memberships belong to the shard.
-func (l *hubLog) unregister(c *Client) {
+func (l *eventLog) unregister(c *Client) {
 	l.mu.Lock()
 	c.registered = false
 	c.shard.population--
@@ -373,51 +373,51 @@ func (l *hubLog) unregister(c *Client) {
 	}
 	for _, m := range c.members.list {
 		c.hooks.add(m.part.topic, true)
-		l.leavePart(m.part)
+		l.removeFromPart(m.part)
 	}
-	l.end(l.putLazy(c.shard, entry{kind: entryUnregister, client: c}))
+	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryUnregister, client: c}))
 }
 
 // tell appends an entry about a registered client that must not wait for room.
-func (l *hubLog) tell(kind entryKind, c *Client, arg any) error {
+func (l *eventLog) appendFor(kind entryKind, c *Client, arg any) error {
 	l.mu.Lock()
 	if !c.registered {
 		l.mu.Unlock()
 		return ErrClientClosed
 	}
-	l.end(l.put(c.shard, entry{kind: kind, client: c, arg: arg}))
+	l.unlockAndWake(l.append(c.shard, entry{kind: kind, client: c, arg: arg}))
 	return nil
 }
 
 // release ends c's hold. If something waits for it, that is not for long.
-func (l *hubLog) release(c *Client) {
-	put := l.putLazy
-	if c.conn.anythingWaits() {
-		put = l.put
+func (l *eventLog) unhold(c *Client) {
+	put := l.appendLazy
+	if c.conn.anyPending() {
+		put = l.append
 	}
 	l.mu.Lock()
-	l.end(put(c.shard, entry{kind: entryRelease, client: c}))
+	l.unlockAndWake(put(c.shard, entry{kind: entryUnhold, client: c}))
 }
 
 // tellAll appends an entry for every shard.
-func (l *hubLog) tellAll(kind entryKind) {
+func (l *eventLog) appendAll(kind entryKind) {
 	l.mu.Lock()
 	var wake uint64
 	for _, s := range l.shards {
-		wake |= l.put(s, entry{kind: kind})
+		wake |= l.append(s, entry{kind: kind})
 	}
-	l.end(wake)
+	l.unlockAndWake(wake)
 }
 
 // start lets appends wait for room, because shards now make some.
-func (l *hubLog) start() {
+func (l *eventLog) start() {
 	l.mu.Lock()
 	l.running = true
 	l.mu.Unlock()
 }
 
 // close refuses new entries and ends every wait.
-func (l *hubLog) close() {
+func (l *eventLog) close() {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
@@ -429,16 +429,16 @@ func (l *hubLog) close() {
 // take swaps s's queue for what has gathered in it and reports whether there is
 // anything to walk. If there is not and the shard would wait, it counts as
 // sleeping from then on.
-func (l *hubLog) take(s *shard, wouldWait bool) bool {
+func (l *eventLog) takeQueue(s *shard, wouldWait bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.free(s.walked)
-	s.walked = 0
+	l.unreserve(s.routedCost)
+	s.routedCost = 0
 	if len(s.queue) == 0 {
 		s.sleeping = wouldWait
 		return false
 	}
-	s.current, s.queue = s.queue, s.current[:0]
-	s.next = 0
+	s.entries, s.queue = s.queue, s.entries[:0]
+	s.nextEntry = 0
 	return true
 }

@@ -162,7 +162,7 @@ func (n *node) waitChange(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-n.hub.log.done:
+	case <-n.hub.events.done:
 		return ErrHubClosed
 	}
 }
@@ -353,18 +353,18 @@ func (n *node) deliver(to target, envelope []byte) {
 	var err error
 	switch {
 	case to.Audience == toChannel:
-		err = h.log.publish(ctx, ChannelTopic, m.Channel, pub, nil, nil)
+		err = h.events.publish(ctx, ChannelTopic, m.Channel, pub, nil, nil)
 	case to.Audience == toRoom:
-		err = h.log.publish(ctx, RoomTopic, m.Channel, pub, nil, nil)
+		err = h.events.publish(ctx, RoomTopic, m.Channel, pub, nil, nil)
 	case to.Name == "":
-		err = h.log.broadcast(ctx, pub, nil, nil)
+		err = h.events.broadcast(ctx, pub, nil, nil)
 	default:
 		c, ok := h.Client(to.Name)
 		if !ok {
 			pub.release() // the client has disconnected
 			return
 		}
-		err = h.log.send(ctx, c, pub)
+		err = h.events.send(ctx, c, pub)
 	}
 	if err != nil && !errors.Is(err, ErrHubClosed) && !errors.Is(err, ErrClientClosed) {
 		h.logger.Errorf("websocket: dropped a publication of another node: %v", err)

@@ -138,7 +138,7 @@ func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clust
 	if err == nil {
 		err = ErrBrokerUnavailable
 		if up && n.sendControl(nodewire.KindQuestion, nodewire.TopicNodes, body) {
-			err = open.wait(ctx, n.hub.log.done)
+			err = open.wait(ctx, n.hub.events.done)
 		}
 	}
 	t.mu.Lock()
@@ -266,11 +266,11 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 	case askMembers:
 		a.IDs, err = h.RoomMembers(ctx, q.Name)
 	case askCount:
-		h.log.mu.Lock()
-		if t := h.log.topics[ChannelTopic][q.Name]; t != nil {
+		h.events.mu.Lock()
+		if t := h.events.topics[ChannelTopic][q.Name]; t != nil {
 			a.Count = t.members
 		}
-		h.log.mu.Unlock()
+		h.events.mu.Unlock()
 	case askCloseUser:
 		for c := range h.Clients() {
 			if q.Name != "" && c.User() == q.Name && c.Close(q.Code, q.Reason) == nil {

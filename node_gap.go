@@ -27,7 +27,7 @@ func (n *node) gapLoop() {
 		if gaps.Empty() {
 			continue
 		}
-		count := n.hub.log.appendGaps(n.ctx, gaps)
+		count := n.hub.events.appendGaps(n.ctx, gaps)
 		n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
 		if gaps.All && !sleepUnless(gapDelay, n.stopping) {
 			return
@@ -43,14 +43,14 @@ func sleepUnless(d time.Duration, stop <-chan struct{}) bool {
 
 // brokerGap is the argument of a gap entry.
 type brokerGap struct {
-	order     uint64
+	seq       uint64
 	timestamp int64
 	to        target
 }
 
 // appendGaps appends gap entries for the targets and returns the number of
 // channels and rooms among them that have members.
-func (l *hubLog) appendGaps(ctx context.Context, gaps targets) (count int) {
+func (l *eventLog) appendGaps(ctx context.Context, gaps targets) (count int) {
 	list := make([]target, 0, len(gaps.Set)+1)
 	if gaps.All {
 		list = append(list, target{})
@@ -80,8 +80,8 @@ func (l *hubLog) appendGaps(ctx context.Context, gaps targets) (count int) {
 
 // appendGapBatch appends the gap entries of a batch in one critical section.
 // reserved is the largest cost that they can have.
-func (l *hubLog) appendGapBatch(ctx context.Context, list []target, reserved int64) (count int, err error) {
-	if err := l.begin(ctx, reserved); err != nil {
+func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved int64) (count int, err error) {
+	if err := l.reserve(ctx, reserved); err != nil {
 		return 0, err
 	}
 	var wake uint64
@@ -89,11 +89,11 @@ func (l *hubLog) appendGapBatch(ctx context.Context, list []target, reserved int
 	put := func(s *shard, e entry, clients int) {
 		l.addressed += uint64(clients)
 		used += entryCost
-		wake |= l.put(s, e)
+		wake |= l.append(s, e)
 	}
 	for _, to := range list {
-		l.order++
-		gap := &brokerGap{order: l.order, timestamp: time.Now().UnixNano(), to: to}
+		l.seq++
+		gap := &brokerGap{seq: l.seq, timestamp: time.Now().UnixNano(), to: to}
 		switch {
 		case to.Audience != toClients:
 			kind := ChannelTopic
@@ -118,8 +118,8 @@ func (l *hubLog) appendGapBatch(ctx context.Context, list []target, reserved int
 			}
 		}
 	}
-	l.free(reserved - used)
-	l.end(wake)
+	l.unreserve(reserved - used)
+	l.unlockAndWake(wake)
 	return count, nil
 }
 
@@ -130,12 +130,12 @@ func (s *shard) routeGap(e *entry, r *round) {
 	gap := e.arg.(*brokerGap)
 	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
 	push := func(c *Client) {
-		if runs[c.slotOf] == nil {
+		if runs[c.codecIndex] == nil {
 			notice := gap.notice(c)
 			r.pubs = append(r.pubs, notice)
-			runs[c.slotOf] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
+			runs[c.codecIndex] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
 		}
-		s.push(c, runs[c.slotOf], gap.order, r, false)
+		s.push(c, runs[c.codecIndex], gap.seq, r, false)
 	}
 	switch {
 	case e.part != nil:
@@ -163,6 +163,6 @@ func (g *brokerGap) notice(c *Client) *publication {
 	}
 	m.Data = encodeGap(c.codec, lost)
 	p := c.hub.newPublication(&m, g.to.Audience)
-	p.order = g.order
+	p.seq = g.seq
 	return p
 }

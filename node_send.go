@@ -277,7 +277,7 @@ func (n *node) finishBatch(batch []outgoing, errs []error) {
 		case err == nil:
 			taken = true
 			n.queued -= o.cost()
-			o.pub.discard()
+			o.pub.releaseIfAny()
 			if o.kind == nodewire.KindPublication {
 				n.published.Add(1)
 			}

@@ -37,8 +37,8 @@ func BenchmarkPools(b *testing.B) {
 			func() { sink = make([]byte, 0, 4096) },
 		},
 		{"batch",
-			func() { flightPool.Get().(*flight).giveBack() },
-			func() { sink = &batch{b: make([]byte, 0, joinSize)} },
+			func() { pumpWritePool.Get().(*pumpWrite).recycle() },
+			func() { sink = &frameBuffer{b: make([]byte, 0, joinSize)} },
 		},
 	} {
 		for way, f := range map[string]func(){"yes": bench.pooled, "no": bench.fresh} {

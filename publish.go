@@ -98,7 +98,7 @@ func (h *Hub) publish(ctx context.Context, kind TopicKind, defaultType, name str
 	if err != nil {
 		return err
 	}
-	return h.log.publish(ctx, kind, name, p, nil, nil)
+	return h.events.publish(ctx, kind, name, p, nil, nil)
 }
 
 // Broadcast is like PublishToChannel but reaches every client, with a message of type
@@ -125,7 +125,7 @@ func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 	if err != nil {
 		return err
 	}
-	return h.log.broadcast(ctx, p, nil, nil)
+	return h.events.broadcast(ctx, p, nil, nil)
 }
 
 // SendToClient sends m to the client with that ID; see Client.Send. It returns

@@ -20,39 +20,39 @@ import (
 const joinSize = transport.JoinSize
 
 // batch is frames joined for one write, with where each of them ends.
-type batch struct {
+type frameBuffer struct {
 	b    []byte
 	ends []int
 }
 
-func (b *batch) add(wire []byte) {
+func (b *frameBuffer) add(wire []byte) {
 	b.b = append(b.b, wire...)
 	b.ends = append(b.ends, len(b.b))
 }
 
 // addSealed appends a frame of payload sealed with a client's own keys.
-func (b *batch) addSealed(payload []byte, keys *pipeline) {
+func (b *frameBuffer) addSealed(payload []byte, keys *pipeline) {
 	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.Overhead())
 	b.b = keys.AppendSeal(b.b, payload)
 	b.ends = append(b.ends, len(b.b))
 }
 
 // addItem reports whether the message could be encoded.
-func (b *batch) addItem(it item) bool {
+func (b *frameBuffer) addItem(it item) bool {
 	fr := it.pub.frame(it.form)
 	switch {
-	case len(fr.wire) == 0:
+	case len(fr.bytes) == 0:
 		return false
 	case it.keys != nil:
 		b.addSealed(fr.payload(), it.keys)
 	default:
-		b.add(fr.wire)
+		b.add(fr.bytes)
 	}
 	return true
 }
 
 // whole counts the frames that end within the first n bytes.
-func (b *batch) whole(n int) int {
+func (b *frameBuffer) whole(n int) int {
 	i := 0
 	for i < len(b.ends) && b.ends[i] <= n {
 		i++
@@ -60,63 +60,65 @@ func (b *batch) whole(n int) int {
 	return i
 }
 
-func (b *batch) reset() { b.b, b.ends = b.b[:0], b.ends[:0] }
+func (b *frameBuffer) reset() { b.b, b.ends = b.b[:0], b.ends[:0] }
 
 // flight is what a writePump is writing.
-type flight struct {
-	out     batch
-	control int          // frames in out that are not messages of items, and stand first
-	resumed *publication // what the first of them ends, or nil
-	items   []item       // messages that follow
-	last    bool         // the Close frame ends it
-	failed  []item       // those of items that could not be encoded
-	sent    int          // those of items that the socket has accepted
+type pumpWrite struct {
+	out           frameBuffer
+	controlFrames int          // frames in out that are not messages of items, and stand first
+	tailOf        *publication // what the first of them ends, or nil
+	items         []item       // messages that follow
+	endsWithClose bool         // the Close frame ends it
+	failed        []item       // those of items that could not be encoded
+	sent          int          // those of items that the socket has accepted
 }
 
-var flightPool = sync.Pool{New: func() any { return &flight{out: batch{b: make([]byte, 0, joinSize)}} }}
+var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
 
 // giveBack recycles f unless a huge frame made it grow. Nothing flies any more.
-func (f *flight) giveBack() {
+func (f *pumpWrite) recycle() {
 	if cap(f.out.b) <= 4*joinSize {
 		f.clear()
-		flightPool.Put(f)
+		pumpWritePool.Put(f)
 	}
 }
 
-func (f *flight) clear() {
+func (f *pumpWrite) clear() {
 	f.out.reset()
-	*f = flight{out: f.out, items: f.items[:0], failed: f.failed[:0]}
+	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0]}
 }
 
-func (f *flight) empty() bool { return f.control == 0 && len(f.items) == 0 && !f.last }
+func (f *pumpWrite) empty() bool {
+	return f.controlFrames == 0 && len(f.items) == 0 && !f.endsWithClose
+}
 
 // writePump writes what waits, as much as possible at a time, until nothing
 // waits or the connection is over. There is at most one per connection.
 func (c *conn) writePump() {
-	f := flightPool.Get().(*flight)
+	f := pumpWritePool.Get().(*pumpWrite)
 	c.mu.Lock()
-	defer c.landed()
-	for c.gather(f); !f.empty(); c.gather(f) {
-		err := c.fly(f)
-		c.land(f)
+	defer c.pumpEnded()
+	for c.collect(f); !f.empty(); c.collect(f) {
+		err := c.writeCollected(f)
+		c.account(f)
 		switch {
 		case err != nil:
-			c.die(err)
-		case f.last && c.state == connClosing:
-			c.saidGoodbye()
+			c.abortLocked(err)
+		case f.endsWithClose && c.state == connClosing:
+			c.closeSent()
 		}
 	}
-	f.giveBack() // not if a codec has ended the goroutine: f may hold messages then
+	f.recycle() // not if a codec has ended the goroutine: f may hold messages then
 }
 
 // landed ends a writePump, also one that a codec has ended, and gives up mu.
-func (c *conn) landed() {
+func (c *conn) pumpEnded() {
 	defer c.mu.Unlock()
 	c.pumping = false
-	c.waiting.Store(0)
+	c.progressAt.Store(0)
 	c.queue.shrink()
-	if c.pumped != nil {
-		c.pumped.Signal()
+	if c.pumpDone != nil {
+		c.pumpDone.Signal()
 	}
 }
 
@@ -124,28 +126,28 @@ func (c *conn) landed() {
 // frames, messages with gap notices where some were lost, and at last the Close
 // frame. What it takes still counts against the client's bound. The caller has
 // mu.
-func (c *conn) gather(f *flight) {
+func (c *conn) collect(f *pumpWrite) {
 	f.clear()
 	if c.state > connClosing {
 		return
 	}
-	if len(c.rest) > 0 {
-		f.out.add(c.rest)
-		f.resumed = c.restOf
-		c.rest, c.restOf = nil, nil
+	if len(c.tail) > 0 {
+		f.out.add(c.tail)
+		f.tailOf = c.tailOf
+		c.tail, c.tailOf = nil, nil
 	}
-	if c.pong != nil {
-		f.out.add(c.pong)
-		c.pong = nil
+	if c.queuedPong != nil {
+		f.out.add(c.queuedPong)
+		c.queuedPong = nil
 	}
-	if c.ping {
+	if c.pingQueued {
 		f.out.add(pingFrame)
-		c.ping = false
+		c.pingQueued = false
 	}
-	f.control = len(f.out.ends)
-	foreign := isForeign(c.client.codec)
+	f.controlFrames = len(f.out.ends)
+	foreign := isCustom(c.client.codec)
 	for size := len(f.out.b); ; {
-		if foreign && len(f.items) > 0 && (c.mayFail() || !f.items[len(f.items)-1].encoded()) {
+		if foreign && len(f.items) > 0 && (c.nextMayFail() || !f.items[len(f.items)-1].encoded()) {
 			return
 		}
 		next, ok := c.nextItem()
@@ -157,12 +159,12 @@ func (c *conn) gather(f *flight) {
 			return
 		}
 	}
-	f.last = c.state == connClosing
+	f.endsWithClose = c.state == connClosing
 }
 
 // mayFail reports whether it is not known that the next message can be encoded.
 // Such a one goes out by itself, so that nothing overtakes the notice of its loss.
-func (c *conn) mayFail() bool { return c.queue.len() > 0 && !c.queue.at(0).encoded() }
+func (c *conn) nextMayFail() bool { return c.queue.len() > 0 && !c.queue.at(0).encoded() }
 
 // nextItem takes the next message, which is a gap notice where messages before
 // it were lost.
@@ -171,10 +173,10 @@ func (c *conn) nextItem() (item, bool) {
 	order := uint64(math.MaxUint64)
 	if c.queue.len() > 0 {
 		next = *c.queue.at(0)
-		order = next.pub.order
+		order = next.pub.seq
 	}
-	if l, lost := c.losses.before(order); lost {
-		next.pub = c.client.notice(&l)
+	if l, lost := c.losses.takeBefore(order); lost {
+		next.pub = c.client.gapNotice(&l)
 		c.queued += next.pub.cost - lossCost
 		return next, true
 	}
@@ -185,7 +187,7 @@ func (c *conn) nextItem() (item, bool) {
 }
 
 // fly encodes and writes all of f. It gives up mu meanwhile.
-func (c *conn) fly(f *flight) error {
+func (c *conn) writeCollected(f *pumpWrite) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	encoded := f.items[:0]
@@ -198,26 +200,26 @@ func (c *conn) fly(f *flight) error {
 	}
 	clear(f.items[len(encoded):]) // their publications may be recycled before f is
 	f.items = encoded
-	if f.last {
-		f.out.add(c.farewell)
+	if f.endsWithClose {
+		f.out.add(c.closeFrame)
 	}
-	n, err := c.socket.WriteAll(f.out.b, &c.waiting, c.hub.clock)
+	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.hub.clock)
 	c.shard.counters.bytesSent.Add(uint64(n))
 	whole := f.out.whole(n)
-	f.sent = min(max(whole-f.control, 0), len(f.items))
-	if p := f.resumed; p != nil && whole > 0 {
-		c.accepted(p)
+	f.sent = min(max(whole-f.controlFrames, 0), len(f.items))
+	if p := f.tailOf; p != nil && whole > 0 {
+		c.countSent(p)
 		p.release()
-		f.resumed = nil
+		f.tailOf = nil
 	}
 	for _, it := range f.items[:f.sent] {
-		c.accepted(it.pub)
+		c.countSent(it.pub)
 	}
 	return err
 }
 
 // accepted counts a message that the socket has taken whole.
-func (c *conn) accepted(p *publication) {
+func (c *conn) countSent(p *publication) {
 	if p.announces > 0 {
 		c.shard.counters.announced.Add(p.announces)
 	} else {
@@ -226,8 +228,8 @@ func (c *conn) accepted(p *publication) {
 }
 
 // land settles the accounts of f. The caller has mu.
-func (c *conn) land(f *flight) {
-	if p := f.resumed; p != nil {
+func (c *conn) account(f *pumpWrite) {
+	if p := f.tailOf; p != nil {
 		c.drop(p, dropDisconnected)
 		p.release()
 	}
@@ -239,7 +241,7 @@ func (c *conn) land(f *flight) {
 		it.pub.release()
 	}
 	for _, it := range f.failed {
-		c.lose(it.pub, dropCodec)
+		c.dropAndAnnounce(it.pub, dropCodec)
 		c.queued -= it.pub.cost
 		it.pub.release()
 	}
@@ -251,25 +253,25 @@ func (c *conn) land(f *flight) {
 // one place where a connection ends. It does so also when a callback ends the
 // goroutine.
 func (c *Client) readPump() {
-	defer c.hub.leave(c)
+	defer c.hub.connectionDone(c)
 	err := errReadPumpEnded
 	defer func() { c.disconnect(err) }()
 	err = c.readMessages()
-	c.drain()
+	c.discardInput()
 }
 
 // disconnect is the end of a client's life in the hub.
 func (c *Client) disconnect(err error) {
 	defer c.endRequest()
-	c.ending.Store(c.conn.finish(err))
+	c.closeErr.Store(c.conn.finish(err))
 	c.visible.Store(false)
-	c.hub.log.unregister(c)
+	c.hub.events.unregister(c)
 	c.hub.ids.free(c)
 	c.hooks.finish(c)
 	if c.hub.onDisconnect != nil {
-		c.hub.call(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
+		c.hub.runCallback(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
 	}
-	c.hub.log.forgetTopics(c)
+	c.hub.events.forgetTopics(c)
 }
 
 // readMessages returns why nothing more can be read.
@@ -280,7 +282,7 @@ func (c *Client) readMessages() error {
 	})
 	c.ws.SetPongHandler(func(string) error { return nil })
 	c.ws.SetCloseHandler(func(code int, reason string) error {
-		c.peerEnded = true
+		c.gotClose = true
 		c.conn.peerClosed(code, reason)
 		return nil
 	})
@@ -306,7 +308,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		return err // past its limit on the wire, the frame check has ended the connection
 	}
 	compressed := c.conn.in.checker.NextCompressed()
-	if c.conn.ended() {
+	if c.conn.isClosing() {
 		return nil // discarded on the way to the peer's Close
 	}
 	message := buf.b
@@ -314,17 +316,17 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		out := getBuffer(4 * len(message))
 		defer func() { putBuffer(out) }()
 		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
-			c.conn.fail(CloseInvalidPayloadData, "compressed data is corrupt")
+			c.conn.closeNow(CloseInvalidPayloadData, "compressed data is corrupt")
 			return nil
 		}
 		message = out.b
 	}
 	if int64(len(message)) > limit {
-		c.conn.fail(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
+		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
 		return nil
 	}
-	c.conn.answerPing() // a callback may take long
-	c.busy.Store(true)
+	c.conn.replyToPing() // a callback may take long
+	c.handling.Store(true)
 	c.handle(messageType, message)
 	return nil
 }
@@ -332,24 +334,24 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 // handle takes a whole message in: frame type, UTF-8, keys, codec, callback,
 // control message.
 func (c *Client) handle(messageType int, b []byte) {
-	keys := c.opensWith.Load()
+	keys := c.openKeys.Load()
 	want := c.codec.WebSocketMessageType()
 	if keys != nil {
 		want = BinaryMessage
 	}
 	if messageType != want {
-		c.conn.fail(CloseUnsupportedData, fmt.Sprintf("%s client must send %s frames", c.describe(keys), frameTypeName(want)))
+		c.conn.closeNow(CloseUnsupportedData, fmt.Sprintf("%s client must send %s frames", c.describe(keys), frameTypeName(want)))
 		return
 	}
 	if messageType == TextMessage && !utf8.Valid(b) {
-		c.conn.fail(CloseInvalidPayloadData, "text is not UTF-8")
+		c.conn.closeNow(CloseInvalidPayloadData, "text is not UTF-8")
 		return
 	}
 	if keys != nil {
 		opened, err := keys.Open(b)
 		if err != nil {
 			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
-			c.conn.fail(ClosePolicyViolation, "message does not open")
+			c.conn.closeNow(ClosePolicyViolation, "message does not open")
 			return
 		}
 		b = opened
@@ -357,14 +359,14 @@ func (c *Client) handle(messageType int, b []byte) {
 	m := inboundPool.Get().(*Message)
 	defer func() { *m = Message{}; inboundPool.Put(m) }()
 	if err := c.unmarshal(b, m); err != nil {
-		c.conn.fail(CloseInvalidPayloadData, err.Error())
+		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
 		return
 	}
 	m.ClientID = c.ID
 	m.Timestamp = c.hub.now()
 	c.shard.counters.messagesReceived.Add(1)
 	request := *m // what the callback does to m changes nothing
-	if c.hub.onMessage != nil && !c.hub.call(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
+	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
 		return
 	}
 	c.control(&request)
@@ -400,12 +402,12 @@ func frameTypeName(messageType int) string {
 
 // drain discards what the peer still sends after the hub's Close, no faster than
 // ever, until the peer's end or the deadline that came with the Close.
-func (c *Client) drain() {
+func (c *Client) discardInput() {
 	c.conn.mu.Lock()
-	ours := c.conn.state == connClosing || c.conn.state == connClosed
-	ours = ours && !c.conn.ending.ByPeer
+	ours := c.conn.state == connClosing || c.conn.state == connCloseSent
+	ours = ours && !c.conn.closeErr.ByPeer
 	c.conn.mu.Unlock()
-	if !ours || c.peerEnded {
+	if !ours || c.gotClose {
 		return
 	}
 	buf := getBuffer(4096)

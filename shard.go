@@ -11,67 +11,67 @@ import (
 // concerned, and then writes each of those clients once for all of them. While it
 // sleeps, a reader may do that in its place.
 type shard struct {
-	hub   *Hub
-	log   *hubLog
-	index int
-	wake  chan struct{} // capacity 1; appenders and the timer send, the shard receives; never closed
+	hub    *Hub
+	events *eventLog
+	index  int
+	wake   chan struct{} // capacity 1; appenders and the timer send, the shard receives; never closed
 
 	counters counters
 
 	// Guarded by the log's lock.
 	queue      []entry
 	sleeping   bool
-	lazily     *time.Timer // wakes the shard for entries that were put lazily
+	lazyTimer  *time.Timer // wakes the shard for entries that were put lazily
 	population int         // clients, as of the last entry appended
 
-	turn sync.Mutex // held by the hub goroutine while it is awake, or by a reader that assists
+	mu sync.Mutex // held by the hub goroutine while it is awake, or by a reader that assists
 
 	// Guarded by turn.
-	current  []entry // being walked
-	next     int     // index in current
-	walked   int64   // cost of what was walked, to be given back to the log
-	clients  []*Client
-	roots    []step   // by form
-	rounds   []*round // with clients still to write, oldest first
-	closing  *CloseError
-	stopped  bool
-	watch    deadlines
-	timer    *time.Timer
-	timerSet int64
+	entries     []entry // being walked
+	nextEntry   int     // index in current
+	routedCost  int64   // cost of what was walked, to be given back to the log
+	clients     []*Client
+	roots       []batch  // by form
+	rounds      []*round // with clients still to write, oldest first
+	shutdownErr *CloseError
+	stopped     bool
+	deadlines   deadlines
+	timer       *time.Timer
+	timerAt     int64
 
 	// Free lists and scratch space.
-	freeSteps   []*step
-	freeRounds  []*round
 	freeBatches []*batch
+	freeRounds  []*round
+	freeBuffers []*frameBuffer
 	path        []*publication
-	scratch     *batch
-	single      batch // one frame, not copied
+	scratch     *frameBuffer
+	single      frameBuffer // one frame, not copied
 }
 
 // step is one run of messages behind others that are to be written together. The
 // steps of a walk form trees, one for each form: clients that get the same
 // messages in the same form stand on the same step, and share the bytes that are
 // composed for it.
-type step struct {
-	parent *step
-	run    []*publication
-	child  *step  // latest
-	next   uint64 // what child's run begins with: its place in the log
-	users  int    // clients standing here
-	length int    // messages from the root to here
-	cost   int64  // of them
+type batch struct {
+	parent     *batch
+	run        []*publication
+	lastChild  *batch // latest
+	childSeq   uint64 // what child's run begins with: its place in the log
+	recipients int    // clients standing here
+	messages   int    // messages from the root to here
+	cost       int64  // of them
 
-	batches []*batch // composed bytes, once two clients need them
+	buffers []*frameBuffer // composed bytes, once two clients need them
 }
 
 // round is what one walk brought: the clients that it made dirty, and what to
 // let go of when no client can refer to it any more, which is when this round's
 // clients and those of all rounds before are written.
 type round struct {
-	pubs  []*publication
-	steps []*step
-	few   writeList // clients of messages that went to few: they come first
-	many  writeList
+	pubs    []*publication
+	batches []*batch
+	small   writeList // clients of messages that went to few: they come first
+	large   writeList
 }
 
 // writeList is clients to write, in order.
@@ -80,18 +80,18 @@ type writeList struct {
 	next    int
 }
 
-func (t *writeList) left() int { return len(t.clients) - t.next }
+func (t *writeList) remaining() int { return len(t.clients) - t.next }
 
 // Bounds of one walk and one turn of writing: they keep a large channel from
 // holding up a small one. A turn is so many writes to clients of a message that
 // went to no more than fewClients of the shard's, and as many to others. A walk
 // that writes, because a client has had enough, counts that as many pushes.
 const (
-	walkPushes  = 64 << 10
-	walkBytes   = 1 << 20
-	turnWrites  = 256
-	fewClients  = 16
-	writePushes = 64
+	maxRoutePushes = 64 << 10
+	maxRouteBytes  = 1 << 20
+	writesPerSweep = 256
+	smallAudience  = 16
+	pushesPerFlush = 64
 )
 
 // A reader that assists does no more than this.
@@ -102,13 +102,13 @@ const (
 
 func newShard(h *Hub, index int) *shard {
 	s := &shard{
-		hub: h, log: h.log, index: index,
+		hub: h, events: h.events, index: index,
 		wake:    make(chan struct{}, 1),
-		roots:   make([]step, len(h.codecs)*int(formsPerCodec)),
-		scratch: &batch{b: make([]byte, 0, joinSize)},
+		roots:   make([]batch, len(h.codecs)*int(formsPerCodec)),
+		scratch: &frameBuffer{b: make([]byte, 0, joinSize)},
 	}
-	s.lazily = time.AfterFunc(time.Hour, s.wakeUp)
-	s.lazily.Stop()
+	s.lazyTimer = time.AfterFunc(time.Hour, s.wakeUp)
+	s.lazyTimer.Stop()
 	return s
 }
 
@@ -125,7 +125,7 @@ func (s *shard) run() {
 	defer s.hub.running.Done()
 	s.timer = time.AfterFunc(time.Hour, s.wakeUp)
 	defer s.timer.Stop()
-	defer s.lazily.Stop()
+	defer s.lazyTimer.Stop()
 	for s.work() {
 		<-s.wake
 	}
@@ -134,9 +134,9 @@ func (s *shard) run() {
 // work sweeps until there is nothing left to do, and reports whether there will
 // be.
 func (s *shard) work() bool {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	for s.sweep(walkPushes, turnWrites) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.sweep(maxRoutePushes, writesPerSweep) {
 		s.checkDeadlines()
 	}
 	s.checkDeadlines()
@@ -148,23 +148,23 @@ func (s *shard) work() bool {
 // it reports false, and the shard counts as sleeping.
 func (s *shard) sweep(pushes, writes int) bool {
 	quiet := len(s.rounds) == 0
-	if s.next < len(s.current) || s.log.take(s, quiet) {
-		s.walk(pushes)
+	if s.nextEntry < len(s.entries) || s.events.takeQueue(s, quiet) {
+		s.route(pushes)
 	} else if quiet {
 		return false
 	}
-	s.writeTurn(writes)
+	s.writeRounds(writes)
 	return true
 }
 
 // assist is one short sweep on a reader's goroutine, behind an append that found
 // the shard asleep. The hub goroutine does what is left.
 func (s *shard) assist() {
-	if s.turn.TryLock() {
+	if s.mu.TryLock() {
 		s.sweep(assistPushes, assistWrites)
-		left := s.stopped || len(s.rounds) > 0 || s.next < len(s.current) || s.log.take(s, true)
+		left := s.stopped || len(s.rounds) > 0 || s.nextEntry < len(s.entries) || s.events.takeQueue(s, true)
 		s.setTimer()
-		s.turn.Unlock()
+		s.mu.Unlock()
 		if !left {
 			return
 		}
@@ -175,53 +175,53 @@ func (s *shard) assist() {
 // setTimer wakes the shard at the next deadline. The timer wakes like an appender
 // does: waiting for one channel costs half of what waiting for two does.
 func (s *shard) setTimer() {
-	if due := s.watch.next(); due < s.timerSet || s.timerSet <= s.hub.clock() {
-		s.timerSet = due
+	if due := s.deadlines.next(); due < s.timerAt || s.timerAt <= s.hub.clock() {
+		s.timerAt = due
 		s.timer.Reset(time.Duration(max(due-s.hub.clock(), 0)))
 	}
 }
 
 // walk takes entries in order until a bound is reached.
-func (s *shard) walk(most int) {
+func (s *shard) route(most int) {
 	r := s.newRound()
 	pushes, bytes := 0, int64(0)
-	for s.next < len(s.current) && pushes < most && bytes < walkBytes {
-		e := &s.current[s.next]
+	for s.nextEntry < len(s.entries) && pushes < most && bytes < maxRouteBytes {
+		e := &s.entries[s.nextEntry]
 		if e.pub == nil {
 			s.apply(e, r)
-			s.next++
+			s.nextEntry++
 			continue
 		}
 		run, cost := s.takeRun(r)
 		bytes += cost
 		pushes += s.deliver(e, run, r)
 	}
-	if s.next == len(s.current) {
-		clear(s.current)
-		if cap(s.current) > 1<<14 {
-			s.current = nil
+	if s.nextEntry == len(s.entries) {
+		clear(s.entries)
+		if cap(s.entries) > 1<<14 {
+			s.entries = nil
 		} else {
-			s.current = s.current[:0]
+			s.entries = s.entries[:0]
 		}
-		s.next = 0
+		s.nextEntry = 0
 	}
 	s.rounds = append(s.rounds, r)
-	s.endRounds()
+	s.freeWrittenRounds()
 }
 
 // takeRun takes the message entries from s.next on that go to the same clients.
 func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
-	first := &s.current[s.next]
+	first := &s.entries[s.nextEntry]
 	start := len(r.pubs)
-	for ; s.next < len(s.current) && cost < joinSize; s.next++ {
-		e := &s.current[s.next]
+	for ; s.nextEntry < len(s.entries) && cost < joinSize; s.nextEntry++ {
+		e := &s.entries[s.nextEntry]
 		if e.kind != first.kind || e.part != first.part || e.client != first.client {
 			break
 		}
 		r.pubs = append(r.pubs, e.pub)
 		cost += e.pub.cost
-		if e.pub.unwalked.Add(-1) == 0 {
-			s.walked += e.pub.cost
+		if e.pub.unrouted.Add(-1) == 0 {
+			s.routedCost += e.pub.cost
 		}
 	}
 	return r.pubs[start:len(r.pubs):len(r.pubs)], cost
@@ -229,22 +229,22 @@ func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
 
 // deliver moves the clients that a run is for one step on.
 func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
-	order := run[0].order
+	order := run[0].seq
 	switch e.kind {
 	case entryPublish:
-		few := len(e.part.members) <= fewClients
+		few := len(e.part.members) <= smallAudience
 		for _, m := range e.part.members {
 			pushes += s.push(m.client, run, order, r, few)
 		}
 		return pushes
 	case entryBroadcast:
-		few := len(s.clients) <= fewClients
+		few := len(s.clients) <= smallAudience
 		for _, c := range s.clients {
 			pushes += s.push(c, run, order, r, few)
 		}
 		return pushes
 	default:
-		if e.client.slot >= 0 {
+		if e.client.shardIndex >= 0 {
 			return s.push(e.client, run, order, r, true)
 		}
 		s.dropAll(e.client, run)
@@ -259,29 +259,29 @@ func (s *shard) push(c *Client, run []*publication, order uint64, r *round, few 
 	pushes = 1
 	if at := c.pending; at != nil && at.cost >= s.hub.config.ClientBacklog/4 {
 		s.flush(c)
-		pushes = writePushes
+		pushes = pushesPerFlush
 	}
 	at := c.pending
-	if few && !c.inFew {
-		c.inFew = true
-		r.few.clients = append(r.few.clients, c)
+	if few && !c.inSmall {
+		c.inSmall = true
+		r.small.clients = append(r.small.clients, c)
 	} else if at == nil {
-		r.many.clients = append(r.many.clients, c)
+		r.large.clients = append(r.large.clients, c)
 	}
 	if at == nil {
 		at = &s.roots[c.conn.form]
 	}
-	next := at.child
-	if at.next != order {
-		next = s.newStep(r)
-		next.parent, next.run, next.length, next.cost = at, run, at.length+len(run), at.cost
+	next := at.lastChild
+	if at.childSeq != order {
+		next = s.newBatch(r)
+		next.parent, next.run, next.messages, next.cost = at, run, at.messages+len(run), at.cost
 		for _, p := range run {
 			next.cost += p.cost
 		}
-		at.child, at.next = next, order
+		at.lastChild, at.childSeq = next, order
 	}
-	at.users--
-	next.users++
+	at.recipients--
+	next.recipients++
 	c.pending = next
 	return pushes
 }
@@ -291,50 +291,50 @@ func (s *shard) apply(e *entry, r *round) {
 	c := e.client
 	switch e.kind {
 	case entryRegister:
-		c.slot = len(s.clients)
+		c.shardIndex = len(s.clients)
 		s.clients = append(s.clients, c)
-		s.watch.add(c, c.conn.lastRead.Load()+int64(s.hub.config.PingPeriod))
-		s.minds(c)
-		if s.closing != nil {
-			c.conn.close(s.closing)
+		s.deadlines.add(c, c.conn.lastRead.Load()+int64(s.hub.config.PingPeriod))
+		s.reschedule(c)
+		if s.shutdownErr != nil {
+			c.conn.close(s.shutdownErr)
 		}
-	case entryRelease:
-		if c.slot >= 0 {
+	case entryUnhold:
+		if c.shardIndex >= 0 {
 			s.flush(c)
-			c.conn.release()
-			s.minds(c)
+			c.conn.unhold()
+			s.reschedule(c)
 		}
 	case entryUnregister:
-		s.forget(c)
+		s.removeClient(c)
 	case entryJoin:
-		s.walked += entryCost
+		s.routedCost += entryCost
 		e.arg.(*membership).add()
 	case entryLeave:
-		s.walked += entryCost
+		s.routedCost += entryCost
 		e.arg.(*membership).remove()
 	case entryKeys:
-		if c.slot >= 0 {
+		if c.shardIndex >= 0 {
 			s.flush(c)
 			own := e.arg.(*pipeline)
-			c.conn.setOutbound(c.formWith(own), own)
+			c.conn.setOutbound(c.formFor(own), own)
 		}
 	case entryClose:
-		if c.slot >= 0 {
+		if c.shardIndex >= 0 {
 			s.flush(c)
 			c.conn.close(e.arg.(*CloseError))
 		}
-	case entryWatch:
-		s.minds(c)
+	case entryReschedule:
+		s.reschedule(c)
 	case entryQuery:
-		e.arg.(*memberQuery).answer(e.part)
+		e.arg.(*memberQuery).collect(e.part)
 	case entryGap:
-		s.walked += entryCost
+		s.routedCost += entryCost
 		s.routeGap(e, r)
 	case entryShutdown:
-		s.closing = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
+		s.shutdownErr = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 		for _, c := range s.clients {
 			s.flush(c)
-			c.conn.close(s.closing)
+			c.conn.close(s.shutdownErr)
 		}
 	case entryStop:
 		s.stopped = true
@@ -342,22 +342,22 @@ func (s *shard) apply(e *entry, r *round) {
 }
 
 // forget takes a client out of everything the shard owns.
-func (s *shard) forget(c *Client) {
+func (s *shard) removeClient(c *Client) {
 	for _, m := range c.members.list {
 		m.remove()
 	}
 	c.members = membershipSet{}
 	last := len(s.clients) - 1
-	s.clients[c.slot] = s.clients[last]
-	s.clients[c.slot].slot = c.slot
+	s.clients[c.shardIndex] = s.clients[last]
+	s.clients[c.shardIndex].shardIndex = c.shardIndex
 	s.clients[last] = nil
 	s.clients = s.clients[:last]
-	c.slot = -1
-	s.watch.remove(c)
+	c.shardIndex = -1
+	s.deadlines.remove(c)
 	if at := c.pending; at != nil {
-		c.pending, c.inFew = nil, false
-		s.dropAll(c, s.pathTo(at))
-		s.leave(at)
+		c.pending, c.inSmall = nil, false
+		s.dropAll(c, s.messagesTo(at))
+		s.detach(at)
 	}
 }
 
@@ -370,24 +370,24 @@ func (s *shard) dropAll(c *Client, pubs []*publication) {
 
 // writeTurn writes some of the clients of the few, half of them of the latest
 // rounds, and then some of the many.
-func (s *shard) writeTurn(most int) {
+func (s *shard) writeRounds(most int) {
 	left := most / 2
 	for _, r := range slices.Backward(s.rounds) {
-		left -= s.writeSome(&r.few, left)
+		left -= s.writeFrom(&r.small, left)
 	}
 	left += most - most/2
 	for _, r := range s.rounds {
-		left -= s.writeSome(&r.few, left)
+		left -= s.writeFrom(&r.small, left)
 	}
 	left = most
 	for _, r := range s.rounds {
-		left -= s.writeSome(&r.many, left)
+		left -= s.writeFrom(&r.large, left)
 	}
-	s.endRounds()
+	s.freeWrittenRounds()
 }
 
-func (s *shard) writeSome(t *writeList, most int) int {
-	n := min(t.left(), most)
+func (s *shard) writeFrom(t *writeList, most int) int {
+	n := min(t.remaining(), most)
 	for _, c := range t.clients[t.next : t.next+n] {
 		s.flush(c)
 	}
@@ -396,9 +396,9 @@ func (s *shard) writeSome(t *writeList, most int) int {
 }
 
 // endRounds lets go of the oldest rounds that are written.
-func (s *shard) endRounds() {
+func (s *shard) freeWrittenRounds() {
 	n := 0
-	for n < len(s.rounds) && s.rounds[n].few.left()+s.rounds[n].many.left() == 0 {
+	for n < len(s.rounds) && s.rounds[n].small.remaining()+s.rounds[n].large.remaining() == 0 {
 		s.freeRound(s.rounds[n])
 		n++
 	}
@@ -414,42 +414,42 @@ func (s *shard) flush(c *Client) {
 	if at == nil {
 		return
 	}
-	c.pending, c.inFew = nil, false
+	c.pending, c.inSmall = nil, false
 	c.conn.mu.Lock()
-	if c.conn.state == connOpen && c.conn.idle() {
-		s.write(c, at)
+	if c.conn.state == connOpen && c.conn.mayWrite() {
+		s.writePending(c, at)
 	} else {
-		s.queueAll(c, at)
+		s.enqueueAll(c, at)
 	}
 	watch := c.conn.pumping
 	c.conn.mu.Unlock()
 	if watch {
-		s.minds(c)
+		s.reschedule(c)
 	}
-	s.leave(at)
+	s.detach(at)
 }
 
 // write puts on the wire what the socket takes at once. The connection is idle
 // and its lock is held.
-func (s *shard) write(c *Client, at *step) {
+func (s *shard) writePending(c *Client, at *batch) {
 	var sent int
 	var whole bool
-	if c.conn.keys != nil || at.length == 1 || at.users == 1 && len(at.batches) == 0 {
+	if c.conn.keys != nil || at.messages == 1 || at.recipients == 1 && len(at.buffers) == 0 {
 		sent, whole = s.writeAlone(c, at)
 	} else {
 		sent, whole = s.writeShared(c, at)
 	}
-	if !whole || sent < at.length {
-		s.settle(c, at, sent)
+	if !whole || sent < at.messages {
+		s.keepUnsent(c, at, sent)
 	}
 }
 
 // writeShared writes what is composed once for all that stand on a step. It
 // returns how many messages are out, and whether the socket took everything.
-func (s *shard) writeShared(c *Client, at *step) (sent int, whole bool) {
+func (s *shard) writeShared(c *Client, at *batch) (sent int, whole bool) {
 	s.compose(at, c.conn.form)
-	for _, b := range at.batches {
-		n, whole := s.writeBatch(c, b)
+	for _, b := range at.buffers {
+		n, whole := s.writeBuffer(c, b)
 		sent += n
 		if !whole {
 			return sent, false
@@ -461,27 +461,27 @@ func (s *shard) writeShared(c *Client, at *step) (sent int, whole bool) {
 // writeAlone composes for one client, or writes a single frame as it is. Like
 // compose it stops where a message cannot be encoded: what comes after waits
 // behind the notice of it.
-func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
+func (s *shard) writeAlone(c *Client, at *batch) (sent int, whole bool) {
 	keys, f := c.conn.keys, c.conn.form
-	if at.length == 1 && keys == nil {
-		wire := at.run[0].frame(f).wire
+	if at.messages == 1 && keys == nil {
+		wire := at.run[0].frame(f).bytes
 		if len(wire) == 0 {
 			return 0, true
 		}
 		s.single.b, s.single.ends = wire, append(s.single.ends[:0], len(wire))
-		sent, whole = s.writeBatch(c, &s.single)
+		sent, whole = s.writeBuffer(c, &s.single)
 		s.single.b = nil
 		return sent, whole
 	}
 	out := s.scratch
 	out.reset()
-	for _, p := range s.pathTo(at) {
+	for _, p := range s.messagesTo(at) {
 		fr := p.frame(f)
-		if len(fr.wire) == 0 {
+		if len(fr.bytes) == 0 {
 			break
 		}
-		if len(out.ends) > 0 && len(out.b)+len(fr.wire) > joinSize {
-			n, whole := s.writeBatch(c, out)
+		if len(out.ends) > 0 && len(out.b)+len(fr.bytes) > joinSize {
+			n, whole := s.writeBuffer(c, out)
 			sent += n
 			if !whole {
 				return sent, false
@@ -491,19 +491,19 @@ func (s *shard) writeAlone(c *Client, at *step) (sent int, whole bool) {
 		if keys != nil {
 			out.addSealed(fr.payload(), keys)
 		} else {
-			out.add(fr.wire)
+			out.add(fr.bytes)
 		}
 	}
 	if len(out.ends) == 0 {
 		return sent, true
 	}
-	n, whole := s.writeBatch(c, out)
+	n, whole := s.writeBuffer(c, out)
 	return sent + n, whole
 }
 
 // writeBatch returns how many frames of b are out, and whether all are. Of one
 // that is partly out the rest is kept; settle finds its message.
-func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
+func (s *shard) writeBuffer(c *Client, b *frameBuffer) (sent int, whole bool) {
 	n, err := c.conn.socket.TryWrite(b.b)
 	s.counters.bytesSent.Add(uint64(n))
 	if n == len(b.b) {
@@ -513,7 +513,7 @@ func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
 	sent = b.whole(n)
 	s.counters.messagesSent.Add(uint64(sent))
 	if err != nil {
-		c.conn.die(err)
+		c.conn.abortLocked(err)
 		return sent, false
 	}
 	begin := 0
@@ -521,7 +521,7 @@ func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
 		begin = b.ends[sent-1]
 	}
 	if n > begin {
-		c.conn.rest = append([]byte(nil), b.b[n:b.ends[sent]]...)
+		c.conn.tail = append([]byte(nil), b.b[n:b.ends[sent]]...)
 	}
 	return sent, false
 }
@@ -529,101 +529,101 @@ func (s *shard) writeBatch(c *Client, b *batch) (sent int, whole bool) {
 // settle accounts for the messages on the path to at that are not out: the first
 // sent are. The next one may be partly out; it and those behind it wait. What
 // cannot be encoded is lost as soon as nothing waits before it.
-func (s *shard) settle(c *Client, at *step, sent int) {
-	for _, p := range s.pathTo(at) {
+func (s *shard) keepUnsent(c *Client, at *batch, sent int) {
+	for _, p := range s.messagesTo(at) {
 		switch {
 		case sent > 0:
 			sent--
-		case c.conn.queue.len() == 0 && len(c.conn.rest) == 0 && len(p.frame(c.conn.form).wire) == 0:
-			c.conn.lose(p, dropCodec)
-		case len(c.conn.rest) > 0 && c.conn.restOf == nil:
-			c.conn.keepRest(c.conn.rest, p)
+		case c.conn.queue.len() == 0 && len(c.conn.tail) == 0 && len(p.frame(c.conn.form).bytes) == 0:
+			c.conn.dropAndAnnounce(p, dropCodec)
+		case len(c.conn.tail) > 0 && c.conn.tailOf == nil:
+			c.conn.keepTail(c.conn.tail, p)
 		default:
-			c.conn.push(p)
+			c.conn.enqueue(p)
 		}
 	}
-	c.conn.wake()
+	c.conn.startPump()
 }
 
 // queueAll queues all messages on the path to at. The connection's lock is held.
-func (s *shard) queueAll(c *Client, at *step) {
-	for _, p := range s.pathTo(at) {
-		c.conn.push(p)
+func (s *shard) enqueueAll(c *Client, at *batch) {
+	for _, p := range s.messagesTo(at) {
+		c.conn.enqueue(p)
 	}
-	c.conn.wake()
+	c.conn.startPump()
 }
 
 // pathTo lists the messages from the root to at. The slice is good until the
 // next call.
-func (s *shard) pathTo(at *step) []*publication {
-	if cap(s.path) < at.length {
-		s.path = make([]*publication, at.length, 2*at.length)
+func (s *shard) messagesTo(at *batch) []*publication {
+	if cap(s.path) < at.messages {
+		s.path = make([]*publication, at.messages, 2*at.messages)
 	}
-	path := s.path[:at.length]
+	path := s.path[:at.messages]
 	for ; at.parent != nil; at = at.parent {
-		copy(path[at.parent.length:], at.run)
+		copy(path[at.parent.messages:], at.run)
 	}
 	return path
 }
 
 // compose joins the messages on the path to at for all its clients, up to one
 // that cannot be encoded.
-func (s *shard) compose(at *step, f form) {
-	if len(at.batches) > 0 {
+func (s *shard) compose(at *batch, f form) {
+	if len(at.buffers) > 0 {
 		return
 	}
-	b := s.newBatch()
-	at.batches = append(at.batches, b)
-	for _, p := range s.pathTo(at) {
+	b := s.newBuffer()
+	at.buffers = append(at.buffers, b)
+	for _, p := range s.messagesTo(at) {
 		fr := p.frame(f)
-		if len(fr.wire) == 0 {
+		if len(fr.bytes) == 0 {
 			break
 		}
-		if len(b.ends) > 0 && len(b.b)+len(fr.wire) > joinSize {
-			b = s.newBatch()
-			at.batches = append(at.batches, b)
+		if len(b.ends) > 0 && len(b.b)+len(fr.bytes) > joinSize {
+			b = s.newBuffer()
+			at.buffers = append(at.buffers, b)
 		}
-		b.add(fr.wire)
+		b.add(fr.bytes)
 	}
 }
 
 // leave takes one client off a step; the last one gives its bytes back.
-func (s *shard) leave(at *step) {
-	at.users--
-	if at.users == 0 {
-		s.freeBatchesOf(at)
+func (s *shard) detach(at *batch) {
+	at.recipients--
+	if at.recipients == 0 {
+		s.freeBuffersOf(at)
 	}
 }
 
-func (s *shard) freeBatchesOf(at *step) {
-	for i, b := range at.batches {
-		if cap(b.b) <= 2*joinSize && len(s.freeBatches) < 64 {
+func (s *shard) freeBuffersOf(at *batch) {
+	for i, b := range at.buffers {
+		if cap(b.b) <= 2*joinSize && len(s.freeBuffers) < 64 {
 			b.reset()
-			s.freeBatches = append(s.freeBatches, b)
+			s.freeBuffers = append(s.freeBuffers, b)
 		}
-		at.batches[i] = nil
+		at.buffers[i] = nil
 	}
-	at.batches = at.batches[:0]
+	at.buffers = at.buffers[:0]
 }
 
-func (s *shard) newBatch() *batch {
-	if n := len(s.freeBatches); n > 0 {
-		b := s.freeBatches[n-1]
-		s.freeBatches = s.freeBatches[:n-1]
+func (s *shard) newBuffer() *frameBuffer {
+	if n := len(s.freeBuffers); n > 0 {
+		b := s.freeBuffers[n-1]
+		s.freeBuffers = s.freeBuffers[:n-1]
 		return b
 	}
-	return &batch{}
+	return &frameBuffer{}
 }
 
-func (s *shard) newStep(r *round) *step {
-	var st *step
-	if n := len(s.freeSteps); n > 0 {
-		st = s.freeSteps[n-1]
-		s.freeSteps = s.freeSteps[:n-1]
+func (s *shard) newBatch(r *round) *batch {
+	var st *batch
+	if n := len(s.freeBatches); n > 0 {
+		st = s.freeBatches[n-1]
+		s.freeBatches = s.freeBatches[:n-1]
 	} else {
-		st = new(step)
+		st = new(batch)
 	}
-	r.steps = append(r.steps, st)
+	r.batches = append(r.batches, st)
 	return st
 }
 
@@ -636,26 +636,26 @@ func (s *shard) newRound() *round {
 	return new(round)
 }
 
-const maxFreeSteps = 1 << 14
+const maxFreeBatches = 1 << 14
 
 func (s *shard) freeRound(r *round) {
 	for _, p := range r.pubs {
 		p.release()
 	}
-	for _, st := range r.steps {
-		s.freeBatchesOf(st)
-		if len(s.freeSteps) < maxFreeSteps {
-			*st = step{batches: st.batches}
-			s.freeSteps = append(s.freeSteps, st)
+	for _, st := range r.batches {
+		s.freeBuffersOf(st)
+		if len(s.freeBatches) < maxFreeBatches {
+			*st = batch{buffers: st.buffers}
+			s.freeBatches = append(s.freeBatches, st)
 		}
 	}
 	clear(r.pubs)
-	clear(r.steps)
-	clear(r.few.clients)
-	clear(r.many.clients)
-	if cap(r.few.clients)+cap(r.many.clients)+cap(r.pubs) > 1<<16 {
+	clear(r.batches)
+	clear(r.small.clients)
+	clear(r.large.clients)
+	if cap(r.small.clients)+cap(r.large.clients)+cap(r.pubs) > 1<<16 {
 		return
 	}
-	*r = round{pubs: r.pubs[:0], steps: r.steps[:0], few: writeList{clients: r.few.clients[:0]}, many: writeList{clients: r.many.clients[:0]}}
+	*r = round{pubs: r.pubs[:0], batches: r.batches[:0], small: writeList{clients: r.small.clients[:0]}, large: writeList{clients: r.large.clients[:0]}}
 	s.freeRounds = append(s.freeRounds, r)
 }

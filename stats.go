@@ -112,7 +112,7 @@ func (h *Hub) Stats() Stats {
 	if h.node != nil {
 		st.Broker = h.node.stats()
 	}
-	l := h.log
+	l := h.events
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.MessagesAddressed = l.addressed

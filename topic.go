@@ -143,7 +143,7 @@ func (s *membershipSet) topics() []*topic {
 // topicNames returns the names of the topics of a kind that c is in. For a client
 // that has been unregistered they are those of its last moment, until onDisconnect
 // has returned.
-func (l *hubLog) topicNames(c *Client, kind TopicKind) []string {
+func (l *eventLog) topicNames(c *Client, kind TopicKind) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	topics := c.lastTopics
@@ -160,7 +160,7 @@ func (l *hubLog) topicNames(c *Client, kind TopicKind) []string {
 }
 
 // forgetTopics ends the reports of topicNames.
-func (l *hubLog) forgetTopics(c *Client) {
+func (l *eventLog) forgetTopics(c *Client) {
 	l.mu.Lock()
 	c.lastTopics = nil
 	l.mu.Unlock()
@@ -168,32 +168,32 @@ func (l *hubLog) forgetTopics(c *Client) {
 
 // join adds c to a topic. It reports nothing new if c is there already. The
 // answer is appended right behind it.
-func (l *hubLog) join(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
+func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
-		answer.discard()
+		answer.releaseIfAny()
 		return err
 	}
-	if err := l.begin(ctx, entryCost); err != nil {
-		answer.discard()
+	if err := l.reserve(ctx, entryCost); err != nil {
+		answer.releaseIfAny()
 		return err
 	}
 	if !c.registered {
-		l.free(entryCost)
+		l.unreserve(entryCost)
 		l.mu.Unlock()
-		answer.discard()
+		answer.releaseIfAny()
 		return ErrClientClosed
 	}
 	p := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
-		l.free(entryCost)
-		l.endAnswered(0, c, answer)
+		l.unreserve(entryCost)
+		l.finishReply(0, c, answer)
 		return nil
 	}
 	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
-		l.free(entryCost)
+		l.unreserve(entryCost)
 		l.dropIfEmpty(p)
 		l.mu.Unlock()
-		answer.discard()
+		answer.releaseIfAny()
 		return ErrTooManySubscriptions
 	}
 	m := &membership{client: c, part: p}
@@ -201,44 +201,44 @@ func (l *hubLog) join(ctx context.Context, c *Client, kind TopicKind, name strin
 	c.hooks.add(p.topic, false)
 	p.count++
 	p.topic.members++
-	wake := l.putLazy(c.shard, entry{kind: entryJoin, arg: m})
-	l.endAnswered(wake, c, answer)
+	wake := l.appendLazy(c.shard, entry{kind: entryJoin, arg: m})
+	l.finishReply(wake, c, answer)
 	return nil
 }
 
 // leave takes c out of a topic; not being in it is no error.
-func (l *hubLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
+func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
-		answer.discard()
+		answer.releaseIfAny()
 		return err
 	}
-	if err := l.begin(ctx, entryCost); err != nil {
-		answer.discard()
+	if err := l.reserve(ctx, entryCost); err != nil {
+		answer.releaseIfAny()
 		return err
 	}
 	if !c.registered {
-		l.free(entryCost)
+		l.unreserve(entryCost)
 		l.mu.Unlock()
-		answer.discard()
+		answer.releaseIfAny()
 		return ErrClientClosed
 	}
 	var wake uint64
 	m := l.membership(c, kind, name)
 	if m == nil {
-		l.free(entryCost)
+		l.unreserve(entryCost)
 	} else {
 		c.members.remove(m)
 		c.hooks.add(m.part.topic, true)
-		l.leavePart(m.part)
-		wake = l.putLazy(c.shard, entry{kind: entryLeave, arg: m})
+		l.removeFromPart(m.part)
+		wake = l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
-	l.endAnswered(wake, c, answer)
+	l.finishReply(wake, c, answer)
 	return nil
 }
 
 // membership returns c's membership of a topic as of the last entry appended,
 // or nil. The log is locked.
-func (l *hubLog) membership(c *Client, kind TopicKind, name string) *membership {
+func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membership {
 	if t := l.topics[kind][name]; t != nil {
 		for _, p := range t.parts {
 			if p.shard == c.shard {
@@ -251,7 +251,7 @@ func (l *hubLog) membership(c *Client, kind TopicKind, name string) *membership 
 
 // partFor finds or makes a shard's part of a topic. A part that was made must
 // get a member, or be dropped, before the log is unlocked.
-func (l *hubLog) partFor(s *shard, kind TopicKind, name string) *part {
+func (l *eventLog) partFor(s *shard, kind TopicKind, name string) *part {
 	t := l.topics[kind][name]
 	if t == nil {
 		t = &topic{kind: kind, name: name}
@@ -273,13 +273,13 @@ func (l *hubLog) partFor(s *shard, kind TopicKind, name string) *part {
 
 // leavePart counts one member out. An empty part and an empty topic leave the
 // directory; entries appended before still find them, later ones do not.
-func (l *hubLog) leavePart(p *part) {
+func (l *eventLog) removeFromPart(p *part) {
 	p.count--
 	p.topic.members--
 	l.dropIfEmpty(p)
 }
 
-func (l *hubLog) dropIfEmpty(p *part) {
+func (l *eventLog) dropIfEmpty(p *part) {
 	if p.count > 0 {
 		return
 	}
@@ -318,7 +318,7 @@ type memberQuery struct {
 	done    chan struct{} // closed by the last shard that answers
 }
 
-func (q *memberQuery) answer(p *part) {
+func (q *memberQuery) collect(p *part) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, m := range p.members {
@@ -337,8 +337,8 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	if err := checkName(roomID, h.config.MaxNameLength); err != nil {
 		return nil, err
 	}
-	l := h.log
-	if err := l.begin(ctx, 0); err != nil {
+	l := h.events
+	if err := l.reserve(ctx, 0); err != nil {
 		return nil, err
 	}
 	t := l.topics[RoomTopic][roomID]
@@ -353,9 +353,9 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	q := &memberQuery{pending: len(t.parts), done: make(chan struct{})}
 	var wake uint64
 	for _, p := range t.parts {
-		wake |= l.put(p.shard, entry{kind: entryQuery, part: p, arg: q})
+		wake |= l.append(p.shard, entry{kind: entryQuery, part: p, arg: q})
 	}
-	l.end(wake)
+	l.unlockAndWake(wake)
 	select {
 	case <-q.done:
 		return q.ids, nil

@@ -60,7 +60,7 @@ type topicCount struct {
 // eachTopic iterates over the topics of one kind that exist when it starts. A
 // topic that exists throughout is visited exactly once. Publishing waits for one
 // chunk at most.
-func (l *hubLog) eachTopic(kind TopicKind) iter.Seq2[string, int] {
+func (l *eventLog) eachTopic(kind TopicKind) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		o := &l.topicOrder[kind]
 		l.mu.Lock()
@@ -103,7 +103,7 @@ func (o *topicOrder) drop(cursor *topicCursor) {
 // are not visited; every channel that exists throughout is visited once. Publishing
 // is not held up. The loop body may call any method of the hub. After shutdown there
 // are no channels.
-func (h *Hub) Channels() iter.Seq2[string, int] { return h.log.eachTopic(ChannelTopic) }
+func (h *Hub) Channels() iter.Seq2[string, int] { return h.events.eachTopic(ChannelTopic) }
 
 // Rooms is like Channels, for rooms and their members.
-func (h *Hub) Rooms() iter.Seq2[string, int] { return h.log.eachTopic(RoomTopic) }
+func (h *Hub) Rooms() iter.Seq2[string, int] { return h.events.eachTopic(RoomTopic) }

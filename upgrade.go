@@ -37,14 +37,14 @@ type Context interface {
 
 // upgrader holds what all handshakes share.
 type upgrader struct {
-	gorilla websocket.Upgrader
-	buffers sync.Pool
-	answers []http.Header // that choose a codec as the subprotocol; not changed any more
+	gorilla         websocket.Upgrader
+	buffers         sync.Pool
+	protocolHeaders []http.Header // that choose a codec as the subprotocol; not changed any more
 }
 
 func (u *upgrader) init(config *Config) {
 	for _, c := range config.Codecs {
-		u.answers = append(u.answers, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
+		u.protocolHeaders = append(u.protocolHeaders, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
 	}
 	u.gorilla = websocket.Upgrader{
 		HandshakeTimeout:  config.HandshakeTimeout,
@@ -122,11 +122,11 @@ func refuse(status int, format string, args ...any) error {
 
 // serve takes one handshake from request to readPump.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
-	if err := h.enter(); err != nil {
-		h.answerRefusal(w, r, err)
+	if err := h.beginHandshake(); err != nil {
+		h.writeRefusal(w, r, err)
 		return
 	}
-	c := h.handshakeOnce(w, r)
+	c := h.acceptHandshake(w, r)
 	if c == nil {
 		return
 	}
@@ -136,11 +136,11 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
 
 // handshakeOnce returns nil where there is no client, which is then counted out,
 // whatever the user's hooks do.
-func (h *Hub) handshakeOnce(w http.ResponseWriter, r *http.Request) (c *Client) {
+func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request) (c *Client) {
 	defer func() {
 		h.handshakes.Add(-1)
 		if c == nil {
-			h.leave(nil)
+			h.connectionDone(nil)
 		}
 	}()
 	c, err := h.handshake(w, r)
@@ -154,9 +154,9 @@ var errHook = refuse(http.StatusInternalServerError, "internal error")
 
 // handshake answers the request with 101 or a refusal.
 func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
-	c, offer, err := h.admit(r)
+	c, offer, err := h.checkHandshake(r)
 	if err != nil {
-		h.answerRefusal(w, r, err)
+		h.writeRefusal(w, r, err)
 		return nil, err
 	}
 	welcome := false
@@ -167,14 +167,14 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	}()
 	if h.stopping() { // while a hook ran
 		err := refuse(http.StatusServiceUnavailable, "hub closed")
-		h.answerRefusal(w, r, err)
+		h.writeRefusal(w, r, err)
 		return nil, err
 	}
 	if err := h.upgrade(w, r, c, offer); err != nil {
 		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
 		return nil, err
 	}
-	if welcome = h.welcome(c); !welcome { // while the answer was written
+	if welcome = h.addClient(c); !welcome { // while the answer was written
 		c.endRequest()
 		c.conn.socket.Abort()
 		return nil, ErrHubClosed
@@ -182,7 +182,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	return c, nil
 }
 
-func (h *Hub) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
+func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	e, ok := err.(*refusal)
 	if !ok {
 		e = &refusal{http.StatusInternalServerError, err.Error()}
@@ -205,31 +205,31 @@ func (h *Hub) answerRefusal(w http.ResponseWriter, r *http.Request, err error) {
 
 // admit decides about a handshake before it is answered: it returns a client
 // whose ID is reserved, or the refusal.
-func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
+func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	switch {
 	case !websocket.IsWebSocketUpgrade(r):
-		return nil, offer{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+		return nil, agreement{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
 	case !r.ProtoAtLeast(1, 1):
-		return nil, offer{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
+		return nil, agreement{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
 	case r.Method != http.MethodGet:
-		return nil, offer{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+		return nil, agreement{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
 	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
-		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
+		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
 	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
-		return nil, offer{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	}
 	if h.overBudget() {
-		return nil, offer{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
+		return nil, agreement{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
 	}
 	if err := h.waitForRun(r.Context()); err != nil {
-		return nil, offer{}, err
+		return nil, agreement{}, err
 	}
 	allowed := false
 	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.originAllowed(r) }, nil) {
-		return nil, offer{}, errHook
+		return nil, agreement{}, errHook
 	}
 	if !allowed {
-		return nil, offer{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
+		return nil, agreement{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
 	}
 	offer, err := h.negotiate(r.Header)
 	if err != nil {
@@ -241,13 +241,13 @@ func (h *Hub) admit(r *http.Request) (*Client, offer, error) {
 	}
 	c := &Client{
 		ID: id, hub: h, shard: h.shardOf(id),
-		codec: h.codecs[offer.codec], slotOf: offer.codec, deflates: offer.deflate,
-		slot: -1, hooks: newMembershipHooks(&h.config),
+		codec: h.codecs[offer.codec], codecIndex: offer.codec, deflates: offer.deflate,
+		shardIndex: -1, hooks: newMembershipHooks(&h.config),
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
-	c.opensWith.Store(h.keys)
-	c.busy.Store(true) // until it is read from
-	c.conn.form = c.formWith(nil)
+	c.openKeys.Store(h.keys)
+	c.handling.Store(true) // until it is read from
+	c.conn.form = c.formFor(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
 		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
 	}
@@ -345,7 +345,7 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 }
 
 // offer is what was agreed with the client.
-type offer struct {
+type agreement struct {
 	codec   int  // in the hub's list
 	named   bool // it is the client's choice, to be echoed
 	deflate bool
@@ -360,8 +360,8 @@ const bearerPrefix = "bearer."
 
 // negotiate picks the first codec of the client's list that the hub speaks, and
 // permessage-deflate if it is offered in a way that we honour.
-func (h *Hub) negotiate(header http.Header) (offer, error) {
-	o := offer{deflate: h.config.Compression.Enabled && wsproto.DeflateOffered(header["Sec-Websocket-Extensions"])}
+func (h *Hub) negotiate(header http.Header) (agreement, error) {
+	o := agreement{deflate: h.config.Compression.Enabled && wsproto.DeflateOffered(header["Sec-Websocket-Extensions"])}
 	none := true
 	for _, name := range wsproto.ListOf(header["Sec-Websocket-Protocol"]) {
 		if strings.HasPrefix(name, bearerPrefix) {
@@ -394,25 +394,25 @@ func (h *Hub) codecNamed(name string) int {
 // upgrade answers the handshake with 101. It hijacks the connection itself, as that
 // would go deepest inside gorilla, and make net/http's goroutine copy its stack into
 // a larger one. What gorilla finds wrong with a handshake has been refused before.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer) error {
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o agreement) error {
 	nc, rw, err := http.NewResponseController(w).Hijack() // also through middleware's writers
 	if err != nil {
 		err = refuse(http.StatusInternalServerError, "%v", err)
-		h.answerRefusal(w, r, err)
+		h.writeRefusal(w, r, err)
 		return err
 	}
 	c.conn.Conn = nc
 	c.conn.socket = transport.New(nc, &c.conn.tcp)
 	var answer http.Header
 	if o.named {
-		answer = h.upgrader.answers[o.codec]
+		answer = h.upgrader.protocolHeaders[o.codec]
 	}
 	defer func() {
 		if c.ws == nil {
 			_ = nc.Close() // may be closed already
 		}
 	}()
-	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withOffer(r, o), answer)
+	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, o), answer)
 	if err != nil {
 		return err
 	}
@@ -425,7 +425,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o offer
 
 // withOffer returns r with our decision in place of the extensions that the client
 // offers.
-func withOffer(r *http.Request, o offer) *http.Request {
+func withAgreement(r *http.Request, o agreement) *http.Request {
 	if !o.deflate && len(r.Header["Sec-Websocket-Extensions"]) == 0 {
 		return r
 	}
@@ -468,20 +468,20 @@ func (h *Hub) connect(c *Client, hc Context) {
 			old.replace()
 		}
 	}
-	h.log.register(c)
+	h.events.register(c)
 	c.visible.Store(true)
 	if c.replaced.Load() {
 		c.replace() // by another that came between
 	}
 	defer func() {
 		c.httpCtx.Store(nil)
-		h.log.release(c)
+		h.events.unhold(c)
 	}()
 	if hc != nil {
 		c.httpCtx.Store(&hc)
 	}
 	if h.onConnect != nil {
-		h.call(c, callingConnect, func() { h.onConnect(c) })
+		h.runCallback(c, callingConnect, func() { h.onConnect(c) })
 	}
 }
 
