@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/stretchr/testify/require"
 	pb "google.golang.org/protobuf/proto"

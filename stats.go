@@ -2,26 +2,6 @@ package websocket
 
 import "sync/atomic"
 
-// dropReason says why a message was not delivered to one of its recipients.
-type dropReason uint8
-
-const (
-	dropSlowConsumer dropReason = iota
-	dropDisconnected
-	dropCodec
-	dropReasons
-)
-
-var dropNames = [dropReasons]string{
-	dropSlowConsumer: "slow_consumer",
-	dropDisconnected: "disconnected",
-	dropCodec:        "codec",
-}
-
-// gapBroker is the reason of a gap between nodes. The number of lost messages is
-// not known then.
-const gapBroker = "broker"
-
 // counters belong to one shard. Stats adds them up.
 type counters struct {
 	messagesSent     atomic.Uint64

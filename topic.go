@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf8"
 )
 
 // TopicKind tells channels and rooms apart.
@@ -364,20 +361,4 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	case <-h.done:
 		return nil, ErrHubClosed
 	}
-}
-
-// checkName refuses names that could not be shown in a log or would take up too
-// much room.
-func checkName(name string, limit int) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("%w: empty", ErrInvalidName)
-	case len(name) > limit:
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidName, len(name), limit)
-	case !utf8.ValidString(name):
-		return fmt.Errorf("%w: not UTF-8", ErrInvalidName)
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("%w: has a control character", ErrInvalidName)
-	}
-	return nil
 }

@@ -3,18 +3,10 @@ package websocket
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
-	"path"
-	"reflect"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,15 +17,6 @@ import (
 
 // Dialer is gorilla's, so that Go clients need no other import.
 type Dialer = websocket.Dialer
-
-// Context is what ServeHTTP needs of a framework's request context. HypGo's and
-// gin's satisfy it. Both keep the request in an exported field Request and the
-// writer in Response or Writer, which ServeHTTP looks for.
-type Context interface {
-	GetHeader(key string) string
-	Query(key string) string
-	AbortWithStatus(code int)
-}
 
 // upgrader holds what all handshakes share.
 type upgrader struct {
@@ -57,55 +40,11 @@ func (u *upgrader) init(config *Config) {
 	}
 }
 
-// ServeHTTP upgrades a request that came through HypGo or gin:
-//
-//	r.GET("/ws", func(c *hypcontext.Context) { hub.ServeHTTP(c) })
-//
-// It returns when onConnect has returned, or after the refusal is written. A
-// context without request and writer fields is answered with 500.
-func (h *Hub) ServeHTTP(c Context) {
-	r, w := fieldsOf(c)
-	if r == nil || w == nil {
-		h.logger.Errorf("websocket: ServeHTTP: %T has no field Request of type *http.Request, or none named Response or Writer that is an http.ResponseWriter", c)
-		c.AbortWithStatus(http.StatusInternalServerError)
-		return
-	}
-	h.serve(w, r, c)
-}
-
 // Handler upgrades requests of net/http and of all routers that take an
 // http.Handler. It returns when onConnect has returned, or after the refusal is
 // written.
 func (h *Hub) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, nil) })
-}
-
-// fieldsOf reads the fields that no interface can name.
-func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
-	v := reflect.ValueOf(c)
-	for v.Kind() == reflect.Pointer && !v.IsNil() {
-		v = v.Elem()
-	}
-	if v.Kind() != reflect.Struct {
-		return nil, nil
-	}
-	field := func(name string) any {
-		at, ok := v.Type().FieldByName(name)
-		if !ok || !at.IsExported() {
-			return nil
-		}
-		f, err := v.FieldByIndexErr(at.Index) // fails in a nil embedded struct
-		if err != nil || !f.CanInterface() {
-			return nil
-		}
-		return f.Interface()
-	}
-	r, _ := field("Request").(*http.Request)
-	w, ok := field("Response").(http.ResponseWriter)
-	if !ok {
-		w, _ = field("Writer").(http.ResponseWriter)
-	}
-	return r, w
 }
 
 // refusal is a handshake that is answered with an HTTP status.
@@ -273,122 +212,6 @@ func (h *Hub) waitForRun(ctx context.Context) error {
 	case <-ctx.Done():
 		return refuse(http.StatusServiceUnavailable, "request ended")
 	}
-}
-
-// originAllowed refuses browsers on other sites, which would act with the
-// user's cookies (RFC 6455 section 10.2).
-func (h *Hub) originAllowed(r *http.Request) bool {
-	if h.config.CheckOrigin != nil {
-		return h.config.CheckOrigin(r)
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true // not a browser
-	}
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	return strings.EqualFold(u.Host, r.Host) || slices.ContainsFunc(h.config.AllowedOrigins, func(pattern string) bool {
-		return originMatches(pattern, u)
-	})
-}
-
-// originMatches compares the host, and the scheme too where the pattern names one.
-func originMatches(pattern string, origin *url.URL) bool {
-	subject := origin.Host
-	if strings.Contains(pattern, "://") {
-		subject = origin.Scheme + "://" + origin.Host
-	}
-	ok, _ := path.Match(strings.ToLower(pattern), strings.ToLower(subject)) // Validate has tried the pattern
-	return ok
-}
-
-// BearerToken returns the credentials that a handshake carries: an Authorization
-// header of type Bearer, or, since browsers cannot set headers there, an entry
-// "bearer.<token>" among the subprotocols offered, its token in unpadded
-// base64url. It is for middleware and Config.ClientID; the hub itself neither
-// checks such an entry nor ever echoes it.
-func BearerToken(r *http.Request) (string, bool) {
-	const scheme = "bearer "
-	if a := r.Header.Get("Authorization"); len(a) > len(scheme) && strings.EqualFold(a[:len(scheme)], scheme) {
-		return strings.TrimSpace(a[len(scheme):]), true
-	}
-	for _, name := range wsproto.ListOf(r.Header["Sec-Websocket-Protocol"]) {
-		if encoded, ok := strings.CutPrefix(name, bearerPrefix); ok {
-			token, err := base64.RawURLEncoding.DecodeString(encoded)
-			return string(token), err == nil && len(token) > 0
-		}
-	}
-	return "", false
-}
-
-func (h *Hub) idFor(r *http.Request) (string, error) {
-	if h.config.ClientID == nil {
-		var b [16]byte
-		_, _ = rand.Read(b[:]) // never fails
-		return hex.EncodeToString(b[:]), nil
-	}
-	var id string
-	var err error
-	if !h.protect("ClientID", "a handshake from", r.RemoteAddr, func() { id, err = h.config.ClientID(r) }, nil) {
-		return "", errHook
-	}
-	if err == nil {
-		err = checkName(id, maxClientID)
-	}
-	if err != nil {
-		h.logger.Infof("websocket: handshake from %s refused: %v", r.RemoteAddr, err)
-		return "", refuse(http.StatusUnauthorized, "not authenticated")
-	}
-	return id, nil
-}
-
-// offer is what was agreed with the client.
-type agreement struct {
-	codec   int  // in the hub's list
-	named   bool // it is the client's choice, to be echoed
-	deflate bool
-}
-
-// maxClientID bounds client IDs, in bytes.
-const maxClientID = 255
-
-// bearerPrefix marks a subprotocol offer that carries credentials, which is the
-// only way for browsers to send any with the handshake. It is never echoed.
-const bearerPrefix = "bearer."
-
-// negotiate picks the first codec of the client's list that the hub speaks, and
-// permessage-deflate if it is offered in a way that we honour.
-func (h *Hub) negotiate(header http.Header) (agreement, error) {
-	o := agreement{deflate: h.config.Compression.Enabled && wsproto.DeflateOffered(header["Sec-Websocket-Extensions"])}
-	none := true
-	for _, name := range wsproto.ListOf(header["Sec-Websocket-Protocol"]) {
-		if strings.HasPrefix(name, bearerPrefix) {
-			continue
-		}
-		none = false
-		if i := h.codecNamed(name); i >= 0 {
-			o.codec, o.named = i, true
-			return o, nil
-		}
-	}
-	if !none {
-		return o, refuse(http.StatusBadRequest, "no common subprotocol; spoken are: %s", strings.Join(h.config.Subprotocols, ", "))
-	}
-	o.codec = h.codecNamed(h.config.Subprotocols[0])
-	if i := h.codecNamed("json"); i >= 0 {
-		o.codec = i
-	}
-	return o, nil
-}
-
-// codecNamed returns the index of a codec that clients may ask for, or -1.
-func (h *Hub) codecNamed(name string) int {
-	if !slices.Contains(h.config.Subprotocols, name) {
-		return -1
-	}
-	return slices.IndexFunc(h.codecs, func(c Codec) bool { return c.Name() == name })
 }
 
 // upgrade answers the handshake with 101. It hijacks the connection itself, as that

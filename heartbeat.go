@@ -4,7 +4,63 @@ import (
 	"container/heap"
 	"math"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
+
+// writeNow writes a control frame if that can be done at once. What is left of
+// it waits. The caller has mu.
+func (c *conn) tryControl(b []byte) bool {
+	if !c.mayWrite() {
+		return false
+	}
+	n, err := c.socket.TryWrite(b)
+	c.shard.counters.bytesSent.Add(uint64(n))
+	if err != nil {
+		c.abortLocked(err)
+	} else if n < len(b) {
+		c.keepTail(append([]byte(nil), b[n:]...), nil)
+	}
+	return true
+}
+
+// answerPing answers the last of the pings that came since the last answer. It
+// runs on the readPump.
+func (c *conn) replyToPing() {
+	if c.in.pinged {
+		c.in.pinged = false
+		c.sendPong(c.in.pong)
+	}
+}
+
+// sendPong answers a ping, or leaves that to the writePump.
+func (c *conn) sendPong(payload string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen {
+		return
+	}
+	pong := wsproto.ControlFrame(wsproto.OpPong, []byte(payload))
+	if !c.tryControl(pong) {
+		c.queuedPong = pong
+	}
+	c.startPumpAndWatch()
+}
+
+var pingFrame = wsproto.ControlFrame(wsproto.OpPing, nil)
+
+// sendPing runs in the shard's turn.
+func (c *conn) sendPing() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen || c.held {
+		return
+	}
+	if !c.tryControl(pingFrame) {
+		c.pingQueued = true
+	}
+	c.startPump()
+}
 
 // deadlines orders a shard's clients by when they have to be looked at next. A
 // client's signs of life do not move it: looking at one that has shown some puts
@@ -32,8 +88,10 @@ func (d *deadlines) update(c *Client, due int64) {
 }
 
 // Len, Less, Swap, Push and Pop implement heap.Interface.
-func (d *deadlines) Len() int           { return len(d.clients) }
+func (d *deadlines) Len() int { return len(d.clients) }
+
 func (d *deadlines) Less(i, j int) bool { return d.clients[i].checkAt < d.clients[j].checkAt }
+
 func (d *deadlines) Swap(i, j int) {
 	d.clients[i], d.clients[j] = d.clients[j], d.clients[i]
 	d.clients[i].heapIndex, d.clients[j].heapIndex = i, j

@@ -1,0 +1,197 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
+)
+
+// readPump reads one client's messages until its connection ends, and is the
+// one place where a connection ends. It does so also when a callback ends the
+// goroutine.
+func (c *Client) readPump() {
+	defer c.hub.connectionDone(c)
+	err := errReadPumpEnded
+	defer func() { c.disconnect(err) }()
+	err = c.readMessages()
+	c.discardInput()
+}
+
+// disconnect is the end of a client's life in the hub.
+func (c *Client) disconnect(err error) {
+	defer c.endRequest()
+	c.closeErr.Store(c.conn.finish(err))
+	c.visible.Store(false)
+	c.hub.events.unregister(c)
+	c.hub.ids.free(c)
+	c.hooks.finish(c)
+	if c.hub.onDisconnect != nil {
+		c.hub.runCallback(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
+	}
+	c.hub.events.forgetTopics(c)
+}
+
+// readMessages returns why nothing more can be read.
+func (c *Client) readMessages() error {
+	c.ws.SetPingHandler(func(payload string) error {
+		c.conn.in.pong, c.conn.in.pinged = payload, true
+		return nil
+	})
+	c.ws.SetPongHandler(func(string) error { return nil })
+	c.ws.SetCloseHandler(func(code int, reason string) error {
+		c.gotClose = true
+		c.conn.peerClosed(code, reason)
+		return nil
+	})
+	for {
+		messageType, r, err := c.ws.NextReader()
+		if err == nil {
+			err = c.readMessage(messageType, r)
+		}
+		if err != nil {
+			return readError(err)
+		}
+	}
+}
+
+// readMessage reads and handles one message. Its error is the connection's; a
+// message that breaks a rule closes the connection by itself, with a reason.
+func (c *Client) readMessage(messageType int, r io.Reader) error {
+	limit := c.hub.config.MaxMessageSize
+	buf := getBuffer(512)
+	defer func() { putBuffer(buf) }()
+	var err error
+	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.checker.Limit()); err != nil {
+		return err // past its limit on the wire, the frame check has ended the connection
+	}
+	compressed := c.conn.in.checker.NextCompressed()
+	if c.conn.isClosing() {
+		return nil // discarded on the way to the peer's Close
+	}
+	message := buf.b
+	if compressed {
+		out := getBuffer(4 * len(message))
+		defer func() { putBuffer(out) }()
+		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
+			c.conn.closeNow(CloseInvalidPayloadData, "compressed data is corrupt")
+			return nil
+		}
+		message = out.b
+	}
+	if int64(len(message)) > limit {
+		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
+		return nil
+	}
+	c.conn.replyToPing() // a callback may take long
+	c.handling.Store(true)
+	c.handle(messageType, message)
+	return nil
+}
+
+// handle takes a whole message in: frame type, UTF-8, keys, codec, callback,
+// control message.
+func (c *Client) handle(messageType int, b []byte) {
+	keys := c.openKeys.Load()
+	want := c.codec.WebSocketMessageType()
+	if keys != nil {
+		want = BinaryMessage
+	}
+	if messageType != want {
+		c.conn.closeNow(CloseUnsupportedData, fmt.Sprintf("%s client must send %s frames", c.describe(keys), frameTypeName(want)))
+		return
+	}
+	if messageType == TextMessage && !utf8.Valid(b) {
+		c.conn.closeNow(CloseInvalidPayloadData, "text is not UTF-8")
+		return
+	}
+	if keys != nil {
+		opened, err := keys.Open(b)
+		if err != nil {
+			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
+			c.conn.closeNow(ClosePolicyViolation, "message does not open")
+			return
+		}
+		b = opened
+	}
+	m := inboundPool.Get().(*Message)
+	defer func() { *m = Message{}; inboundPool.Put(m) }()
+	if err := c.unmarshal(b, m); err != nil {
+		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
+		return
+	}
+	m.ClientID = c.ID
+	m.Timestamp = c.hub.now()
+	c.shard.counters.messagesReceived.Add(1)
+	request := *m // what the callback does to m changes nothing
+	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
+		return
+	}
+	c.control(&request)
+}
+
+// inboundPool is apart from the pool behind AcquireMessage, so that a callback
+// that releases its Message harms nobody.
+var inboundPool = sync.Pool{New: func() any { return new(Message) }}
+
+// unmarshal runs a codec, which may be the user's own: its panic becomes an error.
+func (c *Client) unmarshal(b []byte, m *Message) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: codec %s panicked: %v", ErrMalformed, c.codec.Name(), r)
+		}
+	}()
+	return c.codec.Unmarshal(b, m)
+}
+
+func (c *Client) describe(keys *pipeline) string {
+	if keys != nil {
+		return "sealed " + c.codec.Name()
+	}
+	return c.codec.Name()
+}
+
+func frameTypeName(messageType int) string {
+	if messageType == TextMessage {
+		return "text"
+	}
+	return "binary"
+}
+
+// drain discards what the peer still sends after the hub's Close, no faster than
+// ever, until the peer's end or the deadline that came with the Close.
+func (c *Client) discardInput() {
+	c.conn.mu.Lock()
+	ours := c.conn.state == connClosing || c.conn.state == connCloseSent
+	ours = ours && !c.conn.closeErr.ByPeer
+	c.conn.mu.Unlock()
+	if !ours || c.gotClose {
+		return
+	}
+	buf := getBuffer(4096)
+	defer putBuffer(buf)
+	b := buf.b[:cap(buf.b)]
+	for {
+		n, err := c.conn.socket.Read(b)
+		if err != nil {
+			return
+		}
+		c.shard.counters.bytesReceived.Add(uint64(n))
+		c.conn.in.bytes.spend(n)
+		time.Sleep(min(c.conn.in.bytes.wait(c.hub.clock()), maxPause))
+	}
+}
+
+// readError tells of an end without a Close frame in our terms.
+func readError(err error) error {
+	var ce *websocket.CloseError
+	if errors.As(err, &ce) && ce.Code == CloseAbnormalClosure {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
