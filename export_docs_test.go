@@ -16,7 +16,7 @@ const (
 func Defaults() Config { return (&Config{}).withDefaults() }
 
 // ErrorCodes are the codes in messages of type "error".
-var ErrorCodes = []string{codeBadRequest, codeForbidden, codeLimit, codeTooLarge, codeUnavailable}
+var ErrorCodes = []string{codeBadRequest, codeForbidden, codeInternal, codeLimit, codeTooLarge, codeUnavailable}
 
 // AnnouncedReasons are the reasons in messages of type "gap": of a client that
 // has disconnected nobody is told.
