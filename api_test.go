@@ -176,7 +176,7 @@ func (l *apiList) general(d *ast.GenDecl) {
 
 // values adds constants with their types and values, and variables with their
 // types where these are written.
-func (l *apiList) values(tok token.Token, s, inherited *ast.ValueSpec, iota int) {
+func (l *apiList) values(tok token.Token, s, inherited *ast.ValueSpec, index int) {
 	from := s
 	if tok == token.CONST && inherited != nil {
 		from = inherited
@@ -202,9 +202,9 @@ func (l *apiList) values(tok token.Token, s, inherited *ast.ValueSpec, iota int)
 		if i < len(from.Values) && tok == token.CONST {
 			value := l.source(from.Values[i])
 			if value == "iota" {
-				value = strconv.Itoa(iota)
+				value = strconv.Itoa(index)
 			} else if strings.Contains(value, "iota") {
-				value += fmt.Sprintf(" with iota = %d", iota)
+				value += fmt.Sprintf(" with iota = %d", index)
 			}
 			head += " = " + value
 		}
