@@ -331,7 +331,7 @@ func TestDocsTables(t *testing.T) {
 	}
 	require.Equal(t, websocket.ErrorCodes, errorCodes)
 	require.Equal(t, websocket.ErrorCodes, []string{
-		client.CodeBadRequest, client.CodeForbidden, "internal", client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
+		client.CodeBadRequest, client.CodeForbidden, client.CodeInternal, client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
 	})
 
 	var reasons []string

@@ -9,6 +9,8 @@ export type ErrorCode =
   | "bad_request"
   /** From the hub: the application does not allow the call. */
   | "forbidden"
+  /** From the hub: the application failed to decide. The hub's log has the reason. */
+  | "internal"
   /** From the hub: a limit is reached, such as the number of subscriptions. */
   | "limit"
   /** From the hub, or from the client before it sends: the message is too large. */
