@@ -164,22 +164,29 @@ func (l *eventLog) forgetTopics(c *Client) {
 	l.mu.Unlock()
 }
 
+// beginChange locks the log for a change of c's memberships, with entryCost reserved.
+// On error the log is not locked and reply is released.
+func (l *eventLog) beginChange(ctx context.Context, c *Client, name string, reply *publication) error {
+	err := checkName(name, l.nameLimit)
+	if err == nil {
+		err = l.reserve(ctx, entryCost)
+	}
+	if err == nil && !c.registered {
+		l.unreserve(entryCost)
+		l.mu.Unlock()
+		err = ErrClientClosed
+	}
+	if err != nil {
+		reply.releaseIfAny()
+	}
+	return err
+}
+
 // join adds c to a topic, and appends reply, which may be nil. It is no error if c is in it
 // already.
 func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, reply *publication) error {
-	if err := checkName(name, l.nameLimit); err != nil {
-		reply.releaseIfAny()
+	if err := l.beginChange(ctx, c, name, reply); err != nil {
 		return err
-	}
-	if err := l.reserve(ctx, entryCost); err != nil {
-		reply.releaseIfAny()
-		return err
-	}
-	if !c.registered {
-		l.unreserve(entryCost)
-		l.mu.Unlock()
-		reply.releaseIfAny()
-		return ErrClientClosed
 	}
 	p := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
@@ -207,19 +214,8 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 // leave removes c from a topic, and appends reply, which may be nil. It is no error if c is
 // not in it.
 func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, reply *publication) error {
-	if err := checkName(name, l.nameLimit); err != nil {
-		reply.releaseIfAny()
+	if err := l.beginChange(ctx, c, name, reply); err != nil {
 		return err
-	}
-	if err := l.reserve(ctx, entryCost); err != nil {
-		reply.releaseIfAny()
-		return err
-	}
-	if !c.registered {
-		l.unreserve(entryCost)
-		l.mu.Unlock()
-		reply.releaseIfAny()
-		return ErrClientClosed
 	}
 	var wake uint64
 	m := l.membership(c, kind, name)
