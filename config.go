@@ -37,8 +37,9 @@ type Config struct {
 	// is accepted as a whole. Defaults to 10 s.
 	WriteWait time.Duration
 	// PongWait is the maximum time in which a client may send nothing, after which it
-	// is closed with 3008. Every received byte counts, not only pongs. Time in which
-	// OnMessage runs does not count. Defaults to 60 s.
+	// is closed with 3008. Every received byte ends that time, not only a pong, and so
+	// does every byte that the connection accepts while messages are queued. The time
+	// in which OnMessage or Authorize runs does not count. Defaults to 60 s.
 	PongWait time.Duration
 	// PingPeriod is the time in which a client may send nothing before the hub pings
 	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
@@ -387,8 +388,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// validate checks a Config that withDefaults returned.
-func (c *Config) validate() error {
+// validateSigns returns an error for a field that must not be negative but is.
+func (c *Config) validateSigns() error {
 	for _, f := range []struct {
 		name  string
 		value int64
@@ -415,6 +416,14 @@ func (c *Config) validate() error {
 		if f.value < 0 {
 			return configError(f.name, "is negative")
 		}
+	}
+	return nil
+}
+
+// validate checks a Config that withDefaults returned.
+func (c *Config) validate() error {
+	if err := c.validateSigns(); err != nil {
+		return err
 	}
 	switch {
 	case c.PingPeriod >= c.PongWait:

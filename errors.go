@@ -32,8 +32,8 @@ var (
 	// Config.MaxSubscriptions channels and rooms.
 	ErrTooManySubscriptions = errors.New("websocket: too many subscriptions")
 	// ErrBrokerUnavailable means that a message was accepted for the recipients on
-	// this node but cannot reach those on other nodes, because the broker is not up
-	// or its queue is full.
+	// this node but cannot reach those on other nodes, because the broker is down or
+	// stalled or its queue is full.
 	ErrBrokerUnavailable = errors.New("websocket: broker unavailable")
 	// ErrForbidden is the error of AllowSubscribe and AllowMembers. An error of
 	// Config.Authorize that wraps it is a refusal whose text the client gets.
@@ -56,9 +56,9 @@ var (
 	ErrInvalidCloseCode = errors.New("websocket: close code may not be sent")
 )
 
-// Close codes that the hub sends or receives (RFC 6455 section 7.4.1 and the IANA
-// registry; 4409 is defined by this package). Each comment gives the reason and whether
-// the client should reconnect.
+// Close codes for Client.Close and in CloseError.Code (RFC 6455 section 7.4.1 and the
+// IANA registry; 4409 is defined by this package). Each comment gives the reason and
+// whether the client should reconnect.
 const (
 	CloseNormalClosure      = 1000 // the connection is no longer needed: do not reconnect
 	CloseGoingAway          = 1001 // the hub is shutting down: reconnect

@@ -159,20 +159,28 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	http.Error(w, e.text, e.status)
 }
 
+// checkRequest returns a refusal if r is not a valid handshake (RFC 6455 section 4.2.1).
+func checkRequest(r *http.Request) error {
+	switch {
+	case !websocket.IsWebSocketUpgrade(r):
+		return refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+	case !r.ProtoAtLeast(1, 1):
+		return refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1")
+	case r.Method != http.MethodGet:
+		return refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
+		return refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
+	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
+		return refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	return nil
+}
+
 // checkHandshake returns a new client, or the refusal of the handshake. With
 // RefuseDuplicate the client's ID is reserved.
 func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
-	switch {
-	case !websocket.IsWebSocketUpgrade(r):
-		return nil, agreement{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
-	case !r.ProtoAtLeast(1, 1):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
-	case r.Method != http.MethodGet:
-		return nil, agreement{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
-	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
-	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+	if err := checkRequest(r); err != nil {
+		return nil, agreement{}, err
 	}
 	if h.overBudget() {
 		return nil, agreement{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
