@@ -10,11 +10,14 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// BearerToken returns the credentials that a handshake carries: an Authorization
-// header of type Bearer, or, since browsers cannot set headers there, an entry
-// "bearer.<token>" among the subprotocols offered, its token in unpadded
-// base64url. It is for middleware and Config.ClientID; the hub itself neither
-// checks such an entry nor ever echoes it.
+// BearerToken returns the token of a handshake, and whether there is one. It reads an
+// Authorization header of type Bearer (RFC 6750). Browsers cannot set headers in
+// handshakes, so it otherwise reads an offered subprotocol "bearer.<token>", with the
+// token in unpadded base64url.
+//
+// Middleware and Config.ClientID use it. The hub does not check the token, and never
+// selects the subprotocol that contains it. BearerToken may be called from any
+// goroutine.
 func BearerToken(r *http.Request) (string, bool) {
 	const scheme = "bearer "
 	if a := r.Header.Get("Authorization"); len(a) > len(scheme) && strings.EqualFold(a[:len(scheme)], scheme) {
@@ -29,6 +32,7 @@ func BearerToken(r *http.Request) (string, bool) {
 	return "", false
 }
 
+// idFor returns the ID of a new client, or the refusal of its handshake.
 func (h *Hub) idFor(r *http.Request) (string, error) {
 	if h.config.ClientID == nil {
 		var b [16]byte
@@ -50,9 +54,9 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 	return id, nil
 }
 
-// maxClientID bounds client IDs, in bytes.
+// maxClientID is the maximum length of a client ID in bytes.
 const maxClientID = 255
 
-// bearerPrefix marks a subprotocol offer that carries credentials, which is the
-// only way for browsers to send any with the handshake. It is never echoed.
+// bearerPrefix begins an offered subprotocol that contains a token. The hub never
+// selects such a subprotocol, so the token does not appear in the response.
 const bearerPrefix = "bearer."

@@ -2,8 +2,10 @@ package websocket
 
 import "runtime/debug"
 
-// SetCallbacks replaces Config.OnConnect, Config.OnDisconnect and Config.OnMessage,
-// which describe the callbacks. Each may be nil. It panics after the first connection.
+// SetCallbacks replaces Config.OnConnect, Config.OnDisconnect and Config.OnMessage.
+// Config describes these callbacks. Each of them may be nil. SetCallbacks may be
+// called from any goroutine but panics after the first connection. It exists for
+// compatibility with HypGo; new code sets the fields of Config.
 func (h *Hub) SetCallbacks(onConnect, onDisconnect func(*Client), onMessage func(*Client, *Message)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -13,7 +15,7 @@ func (h *Hub) SetCallbacks(onConnect, onDisconnect func(*Client), onMessage func
 	h.onConnect, h.onDisconnect, h.onMessage = onConnect, onDisconnect, onMessage
 }
 
-// Callbacks by the number in Client.calling.
+// Values of Client.calling: the callback that is running.
 const (
 	callingNothing uint32 = iota
 	callingConnect
@@ -23,27 +25,29 @@ const (
 	callingTopicHook
 )
 
+// callbackNames is indexed by Client.calling.
 var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnJoin or OnLeave"}
 
-// call runs one of a client's callbacks. If it fails, that costs the client its
-// connection.
-func (h *Hub) runCallback(c *Client, which uint32, f func()) bool {
-	c.calling.Store(which)
+// runCallback runs a callback of c and reports whether it returned normally. If not,
+// c is closed.
+func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
+	c.calling.Store(callback)
 	defer c.calling.Store(callingNothing)
-	return h.protect(callbackNames[which], "client", c.ID, f, c)
+	return h.protect(callbackNames[callback], "client", c.ID, f, c)
 }
 
-// protect runs the user's code. This is the one place where its panics end: they
-// are logged, and closed is failed, if there is one. Code that ends its goroutine
-// (runtime.Goexit, or FailNow in a test) is treated alike, as far as it can be.
-func (h *Hub) protect(what, whose, id string, f func(), closed *Client) (ok bool) {
+// protect calls f, which runs application code, and reports whether f returned
+// normally. It recovers and logs a panic, and closes c with 1011 unless c is nil. It
+// does the same if f ends its goroutine by runtime.Goexit (FailNow in a test), but
+// cannot keep the goroutine from ending. hook, subject and id describe f in the log.
+func (h *Hub) protect(hook, subject, id string, f func(), c *Client) (ok bool) {
 	defer func() {
 		if ok {
 			return
 		}
-		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", what, whose, id, recover(), debug.Stack())
-		if closed != nil {
-			closed.conn.closeNow(CloseInternalError, "internal error")
+		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", hook, subject, id, recover(), debug.Stack())
+		if c != nil {
+			c.conn.closeNow(CloseInternalError, "internal error")
 		}
 	}()
 	f()

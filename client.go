@@ -14,89 +14,93 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// Client is one connection. The hub makes it and never reuses it: a pointer kept
-// after the end answers ErrClientClosed for ever and never becomes another user.
-// Its methods may be called from anywhere, callbacks included.
+// Client is one connection. The hub creates it in the handshake and never reuses it:
+// after the connection has ended, methods that need it return ErrClientClosed for ever.
+// Methods may be called from any goroutine, callbacks included.
 type Client struct {
-	// ID is unique among the hub's clients. It is set before onConnect and must
+	// ID identifies the client. No two clients of a hub have the same ID, except
+	// while ReplaceDuplicate closes the older one. It is set before OnConnect and must
 	// not be changed.
 	ID string
 
-	// Guarded by the shard's turn. With the head of conn it is what a delivery
-	// touches: two cache lines.
-	pending    *batch // what the next write brings, or nil
-	shardIndex int    // in shard.clients, -1 when not there
-	inSmall    bool   // it stands in a round's few since it has something pending
-	checkAt    int64  // on the hub's clock, when to look at it again
-	heapIndex  int    // in shard.watch
+	// Guarded by shard.mu. A delivery reads and writes these fields and the first ones
+	// of conn: two cache lines.
+	pending    *batch // messages that the next flush writes, or nil
+	shardIndex int    // in shard.clients; -1 if it is not there
+	inSmall    bool   // in round.small, for the messages in pending
+	checkAt    int64  // hub clock when the shard checks the client next
+	heapIndex  int    // in shard.deadlines
 
 	shard      *shard
 	conn       conn
 	hub        *Hub
 	codec      Codec
-	codecIndex int // of codec in the hub's list
+	codecIndex int // of codec in hub.codecs
 	ws         *websocket.Conn
 
-	request    *http.Request
-	endRequest context.CancelFunc
-	deflates   bool // permessage-deflate was agreed
-	httpCtx    atomic.Pointer[Context]
-	visible    atomic.Bool  // between register and unregister
-	replaced   atomic.Bool  // its ID was taken over
-	expires    atomic.Int64 // on the hub's clock, or 0
-	closeErr   atomic.Pointer[CloseError]
+	request      *http.Request
+	endRequest   context.CancelFunc
+	deflates     bool                    // permessage-deflate was agreed
+	frameworkCtx atomic.Pointer[Context] // set until onConnect has returned
+	visible      atomic.Bool             // between register and unregister
+	replaced     atomic.Bool             // a newer client took over the ID
+	expires      atomic.Int64            // hub clock, or 0
+	closeErr     atomic.Pointer[CloseError]
 
-	// Used by the readPump; the shard looks at busy and calling.
+	// Owned by the readPump. The shard reads handling, shutdown reads calling.
 	gotClose bool                     // the peer's Close frame has been read
-	handling atomic.Bool              // not being read from: a message is being handled
-	calling  atomic.Uint32            // callback that runs
-	openKeys atomic.Pointer[pipeline] // opens what the client sends, or nil
+	handling atomic.Bool              // the readPump handles a message and does not read
+	calling  atomic.Uint32            // the running callback
+	openKeys atomic.Pointer[pipeline] // opens the client's messages, or nil
 
-	// Guarded by the log's lock; members passes to the shard at unregister.
+	// Guarded by the log's lock. members passes to the shard in unregister.
 	registered bool
 	members    membershipSet
-	lastTopics []*topic // of its memberships, from unregister until onDisconnect has returned
+	lastTopics []*topic // topics of its memberships, from unregister until onDisconnect has returned
 
 	hooks *membershipHooks // nil without OnJoin and OnLeave
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	aesKey   []byte
 	hmacKey  []byte
 	user     string
 	metadata map[string]any
 }
 
-// Codec returns the codec agreed in the handshake. It works after close too.
+// Codec returns the codec that was agreed in the handshake. It may be called at any
+// time, also after the connection has ended.
 func (c *Client) Codec() Codec { return c.codec }
 
-// Request returns the handshake's request without its body. Its context carries
-// the values that middleware put there, and ends with the connection. It is safe
-// to use for as long as the Client is.
+// Request returns the request of the handshake, without its body. Its context is that
+// of Client.Context. It may be called and used at any time, also after the connection
+// has ended. It must not be changed.
 func (c *Client) Request() *http.Request { return c.request }
 
-// Context returns the context of the handshake's request. It carries the values
-// that middleware stored there and is cancelled when the connection has ended. Use
-// it for work that is done for this client. It may be called by anybody at any time.
+// Context returns a context for work that is done for this client. It has the values
+// that middleware stored in the context of the handshake's request. It is cancelled
+// after the connection has ended and OnDisconnect has returned. It may be called at
+// any time.
 func (c *Client) Context() context.Context { return c.request.Context() }
 
-// FrameworkContext returns the context that ServeHTTP got, such as HypGo's or gin's,
-// until onConnect has returned. After that it returns nil, because frameworks reuse
-// their contexts. It is always nil for clients that came through Handler.
+// FrameworkContext returns the context that was passed to Hub.ServeHTTP, such as gin's.
+// After OnConnect has returned it returns nil, because frameworks reuse their contexts.
+// It is always nil for clients that connected through Hub.Handler.
 func (c *Client) FrameworkContext() Context {
-	if p := c.httpCtx.Load(); p != nil {
+	if p := c.frameworkCtx.Load(); p != nil {
 		return *p
 	}
 	return nil
 }
 
-// Send sends m to this client in its own codec, sealed with its keys. An empty Type
-// becomes "message", and a zero Timestamp the current time. m may be changed and
-// released as soon as the call returns.
+// Send sends m to this client, encoded with its codec and sealed with its keys. An
+// empty Type becomes "message", and a zero Timestamp the current time. m may be changed
+// and released as soon as Send returns.
 //
-// Nil means that the hub has accepted m: it has its place in the client's order of
-// messages. Send waits while the event log is full. Errors: ErrClientClosed when the
-// connection has ended, ErrHubClosed, ErrMessageTooLarge, ErrNilMessage, and
-// ErrHubNotRunning where it would have to wait before Run.
+// Nil means that the hub has accepted m. It does not mean that m is written: the
+// connection may end before that, and Config.SlowConsumer applies. Send waits while
+// Config.LogSize is used up. Errors: ErrClientClosed after the connection has ended,
+// ErrHubClosed after shutdown has begun, ErrMessageTooLarge, ErrNilMessage, and
+// ErrHubNotRunning if it would have to wait before Run.
 func (c *Client) Send(m *Message) error {
 	return c.SendContext(context.Background(), m)
 }
@@ -112,10 +116,10 @@ func (c *Client) SendContext(ctx context.Context, m *Message) error {
 }
 
 // Subscribe adds the client to a channel. Messages that are published after it
-// returns reach the client. Subscribing twice is no error. It waits while the event
-// log is full. Errors: ErrClientClosed, ErrHubClosed, ErrInvalidName,
-// ErrTooManySubscriptions, and ErrHubNotRunning where it would have to wait before
-// Run.
+// returns are sent to the client. Subscribing twice is no error. It does not ask
+// Config.Authorize. It waits while Config.LogSize is used up. Errors: ErrClientClosed,
+// ErrHubClosed, ErrInvalidName, ErrTooManySubscriptions, and ErrHubNotRunning if it
+// would have to wait before Run. When the connection ends, all subscriptions end.
 func (c *Client) Subscribe(channel string) error {
 	return c.SubscribeContext(context.Background(), channel)
 }
@@ -127,10 +131,10 @@ func (c *Client) SubscribeContext(ctx context.Context, channel string) error {
 }
 
 // Unsubscribe removes the client from a channel. Messages that are published after
-// it returns do not reach the client. It is no error if the client was not
-// subscribed. It waits while the event log is full. Errors: ErrClientClosed,
-// ErrHubClosed, ErrInvalidName, and ErrHubNotRunning where it would have to wait
-// before Run.
+// it returns are not sent to the client. It is no error if the client was not
+// subscribed. It waits while Config.LogSize is used up. Errors: ErrClientClosed,
+// ErrHubClosed, ErrInvalidName, and ErrHubNotRunning if it would have to wait before
+// Run.
 func (c *Client) Unsubscribe(channel string) error {
 	return c.UnsubscribeContext(context.Background(), channel)
 }
@@ -141,7 +145,7 @@ func (c *Client) UnsubscribeContext(ctx context.Context, channel string) error {
 	return c.leave(ctx, ChannelTopic, channel)
 }
 
-// JoinRoom is like Subscribe, for a room.
+// JoinRoom is like Subscribe, for a room. Channels and rooms have separate names.
 func (c *Client) JoinRoom(roomID string) error {
 	return c.JoinRoomContext(context.Background(), roomID)
 }
@@ -174,18 +178,21 @@ func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {
 }
 
 // Channels returns the names of the channels that the client is subscribed to, in no
-// particular order. In onDisconnect they are those that it was in when its connection
-// ended; after onDisconnect there are none. It may be called by anybody at any time.
+// particular order. During OnDisconnect it returns the channels that the client was in
+// when its connection ended, and after that none. It may be called at any time.
 func (c *Client) Channels() []string { return c.hub.events.topicNames(c, ChannelTopic) }
 
 // Rooms is like Channels, for the IDs of rooms.
 func (c *Client) Rooms() []string { return c.hub.events.topicNames(c, RoomTopic) }
 
-// Close sends the messages that were queued for the client before this call, then a
+// Close writes the messages that were queued for the client before this call, then a
 // Close frame with code and reason (RFC 6455 section 7.1.2). The connection ends when
-// the peer has answered, or after a second. Close does not wait for that. Code 0
-// means 1000; other codes must be sendable (section 7.4), else ErrInvalidCloseCode is
-// returned. A reason is cut to 123 bytes. A client that has ended is ErrClientClosed.
+// the peer has replied with its Close frame, or after a second (5 seconds for codes
+// 1013 and 3008). Close does not wait for that.
+//
+// Code 0 means CloseNormalClosure. Close returns ErrInvalidCloseCode for a code that
+// may not be sent (section 7.4), and ErrClientClosed after the connection has ended. A
+// reason longer than 123 bytes is cut. Closing a second time has no effect.
 func (c *Client) Close(code int, reason string) error {
 	code, err := closeCode(code)
 	if err != nil {
@@ -194,6 +201,7 @@ func (c *Client) Close(code int, reason string) error {
 	return c.hub.events.appendFor(entryClose, c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
 }
 
+// closeCode checks a close code and replaces 0 by CloseNormalClosure.
 func closeCode(code int) (int, error) {
 	if code == 0 {
 		code = CloseNormalClosure
@@ -204,10 +212,11 @@ func closeCode(code int) (int, error) {
 	return code, nil
 }
 
-// SetExpiry closes the client with CloseUnauthorized at t, which tells it to
-// authenticate again. Call it with the expiry of the client's credentials, and again
-// when they are renewed. The zero time removes the expiry. A client that has ended is
-// ErrClientClosed.
+// SetExpiry sets the time at which the hub closes the client with CloseUnauthorized,
+// which asks it to authenticate again. Pass the expiry of the client's credentials, and
+// call it again when they are renewed. A time in the past closes the client at once;
+// the zero time removes the expiry. By default there is none. SetExpiry returns
+// ErrClientClosed after the connection has ended.
 func (c *Client) SetExpiry(t time.Time) error {
 	var at int64
 	if !t.IsZero() {
@@ -217,8 +226,9 @@ func (c *Client) SetExpiry(t time.Time) error {
 	return c.hub.events.appendFor(entryReschedule, c, nil)
 }
 
-// CloseError returns how the connection ended, as a *CloseError, or nil while it is
-// open. In onDisconnect it is set. CloseStatus returns the code alone.
+// CloseError returns a *CloseError that says how the connection ended, or nil while it
+// has not ended. It is set during OnDisconnect and stays set. CloseStatus returns its
+// code. It may be called at any time.
 func (c *Client) CloseError() error {
 	if e := c.closeErr.Load(); e != nil {
 		return e
@@ -226,23 +236,25 @@ func (c *Client) CloseError() error {
 	return nil
 }
 
-// SetUser names the user that this client belongs to, for Cluster.CloseUser. Call it
-// in onConnect with the identity that the handshake was authenticated for. A user may
-// have any number of clients.
+// SetUser sets the name of the user that this client belongs to, for Cluster.CloseUser.
+// Call it in OnConnect with the identity that the handshake was authenticated for. A
+// user may have any number of clients. It may be called at any time.
 func (c *Client) SetUser(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.user = user
 }
 
-// User returns the user that SetUser set, or "".
+// User returns the name that SetUser set, or "". It may be called at any time.
 func (c *Client) User() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.user
 }
 
-// SetMetadata keeps a value of the application's with the client.
+// SetMetadata stores a value of the application with the client, in place of an
+// earlier value for the same key. The hub does not use it. It may be called at any
+// time, also after the connection has ended.
 func (c *Client) SetMetadata(key string, value any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +264,8 @@ func (c *Client) SetMetadata(key string, value any) {
 	c.metadata[key] = value
 }
 
-// GetMetadata returns a value that SetMetadata has kept.
+// GetMetadata returns the value that SetMetadata stored for key, and whether there is
+// one. It may be called at any time.
 func (c *Client) GetMetadata(key string) (any, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,26 +273,31 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 	return v, ok
 }
 
-// SetEncryptionKey gives the client an AES-256 key of its own, 32 bytes, which
-// is copied. Nil goes back to the hub's. What was sent before the call is sealed
-// as before; what arrives is opened with the new key from the next frame on. Set
-// in onConnect it holds for the very first frame in both directions.
+// SetEncryptionKey sets the client's own AES-256 key in place of the key in
+// Config.Security. The key must be 32 bytes and is copied. Nil removes it, so that the
+// hub's key applies again.
 //
-// A key that is refused closes the client with 1008, so that a caller who does
-// not look at the error does not go on without encryption.
+// Messages that were accepted before the call are sealed with the old key. Received
+// messages are opened with the new key from the next message on. A key that is set in
+// OnConnect applies to the first message in both directions.
+//
+// For another length SetEncryptionKey returns ErrInvalidKey and closes the client with
+// ClosePolicyViolation, so that a caller that ignores the error does not continue
+// without encryption. It returns ErrClientClosed after the connection has ended.
 func (c *Client) SetEncryptionKey(key []byte) error {
 	return c.setKeys(func() { c.aesKey = slices.Clone(key) })
 }
 
-// SetHMACKey gives the client a signing key of its own, of any length but 0. All
-// that is said at SetEncryptionKey holds here too.
+// SetHMACKey is like SetEncryptionKey, for the client's own signing key. The key may
+// have any length except 0.
 func (c *Client) SetHMACKey(key []byte) error {
 	return c.setKeys(func() { c.hmacKey = slices.Clone(key) })
 }
 
+// setKeys changes keys with set, and appends an entry that makes them apply.
 func (c *Client) setKeys(set func()) error {
 	c.mu.Lock()
-	defer c.mu.Unlock() // held while appending, so that keys enter the log in the order they were set
+	defer c.mu.Unlock() // held until the entry is appended, so that entries have the order of the calls
 	oldAES, oldHMAC := c.aesKey, c.hmacKey
 	set()
 	keys, err := c.hub.clientKeys(c.aesKey, c.hmacKey)
@@ -296,12 +314,11 @@ func (c *Client) setKeys(set func()) error {
 	return c.hub.events.appendFor(entryKeys, c, keys)
 }
 
-// formWith returns the form that a client gets messages in: own are its own keys,
-// or nil.
+// formFor returns the form of messages to c. own are the client's own keys, or nil.
 func (c *Client) formFor(own *pipeline) form {
 	variant := plain
 	switch {
-	case own != nil: // sealed one by one, from the plain form
+	case own != nil: // each message is sealed for this client, from the plain form
 	case c.hub.keys != nil:
 		variant = sealed
 	case c.deflates:
@@ -310,8 +327,8 @@ func (c *Client) formFor(own *pipeline) form {
 	return formOf(c.codecIndex, variant)
 }
 
-// clientKeys returns the pipeline of a client with keys of its own, or nil. A
-// key that it has not is the hub's.
+// clientKeys returns the pipeline of a client with its own keys, or nil if both are nil.
+// A nil key is replaced by the hub's key.
 func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 	if aesKey == nil && hmacKey == nil {
 		return nil, nil
@@ -333,9 +350,10 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 	return config.newPipeline()
 }
 
+// Values of CloseError.Err.
 var (
 	errWriteTimeout  = errors.New("websocket: connection accepted nothing for WriteWait")
-	errFlushTimeout  = errors.New("websocket: connection did not take what was still to be written in time")
-	errReadPumpEnded = errors.New("websocket: a callback ended the goroutine that reads")
-	errDrainTimeout  = errors.New("websocket: hub closed before the connection had taken what was queued")
+	errFlushTimeout  = errors.New("websocket: connection did not accept the remaining bytes in time")
+	errReadPumpEnded = errors.New("websocket: a callback ended the goroutine that reads from the client")
+	errDrainTimeout  = errors.New("websocket: hub closed before the connection accepted the queued messages")
 )

@@ -14,202 +14,234 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// Config configures a Hub. NewHub copies and checks it once; later changes have
-// no effect. Zero fields mean defaults, except for the booleans, whose literal
-// value counts.
+// Config configures a Hub. NewHub copies and checks it once; later changes have no
+// effect. A zero field means its default, except for the booleans, whose value counts
+// as it is. A negative value is an error unless the field's comment allows it. Sizes
+// are in bytes.
 type Config struct {
-	// ReadBufferSize is each connection's read buffer in bytes. Messages may be
-	// larger than it. Defaults to 512.
+	// Messages and connections.
+	//
+	// ReadBufferSize is the size of each connection's read buffer. Messages may be
+	// larger. Defaults to 512.
 	ReadBufferSize int
-	// WriteBufferSize is the size in bytes of gorilla's buffer for messages. The hub
-	// writes frames of its own, joined as it sees fit, so nothing uses it. Defaults
-	// to 512.
+	// WriteBufferSize is not used; the field exists for compatibility with HypGo.
+	// Defaults to 512.
 	WriteBufferSize int
-	// MaxMessageSize is the largest message in bytes that a client may send,
-	// counted on the wire and again after inflating. A larger one closes the
-	// connection with 1009. Defaults to 64 KiB.
+	// MaxMessageSize is the maximum size of a message from a client, with its
+	// envelope and sealing. It applies to the bytes on the wire and again after
+	// decompression. A larger message closes the connection with 1009. Defaults to
+	// 64 KiB.
 	MaxMessageSize int64
-	// WriteWait is the longest time that a connection with something to write
-	// may go without accepting a byte. On TLS a write of up to 16 KiB is
-	// accepted as a whole. Defaults to 10 s.
+	// WriteWait is the maximum time in which a connection with bytes to write must
+	// accept at least one of them, or it is aborted. With TLS, a write of up to 16 KiB
+	// is accepted as a whole. Defaults to 10 s.
 	WriteWait time.Duration
-	// PongWait is the longest silence of a client before its connection is
-	// closed with 3008. Every byte received counts as a sign of life. Defaults
-	// to 60 s.
+	// PongWait is the maximum time in which a client may send nothing, after which it
+	// is closed with 3008. Every received byte ends that time, not only a pong, and so
+	// does every byte that the connection accepts while messages are queued. The time
+	// in which OnMessage or Authorize runs does not count. Defaults to 60 s.
 	PongWait time.Duration
-	// PingPeriod is the silence after which a client is pinged. It must be
-	// shorter than PongWait. Defaults to nine tenths of PongWait.
+	// PingPeriod is the time in which a client may send nothing before the hub pings
+	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
 	PingPeriod time.Duration
-	// HandshakeTimeout bounds the writing of the handshake's answer, and how
-	// long a handshake waits for Run. Defaults to 10 s.
-	HandshakeTimeout time.Duration
 
-	// EnableCompression offers permessage-deflate (RFC 7692). Compression
-	// overrides it when not nil.
+	// Codecs, compression and security.
+	//
+	// EnableCompression accepts permessage-deflate (RFC 7692) if a client offers it.
+	// Ignored if Compression is not nil. Defaults to false; DefaultConfig has true.
 	EnableCompression bool
-	// Compression tunes permessage-deflate.
+	// Compression has the settings of permessage-deflate. Defaults to nil, which means
+	// EnableCompression with the defaults of CompressionConfig.
 	Compression *CompressionConfig
-	// Subprotocols names the codecs that clients may ask for. Defaults to all of
-	// Codecs.
+	// Subprotocols lists the names of the codecs that clients may choose. A client
+	// that offers no subprotocol gets JSON, or the first of this list if JSON is not in
+	// it. A client that offers only others is refused with 400. Defaults to the names
+	// of all Codecs; DefaultConfig lists the four codecs of this package.
 	Subprotocols []string
-	// Codecs lists the codecs that the hub speaks. Names and indexes must be
-	// unique. Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
+	// Codecs lists the codecs of the hub. Their names and indexes must be unique.
+	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
-	// Security seals every message with keys for the whole hub. Nil leaves
-	// sealing to keys set per client.
+	// Security has the keys that seal every message. Defaults to nil: only clients
+	// with their own keys have sealed messages (Client.SetEncryptionKey).
 	Security *SecurityConfig
-	// TLS is used by ListenAndServeTLS.
+	// TLS has the certificate for ListenAndServeTLS and Serve. Defaults to nil, no
+	// TLS.
 	TLS *TLSConfig
 
-	// AllowedOrigins lists what browsers may come from beside the request's own
-	// host: patterns of path.Match for the Origin's host and port, such as
-	// "*.example.com", or with a scheme, such as "https://app.example.com".
+	// Handshakes.
+	//
+	// HandshakeTimeout is the maximum time for writing the response to a handshake,
+	// and the maximum time that a handshake waits for Run. Defaults to 10 s.
+	HandshakeTimeout time.Duration
+	// AllowedOrigins lists the origins from which browsers may connect, besides the
+	// host of the request itself. Each is a pattern of path.Match for the host and port
+	// of the Origin header, such as "*.example.com", or for scheme, host and port, such
+	// as "https://app.example.com". Case does not matter. Defaults to nil.
 	AllowedOrigins []string
-	// CheckOrigin, when not nil, decides alone whether a handshake may go on;
-	// false answers 403. Nil allows requests without an Origin, those whose Origin
-	// is the request's own host, and AllowedOrigins.
+	// CheckOrigin reports whether a handshake is allowed; false refuses it with 403.
+	// It replaces AllowedOrigins. Defaults to nil, which allows requests without an
+	// Origin header, from the host of the request itself, and from AllowedOrigins.
 	CheckOrigin func(r *http.Request) bool
-	// ClientID supplies the client's ID, for example from a session that was
-	// authenticated before. An error answers 401. Defaults to 128 random bits in
-	// hexadecimal.
+	// ClientID returns the ID of a new client, for example from an authenticated
+	// session. An ID is valid UTF-8 of 1 to 255 bytes without control characters. An
+	// error or an invalid ID refuses the handshake with 401. Defaults to nil, which
+	// means 128 random bits in hexadecimal.
 	ClientID func(r *http.Request) (string, error)
-	// DuplicateID says what happens when the ID is in use. Defaults to
+	// DuplicateID says what happens if the ID of a new client is in use. Defaults to
 	// RefuseDuplicate.
 	DuplicateID DuplicatePolicy
-	// Authorize decides on every control message of a client. Nil allows it. An error
-	// that wraps ErrForbidden refuses it: the client gets an "error" message with code
-	// "forbidden" and the error's text. A *RequestError refuses it with a code and text
-	// of its own. Any other error is a failure: the client gets code "internal" without
-	// the text, which goes to the Logger. Authorize runs on the goroutine that reads
-	// from the client, after OnMessage. Defaults to allowing everything, as HypGo does.
-	Authorize func(c *Client, r AuthorizeRequest) error
 
-	// OnConnect is called for each new client, before the handler of its handshake
-	// returns and before its first message is read. Messages for the client are held
-	// until OnConnect returns, so keys that it sets apply to the very first frame.
+	// Callbacks. A callback that panics is logged and its client is closed with 1011;
+	// in CheckOrigin and ClientID the handshake is refused with 500.
 	//
-	// All of one client's OnConnect, OnMessage, Authorize and OnDisconnect calls run
-	// one after the other, those of different clients at the same time, never on a hub
-	// goroutine. They may call any method of the hub. A callback that panics is logged,
-	// and its client is closed with 1011.
+	// Authorize decides about every control message of a client. It runs after
+	// OnMessage, on the goroutine that reads from the client. Nil allows the message.
+	// An error that wraps ErrForbidden refuses it: the client gets an "error" message
+	// with code "forbidden" and the error's text. A *RequestError refuses it with its
+	// own code and text. Any other error is a failure: the client gets code "internal"
+	// and the text "internal error", and the error is logged. AllowSubscribe and
+	// AllowMembers are hooks for this field. Defaults to nil, which allows everything,
+	// as HypGo does.
+	Authorize func(c *Client, r AuthorizeRequest) error
+	// OnConnect is called for each new client, before its first message is read.
+	// Messages for the client are held until OnConnect returns, so keys that it sets
+	// apply to the first message.
+	//
+	// The OnConnect, OnMessage, Authorize and OnDisconnect calls of one client run one
+	// after the other. Those of different clients run at the same time. They do not
+	// delay the delivery of messages to other clients. They may call any method of the
+	// hub, but must not wait for Hub.Shutdown. Defaults to nil.
 	OnConnect func(c *Client)
-	// OnDisconnect is called once for each client, after its last OnMessage has
-	// returned and its memberships have ended.
+	// OnDisconnect is called once for each client, after its connection and its
+	// memberships have ended and its last OnMessage has returned. Client.CloseError
+	// says why the connection ended. Defaults to nil.
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
-	// one at a time and in the order of their arrival. While it runs the client is not
-	// read from. The Message is valid until it returns. The Data of a control message
-	// must not be changed in place: it is published next.
+	// one at a time and in the order of arrival. The hub does not read from the client
+	// while OnMessage runs. The Message is valid until OnMessage returns. The bytes of
+	// its Data must not be changed if it is a control message, because the hub
+	// publishes them next. Defaults to nil.
 	OnMessage func(c *Client, m *Message)
-	// OnJoin is called when a client has become a member of a channel or room, by a
-	// control message or by Client.Subscribe and Client.JoinRoom: messages that are
-	// published from then on reach the client, so a snapshot that OnJoin sends misses
-	// none. OnLeave is called when a membership has ended, also by the end of the
-	// connection.
+	// OnJoin is called when a client has joined a channel or room, by a control message
+	// or by a method of Client. Messages that are published from then on are sent to
+	// the client, so a snapshot that OnJoin sends misses none.
 	//
-	// One client's OnJoin and OnLeave calls run one after the other, in the order of
-	// the changes, and before its OnDisconnect. They run on the goroutine that made a
-	// change, so they may run beside the client's other callbacks if the application
-	// changes memberships from elsewhere. They may call any method of the hub but must
-	// not wait for another callback of the same client. A panic is treated as in
-	// OnConnect.
+	// The OnJoin and OnLeave calls of one client run one after the other, in the order
+	// of the changes and before its OnDisconnect. They run on the goroutine that made a
+	// change. If the application changes memberships from other goroutines, they may
+	// run at the same time as the client's other callbacks. They may call any method of
+	// the hub, but must not wait for another callback of the same client or for
+	// Hub.Shutdown. Defaults to nil.
 	OnJoin func(c *Client, t Topic)
-	// OnLeave is described at OnJoin.
+	// OnLeave is called when a membership has ended, also by the end of the connection.
+	// The rules of OnJoin apply. Defaults to nil.
 	OnLeave func(c *Client, t Topic)
+	// OnDrop is called for messages that a client did not get, added up for each
+	// client, channel or room, and reason. It runs on its own goroutine and may call any
+	// method of the hub, but must not wait for Hub.Shutdown. Messages that are dropped
+	// while it runs are reported by later calls. If 8,192 reports are waiting, further
+	// messages are added up for each client and reason, with Gap.All set. If 16,384 are
+	// waiting, further messages are counted only in Stats.Unreported, and a warning is
+	// logged. Defaults to nil.
+	OnDrop func(c *Client, lost Gap)
 
-	// MaxClients bounds the connections; a newcomer over it gets 503. Defaults to
-	// 100,000; negative means no limit.
+	// Limits for clients.
+	//
+	// MaxClients is the maximum number of connections, handshakes included. A further
+	// handshake is refused with 503. Defaults to 100,000; negative means no limit.
 	MaxClients int
-	// MaxHandshakes bounds the handshakes under way at once; one over it gets
-	// 503. Defaults to 1,024; negative means no limit.
+	// MaxHandshakes is the maximum number of handshakes at the same time. A further
+	// one is refused with 503. Defaults to 1,024; negative means no limit.
 	MaxHandshakes int
-	// MaxSubscriptions bounds the channels and rooms together that one client is
-	// in. Defaults to 1,000; negative means no limit.
+	// MaxSubscriptions is the maximum number of channels and rooms, together, that one
+	// client may be in. Defaults to 1,000; negative means no limit.
 	MaxSubscriptions int
-	// MaxNameLength bounds channel names and room IDs, in bytes of UTF-8. Control
-	// characters are never allowed. Defaults to 255.
+	// MaxNameLength is the maximum length of channel names and room IDs, in bytes of
+	// UTF-8. Defaults to 255.
 	MaxNameLength int
-	// MessageRate is how many frames, of data or control, a client may send a
-	// second, and twice as many at once. Beyond it the client is not read from
-	// for a while; ten seconds of that without a break close it with 1008.
-	// Defaults to 1,000; negative means no limit.
+	// MessageRate is the number of frames, of all kinds, that a client may send per
+	// second on average, and twice as many at once. The hub reads more slowly from a
+	// client that sends more, and closes it with 1008 after ten seconds without a
+	// break. Defaults to 1,000; negative means no limit.
 	MessageRate int64
-	// ByteRate is MessageRate for bytes on the wire. Defaults to 4 MiB; negative
+	// ByteRate is like MessageRate, for bytes on the wire. Defaults to 4 MiB; negative
 	// means no limit.
 	ByteRate int64
 
-	// Shards is the number of hub goroutines, 64 at most. Defaults to GOMAXPROCS.
+	// Queues and memory. A message counts as the length of its strings and Data, and
+	// 128 bytes.
+	//
+	// Shards is the number of goroutines that deliver messages, at most 64. Defaults to
+	// GOMAXPROCS.
 	Shards int
-	// LogSize bounds the messages, in bytes, that have been accepted but not yet
-	// been looked up the receivers of. Publishing waits while it is full. Those
-	// that wait for their receivers' turn count against MemoryBudget. Defaults
-	// to 64 MiB.
+	// LogSize is the maximum size of the messages that are accepted but not yet routed
+	// to their recipients. Publishing waits while it is used up. Defaults to 64 MiB.
 	LogSize int64
-	// ClientBacklog bounds the bytes that wait for one client whose connection
-	// does not take them. Defaults to 1 MiB.
+	// ClientBacklog is the maximum size of the messages that are queued for one client
+	// because its connection did not accept them. Defaults to 1 MiB.
 	ClientBacklog int64
-	// SlowConsumer says what happens when a message would exceed ClientBacklog.
-	// Defaults to EvictSlow.
+	// SlowConsumer says what happens if a message would exceed ClientBacklog. Defaults
+	// to EvictSlow.
 	SlowConsumer SlowConsumerPolicy
-	// MemoryBudget bounds the bytes of all messages that the hub holds, whoever
-	// they wait for, each shared byte counted once. Over it newcomers get 503,
-	// and every client that something waits for counts as over its bound.
-	// Defaults to 1 GiB.
+	// MemoryBudget is the maximum size of all messages that the hub holds, with their
+	// encoded forms. A message for many clients counts once. While it is exceeded, new
+	// handshakes are refused with 503, and SlowConsumer applies to every client with
+	// queued messages. Defaults to 1 GiB.
 	MemoryBudget int64
-	// OnDrop, when not nil, is told of messages that a client did not get, added
-	// up per client, channel or room, and reason. It runs on a goroutine of its
-	// own and may call anything; what is dropped while it runs is reported next.
-	// Where 8,192 reports wait for it, more drops are added up per client and
-	// reason, with Gap.All set; where 16,384 do, the rest is only counted, in
-	// Stats.Unreported, and the hook's next call logs a warning that says how many.
-	OnDrop func(c *Client, lost Gap)
-	// Broker carries publications to and from the hubs of other processes. The
-	// hub opens and closes it. Nil, the default, means that everything is in this
-	// process.
+
+	// Cluster.
+	//
+	// Broker connects this hub with the hubs of other processes. The hub opens and
+	// closes it. Defaults to nil, no other hubs.
 	Broker Broker
-	// NodeName is what other nodes know this one by, in answers and logs; it
-	// should be unique among them, and takes 255 bytes at most. Defaults to 64
-	// random bits in hexadecimal.
+	// NodeName is the name of this hub in the cluster, in results of Cluster and in
+	// logs. It should be unique among the nodes, and has at most 255 bytes. Defaults to
+	// 64 random bits in hexadecimal.
 	NodeName string
-	// BrokerQueue bounds the bytes of publications that wait for the engine.
-	// Publishing waits while it is full and the engine takes something. Defaults
-	// to 16 MiB.
+	// BrokerQueue is the maximum size of the messages that wait for the broker.
+	// Publishing waits while it is used up and the broker is up. Defaults to 16 MiB.
 	BrokerQueue int64
-	// BrokerTimeout is how long the engine may take over anything before it
-	// counts as stalled, and how long questions to other nodes wait where their
-	// context sets no earlier end. Defaults to 3 s.
+	// BrokerTimeout is the maximum time for one operation of the broker; after it the
+	// broker counts as stalled. It is also the maximum time that the methods of Cluster
+	// wait for other nodes. Defaults to 3 s.
 	BrokerTimeout time.Duration
-	// AnnounceInterval is how often a node tells the others that it is there; it
-	// counts as gone after three of them in silence. Defaults to 2 s.
+	// AnnounceInterval is the time between two announcements of this node to the
+	// others. A node counts as gone when it has missed three announcements. Defaults
+	// to 2 s.
 	AnnounceInterval time.Duration
-	// DrainTimeout is how long shutdown waits for clients to take what was
-	// queued for them. Defaults to 5 s.
+
+	// Shutdown.
+	//
+	// DrainTimeout is the maximum time that shutdown waits for clients to accept their
+	// queued messages. Defaults to 5 s.
 	DrainTimeout time.Duration
-	// CallbackTimeout is how long shutdown waits for callbacks that still run.
-	// Defaults to 30 s.
+	// CallbackTimeout is the maximum time that shutdown waits for running callbacks
+	// after that. Defaults to 30 s.
 	CallbackTimeout time.Duration
 }
 
-// CompressionConfig tunes permessage-deflate (RFC 7692).
+// CompressionConfig has the settings of permessage-deflate (RFC 7692). The hub
+// compresses each message by itself, without context takeover.
 type CompressionConfig struct {
-	// Enabled switches compression on for clients that offer it.
+	// Enabled accepts compression if a client offers it. Defaults to false.
 	Enabled bool
-	// Level is a compress/flate level from 1 (fastest) to 9 (best); 0 is Go's
-	// default level.
+	// Level is a level of compress/flate from 1 (fastest) to 9 (smallest). Defaults to
+	// 0, which means the default level of compress/flate.
 	Level int
-	// MinSize is the encoded size in bytes from which messages are deflated;
-	// smaller ones are sent as they are. Defaults to 256.
+	// MinSize is the size in bytes of an encoded message from which on it is
+	// compressed. Smaller messages are sent uncompressed. Defaults to 256.
 	MinSize int
 }
 
-// TLSConfig is what ListenAndServeTLS serves with: a certificate in files, or a
-// ready tls.Config.
+// TLSConfig has the certificate of a TLS server, as files, as a tls.Config, or both.
 type TLSConfig struct {
-	// CertFile and KeyFile are PEM files.
+	// CertFile and KeyFile are the names of PEM files. They are loaded when the server
+	// starts. Both may be empty if TLSConfig has a certificate.
 	CertFile string
 	KeyFile  string
-	// TLSConfig, when not nil, is cloned and used; CertFile and KeyFile may then
-	// be empty if it has certificates. TLS 1.2 is the least that is spoken.
+	// TLSConfig has further settings. The hub uses a copy, in which the minimum version
+	// is at least TLS 1.2 and the only application protocol is HTTP/1.1. Defaults to
+	// nil.
 	TLSConfig *tls.Config
 }
 
@@ -217,30 +249,33 @@ type TLSConfig struct {
 type DuplicatePolicy int
 
 const (
-	// RefuseDuplicate answers the newcomer's handshake with 409.
+	// RefuseDuplicate refuses the new client's handshake with 409.
 	RefuseDuplicate DuplicatePolicy = iota
-	// ReplaceDuplicate lets the newcomer in and closes the older connection with
+	// ReplaceDuplicate accepts the new client and closes the older one with
 	// CloseReplaced.
 	ReplaceDuplicate
 )
 
-// SlowConsumerPolicy says what happens to a client that does not take what is
-// sent to it as fast as it comes.
+// SlowConsumerPolicy says what happens when a message would exceed a client's
+// backlog, because its connection does not accept messages as fast as they are
+// published.
 type SlowConsumerPolicy int
 
 const (
-	// EvictSlow closes the client with CloseTryAgainLater.
+	// EvictSlow drops the client's queue and closes the client with
+	// CloseTryAgainLater.
 	EvictSlow SlowConsumerPolicy = iota
-	// DropOldest drops what has waited longest, and tells the client with a
-	// message of type "gap".
+	// DropOldest drops the oldest queued messages. A message of type "gap" tells the
+	// client about them.
 	DropOldest
-	// DropNewest drops what comes, and tells the client with a message of type
-	// "gap" where it would have stood.
+	// DropNewest drops the new message. A message of type "gap" in its place tells the
+	// client about it.
 	DropNewest
 )
 
-// DefaultConfig holds the defaults. The hub never reads it; it is a variable
-// only so that callers can copy and change it:
+// DefaultConfig is a Config with the usual settings, to be copied and changed. Unlike a
+// zero Config it enables compression and lists the subprotocols. The hub does not read
+// it.
 //
 //	config := websocket.DefaultConfig
 //	config.Subprotocols = []string{"json"}
@@ -278,17 +313,18 @@ const (
 	defaultMessageRate     = 1000
 	defaultByteRate        = 4 << 20
 	maxNodeName            = 255
-	maxShards              = 64 // one bit each in a wake mask
+	maxShards              = 64 // the log marks the shards to wake in a uint64
 )
 
-// Validate reports the first setting that cannot work, by name. NewHub panics
+// Validate returns an error that names the first invalid field, or nil. NewHub panics
 // with the same error.
 func (c *Config) Validate() error {
 	d := c.withDefaults()
 	return d.validate()
 }
 
-// withDefaults returns a copy that shares nothing mutable with c.
+// withDefaults returns a copy of c with its defaults. The copy shares no slices or keys
+// with c.
 func (c *Config) withDefaults() Config {
 	d := *c
 	setDefault(&d.ReadBufferSize, defaultBufferSize)
@@ -344,6 +380,7 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
+// setDefault sets a zero field to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -351,8 +388,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// validate checks a Config that has its defaults.
-func (c *Config) validate() error {
+// validateSigns returns an error for a field that must not be negative but is.
+func (c *Config) validateSigns() error {
 	for _, f := range []struct {
 		name  string
 		value int64
@@ -380,21 +417,29 @@ func (c *Config) validate() error {
 			return configError(f.name, "is negative")
 		}
 	}
+	return nil
+}
+
+// validate checks a Config that withDefaults returned.
+func (c *Config) validate() error {
+	if err := c.validateSigns(); err != nil {
+		return err
+	}
 	switch {
 	case c.PingPeriod >= c.PongWait:
-		return configError("PingPeriod", "%v is not shorter than PongWait %v, so every client would time out before its ping", c.PingPeriod, c.PongWait)
+		return configError("PingPeriod", "is %v, which is not shorter than PongWait %v, so every client would be closed before it is pinged", c.PingPeriod, c.PongWait)
 	case c.Shards > maxShards:
-		return configError("Shards", "is %d, at most %d", c.Shards, maxShards)
+		return configError("Shards", "is %d, but the maximum is %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:
-		return configError("DuplicateID", "%d is no DuplicatePolicy", c.DuplicateID)
+		return configError("DuplicateID", "is %d, which is no DuplicatePolicy", c.DuplicateID)
 	case c.SlowConsumer < EvictSlow || c.SlowConsumer > DropNewest:
-		return configError("SlowConsumer", "%d is no SlowConsumerPolicy", c.SlowConsumer)
+		return configError("SlowConsumer", "is %d, which is no SlowConsumerPolicy", c.SlowConsumer)
 	case c.Compression.Level < flate.DefaultCompression || c.Compression.Level > flate.BestCompression:
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
 	}
 	for _, pattern := range c.AllowedOrigins {
 		if _, err := path.Match(pattern, ""); err != nil {
-			return configError("AllowedOrigins", "has the pattern %q: %v", pattern, err)
+			return configError("AllowedOrigins", "has the invalid pattern %q: %v", pattern, err)
 		}
 	}
 	if err := c.validateCodecs(); err != nil {
@@ -402,7 +447,7 @@ func (c *Config) validate() error {
 	}
 	if c.NodeName != "" {
 		if err := checkName(c.NodeName, maxNodeName); err != nil {
-			return configError("NodeName", "%v", err)
+			return configError("NodeName", "is invalid: %v", err)
 		}
 	}
 	if c.Security != nil {
@@ -411,34 +456,36 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// validateCodecs checks Codecs and Subprotocols.
 func (c *Config) validateCodecs() error {
 	if len(c.Codecs) > maxCodecs {
-		return configError("Codecs", "has %d codecs, at most %d", len(c.Codecs), maxCodecs)
+		return configError("Codecs", "has %d codecs, but the maximum is %d", len(c.Codecs), maxCodecs)
 	}
 	names, indexes := map[string]bool{}, map[int]bool{}
 	for i, codec := range c.Codecs {
 		switch {
 		case codec == nil:
-			return configError("Codecs", "[%d] is nil", i)
+			return configError("Codecs", "has a nil codec at index %d", i)
 		case !wsproto.IsToken(codec.Name()):
-			return configError("Codecs", "[%d] has the name %q, which is no HTTP token and so no subprotocol (RFC 6455 section 4.1)", i, codec.Name())
+			return configError("Codecs", "has a codec named %q, which is no HTTP token and so no subprotocol (RFC 6455 section 4.1)", codec.Name())
 		case names[codec.Name()]:
 			return configError("Codecs", "has two codecs named %q", codec.Name())
 		case indexes[codec.Index()]:
 			return configError("Codecs", "has two codecs with index %d", codec.Index())
 		case codec.WebSocketMessageType() != TextMessage && codec.WebSocketMessageType() != BinaryMessage:
-			return configError("Codecs", "%q has message type %d, want TextMessage or BinaryMessage", codec.Name(), codec.WebSocketMessageType())
+			return configError("Codecs", "has the codec %q with message type %d, want TextMessage or BinaryMessage", codec.Name(), codec.WebSocketMessageType())
 		}
 		names[codec.Name()], indexes[codec.Index()] = true, true
 	}
 	for _, name := range c.Subprotocols {
 		if !names[name] {
-			return configError("Subprotocols", "names %q, but no codec of that name is in Codecs", name)
+			return configError("Subprotocols", "has %q, but Codecs has no codec of that name", name)
 		}
 	}
 	return nil
 }
 
+// configError returns an error about a field; the format continues after its name.
 func configError(field, format string, args ...any) error {
 	return errors.New("websocket: Config." + field + " " + fmt.Sprintf(format, args...))
 }

@@ -27,13 +27,14 @@ type AuthorizeRequest struct {
 	// ActionBroadcast.
 	Target string
 	// Message is the control message, with ClientID and Timestamp set by the hub.
-	// It is a copy that is valid until the hook returns. Its Data is published
-	// next and must not be changed.
+	// It is a copy that is valid until the hook returns. The bytes of its Data must
+	// not be changed, because the hub publishes them next.
 	Message *Message
 }
 
-// AllowSubscribe is an Authorize hook. Clients may subscribe to channels and join
-// rooms, but only the server publishes.
+// AllowSubscribe is a hook for Config.Authorize. Clients may subscribe to every channel
+// and join every room, but only the server may publish. It refuses other actions with
+// ErrForbidden.
 func AllowSubscribe(_ *Client, r AuthorizeRequest) error {
 	switch r.Action {
 	case ActionSubscribe, ActionUnsubscribe, ActionJoinRoom, ActionLeaveRoom:
@@ -43,8 +44,9 @@ func AllowSubscribe(_ *Client, r AuthorizeRequest) error {
 	}
 }
 
-// AllowMembers is an Authorize hook. Clients may subscribe to channels and join
-// rooms, and may publish to those that they are in. They may not broadcast.
+// AllowMembers is a hook for Config.Authorize. Clients may subscribe to every channel
+// and join every room, and may publish to the channels and rooms that they are in. They
+// may not broadcast. It refuses other actions with ErrForbidden.
 func AllowMembers(c *Client, r AuthorizeRequest) error {
 	kind := ChannelTopic
 	switch r.Action {
@@ -105,7 +107,8 @@ func (c *Client) control(m *Message) {
 	}
 }
 
-// authorize asks Config.Authorize. It replies to a refusal and to a failure.
+// authorize calls Config.Authorize and reports whether the action is allowed. If not,
+// it sends an error reply.
 func (c *Client) authorize(m *Message, action Action, target string) bool {
 	hook := c.hub.config.Authorize
 	if hook == nil {
@@ -181,7 +184,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	}
 	c.hooks.finish(c)
 	if errors.Is(err, ErrBrokerUnavailable) {
-		return nil // this node's members got it, and the ack is under way
+		return nil // the members on this node get the message, and the ack is appended
 	}
 	return err
 }
@@ -206,6 +209,7 @@ func (c *Client) replyError(m *Message, target, code, text string) {
 	}
 }
 
+// errorCode returns the code of the error reply for err.
 func errorCode(err error) string {
 	switch {
 	case errors.Is(err, ErrTooManySubscriptions):

@@ -5,32 +5,42 @@ import (
 	"reflect"
 )
 
-// Context is what ServeHTTP needs of a framework's request context. HypGo's and
-// gin's satisfy it. Both keep the request in an exported field Request and the
-// writer in Response or Writer, which ServeHTTP looks for.
+// Context is the request context of a web framework, as Hub.ServeHTTP takes it. The
+// contexts of HypGo and gin implement it. ServeHTTP finds the *http.Request in an
+// exported field Request, and the http.ResponseWriter in an exported field Response or
+// Writer.
 type Context interface {
+	// GetHeader returns a header of the request.
 	GetHeader(key string) string
+	// Query returns a parameter of the request's URL.
 	Query(key string) string
+	// AbortWithStatus ends the request with an HTTP status.
 	AbortWithStatus(code int)
 }
 
-// ServeHTTP upgrades a request that came through HypGo or gin:
+// ServeHTTP is for HypGo and gin; with net/http use Handler, because a Hub is not an
+// http.Handler. It accepts a WebSocket handshake that arrives through one of these
+// frameworks:
 //
-//	r.GET("/ws", func(c *hypcontext.Context) { hub.ServeHTTP(c) })
+//	router.GET("/ws", func(c *gin.Context) { hub.ServeHTTP(c) })
 //
-// It returns when onConnect has returned, or after the refusal is written. A
-// context without request and writer fields is answered with 500.
+// ServeHTTP behaves like Handler: it returns when Config.OnConnect has returned, or
+// when the handshake is refused. Until then Client.FrameworkContext returns c. If c
+// has no fields for the request and the writer (see Context), ServeHTTP logs an error
+// and aborts with status 500. It may be called from any goroutine.
 func (h *Hub) ServeHTTP(c Context) {
 	r, w := fieldsOf(c)
 	if r == nil || w == nil {
-		h.logger.Errorf("websocket: ServeHTTP: %T has no field Request of type *http.Request, or none named Response or Writer that is an http.ResponseWriter", c)
+		h.logger.Errorf("websocket: ServeHTTP: %T needs a field Request of type *http.Request, and a field Response or Writer that is an http.ResponseWriter", c)
 		c.AbortWithStatus(http.StatusInternalServerError)
 		return
 	}
 	h.serve(w, r, c)
 }
 
-// fieldsOf reads the fields that no interface can name.
+// fieldsOf returns the request and the writer of a framework's context, nil for those
+// that it does not find. It uses reflection because an interface cannot require
+// fields.
 func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
 	v := reflect.ValueOf(c)
 	for v.Kind() == reflect.Pointer && !v.IsNil() {
@@ -44,7 +54,7 @@ func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
 		if !ok || !at.IsExported() {
 			return nil
 		}
-		f, err := v.FieldByIndexErr(at.Index) // fails in a nil embedded struct
+		f, err := v.FieldByIndexErr(at.Index) // fails if an embedded pointer is nil
 		if err != nil || !f.CanInterface() {
 			return nil
 		}

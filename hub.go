@@ -12,25 +12,28 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
 )
 
-// Hub holds clients, channels and rooms, and carries messages to them. NewHub
-// makes it, Run gives it life. Its methods may be called from anywhere, callbacks
-// included, before, during and after Run.
+// Hub holds clients, channels and rooms, and delivers messages to them. NewHub makes
+// a Hub and Run runs it.
+//
+// All methods may be called from any goroutine, before, during and after Run.
+// Callbacks may call all of them too, except that a callback must not wait for
+// Shutdown: shutdown waits for callbacks.
 type Hub struct {
 	config     Config
 	logger     Logger
 	codecs     []Codec
-	keys       *pipeline // hub keys, or nil
+	keys       *pipeline // the hub's keys, or nil
 	deflaters  *flate.Deflater
 	events     *eventLog
-	node       *node // among others; nil without a broker
+	node       *node // this hub's node in the cluster; nil without a broker
 	shards     []*shard
 	ids        registry
 	seed       maphash.Seed
 	epoch      time.Time
 	connected  atomic.Uint64
-	handshakes atomic.Int64 // under way
+	handshakes atomic.Int64 // handshakes under way
 	upgrader   upgrader
-	budget     struct{ used atomic.Int64 } // bytes of messages that anybody still holds
+	budget     struct{ used atomic.Int64 } // bytes of all publications that are not recycled
 	drops      dropReports
 
 	onConnect    func(*Client)
@@ -38,18 +41,18 @@ type Hub struct {
 	onMessage    func(*Client, *Message)
 
 	started chan struct{}  // closed by Run
-	stop    chan struct{}  // closed by Shutdown, or by Run when its context ends
-	done    chan struct{}  // closed when nothing of the hub runs any more
+	stop    chan struct{}  // closed when shutdown begins
+	done    chan struct{}  // closed when shutdown has ended
 	running sync.WaitGroup // hub goroutines
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	phase     hubPhase
-	served    bool // a connection has come: callbacks are fixed
-	cut       bool // shutdown has cut off what was left: so it does with what comes
-	abandoned bool // shutdown waits for nobody any more: who comes now is no client
+	served    bool // there was a connection: SetCallbacks is no longer allowed
+	cut       bool // DrainTimeout has passed: new connections are aborted at once
+	abandoned bool // CallbackTimeout has passed: handshakes that finish now are rejected
 	live      map[*Client]struct{}
 	conns     int           // handshakes and connections
-	drained   chan struct{} // closed when stopping and conns is 0
+	drained   chan struct{} // closed when the hub is stopping and conns is 0
 	result    error         // of Run
 }
 
@@ -62,9 +65,10 @@ const (
 	hubStopped
 )
 
-// NewHub makes a hub. A nil logger means slog.Default. It panics with the error
-// of config.Validate if there is one: running without the encryption that was
-// asked for, say, would be worse.
+// NewHub returns a Hub that is not running yet. It copies config. A nil logger means
+// slog.Default(). NewHub panics with the error of Config.Validate if config is
+// invalid, because a hub that ignored an invalid setting could, for example, run
+// without encryption.
 func NewHub(logger Logger, config Config) *Hub {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -109,11 +113,20 @@ func NewHub(logger Logger, config Config) *Hub {
 	return h
 }
 
-// Run works until ctx ends or Shutdown is called, and then closes: newcomers get
-// 503, every client gets what was queued for it and Close 1001, and after
-// Config.DrainTimeout what is left is cut off. It returns nil when nothing of the
-// hub runs any more, or a *CallbackTimeoutError that names the callbacks which
-// did not end. A second Run returns ErrHubRunning, or ErrHubClosed after the end.
+// Run runs the hub until ctx is done or Shutdown is called, then shuts it down and
+// returns. Handshakes that arrive before Run wait for it, at most
+// Config.HandshakeTimeout.
+//
+// Shutdown refuses new handshakes with status 503. It sends every client its queued
+// messages and a Close frame with CloseGoingAway. Connections that are still open
+// after Config.DrainTimeout are aborted. It then waits for running callbacks, at most
+// Config.CallbackTimeout.
+//
+// Run returns nil when all connections and goroutines of the hub have ended. It
+// returns a *CallbackTimeoutError if callbacks were still running, and the error of
+// Broker.Open if that failed. It returns ErrHubRunning at once if the hub is already
+// running, and ErrHubClosed if it is shutting down or has shut down. A Hub cannot be
+// run again.
 func (h *Hub) Run(ctx context.Context) error {
 	h.mu.Lock()
 	if h.phase != hubNew {
@@ -129,15 +142,15 @@ func (h *Hub) Run(ctx context.Context) error {
 
 	h.running.Add(len(h.shards))
 	for _, s := range h.shards {
-		go s.run() // ends when it walks entryStop
+		go s.run() // ends when it applies entryStop
 	}
-	stopReports := make(chan struct{})     // closed below, received by the reporter
-	reported := make(chan struct{})        // closed by the reporter, received below
+	stopReports := make(chan struct{})     // closed below, received by runReports
+	reported := make(chan struct{})        // closed by runReports, received below
 	go h.runReports(stopReports, reported) // ends after the last report
 	h.events.start()
-	var failed error
+	var err error
 	if h.node != nil {
-		if failed = h.node.start(); failed != nil {
+		if err = h.node.start(); err != nil {
 			h.mu.Lock()
 			h.beginStop()
 			h.mu.Unlock()
@@ -153,7 +166,6 @@ func (h *Hub) Run(ctx context.Context) error {
 	if !waitFor(reported, h.config.CallbackTimeout) {
 		stuck = append(stuck, "OnDrop")
 	}
-	err := failed
 	if len(stuck) > 0 {
 		slices.Sort(stuck)
 		err = errors.Join(err, &CallbackTimeoutError{Callbacks: stuck})
@@ -166,14 +178,16 @@ func (h *Hub) Run(ctx context.Context) error {
 	return err
 }
 
-// clock is nanoseconds since NewHub, monotonic and never 0.
+// clock returns the nanoseconds since NewHub. It is monotonic and never 0.
 func (h *Hub) clock() int64 { return int64(time.Since(h.epoch)) + 1 }
 
-// now is a Message's Timestamp.
+// now returns the current time as a Message.Timestamp.
 func (h *Hub) now() int64 { return time.Now().UnixNano() }
 
+// overBudget reports whether publications take more than Config.MemoryBudget.
 func (h *Hub) overBudget() bool { return h.budget.used.Load() > h.config.MemoryBudget }
 
+// shardOf returns the shard of a client ID.
 func (h *Hub) shardOf(id string) *shard {
 	return h.shards[maphash.String(h.seed, id)%uint64(len(h.shards))]
 }

@@ -95,13 +95,13 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					hub := startFake(t, p, config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
 					server, client := testnet.Pair(1 << 16)
 					defer client.Close()
-					server.SetWindow(20) // less than the answer
+					server.SetWindow(20) // less than the response
 					served := hub.serveOn(server)
 					_, err := client.Write([]byte(handshakeRequest))
 					require.NoError(t, err)
 					synctest.Wait()
 					start := time.Now()
-					go func() { // ends with the answer
+					go func() { // ends when the response can be written
 						time.Sleep(5 * time.Second)
 						server.SetWindow(1 << 16)
 					}()
@@ -112,7 +112,7 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 						var stuck *websocket.CallbackTimeoutError
 						require.ErrorAs(t, err, &stuck)
 						require.Len(t, stuck.Callbacks, 1)
-						require.Contains(t, stuck.Callbacks[0], "answer")
+						require.Contains(t, stuck.Callbacks[0], "response")
 					} else {
 						require.NoError(t, err)
 					}

@@ -286,7 +286,7 @@ func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
 				require.NoError(t, peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, "bye"), time.Time{}))
 			})
 			require.Equal(t, 1000, ce.Code)
-			require.ErrorContains(t, ce.Err, "did not take")
+			require.ErrorContains(t, ce.Err, "did not accept")
 			require.ErrorContains(t, ce, "closed by peer: 1000 bye; not answered: ")
 		})
 		t.Run("broken off", func(t *testing.T) {

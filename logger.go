@@ -6,10 +6,10 @@ import (
 	"log/slog"
 )
 
-// Logger receives the hub's log messages. HypGo's *logger.Logger (0.8.11 or newer)
-// satisfies it, and SlogLogger adapts log/slog. The hub calls it from many
-// goroutines, hub goroutines among them, so a Logger must be safe for concurrent
-// use and must not wait for the hub.
+// Logger receives the hub's log messages. SlogLogger adapts log/slog, and HypGo's
+// *logger.Logger (0.8.11 or newer) implements it. The hub calls its Logger from many
+// goroutines, including those that deliver messages. A Logger must be safe for
+// concurrent use and must not wait for the hub.
 type Logger interface {
 	Debugf(format string, args ...any)
 	Infof(format string, args ...any)
@@ -17,7 +17,8 @@ type Logger interface {
 	Errorf(format string, args ...any)
 }
 
-// SlogLogger returns a Logger that writes to l. Nil means slog.Default().
+// SlogLogger returns a Logger that writes to l. If l is nil it writes to the logger
+// that slog.Default returns now.
 func SlogLogger(l *slog.Logger) Logger {
 	if l == nil {
 		l = slog.Default()

@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// originAllowed refuses browsers on other sites, which would act with the
-// user's cookies (RFC 6455 section 10.2).
+// originAllowed reports whether the origin of a handshake is allowed. A page of
+// another site must not connect unasked, because the browser sends the user's cookies
+// with the handshake (RFC 6455 section 10.2).
 func (h *Hub) originAllowed(r *http.Request) bool {
 	if h.config.CheckOrigin != nil {
 		return h.config.CheckOrigin(r)
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {
-		return true // not a browser
+		return true // browsers always send an Origin
 	}
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" {
@@ -27,12 +28,13 @@ func (h *Hub) originAllowed(r *http.Request) bool {
 	})
 }
 
-// originMatches compares the host, and the scheme too where the pattern names one.
+// originMatches reports whether a pattern of Config.AllowedOrigins matches an origin.
+// Case does not matter. A pattern without a scheme matches every scheme.
 func originMatches(pattern string, origin *url.URL) bool {
 	subject := origin.Host
 	if strings.Contains(pattern, "://") {
 		subject = origin.Scheme + "://" + origin.Host
 	}
-	ok, _ := path.Match(strings.ToLower(pattern), strings.ToLower(subject)) // Validate has tried the pattern
+	ok, _ := path.Match(strings.ToLower(pattern), strings.ToLower(subject)) // Config.Validate has checked the pattern
 	return ok
 }

@@ -5,15 +5,16 @@ import (
 	"sync"
 )
 
-// Buffers are pooled by capacity in powers of two. Only the last holder of a
-// buffer gives it back, and nothing pooled holds a channel or a timer.
+// Buffers are pooled by capacity, in powers of two. Only the last holder of a buffer
+// may put it back.
 const (
 	minBufferBits = 8  // 256 B
-	maxBufferBits = 20 // 1 MiB; larger buffers are left to the collector
+	maxBufferBits = 20 // 1 MiB; larger buffers are not pooled
 )
 
 var bufferPools [maxBufferBits + 1]sync.Pool
 
+// buffer is a pooled slice.
 type buffer struct{ b []byte }
 
 // getBuffer returns an empty buffer with room for at least size bytes.
@@ -28,8 +29,8 @@ func getBuffer(size int) *buffer {
 	return &buffer{b: make([]byte, 0, 1<<class)}
 }
 
-// putBuffer gives b back. A buffer that grew since getBuffer goes to the class
-// that its capacity now fills.
+// putBuffer puts b back into a pool. The caller must not use b afterwards. A buffer
+// that has grown since getBuffer goes to the pool for its new capacity.
 func putBuffer(b *buffer) {
 	class := bits.Len(uint(cap(b.b))) - 1
 	if class < minBufferBits || class > maxBufferBits {

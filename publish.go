@@ -23,7 +23,8 @@ func (m *Message) channel() string {
 	return m.Channel
 }
 
-// prepare copies m into a publication for the topic called name.
+// prepare copies m into a publication with name as its Channel. It returns
+// ErrMessageTooLarge for a message that no client could receive.
 func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publication, error) {
 	if m == nil {
 		return nil, ErrNilMessage
@@ -45,36 +46,39 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	return h.newPublication(&out, to), nil
 }
 
-// PublishToChannel publishes m to a channel's subscribers. Each of them receives it
-// in its own codec. m.Channel is ignored; an empty Type becomes "message", and a zero
-// Timestamp the current time. m may be changed and released as soon as the call
-// returns.
+// PublishToChannel publishes m to the subscribers of a channel, with a broker to those
+// on all nodes. Each of them receives m in its own codec. m.Channel is ignored. An
+// empty Type becomes "message", and a zero Timestamp the current time. m may be changed
+// and released as soon as the call returns.
 //
-// Nil means that the hub has accepted m: it has its place in the order that all
-// clients see. A channel without subscribers is no error. The call waits while the
-// event log is full. Errors: ErrHubClosed after shutdown has begun, ErrMessageTooLarge,
-// ErrInvalidName, ErrNilMessage, ErrHubNotRunning where it would have to wait before
-// Run, and with a broker ErrBrokerUnavailable if m reaches only this node's
-// subscribers because the engine is away. It may be called by anybody, callbacks
-// included.
+// Nil means that the hub has accepted m: every subscriber on this node receives it
+// after all messages accepted before, unless it is dropped (see Config.SlowConsumer). A
+// channel without subscribers is no error. The call waits while Config.LogSize or
+// Config.BrokerQueue is used up.
+//
+// Errors: ErrHubClosed after shutdown has begun, ErrMessageTooLarge, ErrInvalidName,
+// ErrNilMessage, ErrHubNotRunning if the call would have to wait before Run, and with a
+// broker ErrBrokerUnavailable if m reaches only the subscribers on this node. It may be
+// called from any goroutine, callbacks included.
 func (h *Hub) PublishToChannel(channel string, m *Message) error {
 	return h.PublishToChannelContext(context.Background(), channel, m)
 }
 
 // PublishToChannelContext is like PublishToChannel but stops waiting when ctx is
-// done. It then returns ctx's error, and m is not published.
+// done. If m is not published by then, it returns ctx's error. If m is published and
+// the call only waits for room in Config.BrokerQueue, it returns nil.
 func (h *Hub) PublishToChannelContext(ctx context.Context, channel string, m *Message) error {
 	return h.publish(ctx, ChannelTopic, typeMessage, channel, m)
 }
 
-// PublishToChannelRaw is like PublishToChannel for a message of type "message" whose
-// Data is data. The bytes may be reused as soon as the call returns.
+// PublishToChannelRaw is like PublishToChannel for a message of type "message" with the
+// given Data. data may be reused as soon as the call returns.
 func (h *Hub) PublishToChannelRaw(channel string, data []byte) error {
 	return h.PublishToChannelRawContext(context.Background(), channel, data)
 }
 
-// PublishToChannelRawContext is like PublishToChannelRaw but stops waiting when ctx is
-// done.
+// PublishToChannelRawContext is like PublishToChannelContext for a message of type
+// "message" with the given Data.
 func (h *Hub) PublishToChannelRawContext(ctx context.Context, channel string, data []byte) error {
 	return h.PublishToChannelContext(ctx, channel, &Message{Data: data})
 }
@@ -85,7 +89,8 @@ func (h *Hub) PublishToRoom(roomID string, m *Message) error {
 	return h.PublishToRoomContext(context.Background(), roomID, m)
 }
 
-// PublishToRoomContext is like PublishToRoom but stops waiting when ctx is done.
+// PublishToRoomContext is like PublishToChannelContext, for the members of a room. An
+// empty Type becomes "room_message".
 func (h *Hub) PublishToRoomContext(ctx context.Context, roomID string, m *Message) error {
 	return h.publish(ctx, RoomTopic, typeRoomMessage, roomID, m)
 }
@@ -101,25 +106,26 @@ func (h *Hub) publish(ctx context.Context, kind TopicKind, defaultType, name str
 	return h.events.publish(ctx, kind, name, p, nil, nil)
 }
 
-// Broadcast is like PublishToChannel but reaches every client, with a message of type
-// "broadcast" whose Data is data.
+// Broadcast is like PublishToChannelRaw but publishes to every client, with type
+// "broadcast".
 func (h *Hub) Broadcast(data []byte) error {
 	return h.BroadcastContext(context.Background(), data)
 }
 
-// BroadcastContext is like Broadcast but stops waiting when ctx is done.
+// BroadcastContext is like Broadcast but stops waiting when ctx is done, as
+// PublishToChannelContext does.
 func (h *Hub) BroadcastContext(ctx context.Context, data []byte) error {
 	return h.BroadcastMessageContext(ctx, &Message{Data: data})
 }
 
-// BroadcastMessage is like Broadcast for a whole message. m.Channel is kept; an empty
-// Type becomes "broadcast".
+// BroadcastMessage is like PublishToChannel but publishes to every client. m.Channel is
+// kept. An empty Type becomes "broadcast".
 func (h *Hub) BroadcastMessage(m *Message) error {
 	return h.BroadcastMessageContext(context.Background(), m)
 }
 
-// BroadcastMessageContext is like BroadcastMessage but stops waiting when ctx is
-// done.
+// BroadcastMessageContext is like BroadcastMessage but stops waiting when ctx is done,
+// as PublishToChannelContext does.
 func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 	p, err := h.prepare(m, typeBroadcast, m.channel(), toClients)
 	if err != nil {
@@ -128,15 +134,17 @@ func (h *Hub) BroadcastMessageContext(ctx context.Context, m *Message) error {
 	return h.events.broadcast(ctx, p, nil, nil)
 }
 
-// SendToClient sends m to the client with that ID; see Client.Send. It returns
-// ErrClientNotFound at once if no such client is connected. With a broker a client
-// that is not on this node is searched for on the others; nil then does not mean that
-// it exists.
+// SendToClient sends m to the client with that ID; see Client.Send for the details and
+// errors. It returns ErrClientNotFound if no such client is connected. With a broker it
+// publishes a message for a client that is not on this node to the other nodes; nil
+// then does not mean that one of them has the client, and ErrBrokerUnavailable means
+// that m cannot reach them. It may be called from any goroutine.
 func (h *Hub) SendToClient(id string, m *Message) error {
 	return h.SendToClientContext(context.Background(), id, m)
 }
 
-// SendToClientContext is like SendToClient but stops waiting when ctx is done.
+// SendToClientContext is like SendToClient but stops waiting when ctx is done, as
+// PublishToChannelContext does.
 func (h *Hub) SendToClientContext(ctx context.Context, id string, m *Message) error {
 	if h.stopping() {
 		return ErrHubClosed

@@ -6,9 +6,10 @@ import (
 	"sync"
 )
 
-// registry finds clients by ID. An ID is reserved before the handshake is
-// answered and freed after the client is unregistered, so no two connections
-// ever share one.
+// registry finds clients by ID. With RefuseDuplicate an ID is reserved before the
+// response to the handshake is written and freed after the client is unregistered, so
+// no two connections have the same ID. With ReplaceDuplicate a new client takes the ID
+// over when it is registered.
 type registry struct {
 	stripes [64]struct {
 		sync.RWMutex
@@ -23,8 +24,8 @@ func (r *registry) stripe(id string) int {
 	return int(maphash.String(r.seed, id) % uint64(len(r.stripes)))
 }
 
-// put stores c under its ID and returns the client that has the ID now, if any.
-// In that case it stores c only if replace is set.
+// put stores c under its ID and returns the client that had the ID before, or nil. If
+// there is such a client, it stores c only if replace is set.
 func (r *registry) put(c *Client, replace bool) *Client {
 	s := &r.stripes[r.stripe(c.ID)]
 	s.Lock()
@@ -46,7 +47,7 @@ func (r *registry) get(id string) *Client {
 	return s.clients[id]
 }
 
-// free removes c, unless its ID belongs to another client by now.
+// free removes c, unless another client has taken over its ID.
 func (r *registry) free(c *Client) {
 	s := &r.stripes[r.stripe(c.ID)]
 	s.Lock()
@@ -56,6 +57,7 @@ func (r *registry) free(c *Client) {
 	}
 }
 
+// snapshot returns the clients of one stripe.
 func (r *registry) snapshot(stripe int) []*Client {
 	s := &r.stripes[stripe]
 	s.RLock()
@@ -67,8 +69,9 @@ func (r *registry) snapshot(stripe int) []*Client {
 	return clients
 }
 
-// Client returns the connected client with that ID. It may be called at any time
-// and by anybody. After shutdown there are no clients.
+// Client returns the connected client with that ID, and whether there is one. It finds
+// only clients of this hub, not those of other nodes; see Cluster.FindClient. It may be
+// called from any goroutine at any time. After shutdown there are no clients.
 func (h *Hub) Client(id string) (*Client, bool) {
 	c := h.ids.get(id)
 	if c == nil || !c.visible.Load() {
@@ -78,8 +81,9 @@ func (h *Hub) Client(id string) (*Client, bool) {
 }
 
 // Clients iterates over the connected clients, in no particular order. A client
-// that connects or disconnects during the iteration may be missing or included.
-// The loop body may call any method of the hub.
+// that connects or disconnects during the iteration may be missing or included. The
+// loop body may call any method of the hub. Clients may be called from any goroutine at
+// any time. After shutdown there are no clients.
 func (h *Hub) Clients() iter.Seq[*Client] {
 	return func(yield func(*Client) bool) {
 		for i := range h.ids.stripes {

@@ -11,16 +11,21 @@ import (
 	"time"
 )
 
-// Time limits of the servers that the hub starts, against clients that hold
-// connections open without asking for anything.
+// Time limits of the servers that the hub starts. They close connections that do not
+// send requests.
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 )
 
-// ListenAndServe serves handler on a TCP address until the hub stops, and then
-// returns http.ErrServerClosed; requests under way have a moment to end. A nil
-// handler means the hub's own. Run must be called beside it.
+// ListenAndServe listens on a TCP address, such as "localhost:8080", and serves handler
+// over HTTP. A nil handler means Hub.Handler. Run must be called in another goroutine;
+// until then handshakes wait.
+//
+// ListenAndServe serves until the hub has shut down, waits at most Config.DrainTimeout
+// for running requests, and returns http.ErrServerClosed. Before that it returns only
+// the errors of net.Listen and http.Server.Serve. It may be called more than once, for
+// several addresses.
 func (h *Hub) ListenAndServe(addr string, handler http.Handler) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -29,8 +34,9 @@ func (h *Hub) ListenAndServe(addr string, handler http.Handler) error {
 	return h.serveListener(l, handler, nil)
 }
 
-// ListenAndServeTLS is ListenAndServe with Config.TLS, for wss:// URLs. A
-// tls.Config given there is cloned, and TLS 1.2 is the least that is spoken.
+// ListenAndServeTLS is like ListenAndServe but serves TLS with Config.TLS, for wss://
+// URLs. It returns an error if Config.TLS has no certificate or a certificate file
+// cannot be loaded.
 func (h *Hub) ListenAndServeTLS(addr string, handler http.Handler) error {
 	config, err := h.tlsConfig()
 	if err != nil {
@@ -43,14 +49,14 @@ func (h *Hub) ListenAndServeTLS(addr string, handler http.Handler) error {
 	return h.serveListener(l, handler, config)
 }
 
-// Serve is ListenAndServe on a listener of the caller's, which it closes. With
-// Config.TLS set it serves TLS on it.
+// Serve is like ListenAndServe but accepts connections from l, which it closes before
+// it returns. If Config.TLS is set, it serves TLS like ListenAndServeTLS.
 func (h *Hub) Serve(l net.Listener, handler http.Handler) error {
 	var config *tls.Config
 	if h.config.TLS != nil {
 		var err error
 		if config, err = h.tlsConfig(); err != nil {
-			_ = l.Close() // the error that matters is returned
+			_ = l.Close() // the more important error is returned
 			return err
 		}
 	}
@@ -59,6 +65,8 @@ func (h *Hub) Serve(l net.Listener, handler http.Handler) error {
 
 var errNoCertificate = errors.New("websocket: Config.TLS has no certificate: set CertFile and KeyFile, or a TLSConfig with certificates")
 
+// tlsConfig returns a copy of the tls.Config with the certificate files and the
+// settings that WebSocket over TLS needs.
 func (h *Hub) tlsConfig() (*tls.Config, error) {
 	t := h.config.TLS
 	if t == nil {
@@ -69,7 +77,7 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 		config = t.TLSConfig.Clone()
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	config.NextProtos = []string{"http/1.1"} // an upgrade needs HTTP/1.1
+	config.NextProtos = []string{"http/1.1"} // handshakes need HTTP/1.1
 	if t.CertFile != "" || t.KeyFile != "" {
 		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
@@ -83,7 +91,7 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
-// warnings passes on what net/http has to say, such as failed TLS handshakes.
+// warnings logs the messages of an http.Server, such as failed TLS handshakes.
 type warnings struct{ logger Logger }
 
 func (w warnings) Write(b []byte) (int, error) {
@@ -91,6 +99,7 @@ func (w warnings) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// serveListener serves on l until the hub has shut down. A nil config means no TLS.
 func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Config) error {
 	if handler == nil {
 		handler = h.Handler()
@@ -102,18 +111,18 @@ func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Co
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          log.New(warnings{h.logger}, "", 0),
 	}
-	served := make(chan struct{}) // closed below, received by the closer
-	closed := make(chan struct{}) // closed by the closer, received below
-	go func() {                   // ends with Serve or when the hub has stopped
+	served := make(chan struct{}) // closed below, received by the goroutine
+	closed := make(chan struct{}) // closed by the goroutine, received below
+	go func() {                   // ends when Serve has returned or the hub has shut down
 		defer close(closed)
 		select {
 		case <-h.done:
 			ctx, cancel := context.WithTimeout(context.Background(), h.config.DrainTimeout)
 			defer cancel()
-			_ = server.Shutdown(ctx) // what is left is closed next
+			_ = server.Shutdown(ctx) // Close ends the remaining connections
 		case <-served:
 		}
-		_ = server.Close() // connections that are not the hub's
+		_ = server.Close() // does not affect hijacked connections
 	}()
 	var err error
 	if config != nil {

@@ -7,9 +7,14 @@ import (
 	"time"
 )
 
-// Shutdown begins what the end of Run's context begins, and waits for Run to
-// return or for ctx to end. It returns what Run returns, or ctx's error. Before
-// Run it closes the hub for good. It may be called more than once.
+// Shutdown starts to shut the hub down and waits until Run has ended, or until ctx is
+// done. It returns Run's error or ctx's error. Shutdown continues after ctx is done.
+// If Run has not been called, Shutdown closes the hub and returns nil; Run then
+// returns ErrHubClosed.
+//
+// Shutdown may be called from any goroutine and more than once. A callback must call
+// it in a new goroutine, because shutdown waits for callbacks. Run describes the
+// steps of the shutdown.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.beginStop()
@@ -27,7 +32,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	}
 }
 
-// beginStop closes stop once. The hub is locked.
+// beginStop closes stop if it is open. The hub is locked.
 func (h *Hub) beginStop() {
 	select {
 	case <-h.stop:
@@ -36,8 +41,8 @@ func (h *Hub) beginStop() {
 	}
 }
 
-// drain ends every connection and every hub goroutine. It returns the callbacks
-// that did not end.
+// drain ends every connection and every hub goroutine. It returns the names of the
+// callbacks that are still running after CallbackTimeout.
 func (h *Hub) drain() (stuck []string) {
 	h.mu.Lock()
 	h.phase = hubStopping
@@ -68,7 +73,7 @@ func (h *Hub) drain() (stuck []string) {
 	return stuck
 }
 
-// waitFor reports whether done was closed within d.
+// waitFor waits until done is closed, at most d, and reports whether it was closed.
 func waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -80,6 +85,7 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
+// liveClients returns the clients that shutdown has to end.
 func (h *Hub) liveClients() []*Client {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,7 +96,8 @@ func (h *Hub) liveClients() []*Client {
 	return clients
 }
 
-// giveUp lets nobody in any more, and names what shutdown has waited for.
+// abandon makes addClient reject every handshake that finishes from now on. It
+// returns the names of the callbacks that are still running.
 func (h *Hub) abandon() (callbacks []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,12 +106,13 @@ func (h *Hub) abandon() (callbacks []string) {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
 	if n := h.handshakes.Load(); n > 0 {
-		callbacks = append(callbacks, fmt.Sprintf("%d handshakes (in CheckOrigin or ClientID, or with an answer that is not taken)", n))
+		callbacks = append(callbacks, fmt.Sprintf("%d handshakes (in CheckOrigin or ClientID, or writing the response)", n))
 	}
 	return callbacks
 }
 
-// enter counts a handshake in; leave counts it, or its connection, out.
+// beginHandshake counts a new handshake, or returns the refusal. connectionDone ends
+// the count of the handshake and of its connection.
 func (h *Hub) beginHandshake() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,21 +129,24 @@ func (h *Hub) beginHandshake() error {
 	return nil
 }
 
-// welcome makes c one of those that shutdown ends, if shutdown still ends any.
+// addClient adds c to the clients that shutdown ends. It reports false if shutdown no
+// longer waits for clients.
 func (h *Hub) addClient(c *Client) bool {
 	h.mu.Lock()
-	over, cut := h.abandoned, h.cut
-	if !over {
+	abandoned, cut := h.abandoned, h.cut
+	if !abandoned {
 		h.served = true
 		h.live[c] = struct{}{}
 	}
 	h.mu.Unlock()
-	if cut && !over {
-		c.conn.abort(errDrainTimeout) // too late for shutdown to find it
+	if cut && !abandoned {
+		c.conn.abort(errDrainTimeout) // drain has already aborted the other connections
 	}
-	return !over
+	return !abandoned
 }
 
+// connectionDone counts one handshake or connection less. c is nil if the handshake
+// failed.
 func (h *Hub) connectionDone(c *Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -146,6 +157,7 @@ func (h *Hub) connectionDone(c *Client) {
 	}
 }
 
+// stopping reports whether shutdown has begun.
 func (h *Hub) stopping() bool {
 	select {
 	case <-h.stop:

@@ -2,7 +2,7 @@ package websocket
 
 import "sync/atomic"
 
-// counters belong to one shard. Stats adds them up.
+// counters are the counters of one shard. Stats adds them up.
 type counters struct {
 	messagesSent     atomic.Uint64
 	messagesReceived atomic.Uint64
@@ -13,23 +13,22 @@ type counters struct {
 	drops            [dropReasons]atomic.Uint64
 }
 
-// Stats holds a hub's figures at one moment. Counters count from NewHub on and
-// never decrease.
+// Stats has the statistics of a hub. Counters start at zero with NewHub and never
+// decrease. All figures are those of this node.
 type Stats struct {
-	// TotalConnections counts all connections, ActiveConnections the open ones.
+	// TotalConnections counts all connections since NewHub. ActiveConnections is the
+	// number of connected clients.
 	TotalConnections  uint64 `json:"total_connections"`
 	ActiveConnections int    `json:"active_connections"`
 	// TotalChannels and TotalRooms are the numbers of channels and rooms that have
 	// members. Hub.Channels and Hub.Rooms iterate over their names.
 	TotalChannels int `json:"total_channels"`
 	TotalRooms    int `json:"total_rooms"`
-	// MessagesAddressed counts each accepted message once per recipient. When no
-	// message is waiting any more it equals MessagesSent plus Dropped.Total():
-	// nothing is lost silently.
+	// MessagesAddressed counts each accepted message once per recipient. It equals
+	// MessagesSent plus Dropped.Total() when no messages are queued.
 	MessagesAddressed uint64 `json:"messages_addressed"`
-	// MessagesSent counts the messages that were written to a socket as a whole,
-	// without gap notices. MessagesReceived counts the messages from clients that
-	// could be decoded.
+	// MessagesSent counts the messages that were written completely, without gap
+	// messages. MessagesReceived counts the messages from clients that were decoded.
 	MessagesSent     uint64 `json:"messages_sent"`
 	MessagesReceived uint64 `json:"messages_received"`
 	// BytesSent and BytesReceived count the bytes of WebSocket frames, before TLS
@@ -39,24 +38,24 @@ type Stats struct {
 	// Evicted counts the clients that the hub closed with 1013 because they were
 	// too slow.
 	Evicted uint64 `json:"evicted"`
-	// Dropped counts the messages that one of their recipients did not get.
+	// Dropped counts the messages that were not delivered, once per recipient.
 	Dropped DropStats `json:"dropped"`
-	// Announced counts the dropped messages that a message of type "gap" told the
-	// recipient about.
+	// Announced counts the dropped messages that were announced to their recipient by
+	// a message of type "gap".
 	Announced uint64 `json:"announced"`
-	// Unreported counts the dropped messages that Config.OnDrop was not told about,
-	// because it had fallen too far behind.
+	// Unreported counts the dropped messages that were not reported to Config.OnDrop,
+	// because too many reports were waiting.
 	Unreported uint64 `json:"unreported"`
-	// HeldBytes is the current use of Config.MemoryBudget.
+	// HeldBytes is the number of bytes that count against Config.MemoryBudget now.
 	HeldBytes int64 `json:"held_bytes"`
-	// Broker is nil without a broker.
+	// Broker has the statistics of the broker; nil without a broker.
 	Broker *BrokerStats `json:"broker,omitempty"`
 }
 
 // DropStats counts dropped messages by reason, once per recipient.
 type DropStats struct {
-	// SlowConsumer counts the messages that would have exceeded the client's
-	// backlog, or waited in it when the client was evicted.
+	// SlowConsumer counts the messages that were dropped by Config.SlowConsumer,
+	// including the queue of an evicted client.
 	SlowConsumer uint64 `json:"slow_consumer"`
 	// Disconnected counts the messages whose connection ended before they were
 	// written.
@@ -68,9 +67,9 @@ type DropStats struct {
 // Total returns the sum of all reasons.
 func (d DropStats) Total() uint64 { return d.SlowConsumer + d.Disconnected + d.Codec }
 
-// Stats returns the hub's figures. It costs the same however many channels, rooms
-// and clients there are. It may be called by anybody at any time, also after
-// shutdown.
+// Stats returns the hub's statistics. Its cost does not depend on the number of
+// clients, channels and rooms. It may be called from any goroutine at any time, also
+// before Run and after shutdown.
 func (h *Hub) Stats() Stats {
 	st := Stats{
 		TotalConnections: h.connected.Load(),

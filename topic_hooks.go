@@ -4,8 +4,8 @@ import "sync"
 
 // membershipHooks calls Config.OnJoin and Config.OnLeave for one client, one call
 // at a time and in the order of the event log. Changes are queued under the log's
-// lock. The goroutine that made a change runs the calls, unless another one is
-// running them already; that one then runs the new call too. So a hook may change
+// lock. The goroutine that made a change runs the calls, unless another goroutine is
+// already running calls; that one then runs the new call too. So a hook may change
 // memberships itself.
 type membershipHooks struct {
 	mu      sync.Mutex
@@ -62,8 +62,8 @@ func (q *membershipHooks) run(c *Client) {
 	q.mu.Unlock()
 }
 
-// call runs one hook. A hook that ends its goroutine leaves the rest of the queue
-// to a new one.
+// call runs one hook. If the hook ends its goroutine, a new goroutine runs the rest of
+// the queue.
 func (q *membershipHooks) call(c *Client, change membershipChange) {
 	name, hook := "OnJoin", c.hub.config.OnJoin
 	if change.left {

@@ -6,15 +6,15 @@ import (
 )
 
 // topicOrder lists the topics of one kind in the order of their creation, for
-// iterations that give up the log's lock between chunks. The log's lock guards it.
+// iterations that unlock the log between chunks. The log's lock guards it.
 type topicOrder struct {
 	first, last *topic
 	created     uint64 // of the latest topic
 	cursors     []*topicCursor
 }
 
-// topicCursor is the position of one iteration. Removing the topic that it points
-// to moves it on.
+// topicCursor is the position of one iteration. When its topic is removed, it moves to
+// the next one.
 type topicCursor struct{ next *topic }
 
 func (o *topicOrder) add(t *topic) {
@@ -48,8 +48,8 @@ func (o *topicOrder) remove(t *topic) {
 	t.prev, t.next = nil, nil
 }
 
-// topicChunk is the number of topics that an iteration copies under one hold of
-// the log's lock.
+// topicChunk is the number of topics that an iteration copies each time it locks the
+// log.
 const topicChunk = 256
 
 type topicCount struct {
@@ -57,9 +57,9 @@ type topicCount struct {
 	members int
 }
 
-// eachTopic iterates over the topics of one kind that exist when it starts. A
-// topic that exists throughout is visited exactly once. Publishing waits for one
-// chunk at most.
+// eachTopic iterates over the topics of one kind that exist when it starts. A topic
+// that exists during the whole iteration is visited exactly once. Publishing waits for
+// the copying of at most one chunk.
 func (l *eventLog) eachTopic(kind TopicKind) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		o := &l.topicOrder[kind]
@@ -99,10 +99,11 @@ func (o *topicOrder) drop(cursor *topicCursor) {
 }
 
 // Channels iterates over the channels that have subscribers on this node, with the
-// number of subscribers of each. Channels that come into being during the iteration
-// are not visited; every channel that exists throughout is visited once. Publishing
-// is not held up. The loop body may call any method of the hub. After shutdown there
-// are no channels.
+// number of subscribers of each, in no particular order. A channel that exists during
+// the whole iteration is visited once. A channel that is created during the iteration
+// is not visited. Publishing does not wait for the iteration. The loop body
+// may call any method of the hub. Channels may be called from any goroutine at any
+// time. After shutdown there are no channels.
 func (h *Hub) Channels() iter.Seq2[string, int] { return h.events.eachTopic(ChannelTopic) }
 
 // Rooms is like Channels, for rooms and their members.

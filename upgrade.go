@@ -15,14 +15,16 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// Dialer is gorilla's, so that Go clients need no other import.
+// Dialer is the Dialer of gorilla/websocket. A Go program can connect with it without
+// another import. Package client of this module offers more: it reconnects, restores
+// subscriptions and decodes messages.
 type Dialer = websocket.Dialer
 
-// upgrader holds what all handshakes share.
+// upgrader is shared by all handshakes.
 type upgrader struct {
 	gorilla         websocket.Upgrader
 	buffers         sync.Pool
-	protocolHeaders []http.Header // that choose a codec as the subprotocol; not changed any more
+	protocolHeaders []http.Header // by codec index: the response header that selects the codec; read-only after init
 }
 
 func (u *upgrader) init(config *Config) {
@@ -34,20 +36,31 @@ func (u *upgrader) init(config *Config) {
 		ReadBufferSize:    config.ReadBufferSize,
 		WriteBufferSize:   config.WriteBufferSize,
 		WriteBufferPool:   &u.buffers,
-		EnableCompression: true,                                                    // for requests whose offer we have accepted
-		CheckOrigin:       func(*http.Request) bool { return true },                // checked before
-		Error:             func(http.ResponseWriter, *http.Request, int, error) {}, // nothing can be answered after the hijack
+		EnableCompression: true,                                                    // withAgreement removes offers that were not accepted
+		CheckOrigin:       func(*http.Request) bool { return true },                // checkHandshake has checked the origin
+		Error:             func(http.ResponseWriter, *http.Request, int, error) {}, // no HTTP error can be written after the hijack
 	}
 }
 
-// Handler upgrades requests of net/http and of all routers that take an
-// http.Handler. It returns when onConnect has returned, or after the refusal is
-// written.
+// Handler returns an http.Handler that accepts WebSocket handshakes, for net/http and
+// every router that takes an http.Handler:
+//
+//	mux.Handle("GET /ws", hub.Handler())
+//
+// The handler returns when Config.OnConnect has returned; the connection lives on. It
+// refuses a handshake with an HTTP status, which docs/wire.md lists: for example 401
+// if Config.ClientID returns an error, 403 for an origin that is not allowed, and 503
+// after shutdown has begun. A handshake that arrives before Run waits for it, at most
+// Config.HandshakeTimeout.
+//
+// Handshakes need HTTP/1.1 (RFC 6455 section 4.1) and an http.ResponseWriter that can
+// be hijacked, directly or through http.ResponseController. The handler may be used
+// for several routes and by any number of goroutines.
 func (h *Hub) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, nil) })
 }
 
-// refusal is a handshake that is answered with an HTTP status.
+// refusal is the error of a handshake that is refused with an HTTP status.
 type refusal struct {
 	status int
 	text   string
@@ -59,8 +72,9 @@ func refuse(status int, format string, args ...any) error {
 	return &refusal{status, "websocket: " + fmt.Sprintf(format, args...)}
 }
 
-// serve takes one handshake from request to readPump.
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
+// serve performs a handshake and starts the readPump of the new client. fc is the
+// context of the web framework, or nil.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) {
 	if err := h.beginHandshake(); err != nil {
 		h.writeRefusal(w, r, err)
 		return
@@ -70,11 +84,12 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, hc Context) {
 		return
 	}
 	defer func() { go c.readPump() }() // ends with the connection
-	h.connect(c, hc)
+	h.connect(c, fc)
 }
 
-// handshakeOnce returns nil where there is no client, which is then counted out,
-// whatever the user's hooks do.
+// acceptHandshake performs a handshake and returns the client, or nil if there is
+// none. The handshake's count ends in any case, also if an application hook panics or
+// ends the goroutine.
 func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request) (c *Client) {
 	defer func() {
 		h.handshakes.Add(-1)
@@ -89,31 +104,32 @@ func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request) (c *Client
 	return c
 }
 
+// errHook is the refusal of a handshake whose hook panicked.
 var errHook = refuse(http.StatusInternalServerError, "internal error")
 
-// handshake answers the request with 101 or a refusal.
+// handshake writes a response, either 101 or a refusal, and returns the client.
 func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
-	c, offer, err := h.checkHandshake(r)
+	c, agreed, err := h.checkHandshake(r)
 	if err != nil {
 		h.writeRefusal(w, r, err)
 		return nil, err
 	}
-	welcome := false
+	added := false
 	defer func() {
-		if !welcome { // also when a middleware's writer panics
+		if !added { // also if a middleware's writer panics
 			h.ids.free(c)
 		}
 	}()
-	if h.stopping() { // while a hook ran
+	if h.stopping() { // shutdown may have begun while a hook ran
 		err := refuse(http.StatusServiceUnavailable, "hub closed")
 		h.writeRefusal(w, r, err)
 		return nil, err
 	}
-	if err := h.upgrade(w, r, c, offer); err != nil {
+	if err := h.upgrade(w, r, c, agreed); err != nil {
 		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
 		return nil, err
 	}
-	if welcome = h.addClient(c); !welcome { // while the answer was written
+	if added = h.addClient(c); !added { // CallbackTimeout passed while the response was written
 		c.endRequest()
 		c.conn.socket.Abort()
 		return nil, ErrHubClosed
@@ -121,6 +137,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	return c, nil
 }
 
+// writeRefusal writes an HTTP error. An err that is not a *refusal has status 500.
 func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	e, ok := err.(*refusal)
 	if !ok {
@@ -142,20 +159,28 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	http.Error(w, e.text, e.status)
 }
 
-// admit decides about a handshake before it is answered: it returns a client
-// whose ID is reserved, or the refusal.
-func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
+// checkRequest returns a refusal if r is not a valid handshake (RFC 6455 section 4.2.1).
+func checkRequest(r *http.Request) error {
 	switch {
 	case !websocket.IsWebSocketUpgrade(r):
-		return nil, agreement{}, refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+		return refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
 	case !r.ProtoAtLeast(1, 1):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1") // RFC 6455 section 4.1
+		return refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1")
 	case r.Method != http.MethodGet:
-		return nil, agreement{}, refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+		return refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
 	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
+		return refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
 	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
-		return nil, agreement{}, refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+		return refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	return nil
+}
+
+// checkHandshake returns a new client, or the refusal of the handshake. With
+// RefuseDuplicate the client's ID is reserved.
+func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
+	if err := checkRequest(r); err != nil {
+		return nil, agreement{}, err
 	}
 	if h.overBudget() {
 		return nil, agreement{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
@@ -170,30 +195,31 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	if !allowed {
 		return nil, agreement{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
 	}
-	offer, err := h.negotiate(r.Header)
+	agreed, err := h.negotiate(r.Header)
 	if err != nil {
-		return nil, offer, err
+		return nil, agreed, err
 	}
 	id, err := h.idFor(r)
 	if err != nil {
-		return nil, offer, err
+		return nil, agreed, err
 	}
 	c := &Client{
 		ID: id, hub: h, shard: h.shardOf(id),
-		codec: h.codecs[offer.codec], codecIndex: offer.codec, deflates: offer.deflate,
+		codec: h.codecs[agreed.codec], codecIndex: agreed.codec, deflates: agreed.deflate,
 		shardIndex: -1, hooks: newMembershipHooks(&h.config),
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.openKeys.Store(h.keys)
-	c.handling.Store(true) // until it is read from
+	c.handling.Store(true) // no silence is counted until the readPump reads
 	c.conn.form = c.formFor(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
-		return nil, offer, refuse(http.StatusConflict, "client ID is in use")
+		return nil, agreed, refuse(http.StatusConflict, "client ID is in use")
 	}
-	return c, offer, nil
+	return c, agreed, nil
 }
 
-// waitForRun lets handshakes come a little before Run.
+// waitForRun waits for Run, at most HandshakeTimeout, because a server may accept
+// connections a moment before Run is called.
 func (h *Hub) waitForRun(ctx context.Context) error {
 	select {
 	case <-h.started:
@@ -214,11 +240,12 @@ func (h *Hub) waitForRun(ctx context.Context) error {
 	}
 }
 
-// upgrade answers the handshake with 101. It hijacks the connection itself, as that
-// would go deepest inside gorilla, and make net/http's goroutine copy its stack into
-// a larger one. What gorilla finds wrong with a handshake has been refused before.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o agreement) error {
-	nc, rw, err := http.NewResponseController(w).Hijack() // also through middleware's writers
+// upgrade writes the response with status 101. It hijacks the connection before it
+// calls gorilla: a hijack from inside gorilla needs the deepest stack, for which
+// net/http's goroutine would have to copy its stack into a larger one. checkHandshake
+// has already refused the requests that gorilla would refuse.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed agreement) error {
+	nc, rw, err := http.NewResponseController(w).Hijack() // finds the server's writer behind those of middleware
 	if err != nil {
 		err = refuse(http.StatusInternalServerError, "%v", err)
 		h.writeRefusal(w, r, err)
@@ -226,43 +253,45 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, o agree
 	}
 	c.conn.Conn = nc
 	c.conn.socket = transport.New(nc, &c.conn.tcp)
-	var answer http.Header
-	if o.named {
-		answer = h.upgrader.protocolHeaders[o.codec]
+	var header http.Header
+	if agreed.named {
+		header = h.upgrader.protocolHeaders[agreed.codec]
 	}
 	defer func() {
 		if c.ws == nil {
-			_ = nc.Close() // may be closed already
+			_ = nc.Close() // gorilla may have closed it
 		}
 	}()
-	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, o), answer)
+	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), header)
 	if err != nil {
 		return err
 	}
-	c.conn.in.begin(&h.config, o.deflate)
+	c.conn.in.begin(&h.config, agreed.deflate)
 	c.conn.upgraded.Store(true)
 	c.conn.lastRead.Store(h.clock())
 	c.keepRequest(r)
 	return nil
 }
 
-// withOffer returns r with our decision in place of the extensions that the client
-// offers.
-func withAgreement(r *http.Request, o agreement) *http.Request {
-	if !o.deflate && len(r.Header["Sec-Websocket-Extensions"]) == 0 {
+// withAgreement returns r with the agreed extensions in place of those that the client
+// offers, so that gorilla agrees to the same ones.
+func withAgreement(r *http.Request, agreed agreement) *http.Request {
+	if !agreed.deflate && len(r.Header["Sec-Websocket-Extensions"]) == 0 {
 		return r
 	}
-	decided := new(http.Request)
-	*decided = *r
-	decided.Header = maps.Clone(r.Header)
-	delete(decided.Header, "Sec-Websocket-Extensions")
-	if o.deflate {
-		decided.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
+	changed := new(http.Request)
+	*changed = *r
+	changed.Header = maps.Clone(r.Header)
+	delete(changed.Header, "Sec-Websocket-Extensions")
+	if agreed.deflate {
+		changed.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
 	}
-	return decided
+	return changed
 }
 
-// keepRequest keeps the handshake's request without what belongs to the server.
+// keepRequest stores a copy of the handshake's request for Client.Request. The copy has
+// no body, and its context does not end with the server's handler but with the
+// connection.
 func (c *Client) keepRequest(r *http.Request) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	kept := r.WithContext(ctx)
@@ -272,7 +301,7 @@ func (c *Client) keepRequest(r *http.Request) {
 	c.request, c.endRequest = kept, cancel
 }
 
-// hijacked hands gorilla our connection in place of the server's.
+// hijacked makes gorilla use conn, which wraps the server's connection.
 type hijacked struct {
 	http.ResponseWriter
 	conn *conn
@@ -282,9 +311,9 @@ type hijacked struct {
 // Hijack implements http.Hijacker.
 func (j *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) { return j.conn, j.rw, nil }
 
-// connect registers the client and runs onConnect, while which what is for the
-// client waits.
-func (h *Hub) connect(c *Client, hc Context) {
+// connect registers the client and runs onConnect. Messages for the client are held
+// until onConnect has returned.
+func (h *Hub) connect(c *Client, fc Context) {
 	h.connected.Add(1)
 	if h.config.DuplicateID == ReplaceDuplicate {
 		if old := h.ids.put(c, true); old != nil {
@@ -294,22 +323,22 @@ func (h *Hub) connect(c *Client, hc Context) {
 	h.events.register(c)
 	c.visible.Store(true)
 	if c.replaced.Load() {
-		c.replace() // by another that came between
+		c.replace() // a newer client took the ID over before c was registered
 	}
 	defer func() {
-		c.httpCtx.Store(nil)
+		c.frameworkCtx.Store(nil)
 		h.events.unhold(c)
 	}()
-	if hc != nil {
-		c.httpCtx.Store(&hc)
+	if fc != nil {
+		c.frameworkCtx.Store(&fc)
 	}
 	if h.onConnect != nil {
 		h.runCallback(c, callingConnect, func() { h.onConnect(c) })
 	}
 }
 
-// replace closes a client whose ID was taken over.
+// replace closes c after a newer client has taken over its ID.
 func (c *Client) replace() {
 	c.replaced.Store(true)
-	_ = c.Close(CloseReplaced, "connected again elsewhere") // not registered yet: connect looks at replaced
+	_ = c.Close(CloseReplaced, "connected again elsewhere") // an unregistered client is closed by its own connect
 }

@@ -1,111 +1,147 @@
-// Package websocket is a hub for real-time traffic over WebSocket (RFC 6455). A
-// Hub holds clients, channels (publish/subscribe) and rooms. Each client picks
-// JSON, Protobuf, FlatBuffers or MessagePack in the handshake; one publication
-// reaches all of them, and each encoding is done at most once. Messages can be
-// encrypted (AES-256-GCM) and signed (HMAC-SHA256), with keys for the hub or for
-// each client.
+// Package websocket is a hub for real-time messages over WebSocket (RFC 6455).
 //
-//	hub := websocket.NewHub(nil, websocket.DefaultConfig)
-//	hub.SetCallbacks(onConnect, onDisconnect, onMessage)
+// A [Hub] accepts connections and delivers messages to them: to one client, to the
+// subscribers of a channel, to the members of a room, or to all clients. Each client
+// chooses its codec in the handshake: JSON, Protobuf, FlatBuffers or MessagePack.
+// Clients with different codecs share channels and rooms. The hub encodes a message
+// at most once for each codec. It can also encrypt messages (AES-256-GCM) and sign
+// them (HMAC-SHA256), with one set of keys for all clients or with keys for each.
+//
+// A server that logs the messages of its clients and publishes one of its own:
+//
+//	config := websocket.DefaultConfig
+//	config.OnMessage = func(c *websocket.Client, m *websocket.Message) {
+//		log.Printf("%s: %s %s", c.ID, m.Type, m.Data)
+//	}
+//	hub := websocket.NewHub(nil, config)
 //	go hub.Run(ctx)
-//	http.Handle("/ws", hub.Handler())
+//	mux := http.NewServeMux()
+//	mux.Handle("GET /ws", hub.Handler())
+//	go hub.ListenAndServe("localhost:8080", mux)
+//
+//	err := hub.PublishToChannelRaw("news", []byte(`{"headline":"Hello"}`))
 //
 // # Guarantees
 //
-// Each is followed by the tests that prove it.
+//  1. No input, no churn of connections and no panic in a callback ends the process.
+//     A panic is logged and ends only the client or the handshake that the callback
+//     was called for.
+//  2. All messages have one order, and each client receives its messages in that
+//     order. A message that is published after Client.Subscribe has returned is sent
+//     to that client; one that was published before is not. A message that is
+//     published because another one was received comes after that one for every
+//     client. Different clients may receive a message at different times.
+//  3. No message is lost silently. Each message for a client is either written to
+//     its connection or counted as dropped, in [Stats] and in calls of
+//     Config.OnDrop. A client that stays connected learns of its dropped messages by
+//     a message of type "gap".
+//  4. A slow client does not delay other clients. Config.ClientBacklog limits the
+//     bytes that are queued for it. A client is never evicted because the hub was
+//     late to serve it. A large channel delays a small room only briefly.
+//  5. If keys are set, no message is sent in plaintext. A key that cannot work is an
+//     error.
+//  6. A message reaches only the clients that it is for. A [Client] is never reused
+//     for another connection. No two connections of a hub have the same ID, except
+//     while ReplaceDuplicate closes the older one.
+//  7. The callbacks of a client run in order: OnConnect once, then OnMessage for one
+//     message at a time, then OnDisconnect once.
+//  8. When Hub.Run has returned nil, the hub has no connections and no goroutines.
+//     Calls that need a running hub return [ErrHubClosed] at once.
+//  9. Config.MaxMessageSize limits the size of a message after decompression.
+//  10. Handshakes from pages of other origins are refused unless
+//     Config.AllowedOrigins or Config.CheckOrigin allows them.
 //
-//  1. No input, no churn and no panic in a callback ends the process.
-//     FuzzInboundPath, TestChurn, TestPanicInCallbacks.
-//  2. Each client receives a subsequence of one log of all messages, in the log's
-//     order, whatever its codec. Subscribe followed by PublishToChannel delivers;
-//     nobody gets a message from before joining; a reply published after its
-//     cause was received follows that cause everywhere. There is no simultaneity
-//     between clients. TestNothingIsLostSilently.
-//  3. Nothing is lost silently: for each client, what was delivered, what was
-//     announced as lost by a message of type "gap", and what was counted when its
-//     connection ended add up to what was published for it.
-//     TestNothingIsLostSilently, TestDropsAreAnnouncedInPlace.
-//  4. A slow reader costs others nothing, and the hub a bounded number of bytes; a
-//     large channel holds up a small room for some hundred writes, and nobody is
-//     taken for slow whose turn has only come late; code of the application's
-//     that computes for long is preempted as ever. TestEvictionSaysWhy,
-//     TestStalledReaderIsCutAfterWriteWait, TestFairness,
-//     TestFloodReachesAllInParts, TestUserCodeIsPreempted.
-//  5. With keys set no path sends plaintext, and a bad key is an error.
-//     TestMatrix, TestKeysSetInOnConnectHoldForTheFirstFrame.
-//  6. A message never reaches anyone but its addressees: a Client is never reused,
-//     and no two connections share an ID. TestMatrix, TestChurn.
-//  7. Callbacks run in order: onConnect, each onMessage, onDisconnect; the first
-//     and the last exactly once. TestChurn.
-//  8. After Run returns there is no goroutine and no connection of the hub's, and
-//     every call answers ErrHubClosed at once. TestShutdownDeliversWhatWasQueued,
-//     TestShutdownCutsThoseWhoDoNotRead.
-//  9. The size of a message after inflating is bounded by Config.MaxMessageSize.
-//     TestMaxMessageSize.
-//  10. Browsers on other origins are refused unless Config.AllowedOrigins or
-//     CheckOrigin lets them in. TestAllowedOrigins.
+// "Written" means that the operating system has accepted the bytes. The hub cannot
+// know whether the client's application has read them.
 //
-// # Shape
+// Several hubs can form a cluster (Config.Broker). Guarantees 2 and 3 are weaker
+// between hubs: docs/scaling.md in the repository says how.
 //
-// The hub's state is changed by one ordered log, which a few hub goroutines
-// (Config.Shards) walk, each with its own share of the clients; while one sleeps,
-// a client's reader may walk what its client has asked for; a writePump
-// exists only while a client's connection does not take what is written at once,
-// or is not plain TCP. This differs from HypGo, where one goroutine does it all
-// and every client has a writePump, and cannot be seen from outside except as
-// speed.
+// The hub stores no history: a client that is not connected does not receive the
+// message later.
 //
-// # Messages of the hub's own
+// # Message types
 //
-// Clients send control messages of type subscribe, unsubscribe, join_room,
-// leave_room, publish, publish_room and broadcast. One with an ID is answered by
-// a message of type ack or error with the same ID. Subscribers receive messages
-// of type message, room members room_message, everybody broadcast, and those who
-// lost something gap. All other types are the application's.
+// The hub uses these values of Message.Type. All other types belong to the
+// application.
+//
+// Clients send control messages. The hub carries them out after Config.OnMessage has
+// returned, if Config.Authorize allows it:
+//
+//   - subscribe and unsubscribe name a channel in their data, {"channel":"news"}
+//     with the JSON codec
+//   - join_room and leave_room name a room in their data, {"room_id":"101"} with the
+//     JSON codec
+//   - publish and publish_room publish their data to Message.Channel, as a channel
+//     or as a room
+//   - broadcast publishes its data to all clients
+//
+// The hub sends:
+//
+//   - message to the subscribers of a channel
+//   - room_message to the members of a room
+//   - broadcast to all clients
+//   - ack as the reply to a control message that has an ID and succeeded, with the
+//     same ID
+//   - error as the reply to a control message that failed, with its ID, a code and a
+//     text
+//   - gap to a client that messages were dropped for, see [Gap]
+//
+// # Further reading
+//
+// The README of the repository compares this package with others and explains its
+// security in plain words. docs/wire.md specifies the wire format, close codes and
+// HTTP statuses for authors of clients. Package client is a client in Go that
+// reconnects, and directory js has one for browsers.
 package websocket
 
 import "sync"
 
-// Message is the envelope that every codec carries. The hub copies what it
-// needs before a publishing call returns, so callers may change and reuse a
-// Message and its Data afterwards.
+// Message is the envelope that every codec encodes. Calls that send or publish a
+// Message copy it before they return, so the caller may change and reuse the Message
+// and its Data afterwards.
 //
-// A Message given to onMessage is valid until the callback returns; Clone keeps
-// one for longer. Its Data bytes are never reused by the hub, so a kept Data
-// slice stays intact.
+// A Message passed to Config.OnMessage is valid until the callback returns. Use
+// Clone to keep it for longer. The hub never reuses the bytes of its Data, so a Data
+// slice may be kept without a copy.
+//
+// A Message must not be changed while another goroutine uses it.
 type Message struct {
-	// Type says what the message is. The hub's own types are described in the
-	// package documentation; every other type belongs to the application.
+	// Type is the type of the message. The package documentation lists the types
+	// that the hub uses. Every other type belongs to the application.
 	Type string
-	// Channel is the channel's name, or the room's ID in a room message.
+	// Channel is the name of the channel, or the ID of the room in a room message.
 	Channel string
-	// Data is the payload. JSON clients see it as raw JSON where it is valid
-	// JSON, and as a base64 string with "encoding":"base64" where it is not.
+	// Data is the payload. JSON clients receive it as raw JSON if it is valid JSON,
+	// otherwise as a base64 string with "encoding":"base64".
 	Data []byte
-	// Timestamp is in Unix nanoseconds. The hub stamps what clients send, and
-	// what the server publishes where it is 0.
+	// Timestamp is the time of the message in Unix nanoseconds. The hub sets it on
+	// messages from clients, and on messages of the server if it is 0.
 	Timestamp int64
-	// ClientID names the sender. The hub stamps it on what clients send.
+	// ClientID is the ID of the client that sent the message. The hub sets it on
+	// messages from clients. In messages of the server it is free for use.
 	ClientID string
-	// ID is chosen by a client that wants an answer to a control message; the
-	// answer carries the same ID.
+	// ID is chosen by a client that wants a reply to a control message. The reply
+	// has the same ID.
 	ID string
 
-	pooled bool // came from AcquireMessage and has not been released
+	pooled bool // m came from AcquireMessage and has not been released
 }
 
 var messagePool = sync.Pool{New: func() any { return new(Message) }}
 
-// AcquireMessage returns an empty Message from a pool. Release gives it back.
+// AcquireMessage returns an empty Message from a pool. Message.Release puts it back.
+// Using the pool is optional: a Message may also be allocated as usual. It may be
+// called from any goroutine.
 func AcquireMessage() *Message {
 	m := messagePool.Get().(*Message)
 	m.pooled = true
 	return m
 }
 
-// Release empties m and gives it back to the pool. The caller must not use m
-// afterwards. Its Data slice is let go of, never reused. Releasing a Message
-// twice, or one that did not come from AcquireMessage, only empties it.
+// Release empties m and puts it back into the pool. The caller must not use m
+// afterwards. The pool does not keep the Data slice. Release only empties a Message
+// that did not come from AcquireMessage.
 func (m *Message) Release() {
 	pooled := m.pooled
 	*m = Message{}
@@ -114,8 +150,8 @@ func (m *Message) Release() {
 	}
 }
 
-// Clone returns a copy that shares nothing with m and lives as long as it is
-// referenced.
+// Clone returns a copy of m with its own copy of Data. The copy is not pooled and may
+// be kept.
 func (m *Message) Clone() *Message {
 	c := *m
 	c.pooled = false
