@@ -39,21 +39,6 @@ func BenchmarkMarshal(b *testing.B) {
 	}
 }
 
-// BenchmarkMarshalChecked is what the hub pays per encoding: it has checked the
-// payload when it was published.
-func BenchmarkMarshalChecked(b *testing.B) {
-	for _, size := range []int{128, 4096} {
-		b.Run(fmt.Sprintf("codec=json/size=%d", size), func(b *testing.B) {
-			msg := benchMessage(size)
-			buf := websocket.AppendJSON(nil, msg, true)
-			b.ReportAllocs()
-			for b.Loop() {
-				buf = websocket.AppendJSON(buf[:0], msg, true)
-			}
-		})
-	}
-}
-
 func BenchmarkUnmarshal(b *testing.B) {
 	for _, codec := range codecs {
 		for _, size := range []int{128, 4096} {
