@@ -8,7 +8,7 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// benchMessage is a message whose payload is a JSON object of size bytes.
+// benchMessage returns a message whose payload is a JSON object of size bytes.
 func benchMessage(size int) *websocket.Message {
 	data := append([]byte(`{"text":"`), bytes.Repeat([]byte("payload "), size/8+1)...)
 	data = append(data[:size-2], `"}`...)

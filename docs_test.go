@@ -20,10 +20,11 @@ import (
 
 const wireDocument = "docs/wire.md"
 
-// generated is a part of the document that the code writes.
+// generated matches a part of the document that the code writes.
 var generated = regexp.MustCompile("(?s)(<!-- generated: ([^\n]*) -->\n).*?(<!-- end -->)")
 
-// TestDocsExamples compares the document's examples with what the code writes.
+// TestDocsExamples compares the generated parts of the document with the output of the
+// code.
 func TestDocsExamples(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile(wireDocument)
@@ -40,20 +41,20 @@ func TestDocsExamples(t *testing.T) {
 		require.NoError(t, os.WriteFile(wireDocument, []byte(want), 0o644))
 		return
 	}
-	require.Equal(t, want, document, "%s differs from what the code writes; if that is meant, run go test -run 'TestVectors|TestDocs' . -update", wireDocument)
+	require.Equal(t, want, document, "%s differs from the output of the code; to accept it, run go test -run 'TestVectors|TestDocs' . -update", wireDocument)
 }
 
-// block writes the part of the document with that name.
+// block returns the generated part of the document with that name.
 func (v *wireVectors) block(t testing.TB, name string) string {
 	t.Helper()
-	what, rest, _ := strings.Cut(name, " ")
-	switch what {
-	case "text": // a message as it is
+	kind, rest, _ := strings.Cut(name, " ")
+	switch kind {
+	case "text": // a message in JSON
 		return "```json\n" + string(v.example(t, rest).wire(t, "none")) + "\n```\n"
 	case "bytes":
 		x := v.example(t, rest)
 		return "```text\n" + listing(annotate(t, x.Codec, x.wire(t, "none"))) + "```\n"
-	case "data": // what a control message's data is
+	case "data": // the data of a control message
 		x := v.example(t, rest)
 		if x.Codec == "protobuf" {
 			return "```text\n" + listing(annotateFields(t, unhex(t, x.Data), 0, nil)) + "```\n"
@@ -77,7 +78,7 @@ func (v *wireVectors) example(t testing.TB, name string) *wireVector {
 	return v.byName[name]
 }
 
-// part is some bytes of an example and what they are.
+// part is some bytes of an example and their meaning.
 type part struct {
 	at   int
 	b    []byte
@@ -105,6 +106,7 @@ type splitter struct {
 	parts []part
 }
 
+// take cuts off the next n bytes and describes them.
 func (s *splitter) take(n int, format string, args ...any) []byte {
 	b := s.b[s.at : s.at+n]
 	s.parts = append(s.parts, part{s.at, b, fmt.Sprintf(format, args...)})
@@ -112,6 +114,7 @@ func (s *splitter) take(n int, format string, args ...any) []byte {
 	return b
 }
 
+// annotate splits a message into parts.
 func annotate(t testing.TB, codec string, b []byte) []part {
 	t.Helper()
 	switch codec {
@@ -126,6 +129,8 @@ func annotate(t testing.TB, codec string, b []byte) []part {
 	return nil
 }
 
+// annotateFields splits a protobuf message. names are those of the fields from 1 on, or
+// nil.
 func annotateFields(t testing.TB, b []byte, at int, names []string) []part {
 	t.Helper()
 	s := splitter{b: b, at: at}
@@ -153,6 +158,7 @@ func annotateFields(t testing.TB, b []byte, at int, names []string) []part {
 	return s.parts
 }
 
+// annotateMsgpack splits a MessagePack map with the forms that the codec writes.
 func annotateMsgpack(t testing.TB, b []byte) []part {
 	t.Helper()
 	s := splitter{b: b}
@@ -237,6 +243,7 @@ func annotateFlatBuffer(t testing.TB, b []byte) []part {
 	return whole[:len(whole)-1]
 }
 
+// annotateSealed splits a sealed message.
 func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) []part {
 	t.Helper()
 	s := splitter{b: x.wire(t, mode)}
@@ -263,6 +270,7 @@ func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) [
 	return s.parts
 }
 
+// limitsTable returns the table of limits with the defaults of Config.
 func limitsTable() string {
 	d := websocket.Defaults()
 	kib := func(n int64) string {
@@ -276,22 +284,22 @@ func limitsTable() string {
 	row := func(limit, value, setting, beyond string) {
 		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", limit, value, setting, beyond)
 	}
-	row("a message of a client's, as it comes after inflating, sealing included", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
-	row("the same on the wire", "that, a 1,024th of it and 256 bytes", "", "close 1009")
-	row("frames a second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; after long enough, close 1008")
-	row("bytes a second", kib(d.ByteRate), "`ByteRate`", "the same")
+	row("a client's message after decompression, sealing included", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
+	row("a client's message on the wire", "the limit above plus 1/1,024 of it plus 256 bytes", "", "close 1009")
+	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; after long enough, close 1008")
+	row("bytes per second", kib(d.ByteRate), "`ByteRate`", "the same")
 	row("empty fragments of one message", strconv.Itoa(websocket.MaxEmptyFragment), "", "close 1008")
 	row("a channel name or room ID, in bytes of UTF-8", strconv.Itoa(d.MaxNameLength), "`MaxNameLength`", "error `bad_request`")
 	row("channels and rooms of one client", strconv.Itoa(d.MaxSubscriptions), "`MaxSubscriptions`", "error `limit`")
 	row("a publication: its strings, its payload and 128 bytes", kib(min(d.ClientBacklog, d.LogSize)), "`ClientBacklog`, `LogSize`", "error `too_large`")
-	row("what waits for a client that reads too slowly", kib(d.ClientBacklog), "`ClientBacklog`", "close 1013, or gaps")
-	row("time without taking a byte of what waits", d.WriteWait.String(), "`WriteWait`", "the connection is cut")
-	row("silence of a client's before it is pinged", d.PingPeriod.String(), "`PingPeriod`", "a ping")
-	row("silence of a client's", d.PongWait.String(), "`PongWait`", "close 3008")
+	row("backlog of a client", kib(d.ClientBacklog), "`ClientBacklog`", "close 1013, or gaps")
+	row("time in which a client with a backlog accepts no byte", d.WriteWait.String(), "`WriteWait`", "the connection is aborted")
+	row("time without a byte from a client until the hub sends a ping", d.PingPeriod.String(), "`PingPeriod`", "a ping")
+	row("time without a byte from a client", d.PongWait.String(), "`PongWait`", "close 3008")
 	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
-	row("handshakes at once", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
-	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection is cut")
-	row("the same after 1013 and 3008", websocket.LagLinger.String(), "", "the connection is cut")
+	row("concurrent handshakes", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
+	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection is aborted")
+	row("time after the hub's Close frame with 1013 or 3008", websocket.LagLinger.String(), "", "the connection is aborted")
 	return out.String()
 }
 
@@ -310,7 +318,7 @@ func firstCells(t testing.TB, document, heading string) (rows [][2]string) {
 	return rows[2:]
 }
 
-// TestDocsTables holds the tables that people wrote to the code.
+// TestDocsTables compares the handwritten tables of the document with the code.
 func TestDocsTables(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile(wireDocument)
