@@ -15,7 +15,6 @@ import (
 type form uint8
 
 // Variants of a form.
-
 const (
 	plain    form = iota
 	deflated      // compressed with permessage-deflate, if that makes it smaller
@@ -71,11 +70,11 @@ type encodedForm struct {
 //	      |          (without recipients the publisher releases it)
 //	      |--------- node.forward: one more, until the broker has taken or refused it
 //	      v
-//	shard            its queue, then the round that routed it, until freeRound: all
-//	      |          recipients in the shard have it in a write or in their backlog
+//	shard            in its queue, then in the round that routed it; released when
+//	      |          every recipient has been written to or has it in its backlog
 //	      v
-//	conn             one for each connection that did not accept all of it at once:
-//	      |          in conn.queue or conn.tailOf, then in the writePump's write
+//	conn             one more for each connection that did not accept all of it at
+//	      |          once: in conn.queue or conn.tailOf, then in the writePump's write
 //	      v
 //	last release     the publication returns to the pool with its buffers
 //
