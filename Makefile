@@ -1,12 +1,16 @@
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.13.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.7.0
+ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+# The version of the next release, which js/package.json and the go.mod files state.
+VERSION     ?= v$(shell sed -n 's/^ *"version": "\(.*\)".*/\1/p' js/package.json)
 FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 MODULES     := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/node_modules/*' | sort))
 
-.PHONY: help run test test-browser test-foreign race lint fuzz bench bench-full bench-micro soak soak-ci soak-churn generate
+.PHONY: help run test test-browser test-foreign race lint lint-actions vuln api fuzz bench bench-full bench-micro soak soak-ci soak-churn generate release-check release-set
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## serve the chat on http://localhost:8080
 	go run ./examples/chat
@@ -20,10 +24,29 @@ test-browser: ## test the chat in a browser (CHROMIUM=/usr/bin/chromium, Node 20
 race: ## test with the race detector, in random order
 	go test -race -shuffle=on ./...
 
-lint: ## gofmt, go vet and staticcheck over all modules
+lint: ## gofmt, go vet and golangci-lint over all modules (.golangci.yml)
 	@unformatted=$$(find . -name '*.go' -not -path '*/node_modules/*' -exec gofmt -l {} +); \
 	test -z "$$unformatted" || { echo "not formatted:"; echo "$$unformatted"; exit 1; }
-	@set -e; for dir in $(MODULES); do echo "lint $$dir"; (cd $$dir && go vet ./... && go run $(STATICCHECK) ./...); done
+	@failed=; for dir in $(MODULES); do echo "lint $$dir"; \
+	(cd $$dir && go vet ./... && go run $(GOLANGCI) run ./...) || failed="$$failed $$dir"; done; \
+	test -z "$$failed" || { echo "findings in:$$failed"; exit 1; }
+
+lint-actions: ## check the workflows of GitHub Actions
+	go run $(ACTIONLINT)
+
+vuln: ## look for known vulnerabilities in code that is called, in all modules
+	@failed=; for dir in $(MODULES); do echo "vuln $$dir"; \
+	(cd $$dir && go run $(GOVULNCHECK) ./...) || failed="$$failed $$dir"; done; \
+	test -z "$$failed" || { echo "vulnerabilities in:$$failed"; exit 1; }
+
+api: ## write testdata/api.txt, the exported API, anew
+	go test -count=1 -run 'TestAPI$$' . -update
+
+release-check: ## build programs that use the published modules at VERSION (that of js/package.json)
+	go -C test/release run . -root ../.. -version $(VERSION)
+
+release-set: ## write VERSION into the go.mod files and the package of js
+	go -C test/release run . -root ../.. -version $(VERSION) -set
 
 # Before Go 1.27 a run may end with "context deadline exceeded" and no failing
 # input, which means nothing (golang/go#75804).

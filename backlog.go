@@ -1,7 +1,8 @@
 package websocket
 
-// push queues a message that could not be written directly, if the client's bound
-// allows it. The caller has mu and calls wake when it has pushed all.
+// enqueue adds a message that could not be written directly to the queue, within the
+// client's backlog. The caller holds mu and the shard's lock, and calls startPump after
+// the last message.
 func (c *conn) enqueue(p *publication) {
 	if c.state != connOpen {
 		c.drop(p, dropDisconnected)
@@ -27,28 +28,30 @@ func (c *conn) enqueue(p *publication) {
 			return
 		}
 	}
-	if c.hub.config.SlowConsumer != DropOldest { // which drops only what comes before all that waits
-		c.losses.split() // p stands between what was dropped before and after it
+	if c.hub.config.SlowConsumer != DropOldest { // its drops all come before the queue
+		c.losses.split() // p separates earlier drops from later ones
 	}
 	p.retain(1)
 	c.queued += p.cost
 	c.queue.push(item{pub: p, form: c.form, keys: c.keys})
 }
 
-// over reports whether p would exceed the client's bound.
+// exceedsBacklog reports whether p would exceed the client's bound. Over the memory
+// budget every client with a queue counts as over its bound.
 func (c *conn) exceedsBacklog(p *publication) bool {
 	return c.queued+p.cost > c.hub.config.ClientBacklog || c.queued > 0 && c.hub.overBudget()
 }
 
-// pop takes the first message off the queue, with its hold on the publication.
+// dequeue takes the first message off the queue, together with its reference to the
+// publication.
 func (c *conn) dequeue() item {
 	it := c.queue.pop()
 	c.queued -= it.pub.cost
 	return it
 }
 
-// lose drops a message for a client that stays and will be told. The caller has
-// mu and calls wake.
+// dropAndAnnounce drops a message and records it for a gap notice, because the client
+// stays connected. The caller holds mu and calls startPump.
 func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 	c.drop(p, reason)
 	if p.announces > 0 {
@@ -62,8 +65,8 @@ func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 	}
 }
 
-// drop counts a message that the client will not get. That of a gap notice is
-// no loss: what it told of is counted already.
+// drop counts a message that the client does not get. A gap notice is not counted: the
+// messages that it announces are counted already.
 func (c *conn) drop(p *publication, reason dropReason) {
 	if p.announces == 0 {
 		c.shard.counters.drops[reason].Add(1)
@@ -71,7 +74,7 @@ func (c *conn) drop(p *publication, reason dropReason) {
 	}
 }
 
-// discard counts and lets go of every message that waits.
+// dropQueue drops all queued messages.
 func (c *conn) dropQueue(reason dropReason) {
 	for c.queue.len() > 0 {
 		it := c.dequeue()
@@ -83,8 +86,7 @@ func (c *conn) dropQueue(reason dropReason) {
 	c.losses = nil
 }
 
-// keepRest holds on to the end of a frame whose beginning is out. p is its
-// message, or nil.
+// keepTail keeps the rest of a partly written frame. p is the frame's message, or nil.
 func (c *conn) keepTail(rest []byte, p *publication) {
 	c.tail, c.tailOf = rest, p
 	if p != nil {
@@ -92,8 +94,8 @@ func (c *conn) keepTail(rest []byte, p *publication) {
 	}
 }
 
-// discardRest is discard for the end of a partly written frame, which is of use
-// as long as anything is to be written.
+// dropTail drops the rest of a partly written frame. Only a connection on which nothing
+// is written any more may drop it.
 func (c *conn) dropTail() {
 	if p := c.tailOf; p != nil {
 		c.drop(p, dropDisconnected)
@@ -102,7 +104,8 @@ func (c *conn) dropTail() {
 	c.tail, c.tailOf = nil, nil
 }
 
-// release ends the hold: what waited takes the form and keys that hold now.
+// unhold lets the client's messages be written. Those that are queued take the form and
+// keys of this moment, which onConnect may have set.
 func (c *conn) unhold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,37 +117,39 @@ func (c *conn) unhold() {
 	c.startPump()
 }
 
-// anythingWaits reports whether a release would write anything.
+// anyPending reports whether unhold would write anything.
 func (c *conn) anyPending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hasPending()
 }
 
+// hasPending is anyPending for callers that hold mu.
 func (c *conn) hasPending() bool {
 	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.tail) > 0 || c.queuedPong != nil || c.pingQueued || c.state == connClosing
 }
 
-// item refers to a message that waits for one client.
+// item is a queued message. It holds a reference to its publication.
 type item struct {
 	pub  *publication
 	keys *pipeline // the client's own, or nil
 	form form
 }
 
+// encoded reports whether the message is known to be encodable.
 func (it *item) encoded() bool {
 	s := it.pub.find(it.form)
 	return s != nil && len(s.bytes) > 0
 }
 
-// ring is a queue in a circular slice that grows as needed.
+// ring is a queue in a circular slice, which grows to powers of two.
 type ring struct {
 	items []item
 	head  int
 	n     int
 }
 
-// shrink lets go of an empty ring's slice unless it is small.
+// shrink frees an empty ring's slice unless it is small.
 func (r *ring) shrink() {
 	if r.n == 0 && len(r.items) > minRing {
 		*r = ring{}

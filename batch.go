@@ -2,33 +2,48 @@ package websocket
 
 import "github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 
-// step is one run of messages behind others that are to be written together. The
-// steps of a walk form trees, one for each form: clients that get the same
-// messages in the same form stand on the same step, and share the bytes that are
-// composed for it.
+// A batch is a run of messages for the next write to one or more clients, behind the
+// messages of its parent. A client's pending batch stands for all messages on the path
+// from the root to it. Batches of one form make a tree, so that clients with the same
+// pending messages share one batch, and the bytes that are composed for it.
+//
+// For example, a and b are in room x, and b and c in room y. Message 1 is published to x
+// and message 2 to y:
+//
+//	root
+//	├── 1 ← a          a gets 1
+//	│   └── 2 ← b      b gets 1, 2
+//	└── 2 ← c          c gets 2
+//
+// Message 3, published to x, then gives two new batches: one behind a's and one behind
+// b's. All clients of a batch that get the same next run move on to the same new batch:
+// push finds it in lastChild, because the runs are delivered one after the other.
+//
+// A batch is recycled with its round, when all clients of this round and of earlier ones
+// are written. No client has it on its path then. Its parent may still point to it by
+// lastChild; that pointer is not followed, because childSeq never matches a later run.
 type batch struct {
 	parent     *batch
 	run        []*publication
-	lastChild  *batch // latest
-	childSeq   uint64 // what child's run begins with: its place in the log
-	recipients int    // clients standing here
-	messages   int    // messages from the root to here
-	cost       int64  // of them
+	lastChild  *batch // the child that was created last
+	childSeq   uint64 // seq of the first message of lastChild's run
+	recipients int    // clients whose pending batch this is; not maintained for roots
+	messages   int    // number of messages from the root to here
+	cost       int64  // their cost
 
-	buffers []*frameBuffer // composed bytes, once two clients need them
+	buffers []*frameBuffer // the composed bytes, if they were needed
 }
 
-// round is what one walk brought: the clients that it made dirty, and what to
-// let go of when no client can refer to it any more, which is when this round's
-// clients and those of all rounds before are written.
+// A round is the outcome of one call of route: the clients to write, and the publications
+// and batches to release when this round and all earlier ones are written.
 type round struct {
 	pubs    []*publication
 	batches []*batch
-	small   writeList // clients of messages that went to few: they come first
-	large   writeList
+	small   writeList // recipients of messages with a small audience
+	large   writeList // all other recipients
 }
 
-// writeList is clients to write, in order.
+// writeList is a list of clients to flush, in order.
 type writeList struct {
 	clients []*Client
 	next    int
@@ -36,8 +51,8 @@ type writeList struct {
 
 func (t *writeList) remaining() int { return len(t.clients) - t.next }
 
-// pathTo lists the messages from the root to at. The slice is good until the
-// next call.
+// messagesTo returns the messages on the path from the root to at. The slice is valid
+// until the next call.
 func (s *shard) messagesTo(at *batch) []*publication {
 	if cap(s.path) < at.messages {
 		s.path = make([]*publication, at.messages, 2*at.messages)
@@ -49,8 +64,8 @@ func (s *shard) messagesTo(at *batch) []*publication {
 	return path
 }
 
-// compose joins the messages on the path to at for all its clients, up to one
-// that cannot be encoded.
+// compose joins the frames of at's messages, once for all its clients. It stops before a
+// message that cannot be encoded.
 func (s *shard) compose(at *batch, f form) {
 	if len(at.buffers) > 0 {
 		return
@@ -70,7 +85,7 @@ func (s *shard) compose(at *batch, f form) {
 	}
 }
 
-// leave takes one client off a step; the last one gives its bytes back.
+// detach removes one client from a batch. The last one releases the composed bytes.
 func (s *shard) detach(at *batch) {
 	at.recipients--
 	if at.recipients == 0 {
@@ -99,15 +114,15 @@ func (s *shard) newBuffer() *frameBuffer {
 }
 
 func (s *shard) newBatch(r *round) *batch {
-	var st *batch
+	var b *batch
 	if n := len(s.freeBatches); n > 0 {
-		st = s.freeBatches[n-1]
+		b = s.freeBatches[n-1]
 		s.freeBatches = s.freeBatches[:n-1]
 	} else {
-		st = new(batch)
+		b = new(batch)
 	}
-	r.batches = append(r.batches, st)
-	return st
+	r.batches = append(r.batches, b)
+	return b
 }
 
 func (s *shard) newRound() *round {
@@ -125,11 +140,11 @@ func (s *shard) freeRound(r *round) {
 	for _, p := range r.pubs {
 		p.release()
 	}
-	for _, st := range r.batches {
-		s.freeBuffersOf(st)
+	for _, b := range r.batches {
+		s.freeBuffersOf(b)
 		if len(s.freeBatches) < maxFreeBatches {
-			*st = batch{buffers: st.buffers}
-			s.freeBatches = append(s.freeBatches, st)
+			*b = batch{buffers: b.buffers}
+			s.freeBatches = append(s.freeBatches, b)
 		}
 	}
 	clear(r.pubs)
@@ -143,25 +158,26 @@ func (s *shard) freeRound(r *round) {
 	s.freeRounds = append(s.freeRounds, r)
 }
 
-// batch is frames joined for one write, with where each of them ends.
+// frameBuffer holds the bytes of frames that are joined for one write, and where each
+// frame ends.
 type frameBuffer struct {
 	b    []byte
 	ends []int
 }
 
-func (b *frameBuffer) add(wire []byte) {
-	b.b = append(b.b, wire...)
+func (b *frameBuffer) add(frame []byte) {
+	b.b = append(b.b, frame...)
 	b.ends = append(b.ends, len(b.b))
 }
 
-// addSealed appends a frame of payload sealed with a client's own keys.
+// addSealed appends a frame with the payload sealed by a client's own keys.
 func (b *frameBuffer) addSealed(payload []byte, keys *pipeline) {
 	b.b = wsproto.AppendHeader(b.b, wsproto.OpBinary, len(payload)+keys.Overhead())
 	b.b = keys.AppendSeal(b.b, payload)
 	b.ends = append(b.ends, len(b.b))
 }
 
-// addItem reports whether the message could be encoded.
+// addItem appends the frame of a message. It reports whether the message could be encoded.
 func (b *frameBuffer) addItem(it item) bool {
 	fr := it.pub.frame(it.form)
 	switch {
@@ -175,7 +191,7 @@ func (b *frameBuffer) addItem(it item) bool {
 	return true
 }
 
-// whole counts the frames that end within the first n bytes.
+// whole returns the number of frames that end within the first n bytes.
 func (b *frameBuffer) whole(n int) int {
 	i := 0
 	for i < len(b.ends) && b.ends[i] <= n {

@@ -7,42 +7,64 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
+// connState is the state of a connection's outgoing side. It only moves down:
+//
+//	connOpen        messages are accepted and written
+//	   │
+//	   │ startClosing, called by
+//	   │   close       Client.Close, expiry, shutdown: the backlog goes out first
+//	   │   closeNow    a broken rule, a failed callback, silence: the backlog is dropped
+//	   │   peerClosed  the peer's Close frame: as closeNow, with the peer's code
+//	   │   evict       a slow consumer: as closeNow, counted as evicted
+//	   ▼
+//	connClosing     no message is accepted; the Close frame follows what is left
+//	   │
+//	   │ closeSent
+//	   ▼
+//	connCloseSent   nothing is written; the peer has linger() to answer
+//	   │
+//	   │ finish: the readPump has ended
+//	   ▼
+//	connEnded       the socket is closed
+//
+// abort leads from every state to connEnded, without a Close frame. The first cause
+// stays in closeErr, whatever follows.
 type connState uint8
 
 const (
-	connOpen      connState = iota
-	connClosing             // nothing new is accepted; what waits goes out, then the Close frame
-	connCloseSent           // the Close frame is out: nothing more is written
-	connEnded               // the socket is closed or about to be
+	connOpen connState = iota
+	connClosing
+	connCloseSent
+	connEnded
 )
 
-// close lets what waits go out and then says goodbye.
-func (c *conn) close(why *CloseError) {
+// close sends the Close frame behind the messages that are queued.
+func (c *conn) close(cause *CloseError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != connOpen {
 		return
 	}
-	c.startClosing(why)
+	c.startClosing(cause)
 	if c.queue.len() == 0 && c.losses.len() == 0 && len(c.tail) == 0 && !c.held {
 		c.sendClose()
 	}
 	c.startPumpAndWatch()
 }
 
-// fail discards what waits, but for the end of a partly written frame, and says
-// goodbye: for peers that broke a rule, or are gone.
+// closeNow drops the queued messages and sends the Close frame next, behind the rest
+// of a partly written frame.
 func (c *conn) closeNow(code int, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closeNowLocked(&CloseError{Code: code, Reason: reason})
 }
 
-func (c *conn) closeNowLocked(why *CloseError) {
+func (c *conn) closeNowLocked(cause *CloseError) {
 	if c.state != connOpen {
 		return
 	}
-	c.startClosing(why)
+	c.startClosing(cause)
 	c.dropQueue(dropDisconnected)
 	if len(c.tail) == 0 {
 		c.sendClose()
@@ -58,7 +80,8 @@ func (c *conn) peerClosed(code int, reason string) {
 	c.closeNowLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
 }
 
-// evict closes a client that is over its bound. The caller has mu.
+// evict closes a client whose backlog is full. The caller holds mu, and the shard's
+// lock.
 func (c *conn) evict() {
 	if c.state != connOpen {
 		return
@@ -69,32 +92,33 @@ func (c *conn) evict() {
 	c.startPump()
 }
 
-func (c *conn) startClosing(why *CloseError) {
+func (c *conn) startClosing(cause *CloseError) {
 	c.state = connClosing
 	if c.closeErr == nil {
-		c.closeErr = why
+		c.closeErr = cause
 	}
-	reason := why.Reason
-	if why.ByPeer {
-		reason = ""
+	reason := cause.Reason
+	if cause.ByPeer {
+		reason = "" // the answer repeats the code only
 	}
-	c.closeFrame = wsproto.CloseFrame(why.Code, reason)
+	c.closeFrame = wsproto.CloseFrame(cause.Code, reason)
 }
 
-// sayGoodbye writes the Close frame if that can be done at once.
+// sendClose writes the Close frame if the socket accepts it at once. Otherwise the
+// writePump writes it.
 func (c *conn) sendClose() {
 	switch {
 	case !c.tryControl(c.closeFrame):
 	case len(c.tail) > 0:
-		c.closeFrame = nil
+		c.closeFrame = nil // tail is the rest of it
 	case c.state == connClosing:
 		c.closeSent()
 	}
 }
 
-// closeLinger is how long the peer has to answer a Close frame, and to take the
-// end of one that it waits for. Whoever writes after it gets a reset, and may lose
-// the code: so a peer that is closed because it lags has longer.
+// The peer has closeLinger to answer the Close frame, or to accept the rest of it. A
+// peer that is closed because it lags has lagLinger: if it writes to a closed socket
+// it gets a TCP reset and may lose the close code.
 const (
 	closeLinger = time.Second
 	lagLinger   = 5 * time.Second
@@ -108,24 +132,25 @@ func (c *conn) linger() time.Duration {
 	return closeLinger
 }
 
-// saidGoodbye begins the wait for the peer's Close or end. Closing the socket
-// with input unread would reset the connection and could cost the peer the code.
+// closeSent begins the wait for the peer's Close frame or end. Closing a socket that
+// has unread input would reset the connection, and the peer might lose the close
+// code.
 func (c *conn) closeSent() {
 	c.state = connCloseSent
 	c.dropQueue(dropDisconnected)
 	if !c.closeErr.ByPeer {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(c.linger())) // fails only on a dead connection
+		_ = c.Conn.SetReadDeadline(time.Now().Add(c.linger())) // fails only on a broken connection
 	}
 }
 
-// kill ends the connection without a Close frame.
+// abort ends the connection without a Close frame. The readPump then gets an error
+// and calls finish.
 func (c *conn) abort(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.abortLocked(err)
 }
 
-// die is kill for callers who have mu. The readPump notices and ends the rest.
 func (c *conn) abortLocked(err error) {
 	if c.state == connEnded {
 		return
@@ -134,9 +159,9 @@ func (c *conn) abortLocked(err error) {
 	case c.closeErr == nil:
 		c.closeErr = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err}
 	case c.state == connClosing:
-		unsaid := *c.closeErr // which other clients may share
-		unsaid.Err = err
-		c.closeErr = &unsaid
+		notSent := *c.closeErr // a copy: other clients may share it
+		notSent.Err = err
+		c.closeErr = &notSent
 	}
 	c.state = connEnded
 	c.dropQueue(dropDisconnected)
@@ -144,21 +169,23 @@ func (c *conn) abortLocked(err error) {
 	c.socket.Abort()
 }
 
-// ended reports whether messages from the peer are no longer wanted.
+// isClosing reports whether the connection has left connOpen. Messages from the peer
+// are not handled any more then.
 func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state != connOpen
 }
 
-// finish closes the socket after the writePump, which has as long as a peer has for
-// its answer to get out what it holds. It returns why the connection ended.
+// finish closes the socket and returns why the connection ended. It gives the
+// writePump linger() to write what it has. Only the readPump calls it, when it can
+// read no more; err is the reason for that.
 func (c *conn) finish(err error) *CloseError {
 	c.mu.Lock()
-	if c.state == connOpen { // broken off: nothing can be said any more
+	if c.state == connOpen {
 		c.abortLocked(err)
 	}
-	if c.state == connClosing && !c.pumping { // closed by the peer before the shard has walked the release
+	if c.state == connClosing && !c.pumping { // the peer closed before the hold ended
 		c.held = false
 		if c.queuedPong != nil && c.tryControl(c.queuedPong) {
 			c.queuedPong = nil
@@ -168,17 +195,17 @@ func (c *conn) finish(err error) *CloseError {
 	}
 	if c.pumping {
 		c.pumpDone = sync.NewCond(&c.mu)
-		cut := time.AfterFunc(c.linger(), func() { c.abort(errFlushTimeout) })
+		timeout := time.AfterFunc(c.linger(), func() { c.abort(errFlushTimeout) })
 		for c.pumping {
 			c.pumpDone.Wait()
 		}
-		cut.Stop()
+		timeout.Stop()
 	}
 	c.state = connEnded
 	c.dropQueue(dropDisconnected)
 	c.dropTail()
-	ending := c.closeErr
+	closeErr := c.closeErr
 	c.mu.Unlock()
-	_ = c.Conn.Close() // nobody is left who could act on its error
-	return ending
+	_ = c.Conn.Close() // no one could act on its error
+	return closeErr
 }

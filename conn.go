@@ -11,48 +11,48 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// conn is a client's connection as gorilla sees it, and the owner of everything
-// written to it. Until the handshake is over it passes bytes through. From then
-// on all writing goes through one small machine under mu, and what gorilla
-// writes, which is control frames only, goes through it too.
+// conn is a client's connection. It is the net.Conn that gorilla reads from, and it
+// owns all writing. Until the handshake is over it passes bytes through. After that
+// the hub writes frames of its own, and the control frames that gorilla writes are
+// translated into calls of closeNow.
 //
-// While nothing waits, whoever has mu may write, and writes only what the kernel
-// takes at once. As soon as something is left over, a writePump goroutine alone
-// touches the socket until nothing waits any more.
+// While nothing is queued, the holder of mu writes to the socket directly, and only
+// as much as the kernel accepts at once. When something is left over, a writePump
+// goroutine owns the socket until nothing is queued any more.
 type conn struct {
-	mu         sync.Mutex // guards this block, but for the socket itself
+	mu         sync.Mutex // guards the fields of this block, but not reads from socket
 	state      connState
-	held       bool      // nothing is written before onConnect has returned
-	pumping    bool      // a writePump owns the socket
-	pingQueued bool      // a ping waits
-	form       form      // what it gets messages in; the shard sets it, with mu held
-	keys       *pipeline // the client's own, or nil; the shard sets it, with mu held
+	held       bool // onConnect has not returned: nothing is written
+	pumping    bool // a writePump owns the socket
+	pingQueued bool
+	form       form      // the form of messages for this client; set by the shard
+	keys       *pipeline // the client's own keys, or nil; set by the shard
 	socket     transport.Conn
-	tcp        transport.TCP
-	pumpDone   *sync.Cond   // made by finish, which alone waits for pumping to end
-	queue      ring         // messages that wait
-	queued     int64        // bytes that queue and the writePump's current batch refer to
-	losses     *losses      // dropped and not announced yet; nil before the first
-	tail       []byte       // end of a partly written frame; goes out before all else
-	tailOf     *publication // message that rest ends, or nil for a control frame
-	queuedPong []byte       // latest pong frame that waits
-	closeFrame []byte       // Close frame, once closing
-	closeErr   *CloseError  // why it ended: the first reason stays
+	tcp        transport.TCP // what socket points to for plain TCP
+	pumpDone   *sync.Cond    // made by finish, which waits for pumping to become false
+	queue      ring          // messages that the socket has not accepted
+	queued     int64         // cost of queue and of what the writePump is writing
+	losses     *losses       // dropped and not announced yet; nil before the first
+	tail       []byte        // rest of a partly written frame; it is written before all else
+	tailOf     *publication  // the message that tail ends, or nil for a control frame
+	queuedPong []byte        // the latest pong frame that is not written yet
+	closeFrame []byte        // set by startClosing
+	closeErr   *CloseError   // why the connection ended; the first cause stays
 
 	net.Conn
 	hub    *Hub
-	shard  *shard // whose counters this connection uses
+	shard  *shard // the owner of this connection's counters
 	client *Client
 
 	upgraded atomic.Bool
-	in       inbound      // the readPump owns it
-	lastRead atomic.Int64 // hub clock of the last byte received, or of when waiting for one began
-	// waiting is 0 while nothing waits, else the hub clock when the connection
-	// last accepted a byte or began to wait.
+	in       inbound      // owned by the readPump
+	lastRead atomic.Int64 // hub clock of the last byte received, or of the start of the current read
+	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
+	// socket last accepted a byte, or when queueing began.
 	progressAt atomic.Int64
 }
 
-// Read paces and checks what arrives: any byte is a sign of life.
+// Read limits the rate of the peer and checks its frames. Every byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
 	if err := c.waitForRate(); err != nil {
 		return 0, err
@@ -66,13 +66,13 @@ func (c *conn) Read(b []byte) (int, error) {
 		n = c.in.check(b[:n])
 	}
 	if err == nil && n == 0 {
-		return 0, c.waitForRate() // nothing but a violation
+		return 0, c.waitForRate() // b holds nothing but a violation
 	}
 	return n, err
 }
 
-// Write passes the handshake's answer through. After it, gorilla writes only
-// whole control frames of its own, for errors in what the peer sent.
+// Write passes the handshake's response through. After that gorilla writes nothing
+// but Close frames, for errors in the peer's frames.
 func (c *conn) Write(b []byte) (int, error) {
 	if !c.upgraded.Load() {
 		return c.Conn.Write(b)
@@ -87,8 +87,8 @@ func (c *conn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// SetDeadline and its like work until the handshake is over; after it gorilla's
-// deadlines are not the connection's: an expired one would fail direct writes.
+// SetDeadline works until the handshake is over. After that it does nothing: an
+// expired deadline of gorilla's would make direct writes fail.
 func (c *conn) SetDeadline(t time.Time) error {
 	if c.upgraded.Load() {
 		return nil
@@ -96,7 +96,7 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-// SetWriteDeadline is explained at SetDeadline.
+// SetWriteDeadline is like SetDeadline.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	if c.upgraded.Load() {
 		return nil
@@ -104,33 +104,34 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// idle reports whether whoever has mu may write to the socket.
+// mayWrite reports whether the holder of mu may write to the socket.
 func (c *conn) mayWrite() bool {
 	return c.state <= connClosing && !c.held && !c.pumping && c.socket.Direct()
 }
 
-// wake starts a writePump if something waits and none runs. The caller has mu.
+// startPump starts a writePump if something is queued and none runs. The caller holds
+// mu.
 func (c *conn) startPump() {
 	if c.pumping || c.held || c.state > connClosing || !c.hasPending() {
 		return
 	}
 	c.pumping = true
 	c.progressAt.Store(c.hub.clock())
-	go c.writePump() // ends when nothing waits, or with the connection
+	go c.writePump() // ends when nothing is queued, or with the connection
 }
 
-// wakeAndWatch is wake for whoever is not in the shard's turn: the shard has to
-// be told that a connection waits, so that it minds WriteWait.
+// startPumpAndWatch is startPump for callers that do not hold the shard's lock. It
+// tells the shard, which enforces WriteWait.
 func (c *conn) startPumpAndWatch() {
 	before := c.pumping
 	c.startPump()
 	if c.pumping && !before {
-		_ = c.hub.events.appendFor(entryReschedule, c.client, nil) // gone: nothing to watch
+		_ = c.hub.events.appendFor(entryReschedule, c.client, nil) // fails only for a client that has ended
 	}
 }
 
-// setOutbound changes what the client gets messages in from here on. It runs in
-// the shard's turn.
+// setOutbound sets the form and keys of all later messages. The caller holds the
+// shard's lock.
 func (c *conn) setOutbound(f form, keys *pipeline) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

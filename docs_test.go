@@ -253,14 +253,14 @@ func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) [
 		s.take(len(s.b)-12-16, "the envelope, encrypted")
 		s.take(16, "tag")
 	case "hmac-only":
-		s.take(32, "HMAC of all that follows")
+		s.take(32, "HMAC of all following bytes")
 		s.take(len(s.b)-32, "the envelope")
 	case "sign-then-encrypt":
 		s.take(12, "nonce")
 		s.take(len(s.b)-12-16, "HMAC of the envelope and the envelope, encrypted")
 		s.take(16, "tag")
 	case "encrypt-then-sign":
-		s.take(32, "HMAC of all that follows")
+		s.take(32, "HMAC of all following bytes")
 		s.take(12, "nonce")
 		s.take(len(s.b)-32-12-16, "the envelope, encrypted")
 		s.take(16, "tag")
@@ -284,22 +284,22 @@ func limitsTable() string {
 	row := func(limit, value, setting, beyond string) {
 		fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", limit, value, setting, beyond)
 	}
-	row("a client's message after decompression, sealing included", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
-	row("a client's message on the wire", "the limit above plus 1/1,024 of it plus 256 bytes", "", "close 1009")
-	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; after long enough, close 1008")
+	row("a message from a client, after decompression, including sealing", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
+	row("the same on the wire", "that, plus 1/1,024 of it, plus 256 bytes", "", "close 1009")
+	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; later close 1008")
 	row("bytes per second", kib(d.ByteRate), "`ByteRate`", "the same")
 	row("empty fragments of one message", strconv.Itoa(websocket.MaxEmptyFragment), "", "close 1008")
 	row("a channel name or room ID, in bytes of UTF-8", strconv.Itoa(d.MaxNameLength), "`MaxNameLength`", "error `bad_request`")
 	row("channels and rooms of one client", strconv.Itoa(d.MaxSubscriptions), "`MaxSubscriptions`", "error `limit`")
 	row("a publication: its strings, its payload and 128 bytes", kib(min(d.ClientBacklog, d.LogSize)), "`ClientBacklog`, `LogSize`", "error `too_large`")
-	row("backlog of a client", kib(d.ClientBacklog), "`ClientBacklog`", "close 1013, or gaps")
-	row("time in which a client with a backlog accepts no byte", d.WriteWait.String(), "`WriteWait`", "the connection is aborted")
-	row("time without a byte from a client until the hub sends a ping", d.PingPeriod.String(), "`PingPeriod`", "a ping")
-	row("time without a byte from a client", d.PongWait.String(), "`PongWait`", "close 3008")
+	row("backlog of a client that reads too slowly", kib(d.ClientBacklog), "`ClientBacklog`", "close 1013, or gaps")
+	row("time without accepting a byte while data is pending", d.WriteWait.String(), "`WriteWait`", "the connection ends")
+	row("silence of a client before it is pinged", d.PingPeriod.String(), "`PingPeriod`", "a ping")
+	row("silence of a client before it is closed", d.PongWait.String(), "`PongWait`", "close 3008")
 	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
-	row("concurrent handshakes", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
-	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection is aborted")
-	row("time after the hub's Close frame with 1013 or 3008", websocket.LagLinger.String(), "", "the connection is aborted")
+	row("handshakes at the same time", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
+	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection ends")
+	row("the same after 1013 and 3008", websocket.LagLinger.String(), "", "the connection ends")
 	return out.String()
 }
 
@@ -339,7 +339,7 @@ func TestDocsTables(t *testing.T) {
 	}
 	require.Equal(t, websocket.ErrorCodes, errorCodes)
 	require.Equal(t, websocket.ErrorCodes, []string{
-		client.CodeBadRequest, client.CodeForbidden, client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
+		client.CodeBadRequest, client.CodeForbidden, "internal", client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
 	})
 
 	var reasons []string

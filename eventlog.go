@@ -9,34 +9,34 @@ import (
 	"time"
 )
 
-// hubLog is the one ordered log of a hub. Appending is one short critical
-// section that gives an entry its place and hands it to the shards concerned;
-// each shard sees its entries in log order. The directory of channels and rooms
-// stands here too, as of the last entry appended, so that a publication reaches
-// only shards with members, membership limits are exact, and publishing to
-// nobody wakes nobody.
+// eventLog is the hub's one ordered log. Appending is one short critical section: it gives
+// an entry its number and adds it to the queues of the shards concerned, so each shard sees
+// its entries in log order. The log also keeps the directory of channels and rooms, as of
+// the last entry appended. So a publication reaches only shards with members, limits on
+// memberships are exact, and publishing to a topic without members wakes no shard.
 type eventLog struct {
 	shards         []*shard
-	size           int64         // bound on used
-	nameLimit      int           // bytes of a topic's name
-	maxMemberships int           // of one client, if positive
-	done           chan struct{} // closed by close: no more entries but those that end connections
-	node           *node         // takes publications on to other nodes; nil without a broker
-	customCodecs   bool          // there are codecs of the user's own
+	size           int64         // maximum of used
+	nameLimit      int           // maximum length of a topic's name in bytes
+	maxMemberships int           // of one client; not positive means no limit
+	done           chan struct{} // closed by close
+	node           *node         // nil without a broker
+	customCodecs   bool          // the application brings codecs
 
-	mu         sync.Mutex
-	seq        uint64
-	used       int64 // bytes of entries that not every shard has walked
-	waiters    list.List
+	mu         sync.Mutex // guards the following fields, and fields elsewhere that say so
+	seq        uint64     // of the last entry with a message
+	used       int64      // cost of entries that not every shard has routed
+	waiters    list.List  // of *waiter
 	running    bool
 	closed     bool
 	topics     [topicKinds]map[string]*topic
 	topicOrder [topicKinds]topicOrder
 	clients    int
-	// addressed counts the pairs of a message and a client that it is for.
+	// addressed counts each message once per recipient.
 	addressed uint64
 }
 
+// entryKind says which fields of an entry are set; see the comments of the constants.
 type entryKind uint8
 
 const (
@@ -50,7 +50,7 @@ const (
 	entrySend                        // client, pub
 	entryKeys                        // client, arg *pipeline
 	entryClose                       // client, arg *CloseError
-	entryReschedule                  // client: its connection waits
+	entryReschedule                  // client: its next check may have to be earlier
 	entryQuery                       // part, arg *memberQuery
 	entryGap                         // part, or client, or neither for all; arg *brokerGap
 	entryShutdown
@@ -65,11 +65,10 @@ type entry struct {
 	arg    any
 }
 
-// entryCost is what an entry without a message counts against the log's bound.
+// entryCost is the cost of an entry without a message.
 const entryCost = 128
 
-// waiter is an append that waits for room. Whoever makes room reserves its cost
-// and closes ready.
+// waiter is an append that waits for room. unreserve reserves its cost and closes ready.
 type waiter struct {
 	cost    int64
 	ready   chan struct{}
@@ -84,6 +83,7 @@ func newEventLog(c *Config) *eventLog {
 	return l
 }
 
+// isCustom reports whether c is a codec of the application.
 func isCustom(c Codec) bool {
 	switch c.(type) {
 	case JSONCodec, ProtobufCodec, FlatBuffersCodec, MsgpackCodec:
@@ -93,8 +93,8 @@ func isCustom(c Codec) bool {
 	}
 }
 
-// begin locks the log with cost reserved. It waits for room until ctx ends or
-// the log is closed; nothing is locked when it returns an error.
+// reserve locks the log and reserves room for cost. It waits for room until ctx is done or
+// the log is closed. On error the log is not locked.
 func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 	if cost > l.size {
 		return ErrMessageTooLarge
@@ -116,7 +116,7 @@ func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 		return ErrHubNotRunning
 	}
 	w := &waiter{cost: cost, ready: make(chan struct{})}
-	place := l.waiters.PushBack(w)
+	element := l.waiters.PushBack(w)
 	l.mu.Unlock()
 
 	var err error
@@ -135,7 +135,7 @@ func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 		if w.granted {
 			l.unreserve(cost)
 		} else {
-			l.waiters.Remove(place)
+			l.waiters.Remove(element)
 			l.unreserve(0)
 		}
 		l.mu.Unlock()
@@ -143,7 +143,7 @@ func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 	return err
 }
 
-// end unlocks the log and wakes the sleeping shards that wake names.
+// unlockAndWake unlocks the log and wakes the shards whose bits are set in wake.
 func (l *eventLog) unlockAndWake(wake uint64) {
 	l.mu.Unlock()
 	for ; wake != 0; wake &= wake - 1 {
@@ -151,15 +151,15 @@ func (l *eventLog) unlockAndWake(wake uint64) {
 	}
 }
 
-// assistReach is the most clients that a message may be for if a reader is to do
-// the work of the shards that slept.
+// maxAssistRecipients is the largest number of recipients of a message that a readPump
+// routes itself.
 const maxAssistRecipients = 16
 
-// endOwn is end for a client's reader, behind something that the client asked
-// for. If that is little work the reader does it itself, since waking the shards
-// costs more; not with codecs of the user's own, which may take long.
-func (l *eventLog) unlockAndAssist(wake uint64, reach int) {
-	if reach > maxAssistRecipients || l.customCodecs {
+// unlockAndAssist is unlockAndWake for the readPump of a client that requested the entry.
+// If there is little work, the readPump does the work of sleeping shards itself, because
+// waking them costs more. It does not if there are custom codecs, which may take long.
+func (l *eventLog) unlockAndAssist(wake uint64, recipients int) {
+	if recipients > maxAssistRecipients || l.customCodecs {
 		l.unlockAndWake(wake)
 		return
 	}
@@ -169,8 +169,8 @@ func (l *eventLog) unlockAndAssist(wake uint64, reach int) {
 	}
 }
 
-// put appends e for one shard. It returns the shard's bit if it has to be woken.
-// The log is locked.
+// append adds e to the queue of one shard. It returns the shard's bit if the shard must be
+// woken. The log is locked.
 func (l *eventLog) append(s *shard, e entry) uint64 {
 	s.queue = append(s.queue, e)
 	if s.sleeping {
@@ -180,15 +180,15 @@ func (l *eventLog) append(s *shard, e entry) uint64 {
 	return 0
 }
 
-// Bounds on how long putLazy lets entries lie.
+// Bounds of appendLazy.
 const (
 	lazyEntries = 64
 	lazyDelay   = 10 * time.Millisecond
 )
 
-// putLazy is put for entries that nobody waits for: they only have to be walked
-// before what comes after them. A shard that sleeps goes on sleeping for a
-// moment, so that a connection that comes and goes does not wake it each time.
+// appendLazy is append for an entry that has no effect of its own, but must be handled
+// before later entries. A sleeping shard is woken only after lazyDelay or lazyEntries, so a
+// connection that comes and goes does not wake it each time.
 func (l *eventLog) appendLazy(s *shard, e entry) uint64 {
 	if !s.sleeping || len(s.queue) >= lazyEntries {
 		return l.append(s, e)
@@ -200,13 +200,13 @@ func (l *eventLog) appendLazy(s *shard, e entry) uint64 {
 	return 0
 }
 
-// putSend appends a message for one client.
+// appendSend appends a message for one client.
 func (l *eventLog) appendSend(c *Client, pub *publication) uint64 {
 	l.stamp(pub, 1, 1)
 	return l.append(c.shard, entry{kind: entrySend, client: c, pub: pub})
 }
 
-// place gives pub its place in the log and one holder per shard.
+// stamp gives pub its number, and one reference for each shard.
 func (l *eventLog) stamp(pub *publication, shards, clients int) {
 	l.seq++
 	l.addressed += uint64(clients)
@@ -215,8 +215,7 @@ func (l *eventLog) stamp(pub *publication, shards, clients int) {
 	pub.refs.Store(int32(shards))
 }
 
-// free gives back room and passes it on to those who wait, in order. The log is
-// locked.
+// unreserve returns room and grants it to waiters in order. The log is locked.
 func (l *eventLog) unreserve(cost int64) {
 	l.used -= cost
 	for front := l.waiters.Front(); front != nil; front = l.waiters.Front() {
@@ -231,57 +230,57 @@ func (l *eventLog) unreserve(cost int64) {
 	}
 }
 
-// publish appends pub for every shard that has members of the topic, and the
-// answer, if any, right behind it. It takes over the caller's hold on both.
-func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, answer *publication) error {
+// publish appends pub for every shard that has members of the topic, and reply, which may
+// be nil, right behind it. It takes over the caller's references to both.
+func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, reply *publication) error {
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	var wake uint64
-	reach := 0
+	recipients := 0
 	t := l.topics[kind][name]
 	if t != nil {
-		reach = t.members
-		l.stamp(pub, len(t.parts), reach)
+		recipients = t.members
+		l.stamp(pub, len(t.parts), recipients)
 		for _, p := range t.parts {
 			wake |= l.append(p.shard, entry{kind: entryPublish, part: p, pub: pub})
 		}
 	} else {
 		l.unreserve(pub.cost)
 	}
-	wake |= l.appendReply(from, answer)
-	return l.finishPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, reach)
+	wake |= l.appendReply(from, reply)
+	return l.finishPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, recipients)
 }
 
-// endPublish unlocks the log behind a publication. One for other nodes too is
-// handed on under the lock, so that it leaves in the log's order.
-func (l *eventLog) finishPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, reach int) error {
-	forwards := l.node != nil && !pub.remote
+// finishPublish unlocks the log after a publication. It first queues the publication for
+// other nodes, under the lock, so that it leaves this node in log order.
+func (l *eventLog) finishPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, recipients int) error {
+	forward := l.node != nil && !pub.remote
 	var err error
-	if forwards {
+	if forward {
 		err = l.node.forward(to, pub)
 	}
 	if from != nil {
-		l.unlockAndAssist(wake, reach)
+		l.unlockAndAssist(wake, recipients)
 	} else {
 		l.unlockAndWake(wake)
 	}
-	if reach == 0 {
-		pub.release() // nobody is there
+	if recipients == 0 {
+		pub.release() // no shard has it
 	}
-	if forwards && err == nil {
+	if forward && err == nil {
 		l.node.waitForRoom(ctx)
 	}
 	return err
 }
 
-// broadcast appends pub for every shard that has clients.
-func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client, answer *publication) error {
+// broadcast appends pub for every shard that has clients. See publish.
+func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client, reply *publication) error {
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	var wake uint64
@@ -301,22 +300,21 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 	} else {
 		l.unreserve(pub.cost)
 	}
-	wake |= l.appendReply(from, answer)
+	wake |= l.appendReply(from, reply)
 	return l.finishPublish(ctx, from, wake, target{Audience: toClients}, pub, l.clients)
 }
 
-// endAnswered is end behind what may have been asked for by its client: then it
-// is answered.
-func (l *eventLog) finishReply(wake uint64, c *Client, answer *publication) {
-	if answer != nil {
-		l.unlockAndAssist(wake|l.appendReply(c, answer), 1)
+// finishReply appends reply, which may be nil, and unlocks the log.
+func (l *eventLog) finishReply(wake uint64, c *Client, reply *publication) {
+	if reply != nil {
+		l.unlockAndAssist(wake|l.appendReply(c, reply), 1)
 	} else {
 		l.unlockAndWake(wake)
 	}
 }
 
-// answer appends an ack or error to the client that asked. Its cost is charged
-// without waiting: it is small, and its client reads nothing more meanwhile.
+// appendReply appends an ack or error for c. It does not wait for room: replies are small,
+// and the client is not read from meanwhile.
 func (l *eventLog) appendReply(c *Client, pub *publication) uint64 {
 	if pub == nil {
 		return 0
@@ -329,7 +327,7 @@ func (l *eventLog) appendReply(c *Client, pub *publication) uint64 {
 	return l.appendSend(c, pub)
 }
 
-// send appends pub for one client.
+// send appends pub for one client. It takes over the caller's reference.
 func (l *eventLog) send(ctx context.Context, c *Client, pub *publication) error {
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
@@ -345,8 +343,8 @@ func (l *eventLog) send(ctx context.Context, c *Client, pub *publication) error 
 	return nil
 }
 
-// register makes c known to its shard. It does not wait for room: connections
-// are bounded elsewhere.
+// register adds c to its shard. It does not wait for room, because the number of
+// connections is bounded.
 func (l *eventLog) register(c *Client) {
 	l.mu.Lock()
 	c.registered = true
@@ -358,8 +356,8 @@ func (l *eventLog) register(c *Client) {
 	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryRegister, client: c}))
 }
 
-// unregister ends c's memberships and makes its shard forget it. From here on
-// c's memberships belong to the shard.
+// unregister ends c's memberships and removes it from its shard. From then on c.members
+// belongs to the shard.
 func (l *eventLog) unregister(c *Client) {
 	l.mu.Lock()
 	c.registered = false
@@ -368,7 +366,7 @@ func (l *eventLog) unregister(c *Client) {
 	if l.node != nil {
 		l.node.clientRemoved(c.ID, l.clients == 0)
 	}
-	if len(c.members.list) > 0 {
+	if c.hub.onDisconnect != nil && len(c.members.list) > 0 {
 		c.lastTopics = c.members.topics()
 	}
 	for _, m := range c.members.list {
@@ -378,7 +376,7 @@ func (l *eventLog) unregister(c *Client) {
 	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryUnregister, client: c}))
 }
 
-// tell appends an entry about a registered client that must not wait for room.
+// appendFor appends an entry about a client without waiting for room.
 func (l *eventLog) appendFor(kind entryKind, c *Client, arg any) error {
 	l.mu.Lock()
 	if !c.registered {
@@ -389,17 +387,17 @@ func (l *eventLog) appendFor(kind entryKind, c *Client, arg any) error {
 	return nil
 }
 
-// release ends c's hold. If something waits for it, that is not for long.
+// unhold ends c's hold. It wakes the shard only if messages are waiting for that.
 func (l *eventLog) unhold(c *Client) {
-	put := l.appendLazy
+	add := l.appendLazy
 	if c.conn.anyPending() {
-		put = l.append
+		add = l.append
 	}
 	l.mu.Lock()
-	l.unlockAndWake(put(c.shard, entry{kind: entryUnhold, client: c}))
+	l.unlockAndWake(add(c.shard, entry{kind: entryUnhold, client: c}))
 }
 
-// tellAll appends an entry for every shard.
+// appendAll appends an entry for every shard.
 func (l *eventLog) appendAll(kind entryKind) {
 	l.mu.Lock()
 	var wake uint64
@@ -409,14 +407,14 @@ func (l *eventLog) appendAll(kind entryKind) {
 	l.unlockAndWake(wake)
 }
 
-// start lets appends wait for room, because shards now make some.
+// start lets reserve wait for room. Before that no shard makes any.
 func (l *eventLog) start() {
 	l.mu.Lock()
 	l.running = true
 	l.mu.Unlock()
 }
 
-// close refuses new entries and ends every wait.
+// close refuses new entries, except those without reserve, and ends all waits.
 func (l *eventLog) close() {
 	l.mu.Lock()
 	if !l.closed {
@@ -426,16 +424,15 @@ func (l *eventLog) close() {
 	l.mu.Unlock()
 }
 
-// take swaps s's queue for what has gathered in it and reports whether there is
-// anything to walk. If there is not and the shard would wait, it counts as
-// sleeping from then on.
-func (l *eventLog) takeQueue(s *shard, wouldWait bool) bool {
+// takeQueue moves the entries of s's queue to s.entries. It reports whether there are any.
+// If not, and s would sleep, s counts as sleeping from then on.
+func (l *eventLog) takeQueue(s *shard, wouldSleep bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unreserve(s.routedCost)
 	s.routedCost = 0
 	if len(s.queue) == 0 {
-		s.sleeping = wouldWait
+		s.sleeping = wouldSleep
 		return false
 	}
 	s.entries, s.queue = s.queue, s.entries[:0]

@@ -16,7 +16,7 @@ const (
 func Defaults() Config { return (&Config{}).withDefaults() }
 
 // ErrorCodes are the codes in messages of type "error".
-var ErrorCodes = []string{codeBadRequest, codeForbidden, codeLimit, codeTooLarge, codeUnavailable}
+var ErrorCodes = []string{codeBadRequest, codeForbidden, codeInternal, codeLimit, codeTooLarge, codeUnavailable}
 
 // AnnouncedReasons are the reasons that the hub sends in messages of type "gap" about
 // its own drops. A disconnected client gets none.

@@ -2,8 +2,8 @@ package websocket
 
 import "slices"
 
-// writeTurn writes some of the clients of the few, half of them of the latest
-// rounds, and then some of the many.
+// writeRounds flushes some clients of small audiences, half of them of the latest rounds
+// and half of the earliest, and as many clients of large audiences.
 func (s *shard) writeRounds(most int) {
 	left := most / 2
 	for _, r := range slices.Backward(s.rounds) {
@@ -29,7 +29,7 @@ func (s *shard) writeFrom(t *writeList, most int) int {
 	return n
 }
 
-// endRounds lets go of the oldest rounds that are written.
+// freeWrittenRounds releases the earliest rounds that are written.
 func (s *shard) freeWrittenRounds() {
 	n := 0
 	for n < len(s.rounds) && s.rounds[n].small.remaining()+s.rounds[n].large.remaining() == 0 {
@@ -41,8 +41,8 @@ func (s *shard) freeWrittenRounds() {
 	}
 }
 
-// flush writes what is pending for c, or queues it where the connection does not
-// take it now.
+// flush writes the pending batch of c, or queues the messages that the connection does
+// not accept now.
 func (s *shard) flush(c *Client) {
 	at := c.pending
 	if at == nil {
@@ -63,8 +63,8 @@ func (s *shard) flush(c *Client) {
 	s.detach(at)
 }
 
-// write puts on the wire what the socket takes at once. The connection is idle
-// and its lock is held.
+// writePending writes as much of a pending batch as the socket accepts. The caller holds
+// the connection's lock, and mayWrite is true.
 func (s *shard) writePending(c *Client, at *batch) {
 	var sent int
 	var whole bool
@@ -78,8 +78,9 @@ func (s *shard) writePending(c *Client, at *batch) {
 	}
 }
 
-// writeShared writes what is composed once for all that stand on a step. It
-// returns how many messages are out, and whether the socket took everything.
+// writeShared writes the bytes that are composed once for all clients of the batch. It
+// returns the number of messages that were written, and whether the socket accepted
+// everything.
 func (s *shard) writeShared(c *Client, at *batch) (sent int, whole bool) {
 	s.compose(at, c.conn.form)
 	for _, b := range at.buffers {
@@ -92,17 +93,17 @@ func (s *shard) writeShared(c *Client, at *batch) (sent int, whole bool) {
 	return sent, true
 }
 
-// writeAlone composes for one client, or writes a single frame as it is. Like
-// compose it stops where a message cannot be encoded: what comes after waits
-// behind the notice of it.
+// writeAlone composes the batch for this client alone, or writes a single frame as it is.
+// Like compose it stops before a message that cannot be encoded, because later messages
+// must wait for its gap notice.
 func (s *shard) writeAlone(c *Client, at *batch) (sent int, whole bool) {
 	keys, f := c.conn.keys, c.conn.form
 	if at.messages == 1 && keys == nil {
-		wire := at.run[0].frame(f).bytes
-		if len(wire) == 0 {
+		frame := at.run[0].frame(f).bytes
+		if len(frame) == 0 {
 			return 0, true
 		}
-		s.single.b, s.single.ends = wire, append(s.single.ends[:0], len(wire))
+		s.single.b, s.single.ends = frame, append(s.single.ends[:0], len(frame))
 		sent, whole = s.writeBuffer(c, &s.single)
 		s.single.b = nil
 		return sent, whole
@@ -135,8 +136,8 @@ func (s *shard) writeAlone(c *Client, at *batch) (sent int, whole bool) {
 	return sent + n, whole
 }
 
-// writeBatch returns how many frames of b are out, and whether all are. Of one
-// that is partly out the rest is kept; settle finds its message.
+// writeBuffer returns the number of frames of b that were written, and whether all were.
+// It keeps the rest of a partly written frame in tail; keepUnsent finds its message.
 func (s *shard) writeBuffer(c *Client, b *frameBuffer) (sent int, whole bool) {
 	n, err := c.conn.socket.TryWrite(b.b)
 	s.counters.bytesSent.Add(uint64(n))
@@ -160,9 +161,9 @@ func (s *shard) writeBuffer(c *Client, b *frameBuffer) (sent int, whole bool) {
 	return sent, false
 }
 
-// settle accounts for the messages on the path to at that are not out: the first
-// sent are. The next one may be partly out; it and those behind it wait. What
-// cannot be encoded is lost as soon as nothing waits before it.
+// keepUnsent queues the messages of the batch behind the first sent ones. The first of them
+// may be written partly. A message that cannot be encoded is dropped when nothing is queued
+// before it.
 func (s *shard) keepUnsent(c *Client, at *batch, sent int) {
 	for _, p := range s.messagesTo(at) {
 		switch {
@@ -179,7 +180,7 @@ func (s *shard) keepUnsent(c *Client, at *batch, sent int) {
 	c.conn.startPump()
 }
 
-// queueAll queues all messages on the path to at. The connection's lock is held.
+// enqueueAll queues all messages of the batch. The caller holds the connection's lock.
 func (s *shard) enqueueAll(c *Client, at *batch) {
 	for _, p := range s.messagesTo(at) {
 		c.conn.enqueue(p)

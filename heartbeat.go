@@ -8,8 +8,8 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// writeNow writes a control frame if that can be done at once. What is left of
-// it waits. The caller has mu.
+// tryControl writes a control frame if the socket may be written to. The rest of a partly
+// written frame becomes tail. The caller holds mu.
 func (c *conn) tryControl(b []byte) bool {
 	if !c.mayWrite() {
 		return false
@@ -24,8 +24,7 @@ func (c *conn) tryControl(b []byte) bool {
 	return true
 }
 
-// answerPing answers the last of the pings that came since the last answer. It
-// runs on the readPump.
+// replyToPing answers the latest ping that has not been answered. The readPump calls it.
 func (c *conn) replyToPing() {
 	if c.in.pinged {
 		c.in.pinged = false
@@ -33,7 +32,7 @@ func (c *conn) replyToPing() {
 	}
 }
 
-// sendPong answers a ping, or leaves that to the writePump.
+// sendPong writes a pong, or leaves it to the writePump.
 func (c *conn) sendPong(payload string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,7 +48,8 @@ func (c *conn) sendPong(payload string) {
 
 var pingFrame = wsproto.ControlFrame(wsproto.OpPing, nil)
 
-// sendPing runs in the shard's turn.
+// sendPing writes a ping, or leaves it to the writePump. The caller holds the shard's
+// lock.
 func (c *conn) sendPing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,12 +62,12 @@ func (c *conn) sendPing() {
 	c.startPump()
 }
 
-// deadlines orders a shard's clients by when they have to be looked at next. A
-// client's signs of life do not move it: looking at one that has shown some puts
-// it back for as long as it may then be silent. One timer serves the shard.
+// deadlines is a heap of a shard's clients by the time of their next check. Input from a
+// client does not move it: the check finds out and schedules the next one. One timer
+// serves all clients of the shard.
 type deadlines struct{ clients []*Client }
 
-// next returns the earliest deadline on the hub's clock, or the end of time.
+// next returns the earliest check on the hub's clock, or math.MaxInt64.
 func (d *deadlines) next() int64 {
 	if len(d.clients) == 0 {
 		return math.MaxInt64
@@ -111,8 +111,7 @@ func (d *deadlines) Pop() any {
 	return c
 }
 
-// minds makes sure that a connection with something to write is looked at when
-// WriteWait is over, and one that expires when it does.
+// reschedule moves the check of c forward to its hard deadline, if that is earlier.
 func (s *shard) reschedule(c *Client) {
 	if c.shardIndex < 0 {
 		return
@@ -122,7 +121,8 @@ func (s *shard) reschedule(c *Client) {
 	}
 }
 
-// limits returns when c has to be looked at whatever it says.
+// hardDeadline returns the time of a check that input from c cannot postpone: the end of
+// WriteWait for a connection that accepts nothing, or the client's expiry.
 func (s *shard) hardDeadline(c *Client) int64 {
 	due := int64(math.MaxInt64)
 	if since := c.conn.progressAt.Load(); since != 0 {
@@ -134,7 +134,7 @@ func (s *shard) hardDeadline(c *Client) int64 {
 	return due
 }
 
-// checkDeadlines looks at every client whose time has come.
+// checkDeadlines checks the clients whose time has come.
 func (s *shard) checkDeadlines() {
 	if len(s.deadlines.clients) == 0 {
 		return
@@ -146,23 +146,23 @@ func (s *shard) checkDeadlines() {
 	}
 }
 
-// look pings or closes c if it has been silent for too long, and returns when to
-// look again.
+// check pings or closes c if it has been silent for too long, and returns the time of the
+// next check.
 func (s *shard) check(c *Client, now int64) int64 {
 	config := &s.hub.config
 	since := c.conn.progressAt.Load()
 	if since != 0 && now-since >= int64(config.WriteWait) {
 		c.conn.abort(errWriteTimeout)
-		return math.MaxInt64 // its end is on the way
+		return math.MaxInt64 // the readPump ends it
 	}
 	if expires := c.expires.Load(); expires != 0 && now >= expires {
 		c.expires.Store(0)
 		s.flush(c)
 		c.conn.close(&CloseError{Code: CloseUnauthorized, Reason: "credentials have expired"})
 	}
-	heard := max(c.conn.lastRead.Load(), since) // taking bytes is a sign of life too
+	heard := max(c.conn.lastRead.Load(), since) // accepting bytes is a sign of life
 	if c.handling.Load() {
-		heard = now // not reading, so its silence says nothing
+		heard = now // the hub does not read from it at the moment
 	}
 	due := heard + int64(config.PingPeriod)
 	switch silent := now - heard; {

@@ -7,22 +7,22 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// inbound checks the frames of one client before gorilla sees them, and paces the
-// client. The readPump owns it.
+// inbound is the state of a client's incoming side: the frame checker, which sees the
+// bytes before gorilla does, and the rate limits. The readPump owns it.
 type inbound struct {
 	checker   wsproto.Checker
 	violation *wsproto.Violation
 
 	messages     rateLimit
 	bytes        rateLimit
-	limitedSince int64 // hub clock when pacing began to delay, or 0 after a break
-	lastLimited  int64 // hub clock when it did last
+	limitedSince int64 // hub clock of the first delay without a break since, or 0
+	lastLimited  int64 // hub clock of the latest delay
 
-	pinged bool
-	pong   string // payload of the latest ping, if pinged, answered before a message is handled or more is read
+	pinged bool   // a ping has come and is not answered yet
+	pong   string // its payload, if pinged
 }
 
-// begin sets the limits for a connection of which nothing has been read.
+// begin initializes in for a new connection.
 func (in *inbound) begin(config *Config, deflate bool) {
 	in.checker = wsproto.NewChecker(deflate, wsproto.WireLimit(config.MaxMessageSize))
 	in.messages = newRateLimit(config.MessageRate)
@@ -31,8 +31,8 @@ func (in *inbound) begin(config *Config, deflate bool) {
 
 var errProtocol = errors.New("websocket: protocol error")
 
-// check checks the frames in b, counts them against the message rate and returns how
-// many bytes of b may be passed on. What comes before a violation is passed on first.
+// check checks the frames in b and counts them against the message rate. It returns the
+// number of bytes that gorilla may see: those before a violation.
 func (in *inbound) check(b []byte) int {
 	n, frames, violation := in.checker.Check(b)
 	in.messages.spend(frames)
@@ -40,15 +40,16 @@ func (in *inbound) check(b []byte) int {
 	return n
 }
 
-// pace is a token bucket in the form of a clock that runs ahead: spending moves
-// it on, and whoever is ahead of real time by more than the burst has to wait
-// (the generic cell rate algorithm, ITU-T I.371).
+// rateLimit is a token bucket, kept as a virtual clock (the generic cell rate algorithm,
+// ITU-T I.371). Each unit moves the clock on by the time that it costs. A client whose
+// clock is more than rateBurst ahead of real time has to wait.
 type rateLimit struct {
-	each  float64 // nanoseconds that one unit costs; 0 means no limit
-	ahead float64 // the clock
+	each  float64 // nanoseconds per unit; 0 means no limit
+	ahead float64 // the virtual clock
 }
 
-// newPace allows rate units a second, and those of paceBurst at once.
+// newRateLimit allows rate units per second, and those of rateBurst at once. A rate that
+// is not positive means no limit.
 func newRateLimit(rate int64) rateLimit {
 	if rate <= 0 {
 		return rateLimit{}
@@ -58,22 +59,24 @@ func newRateLimit(rate int64) rateLimit {
 
 func (p *rateLimit) spend(units int) { p.ahead += p.each * float64(units) }
 
-// wait returns how long to wait at the time now.
+// wait returns the time to wait at the time now. It is not positive if none is needed.
 func (p *rateLimit) wait(now int64) time.Duration {
 	p.ahead = max(p.ahead, float64(now))
 	return time.Duration(p.ahead-float64(now)) - rateBurst
 }
 
+// A client that is delayed by its rates for floodMinimum, without a break of floodBreak,
+// is closed. The readPump sleeps for at most maxPause at a time.
 const (
-	rateBurst    = 2 * time.Second  // of a client's rates may come at once
-	floodMinimum = 10 * time.Second // of delays without a break is a flood
+	rateBurst    = 2 * time.Second
+	floodMinimum = 10 * time.Second
 	floodBreak   = time.Second
 	maxPause     = 100 * time.Millisecond
 )
 
-// admit waits until the client may be read from again, which is when its silence
-// begins to count. Answers to pings go out first: of those that came with no
-// message between them only the last is answered (RFC 6455 section 5.5.3).
+// waitForRate waits until the rates allow the next read. The client's silence counts from
+// then on. It first answers the latest ping since the last read (RFC 6455 section 5.5.3),
+// and closes the connection if the input had a violation.
 func (c *conn) waitForRate() error {
 	in := &c.in
 	c.replyToPing()
@@ -83,7 +86,7 @@ func (c *conn) waitForRate() error {
 	}
 	for {
 		now := c.hub.clock()
-		c.lastRead.Store(now) // its silence counts from here
+		c.lastRead.Store(now) // its silence begins now
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
 		switch {
 		case delay <= 0:
@@ -99,7 +102,7 @@ func (c *conn) waitForRate() error {
 		}
 		in.lastLimited = now
 		if c.isClosing() {
-			return nil // let reading find out how
+			return nil // the read returns the reason
 		}
 		time.Sleep(min(delay, maxPause))
 	}

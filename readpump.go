@@ -12,9 +12,8 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
 )
 
-// readPump reads one client's messages until its connection ends, and is the
-// one place where a connection ends. It does so also when a callback ends the
-// goroutine.
+// readPump reads from one client until its connection ends, and ends the client in the
+// hub. The deferred calls also run when a callback ends the goroutine.
 func (c *Client) readPump() {
 	defer c.hub.connectionDone(c)
 	err := errReadPumpEnded
@@ -23,7 +22,7 @@ func (c *Client) readPump() {
 	c.discardInput()
 }
 
-// disconnect is the end of a client's life in the hub.
+// disconnect ends the client: connection, memberships, ID, callbacks, in this order.
 func (c *Client) disconnect(err error) {
 	defer c.endRequest()
 	c.closeErr.Store(c.conn.finish(err))
@@ -34,10 +33,12 @@ func (c *Client) disconnect(err error) {
 	if c.hub.onDisconnect != nil {
 		c.hub.runCallback(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
 	}
-	c.hub.events.forgetTopics(c)
+	if c.lastTopics != nil {
+		c.hub.events.forgetTopics(c)
+	}
 }
 
-// readMessages returns why nothing more can be read.
+// readMessages handles messages until nothing more can be read, and returns the reason.
 func (c *Client) readMessages() error {
 	c.ws.SetPingHandler(func(payload string) error {
 		c.conn.in.pong, c.conn.in.pinged = payload, true
@@ -60,19 +61,20 @@ func (c *Client) readMessages() error {
 	}
 }
 
-// readMessage reads and handles one message. Its error is the connection's; a
-// message that breaks a rule closes the connection by itself, with a reason.
+// readMessage reads and handles one message. It returns an error if the connection
+// cannot be read any more. A message that breaks a rule closes the connection and is no
+// error: reading goes on until the peer has answered.
 func (c *Client) readMessage(messageType int, r io.Reader) error {
 	limit := c.hub.config.MaxMessageSize
 	buf := getBuffer(512)
 	defer func() { putBuffer(buf) }()
 	var err error
 	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.checker.Limit()); err != nil {
-		return err // past its limit on the wire, the frame check has ended the connection
+		return err // over the limit, the frame checker has closed the connection already
 	}
 	compressed := c.conn.in.checker.NextCompressed()
 	if c.conn.isClosing() {
-		return nil // discarded on the way to the peer's Close
+		return nil // messages that come before the peer's Close frame are discarded
 	}
 	message := buf.b
 	if compressed {
@@ -88,14 +90,14 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
 		return nil
 	}
-	c.conn.replyToPing() // a callback may take long
+	c.conn.replyToPing() // now, because the callback may take long
 	c.handling.Store(true)
 	c.handle(messageType, message)
 	return nil
 }
 
-// handle takes a whole message in: frame type, UTF-8, keys, codec, callback,
-// control message.
+// handle checks the frame type and UTF-8, opens and decodes the message, calls onMessage,
+// and carries out a control message.
 func (c *Client) handle(messageType int, b []byte) {
 	keys := c.openKeys.Load()
 	want := c.codec.WebSocketMessageType()
@@ -128,18 +130,18 @@ func (c *Client) handle(messageType int, b []byte) {
 	m.ClientID = c.ID
 	m.Timestamp = c.hub.now()
 	c.shard.counters.messagesReceived.Add(1)
-	request := *m // what the callback does to m changes nothing
+	request := *m // the callback's changes to m have no effect
 	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
 		return
 	}
 	c.control(&request)
 }
 
-// inboundPool is apart from the pool behind AcquireMessage, so that a callback
-// that releases its Message harms nobody.
+// inboundPool is separate from AcquireMessage's pool. A callback that wrongly releases
+// its Message does no harm then.
 var inboundPool = sync.Pool{New: func() any { return new(Message) }}
 
-// unmarshal runs a codec, which may be the user's own: its panic becomes an error.
+// unmarshal decodes b. The panic of an application's codec becomes an error.
 func (c *Client) unmarshal(b []byte, m *Message) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -149,6 +151,7 @@ func (c *Client) unmarshal(b []byte, m *Message) (err error) {
 	return c.codec.Unmarshal(b, m)
 }
 
+// describe names the client's frames for a close reason.
 func (c *Client) describe(keys *pipeline) string {
 	if keys != nil {
 		return "sealed " + c.codec.Name()
@@ -163,8 +166,8 @@ func frameTypeName(messageType int) string {
 	return "binary"
 }
 
-// drain discards what the peer still sends after the hub's Close, no faster than
-// ever, until the peer's end or the deadline that came with the Close.
+// discardInput reads and discards the peer's input after the hub's Close frame, within
+// the client's rate, until the peer closes or the deadline that closeSent has set.
 func (c *Client) discardInput() {
 	c.conn.mu.Lock()
 	ours := c.conn.state == connClosing || c.conn.state == connCloseSent
@@ -187,7 +190,8 @@ func (c *Client) discardInput() {
 	}
 }
 
-// readError tells of an end without a Close frame in our terms.
+// readError returns io.ErrUnexpectedEOF for a connection that ended without a Close
+// frame, and any other error as it is.
 func readError(err error) error {
 	var ce *websocket.CloseError
 	if errors.As(err, &ce) && ce.Code == CloseAbnormalClosure {

@@ -1,9 +1,10 @@
 package websocket
 
-// Bounds of one walk and one turn of writing: they keep a large channel from
-// holding up a small one. A turn is so many writes to clients of a message that
-// went to no more than fewClients of the shard's, and as many to others. A walk
-// that writes, because a client has had enough, counts that as many pushes.
+// These bounds keep a large channel from holding up a small one. One call of route adds
+// at most about maxRoutePushes messages to pending batches. One sweep writes up to
+// writesPerSweep recipients of messages with a small audience, at most smallAudience of
+// the shard's clients, and as many other recipients. A flush within route counts as
+// pushesPerFlush pushes.
 const (
 	maxRoutePushes = 64 << 10
 	maxRouteBytes  = 1 << 20
@@ -12,7 +13,7 @@ const (
 	pushesPerFlush = 64
 )
 
-// walk takes entries in order until a bound is reached.
+// route handles entries in order until a bound is reached.
 func (s *shard) route(most int) {
 	r := s.newRound()
 	pushes, bytes := 0, int64(0)
@@ -40,7 +41,8 @@ func (s *shard) route(most int) {
 	s.freeWrittenRounds()
 }
 
-// takeRun takes the message entries from s.next on that go to the same clients.
+// takeRun takes the message entries from nextEntry on that have the same recipients as
+// the first one.
 func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
 	first := &s.entries[s.nextEntry]
 	start := len(r.pubs)
@@ -58,42 +60,43 @@ func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
 	return r.pubs[start:len(r.pubs):len(r.pubs)], cost
 }
 
-// deliver moves the clients that a run is for one step on.
+// deliver adds a run to the pending batches of its recipients.
 func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
-	order := run[0].seq
+	seq := run[0].seq
 	switch e.kind {
 	case entryPublish:
-		few := len(e.part.members) <= smallAudience
+		small := len(e.part.members) <= smallAudience
 		for _, m := range e.part.members {
-			pushes += s.push(m.client, run, order, r, few)
+			pushes += s.push(m.client, run, seq, r, small)
 		}
 		return pushes
 	case entryBroadcast:
-		few := len(s.clients) <= smallAudience
+		small := len(s.clients) <= smallAudience
 		for _, c := range s.clients {
-			pushes += s.push(c, run, order, r, few)
+			pushes += s.push(c, run, seq, r, small)
 		}
 		return pushes
 	default:
 		if e.client.shardIndex >= 0 {
-			return s.push(e.client, run, order, r, true)
+			return s.push(e.client, run, seq, r, true)
 		}
 		s.dropAll(e.client, run)
 		return 1
 	}
 }
 
-// push moves c on by a run. It gives c a turn, unless c has one; one among the
-// few even then. A client's turn must not come so late that what it would get at
-// once is what only a slow one would leave waiting: it is written before.
-func (s *shard) push(c *Client, run []*publication, order uint64, r *round, few bool) (pushes int) {
+// push adds run to c's pending batch and schedules c for writing. A recipient of a message
+// with a small audience is scheduled among the small ones, even if it is among the large
+// ones already. A client whose pending batch reaches a quarter of its backlog is flushed
+// first: a long queue of other clients' writes does not make a fast client look slow.
+func (s *shard) push(c *Client, run []*publication, seq uint64, r *round, small bool) (pushes int) {
 	pushes = 1
 	if at := c.pending; at != nil && at.cost >= s.hub.config.ClientBacklog/4 {
 		s.flush(c)
 		pushes = pushesPerFlush
 	}
 	at := c.pending
-	if few && !c.inSmall {
+	if small && !c.inSmall {
 		c.inSmall = true
 		r.small.clients = append(r.small.clients, c)
 	} else if at == nil {
@@ -103,13 +106,13 @@ func (s *shard) push(c *Client, run []*publication, order uint64, r *round, few 
 		at = &s.roots[c.conn.form]
 	}
 	next := at.lastChild
-	if at.childSeq != order {
+	if at.childSeq != seq {
 		next = s.newBatch(r)
 		next.parent, next.run, next.messages, next.cost = at, run, at.messages+len(run), at.cost
 		for _, p := range run {
 			next.cost += p.cost
 		}
-		at.lastChild, at.childSeq = next, order
+		at.lastChild, at.childSeq = next, seq
 	}
 	at.recipients--
 	next.recipients++
@@ -117,7 +120,7 @@ func (s *shard) push(c *Client, run []*publication, order uint64, r *round, few 
 	return pushes
 }
 
-// apply walks an entry that is not a message.
+// apply carries out an entry that is not a message.
 func (s *shard) apply(e *entry, r *round) {
 	c := e.client
 	switch e.kind {
@@ -172,7 +175,7 @@ func (s *shard) apply(e *entry, r *round) {
 	}
 }
 
-// forget takes a client out of everything the shard owns.
+// removeClient removes c from everything that the shard owns.
 func (s *shard) removeClient(c *Client) {
 	for _, m := range c.members.list {
 		m.remove()
@@ -192,7 +195,7 @@ func (s *shard) removeClient(c *Client) {
 	}
 }
 
-// dropAll counts messages for a client that is gone.
+// dropAll drops messages for a client that has ended.
 func (s *shard) dropAll(c *Client, pubs []*publication) {
 	for _, p := range pubs {
 		c.conn.drop(p, dropDisconnected)

@@ -5,38 +5,39 @@ import (
 	"time"
 )
 
-// shard is one hub goroutine with the clients whose IDs hash to it. It walks its
-// entries of the log in order, which moves references to messages to the clients
-// concerned, and then writes each of those clients once for all of them. While it
-// sleeps, a reader may do that in its place.
+// shard is one hub goroutine and its share of the clients: those whose IDs hash to it. It
+// takes its entries of the event log in order and routes each message to the pending
+// batches of its recipients. Then it writes each recipient's pending batch, all of its
+// messages in one write. While the goroutine sleeps, a readPump may do the same in its
+// place (see assist).
 type shard struct {
 	hub    *Hub
 	events *eventLog
 	index  int
-	wake   chan struct{} // capacity 1; appenders and the timer send, the shard receives; never closed
+	wake   chan struct{} // capacity 1; appenders and timers send, the hub goroutine receives; never closed
 
 	counters counters
 
-	// Guarded by the log's lock.
-	queue      []entry
+	// Guarded by the event log's lock.
+	queue      []entry // appended and not taken yet
 	sleeping   bool
-	lazyTimer  *time.Timer // wakes the shard for entries that were put lazily
-	population int         // clients, as of the last entry appended
+	lazyTimer  *time.Timer // wakes the shard for entries of appendLazy
+	population int         // number of clients, as of the last entry appended
 
-	mu sync.Mutex // held by the hub goroutine while it is awake, or by a reader that assists
+	mu sync.Mutex // held by the hub goroutine while it is awake, or by a readPump that assists
 
-	// Guarded by turn.
-	entries     []entry // being walked
-	nextEntry   int     // index in current
-	routedCost  int64   // cost of what was walked, to be given back to the log
+	// Guarded by mu.
+	entries     []entry // taken from queue
+	nextEntry   int     // index in entries of the first that is not routed
+	routedCost  int64   // cost of routed entries that the event log still counts
 	clients     []*Client
-	roots       []batch  // by form
-	rounds      []*round // with clients still to write, oldest first
-	shutdownErr *CloseError
+	roots       []batch     // roots of the trees of pending batches, by form
+	rounds      []*round    // rounds that are not written completely, oldest first
+	shutdownErr *CloseError // set by entryShutdown; new clients are closed with it
 	stopped     bool
 	deadlines   deadlines
 	timer       *time.Timer
-	timerAt     int64
+	timerAt     int64 // the deadline that timer is set to
 
 	// Free lists and scratch space.
 	freeBatches []*batch
@@ -44,10 +45,10 @@ type shard struct {
 	freeBuffers []*frameBuffer
 	path        []*publication
 	scratch     *frameBuffer
-	single      frameBuffer // one frame, not copied
+	single      frameBuffer // a single frame, which is not copied
 }
 
-// A reader that assists does no more than this.
+// Bounds of one assist.
 const (
 	assistPushes = 512
 	assistWrites = 32
@@ -68,12 +69,11 @@ func newShard(h *Hub, index int) *shard {
 func (s *shard) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // awake or about to be
+	default: // it is awake or has been woken
 	}
 }
 
-// run is the hub goroutine. It ends when it has walked entryStop and let go of
-// everything.
+// run is the hub goroutine. It ends after entryStop, when everything is written.
 func (s *shard) run() {
 	defer s.hub.running.Done()
 	s.timer = time.AfterFunc(time.Hour, s.wakeUp)
@@ -84,8 +84,7 @@ func (s *shard) run() {
 	}
 }
 
-// work sweeps until there is nothing left to do, and reports whether there will
-// be.
+// work sweeps until nothing is left to do. It reports whether the goroutine goes on.
 func (s *shard) work() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,8 +96,8 @@ func (s *shard) work() bool {
 	return !s.stopped
 }
 
-// sweep walks what has been appended and writes some of it. When nothing is left
-// it reports false, and the shard counts as sleeping.
+// sweep routes the entries that were appended and writes some of the pending batches. If
+// nothing is left it reports false, and the shard counts as sleeping.
 func (s *shard) sweep(pushes, writes int) bool {
 	quiet := len(s.rounds) == 0
 	if s.nextEntry < len(s.entries) || s.events.takeQueue(s, quiet) {
@@ -110,8 +109,9 @@ func (s *shard) sweep(pushes, writes int) bool {
 	return true
 }
 
-// assist is one short sweep on a reader's goroutine, behind an append that found
-// the shard asleep. The hub goroutine does what is left.
+// assist does one short sweep on the goroutine of a readPump that has appended an entry
+// while the shard was asleep. That is cheaper than waking the hub goroutine, which does
+// the rest if anything is left.
 func (s *shard) assist() {
 	if s.mu.TryLock() {
 		s.sweep(assistPushes, assistWrites)
@@ -125,8 +125,8 @@ func (s *shard) assist() {
 	s.wakeUp()
 }
 
-// setTimer wakes the shard at the next deadline. The timer wakes like an appender
-// does: waiting for one channel costs half of what waiting for two does.
+// setTimer sets the timer to the next deadline. The timer sends on wake like an appender,
+// because waiting for one channel costs half as much as a select over two.
 func (s *shard) setTimer() {
 	if due := s.deadlines.next(); due < s.timerAt || s.timerAt <= s.hub.clock() {
 		s.timerAt = due

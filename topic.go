@@ -55,30 +55,30 @@ type topic struct {
 	prev, next *topic // neighbours in topicOrder
 }
 
-// part is one shard's share of a topic.
+// part is the share of a topic whose members belong to one shard.
 type part struct {
 	topic *topic
 	shard *shard
-	count int // members, as of the last entry appended; guarded by the log's lock
+	count int // number of members, as of the last entry appended; guarded by the log's lock
 
-	members []member // guarded by the shard's turn
+	members []member // guarded by the shard's lock
 }
 
-// member stands in a part's list; the client pointer saves the walk a detour.
+// member is an element of a part's list. Its client pointer saves route a load.
 type member struct {
 	client     *Client
 	membership *membership
 }
 
-// membership is one client's place in a part.
+// membership is the membership of one client in a part.
 type membership struct {
 	client *Client
 	part   *part
-	index  int // in part.members; guarded by the shard's turn
+	index  int // in part.members; guarded by the shard's lock
 }
 
-// membershipSet is a client's memberships. Most clients have few, which a list
-// holds in the least room; a long list gets an index.
+// membershipSet holds a client's memberships: a list, and an index if the list is long.
+// Most clients have few memberships.
 type membershipSet struct {
 	list  []*membership
 	index map[*part]int // in list, or nil
@@ -86,6 +86,7 @@ type membershipSet struct {
 
 const longList = 32
 
+// at returns the index in list of the membership in p, or -1.
 func (s *membershipSet) at(p *part) int {
 	if s.index != nil {
 		if i, ok := s.index[p]; ok {
@@ -96,6 +97,7 @@ func (s *membershipSet) at(p *part) int {
 	return slices.IndexFunc(s.list, func(m *membership) bool { return m.part == p })
 }
 
+// in returns the membership in p, or nil.
 func (s *membershipSet) in(p *part) *membership {
 	if i := s.at(p); i >= 0 {
 		return s.list[i]
@@ -137,9 +139,8 @@ func (s *membershipSet) topics() []*topic {
 	return topics
 }
 
-// topicNames returns the names of the topics of a kind that c is in. For a client
-// that has been unregistered they are those of its last moment, until onDisconnect
-// has returned.
+// topicNames returns the names of the topics of a kind that c is in. After unregister they
+// are those of that moment, until onDisconnect has returned.
 func (l *eventLog) topicNames(c *Client, kind TopicKind) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,41 +157,41 @@ func (l *eventLog) topicNames(c *Client, kind TopicKind) []string {
 	return names
 }
 
-// forgetTopics ends the reports of topicNames.
+// forgetTopics makes topicNames return nothing. The readPump calls it after unregister.
 func (l *eventLog) forgetTopics(c *Client) {
 	l.mu.Lock()
 	c.lastTopics = nil
 	l.mu.Unlock()
 }
 
-// join adds c to a topic. It reports nothing new if c is there already. The
-// answer is appended right behind it.
-func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
+// join adds c to a topic, and appends reply, which may be nil. It is no error if c is in it
+// already.
+func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, reply *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	if err := l.reserve(ctx, entryCost); err != nil {
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	if !c.registered {
 		l.unreserve(entryCost)
 		l.mu.Unlock()
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return ErrClientClosed
 	}
 	p := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
 		l.unreserve(entryCost)
-		l.finishReply(0, c, answer)
+		l.finishReply(0, c, reply)
 		return nil
 	}
 	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
 		l.unreserve(entryCost)
 		l.dropIfEmpty(p)
 		l.mu.Unlock()
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return ErrTooManySubscriptions
 	}
 	m := &membership{client: c, part: p}
@@ -199,24 +200,25 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 	p.count++
 	p.topic.members++
 	wake := l.appendLazy(c.shard, entry{kind: entryJoin, arg: m})
-	l.finishReply(wake, c, answer)
+	l.finishReply(wake, c, reply)
 	return nil
 }
 
-// leave takes c out of a topic; not being in it is no error.
-func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, answer *publication) error {
+// leave removes c from a topic, and appends reply, which may be nil. It is no error if c is
+// not in it.
+func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name string, reply *publication) error {
 	if err := checkName(name, l.nameLimit); err != nil {
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	if err := l.reserve(ctx, entryCost); err != nil {
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return err
 	}
 	if !c.registered {
 		l.unreserve(entryCost)
 		l.mu.Unlock()
-		answer.releaseIfAny()
+		reply.releaseIfAny()
 		return ErrClientClosed
 	}
 	var wake uint64
@@ -229,12 +231,12 @@ func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name st
 		l.removeFromPart(m.part)
 		wake = l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
-	l.finishReply(wake, c, answer)
+	l.finishReply(wake, c, reply)
 	return nil
 }
 
-// membership returns c's membership of a topic as of the last entry appended,
-// or nil. The log is locked.
+// membership returns c's membership in a topic as of the last entry appended, or nil. The
+// log is locked.
 func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membership {
 	if t := l.topics[kind][name]; t != nil {
 		for _, p := range t.parts {
@@ -246,8 +248,8 @@ func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membershi
 	return nil
 }
 
-// partFor finds or makes a shard's part of a topic. A part that was made must
-// get a member, or be dropped, before the log is unlocked.
+// partFor finds or makes a shard's part of a topic. A new part must get a member, or be
+// removed by dropIfEmpty, before the log is unlocked.
 func (l *eventLog) partFor(s *shard, kind TopicKind, name string) *part {
 	t := l.topics[kind][name]
 	if t == nil {
@@ -268,14 +270,15 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string) *part {
 	return p
 }
 
-// leavePart counts one member out. An empty part and an empty topic leave the
-// directory; entries appended before still find them, later ones do not.
+// removeFromPart counts a member out.
 func (l *eventLog) removeFromPart(p *part) {
 	p.count--
 	p.topic.members--
 	l.dropIfEmpty(p)
 }
 
+// dropIfEmpty removes a part without members from the directory, and a topic without
+// parts. Entries that were appended earlier still refer to the part.
 func (l *eventLog) dropIfEmpty(p *part) {
 	if p.count > 0 {
 		return
@@ -292,12 +295,13 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	}
 }
 
-// add and remove run in the shard's turn.
+// add adds m to its part. It runs in the shard.
 func (m *membership) add() {
 	m.index = len(m.part.members)
 	m.part.members = append(m.part.members, member{m.client, m})
 }
 
+// remove removes m from its part. It runs in the shard.
 func (m *membership) remove() {
 	p := m.part
 	last := len(p.members) - 1
@@ -307,12 +311,12 @@ func (m *membership) remove() {
 	p.members = p.members[:last]
 }
 
-// memberQuery collects the IDs of a topic's members at one place in the log.
+// memberQuery collects the IDs of a topic's members at one point of the log.
 type memberQuery struct {
 	mu      sync.Mutex
 	ids     []string
 	pending int
-	done    chan struct{} // closed by the last shard that answers
+	done    chan struct{} // closed by the last shard
 }
 
 func (q *memberQuery) collect(p *part) {
@@ -326,10 +330,11 @@ func (q *memberQuery) collect(p *part) {
 	}
 }
 
-// RoomMembers returns the IDs of the clients in a room, in no order, as of the
-// moment of the call. It waits for the hub goroutines until ctx ends. An unknown
-// room has no members. It returns ErrHubNotRunning before Run and ErrHubClosed
-// after shutdown has begun. Anybody may call it from anywhere.
+// RoomMembers returns the IDs of the clients that are in a room at the moment of the call,
+// in no particular order. It waits for the hub goroutines until ctx is done. A room without
+// members is no error. Errors: ErrInvalidName, ErrHubNotRunning before Run, ErrHubClosed
+// after shutdown has begun, and ctx's error. It may be called by anybody, callbacks
+// included. It covers this node only; see Cluster.RoomMembers.
 func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) {
 	if err := checkName(roomID, h.config.MaxNameLength); err != nil {
 		return nil, err

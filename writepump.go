@@ -7,24 +7,24 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 )
 
-// joinSize is the size in bytes at which joined writes end: a large write costs the
-// kernel little more than a small one.
+// joinSize is the size in bytes at which the joining of frames into one write stops. A
+// write of that size costs the kernel little more than a small one.
 const joinSize = transport.JoinSize
 
-// flight is what a writePump is writing.
+// pumpWrite is one write of a writePump.
 type pumpWrite struct {
 	out           frameBuffer
-	controlFrames int          // frames in out that are not messages of items, and stand first
-	tailOf        *publication // what the first of them ends, or nil
-	items         []item       // messages that follow
-	endsWithClose bool         // the Close frame ends it
-	failed        []item       // those of items that could not be encoded
-	sent          int          // those of items that the socket has accepted
+	controlFrames int          // number of frames at the start of out that are not items
+	tailOf        *publication // the message that the first of them ends, or nil
+	items         []item       // messages behind the control frames
+	endsWithClose bool         // the Close frame is the last
+	failed        []item       // items that could not be encoded
+	sent          int          // number of items that the socket has accepted
 }
 
 var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
 
-// giveBack recycles f unless a huge frame made it grow. Nothing flies any more.
+// recycle returns f to the pool, unless a large frame made it grow.
 func (f *pumpWrite) recycle() {
 	if cap(f.out.b) <= 4*joinSize {
 		f.clear()
@@ -41,8 +41,8 @@ func (f *pumpWrite) empty() bool {
 	return f.controlFrames == 0 && len(f.items) == 0 && !f.endsWithClose
 }
 
-// writePump writes what waits, as much as possible at a time, until nothing
-// waits or the connection is over. There is at most one per connection.
+// writePump writes what is queued, as much as possible at a time, until nothing is
+// queued or the connection has ended. A connection has at most one.
 func (c *conn) writePump() {
 	f := pumpWritePool.Get().(*pumpWrite)
 	c.mu.Lock()
@@ -57,10 +57,11 @@ func (c *conn) writePump() {
 			c.closeSent()
 		}
 	}
-	f.recycle() // not if a codec has ended the goroutine: f may hold messages then
+	f.recycle() // not reached if a codec has ended the goroutine: f may hold messages then
 }
 
-// landed ends a writePump, also one that a codec has ended, and gives up mu.
+// pumpEnded records the end of a writePump and unlocks mu. It is deferred, because a
+// codec may end the goroutine.
 func (c *conn) pumpEnded() {
 	defer c.mu.Unlock()
 	c.pumping = false
@@ -71,9 +72,9 @@ func (c *conn) pumpEnded() {
 	}
 }
 
-// gather takes what goes out next: the end of a partly written frame, control
-// frames, messages with gap notices where some were lost, and at last the Close
-// frame. What it takes still counts against the client's bound. The caller has
+// collect fills f with what is written next: the rest of a partly written frame, control
+// frames, messages, with gap notices where messages were dropped, and at last the Close
+// frame. It counts against the client's backlog until account is called. The caller holds
 // mu.
 func (c *conn) collect(f *pumpWrite) {
 	f.clear()
@@ -94,9 +95,9 @@ func (c *conn) collect(f *pumpWrite) {
 		c.pingQueued = false
 	}
 	f.controlFrames = len(f.out.ends)
-	foreign := isCustom(c.client.codec)
+	custom := isCustom(c.client.codec)
 	for size := len(f.out.b); ; {
-		if foreign && len(f.items) > 0 && (c.nextMayFail() || !f.items[len(f.items)-1].encoded()) {
+		if custom && len(f.items) > 0 && (c.nextMayFail() || !f.items[len(f.items)-1].encoded()) {
 			return
 		}
 		next, ok := c.nextItem()
@@ -111,20 +112,19 @@ func (c *conn) collect(f *pumpWrite) {
 	f.endsWithClose = c.state == connClosing
 }
 
-// mayFail reports whether it is not known that the next message can be encoded.
-// Such a one goes out by itself, so that nothing overtakes the notice of its loss.
+// nextMayFail reports whether the next message may turn out not to be encodable. Such a
+// message is written alone, so that no later message overtakes the gap notice for it.
 func (c *conn) nextMayFail() bool { return c.queue.len() > 0 && !c.queue.at(0).encoded() }
 
-// nextItem takes the next message, which is a gap notice where messages before
-// it were lost.
+// nextItem takes the next message, or a gap notice if messages before it were dropped.
 func (c *conn) nextItem() (item, bool) {
 	next := item{form: c.form, keys: c.keys}
-	order := uint64(math.MaxUint64)
+	seq := uint64(math.MaxUint64)
 	if c.queue.len() > 0 {
 		next = *c.queue.at(0)
-		order = next.pub.seq
+		seq = next.pub.seq
 	}
-	if l, lost := c.losses.takeBefore(order); lost {
+	if l, ok := c.losses.takeBefore(seq); ok {
 		next.pub = c.client.gapNotice(&l)
 		c.queued += next.pub.cost - lossCost
 		return next, true
@@ -135,7 +135,7 @@ func (c *conn) nextItem() (item, bool) {
 	return c.queue.pop(), true
 }
 
-// fly encodes and writes all of f. It gives up mu meanwhile.
+// writeCollected encodes and writes f. It unlocks mu meanwhile.
 func (c *conn) writeCollected(f *pumpWrite) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
@@ -147,7 +147,7 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 			f.failed = append(f.failed, it)
 		}
 	}
-	clear(f.items[len(encoded):]) // their publications may be recycled before f is
+	clear(f.items[len(encoded):]) // their publications may be recycled before f
 	f.items = encoded
 	if f.endsWithClose {
 		f.out.add(c.closeFrame)
@@ -167,7 +167,7 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 	return err
 }
 
-// accepted counts a message that the socket has taken whole.
+// countSent counts a message that the socket has accepted as a whole.
 func (c *conn) countSent(p *publication) {
 	if p.announces > 0 {
 		c.shard.counters.announced.Add(p.announces)
@@ -176,7 +176,8 @@ func (c *conn) countSent(p *publication) {
 	}
 }
 
-// land settles the accounts of f. The caller has mu.
+// account drops the messages of f that were not written, and returns their cost. The
+// caller holds mu.
 func (c *conn) account(f *pumpWrite) {
 	if p := f.tailOf; p != nil {
 		c.drop(p, dropDisconnected)

@@ -6,7 +6,7 @@ require (
 	github.com/centrifugal/centrifuge v0.40.1
 	github.com/gorilla/websocket v1.5.3
 	github.com/lxzan/gws v1.8.9
-	github.com/maoxiaoyue/hypgo-websocket v0.0.0
+	github.com/maoxiaoyue/hypgo-websocket v0.1.0
 	github.com/olahol/melody v1.1.4
 	github.com/stretchr/testify v1.12.1
 )

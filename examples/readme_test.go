@@ -1,5 +1,5 @@
 // Package examples has example programs in its subdirectories. Its test builds the
-// code samples of the README.
+// code samples of the README and of the documents.
 package examples
 
 import (
@@ -21,15 +21,29 @@ var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```")
 const fragment = `package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"log"
 	"log/slog"
+	"net/http"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
-var _ client.Client
+var (
+	_ client.Client
+	_ = errors.New
+	_ = bytes.ToLower
+	_ = rand.Text
+	_ http.Handler
+)
+
+// The application's own functions.
+func userOf(token string) (string, error)       { return token, nil }
+func mayUse(user, target string) (bool, error) { return user == target, nil }
 
 func sample(ctx context.Context, hub *websocket.Hub, %s logger *slog.Logger, aesKey, hmacKey []byte) error {
 	log.SetFlags(0)
@@ -43,15 +57,23 @@ func sample(ctx context.Context, hub *websocket.Hub, %s logger *slog.Logger, aes
 func main() {}
 `
 
-func TestReadmeSamplesBuild(t *testing.T) {
+func TestReadmeSamplesBuild(t *testing.T)        { samplesBuild(t, "../README.md") }
+func TestConfigurationSamplesBuild(t *testing.T) { samplesBuild(t, "../docs/configuration.md") }
+func TestHypGoSamplesBuild(t *testing.T)         { samplesBuild(t, "../docs/hypgo.md") }
+
+// samplesBuild builds the samples of a document, except those that import HypGo.
+func samplesBuild(t *testing.T, path string) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
+	document, err := os.ReadFile(path)
 	require.NoError(t, err)
 	dir := t.TempDir()
-	blocks := goBlock.FindAllStringSubmatch(string(readme), -1)
+	blocks := goBlock.FindAllStringSubmatch(string(document), -1)
 	require.NotEmpty(t, blocks)
 	for i, block := range blocks {
 		source := block[1]
+		if strings.Contains(source, "github.com/maoxiaoyue/hypgo/") {
+			continue // not a dependency
+		}
 		if !strings.HasPrefix(source, "package ") {
 			source = fmt.Sprintf(fragment, clientParameter(source), source)
 		}

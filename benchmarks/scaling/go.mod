@@ -3,9 +3,9 @@ module github.com/maoxiaoyue/hypgo-websocket/benchmarks/scaling
 go 1.26.0
 
 require (
-	github.com/maoxiaoyue/hypgo-websocket v0.0.0
-	github.com/maoxiaoyue/hypgo-websocket/broker/nats v0.0.0
-	github.com/maoxiaoyue/hypgo-websocket/broker/redis v0.0.0
+	github.com/maoxiaoyue/hypgo-websocket v0.1.0
+	github.com/maoxiaoyue/hypgo-websocket/broker/nats v0.1.0
+	github.com/maoxiaoyue/hypgo-websocket/broker/redis v0.1.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1

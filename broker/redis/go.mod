@@ -3,7 +3,7 @@ module github.com/maoxiaoyue/hypgo-websocket/broker/redis
 go 1.26.0
 
 require (
-	github.com/maoxiaoyue/hypgo-websocket v0.0.0
+	github.com/maoxiaoyue/hypgo-websocket v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )

@@ -3,8 +3,8 @@ module github.com/maoxiaoyue/hypgo-websocket/examples/cluster
 go 1.26.0
 
 require (
-	github.com/maoxiaoyue/hypgo-websocket v0.0.0
-	github.com/maoxiaoyue/hypgo-websocket/broker/nats v0.0.0
+	github.com/maoxiaoyue/hypgo-websocket v0.1.0
+	github.com/maoxiaoyue/hypgo-websocket/broker/nats v0.1.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/stretchr/testify v1.12.1
 )
