@@ -21,67 +21,72 @@ const (
 	BinaryMessage = 2
 )
 
-// Codec turns a Message into the bytes of one frame and back. A Codec must be
-// safe for concurrent use, must not wait for the hub or a client, and must not
-// end its goroutine: it is called while others wait. JSONCodec, ProtobufCodec, FlatBuffersCodec and
-// MsgpackCodec are the ones that the page names; an application may bring its
-// own.
+// A Codec encodes a Message as the payload of one frame and decodes it. JSONCodec,
+// ProtobufCodec, FlatBuffersCodec and MsgpackCodec are built in. An application may
+// add its own to Config.Codecs.
+//
+// The hub calls a Codec from several goroutines at once, and other clients wait for
+// the call to return. So a Codec must be safe for concurrent use, must not wait for
+// the hub or a client, and must not call runtime.Goexit. A panic in Marshal or
+// Unmarshal counts as an error.
 type Codec interface {
-	// Name is the subprotocol that selects the codec in the handshake.
+	// Name returns the subprotocol that selects the codec in the handshake.
 	Name() string
-	// Index is a number that no other codec of the hub has. It stays the same
-	// for the life of the process. The codecs of this package use 0 to 3.
+	// Index returns a number that is unique among the codecs of a hub and never
+	// changes. The codecs of this package use 0 to 3.
 	Index() int
-	// Marshal returns msg encoded in a slice of its own. It neither changes nor
-	// keeps msg.
+	// Marshal returns msg encoded in a new slice. It must not change or keep msg.
+	// After an error the message is dropped for the clients of this codec, with
+	// the reason "codec".
 	Marshal(msg *Message) ([]byte, error)
-	// Unmarshal decodes data into msg and overwrites all of its fields. It must
-	// not keep data, which is reused afterwards.
+	// Unmarshal decodes data into msg and overwrites all fields of msg. It must
+	// not keep data, which the hub reuses. After an error the hub closes the
+	// connection with CloseInvalidPayloadData and the text of the error.
 	Unmarshal(data []byte, msg *Message) error
-	// WebSocketMessageType is TextMessage or BinaryMessage.
+	// WebSocketMessageType returns TextMessage or BinaryMessage.
 	WebSocketMessageType() int
 }
 
-// AppendCodec is a Codec that can encode into a buffer of the caller's. It is
-// optional; all codecs of this package implement it.
+// AppendCodec is an optional interface of a Codec that can encode into a buffer of
+// the caller. All codecs of this package implement it.
 type AppendCodec interface {
 	Codec
-	// AppendMarshal appends what Marshal would return to dst and returns the
-	// extended slice. On error it returns dst as it was.
+	// AppendMarshal appends msg, encoded as by Marshal, to dst and returns the
+	// extended slice. On error it returns dst unchanged.
 	AppendMarshal(dst []byte, msg *Message) ([]byte, error)
 }
 
-// ControlDecoder reads the data of control messages in a format of the codec's
-// own. It is optional: control data of a codec without it is JSON,
+// ControlDecoder is an optional interface of a Codec with its own format for the data
+// of control messages from clients. Without it the hub expects JSON:
 // {"channel":"..."} or {"room_id":"..."}.
 type ControlDecoder interface {
-	// DecodeChannel returns the channel that data names, or "" where data
-	// cannot be decoded or names none.
+	// DecodeChannel returns the channel in the data of "subscribe" or
+	// "unsubscribe". It returns "" if data is malformed or has no channel.
 	DecodeChannel(data []byte) string
-	// DecodeRoomID returns the room that data names, or "" where data cannot be
-	// decoded or names none.
+	// DecodeRoomID returns the room in the data of "join_room" or "leave_room".
+	// It returns "" if data is malformed or has no room.
 	DecodeRoomID(data []byte) string
 }
 
-// ControlEncoder writes the data of the hub's own answers in a format of the
-// codec's own. It is optional: answers of a codec without it are JSON.
+// ControlEncoder is an optional interface of a Codec with its own format for the data
+// of "error" and "gap" messages. Without it the hub writes JSON.
 type ControlEncoder interface {
-	// EncodeError returns the data of an "error" message: a code for programs
-	// and a text for people.
+	// EncodeError returns the data of an "error" message. The code is for
+	// programs, the message for people.
 	EncodeError(code, message string) []byte
 	// EncodeGap returns the data of a "gap" message.
 	EncodeGap(gap Gap) []byte
 }
 
-// envelope is a decoded message whose fields still point into the input.
-// Decoders fill one and check everything before they allocate anything.
+// envelope is a decoded message whose fields are parts of the input. Decoders check
+// the whole input before they copy an envelope into a Message.
 type envelope struct {
 	typ, channel, data, clientID, id []byte
 	timestamp                        int64
 }
 
-// message copies e into msg with at most two allocations: one for Data, one
-// that the strings share.
+// message copies e into msg with at most two allocations: one for Data and one for
+// all strings.
 func (e *envelope) message(msg *Message) {
 	typ, known := knownType(e.typ)
 	n := len(e.channel) + len(e.clientID) + len(e.id)
@@ -110,8 +115,8 @@ func (e *envelope) message(msg *Message) {
 	}
 }
 
-// knownType returns the constant for a type that the package itself uses, so
-// that decoding it does not allocate.
+// knownType returns b as a string without an allocation if b is empty or a type that
+// this package uses.
 func knownType(b []byte) (string, bool) {
 	switch string(b) {
 	case "":
@@ -144,14 +149,15 @@ func knownType(b []byte) (string, bool) {
 	return "", false
 }
 
-// malformed is the error of every decoder: which format, what is wrong, where.
+// malformed returns the error of a decoder: the format, the reason and the offset of
+// the fault in the input.
 func malformed(format string, offset int, reason string) error {
 	return fmt.Errorf("%w: %s: %s at byte %d", ErrMalformed, format, reason, offset)
 }
 
-// validText returns s with every byte that is not part of valid UTF-8 replaced
-// by U+FFFD, as encoding/json does. Without it a peer's protobuf decoder would
-// refuse the whole message.
+// validText replaces every byte of s that is not part of valid UTF-8 by U+FFFD, as
+// encoding/json does. A peer's protobuf decoder would reject a message with invalid
+// UTF-8.
 func validText(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -159,10 +165,11 @@ func validText(s string) string {
 	return string([]rune(s))
 }
 
-// controlChannel returns the channel named by the data of a control message.
+// controlChannel returns the channel in the data of a control message. Errors wrap
+// ErrMalformed.
 func controlChannel(c Codec, data []byte) (string, error) {
 	if d, ok := c.(ControlDecoder); ok {
-		return named("channel", d.DecodeChannel(data))
+		return requireName("channel", d.DecodeChannel(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
@@ -177,13 +184,14 @@ func controlChannel(c Codec, data []byte) (string, error) {
 		}
 		name = request.Channel
 	}
-	return named("channel", name)
+	return requireName("channel", name)
 }
 
-// controlRoom returns the room named by the data of a control message.
+// controlRoom returns the room in the data of a control message. Errors wrap
+// ErrMalformed.
 func controlRoom(c Codec, data []byte) (string, error) {
 	if d, ok := c.(ControlDecoder); ok {
-		return named("room_id", d.DecodeRoomID(data))
+		return requireName("room_id", d.DecodeRoomID(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
@@ -198,19 +206,18 @@ func controlRoom(c Codec, data []byte) (string, error) {
 		}
 		name = request.RoomID
 	}
-	return named("room_id", name)
+	return requireName("room_id", name)
 }
 
-// named checks the name that control data gave.
-func named(key, name string) (string, error) {
+// requireName returns an error if the name from control data is empty or not UTF-8.
+func requireName(key, name string) (string, error) {
 	if name == "" || !utf8.ValidString(name) {
 		return "", fmt.Errorf("%w: control data has no valid %s", ErrMalformed, key)
 	}
 	return name, nil
 }
 
-// encodeError returns the data of an "error" message in the form that clients
-// of c read.
+// encodeError returns the data of an "error" message for clients of c.
 func encodeError(c Codec, code, message string) []byte {
 	if e, ok := c.(ControlEncoder); ok {
 		return e.EncodeError(code, message)
@@ -218,8 +225,7 @@ func encodeError(c Codec, code, message string) []byte {
 	return appendJSONError(nil, code, message)
 }
 
-// encodeGap returns the data of a "gap" message in the form that clients of c
-// read.
+// encodeGap returns the data of a "gap" message for clients of c.
 func encodeGap(c Codec, g Gap) []byte {
 	if e, ok := c.(ControlEncoder); ok {
 		return e.EncodeGap(g)
@@ -227,9 +233,9 @@ func encodeGap(c Codec, g Gap) []byte {
 	return appendJSONGap(nil, g)
 }
 
-// ProtobufCodec speaks the WsMessage of proto/message.proto in binary frames.
-// Control data are ChannelRequest and RoomRequest, answers ErrorReply and
-// GapNotice. The zero value is ready for use.
+// ProtobufCodec encodes messages as the WsMessage of proto/message.proto, in binary
+// frames. The data of control messages is a ChannelRequest or RoomRequest, that of
+// "error" an ErrorReply, that of "gap" a GapNotice. The zero value is ready for use.
 type ProtobufCodec struct{}
 
 var (
@@ -257,14 +263,14 @@ func (ProtobufCodec) Index() int { return 1 }
 // WebSocketMessageType returns BinaryMessage.
 func (ProtobufCodec) WebSocketMessageType() int { return BinaryMessage }
 
-// Marshal returns msg as a WsMessage. It never fails: bytes of a string that
-// are not UTF-8 become U+FFFD.
+// Marshal returns msg as a WsMessage. It never returns an error. In strings it replaces
+// bytes that are not UTF-8 by U+FFFD.
 func (c ProtobufCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
-// AppendMarshal appends msg to dst as Marshal encodes it.
+// AppendMarshal appends msg to dst, encoded as by Marshal.
 func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	// Each field takes a tag and at most a varint of ten bytes besides its
-	// content.
+	// Besides its content, each field has a tag of one byte and a varint of at most
+	// ten bytes.
 	const overhead = 6 * 11
 	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
 	dst = appendProtoString(dst, protoType, msg.Type)
@@ -279,9 +285,9 @@ func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	return dst, nil
 }
 
-// Unmarshal decodes a WsMessage. Like generated code it skips unknown fields
-// and known ones of another wire type, lets the last of several win, and
-// refuses strings that are not UTF-8. Errors wrap ErrMalformed and leave msg
+// Unmarshal decodes a WsMessage. Like generated code it skips unknown fields and known
+// fields of another wire type, rejects strings that are not UTF-8, and uses the last
+// value of a field that occurs more than once. Errors wrap ErrMalformed and leave msg
 // empty.
 func (ProtobufCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
@@ -302,8 +308,8 @@ func (ProtobufCodec) Unmarshal(data []byte, msg *Message) error {
 	return nil
 }
 
-// consumeProto takes the value of one field into e and returns its length, or a
-// negative number that protoReason explains.
+// consumeProto reads the value of one field into e. It returns the length of the value,
+// or a negative number for protoReason.
 func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []byte) int {
 	var text *[]byte
 	switch {
@@ -334,10 +340,11 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 	return n
 }
 
-// protoInvalidUTF8 joins the negative numbers that protowire returns for a
-// length.
+// protoInvalidUTF8 is a result of consumeProto besides the negative numbers of
+// protowire.
 const protoInvalidUTF8 = -100
 
+// protoReason returns the text of an error for a negative result of consumeProto.
 func protoReason(n int) string {
 	if n == protoInvalidUTF8 {
 		return "not valid UTF-8"
@@ -345,21 +352,21 @@ func protoReason(n int) string {
 	return protowire.ParseError(n).Error()
 }
 
-// DecodeChannel reads a ChannelRequest. It returns "" where data is none or
-// names no channel.
+// DecodeChannel returns the channel of a ChannelRequest, or "" if data is malformed or
+// has no channel.
 func (ProtobufCodec) DecodeChannel(data []byte) string { return protoFirstString(data) }
 
-// DecodeRoomID reads a RoomRequest. It returns "" where data is none or names
-// no room.
+// DecodeRoomID returns the room of a RoomRequest, or "" if data is malformed or has no
+// room.
 func (ProtobufCodec) DecodeRoomID(data []byte) string { return protoFirstString(data) }
 
-// EncodeError returns an ErrorReply.
+// EncodeError returns an encoded ErrorReply.
 func (ProtobufCodec) EncodeError(code, message string) []byte {
 	dst := appendProtoString(nil, 1, code)
 	return appendProtoString(dst, 2, message)
 }
 
-// EncodeGap returns a GapNotice.
+// EncodeGap returns an encoded GapNotice.
 func (ProtobufCodec) EncodeGap(gap Gap) []byte {
 	dst := appendProtoString(nil, 1, gap.Channel)
 	dst = appendProtoString(dst, 2, gap.RoomID)
@@ -373,8 +380,8 @@ func (ProtobufCodec) EncodeGap(gap Gap) []byte {
 	return dst
 }
 
-// protoFirstString returns the string in field 1, which is all that both
-// requests consist of.
+// protoFirstString returns the string in field 1, the only field of ChannelRequest and
+// RoomRequest.
 func protoFirstString(data []byte) string {
 	var value []byte
 	for len(data) > 0 {
@@ -396,8 +403,8 @@ func protoFirstString(data []byte) string {
 	return string(value)
 }
 
-// consumeProtoTag is protowire.ConsumeTag without the numbers above the
-// greatest valid one, which generated code refuses too.
+// consumeProtoTag is protowire.ConsumeTag, but rejects numbers above the largest valid
+// one, as generated code does.
 func consumeProtoTag(b []byte) (protowire.Number, protowire.Type, int) {
 	num, typ, n := protowire.ConsumeTag(b)
 	if n >= 0 && num > protowire.MaxValidNumber {

@@ -8,7 +8,7 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// benchMessage is a message whose payload is a JSON object of size bytes.
+// benchMessage returns a message whose payload is a JSON object of size bytes.
 func benchMessage(size int) *websocket.Message {
 	data := append([]byte(`{"text":"`), bytes.Repeat([]byte("payload "), size/8+1)...)
 	data = append(data[:size-2], `"}`...)
@@ -36,21 +36,6 @@ func BenchmarkMarshal(b *testing.B) {
 				}
 			})
 		}
-	}
-}
-
-// BenchmarkMarshalChecked is what the hub pays per encoding: it has checked the
-// payload when it was published.
-func BenchmarkMarshalChecked(b *testing.B) {
-	for _, size := range []int{128, 4096} {
-		b.Run(fmt.Sprintf("codec=json/size=%d", size), func(b *testing.B) {
-			msg := benchMessage(size)
-			buf := websocket.AppendJSON(nil, msg, true)
-			b.ReportAllocs()
-			for b.Loop() {
-				buf = websocket.AppendJSON(buf[:0], msg, true)
-			}
-		})
 	}
 }
 

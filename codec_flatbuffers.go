@@ -9,13 +9,14 @@ import (
 	flatbuffers "github.com/google/flatbuffers/go"
 )
 
-// FlatBuffersCodec speaks the WsMessage of proto/message.fbs in binary frames.
-// Control data and answers are JSON. The zero value is ready for use.
+// FlatBuffersCodec encodes messages as the WsMessage of proto/message.fbs, in binary
+// frames. The data of control messages, "error" and "gap" is JSON. The zero value is
+// ready for use.
 type FlatBuffersCodec struct{}
 
 var _ AppendCodec = FlatBuffersCodec{}
 
-// Slots of WsMessage in the order of the schema.
+// Vtable slots of the fields of WsMessage, in the order of the schema.
 const (
 	flatType = iota
 	flatChannel
@@ -27,11 +28,11 @@ const (
 )
 
 const (
-	// maxFlatMessage keeps the Builder, which doubles its buffer and panics at
-	// 2 GiB, well below that.
+	// maxFlatMessage is the maximum size in bytes of a message's strings and
+	// payload. A Builder doubles its buffer and panics at 2 GiB.
 	maxFlatMessage = 512 << 20
-	// maxPooledBuilder is the greatest buffer kept for reuse: enough for
-	// messages of the default MaxMessageSize.
+	// maxPooledBuilder is the size in bytes of the largest Builder that is pooled.
+	// It is enough for messages of the default MaxMessageSize.
 	maxPooledBuilder = 256 << 10
 )
 
@@ -46,13 +47,13 @@ func (FlatBuffersCodec) Index() int { return 2 }
 // WebSocketMessageType returns BinaryMessage.
 func (FlatBuffersCodec) WebSocketMessageType() int { return BinaryMessage }
 
-// Marshal returns msg as a FlatBuffer whose root is a WsMessage. It fails with
-// ErrMessageTooLarge above 512 MiB. Bytes of a string that are not UTF-8 become
-// U+FFFD.
+// Marshal returns msg as a FlatBuffer whose root is a WsMessage. It returns
+// ErrMessageTooLarge if msg is larger than 512 MiB. In strings it replaces bytes that
+// are not UTF-8 by U+FFFD.
 func (c FlatBuffersCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
-// AppendMarshal appends msg to dst as Marshal encodes it. Offsets count from
-// the first appended byte.
+// AppendMarshal appends msg to dst, encoded as by Marshal. Offsets are relative to the
+// first appended byte.
 func (FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
 	if size > maxFlatMessage {
@@ -68,6 +69,7 @@ func (FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) 
 	return dst, nil
 }
 
+// buildFlat writes msg into b.
 func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	typ := b.CreateString(validText(msg.Type))
 	channel := b.CreateString(validText(msg.Channel))
@@ -89,9 +91,9 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	b.Finish(b.EndObject())
 }
 
-// Unmarshal decodes a FlatBuffer whose root is a WsMessage, of any builder's
-// layout. Every offset and length is checked against data before it is used.
-// Errors wrap ErrMalformed and leave msg empty.
+// Unmarshal decodes a FlatBuffer whose root is a WsMessage, in any layout that the
+// format allows. It checks every offset and length before it uses it. Errors wrap
+// ErrMalformed and leave msg empty.
 func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	t, err := openFlatTable(data)
@@ -121,16 +123,17 @@ func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 	return nil
 }
 
-// flatTable reads the root table of a FlatBuffer. flatbuffers.Table trusts its
-// input; this one does not. All positions are int64, in which sums of the
-// format's 32-bit offsets cannot overflow, whatever the platform.
+// flatTable reads the root table of a FlatBuffer. Unlike flatbuffers.Table it does not
+// trust its input. Positions are int64 on every platform, so that sums of the format's
+// 32-bit offsets cannot overflow.
 type flatTable struct {
 	buf    []byte
-	pos    int64 // the table
-	vtable int64
-	slots  int64 // how many slots the vtable has
+	pos    int64 // position of the table
+	vtable int64 // position of the vtable
+	slots  int64 // number of slots in the vtable
 }
 
+// openFlatTable finds the root table and its vtable.
 func openFlatTable(buf []byte) (flatTable, error) {
 	t := flatTable{buf: buf}
 	root, ok := t.uint32(0)
@@ -138,11 +141,11 @@ func openFlatTable(buf []byte) (flatTable, error) {
 		return t, malformed("flatbuffers", 0, "no room for the root offset")
 	}
 	t.pos = int64(root)
-	back, ok := t.uint32(t.pos)
+	offset, ok := t.uint32(t.pos)
 	if !ok {
 		return t, malformed("flatbuffers", 0, "root table is outside the buffer")
 	}
-	t.vtable = t.pos - int64(int32(back))
+	t.vtable = t.pos - int64(int32(offset))
 	size, ok := t.uint16(t.vtable)
 	if !ok {
 		return t, malformed("flatbuffers", int(t.pos), "vtable is outside the buffer")
@@ -154,7 +157,7 @@ func openFlatTable(buf []byte) (flatTable, error) {
 	return t, nil
 }
 
-// field returns the position of a field, or 0 where the table has none.
+// field returns the position of a field, or 0 if the table does not have it.
 func (t *flatTable) field(slot int64) int64 {
 	if slot >= t.slots {
 		return 0
@@ -166,7 +169,8 @@ func (t *flatTable) field(slot int64) int64 {
 	return t.pos + int64(offset)
 }
 
-// vector returns the bytes of a string or byte vector, nil where it is absent.
+// vector returns the bytes of a string or byte vector, or nil if the table does not
+// have it.
 func (t *flatTable) vector(slot int64, name string) ([]byte, error) {
 	field := t.field(slot)
 	if field == 0 {
@@ -188,6 +192,7 @@ func (t *flatTable) vector(slot int64, name string) ([]byte, error) {
 	return t.buf[start : start+int64(length)], nil
 }
 
+// text returns the bytes of a string in UTF-8, or nil if the table does not have it.
 func (t *flatTable) text(slot int64, name string) ([]byte, error) {
 	s, err := t.vector(slot, name)
 	if err == nil && !utf8.Valid(s) {
@@ -196,6 +201,7 @@ func (t *flatTable) text(slot int64, name string) ([]byte, error) {
 	return s, err
 }
 
+// int64 returns an integer, or 0 if the table does not have it.
 func (t *flatTable) int64(slot int64, name string) (int64, error) {
 	field := t.field(slot)
 	if field == 0 {
@@ -221,7 +227,7 @@ func (t *flatTable) uint16(pos int64) (uint16, bool) {
 	return binary.LittleEndian.Uint16(t.buf[pos:]), true
 }
 
-// holds says whether n bytes at pos are inside the buffer.
+// holds reports whether n bytes at pos are inside the buffer.
 func (t *flatTable) holds(pos, n int64) bool {
 	return pos >= 0 && n <= int64(len(t.buf))-pos
 }

@@ -35,7 +35,7 @@ func TestFlatBuffersIsReadByGeneratedCode(t *testing.T) {
 	}
 }
 
-// flatFields are the ways to add each field of a full message with generated
+// flatFields returns one function per field of m, which adds the field with generated
 // code.
 func flatFields(b *flatbuffers.Builder, m *websocket.Message) []func() {
 	id := b.CreateString(m.ID)
@@ -53,7 +53,8 @@ func flatFields(b *flatbuffers.Builder, m *websocket.Message) []func() {
 	}
 }
 
-// Other builders add fields in other orders; all of them must be readable.
+// TestFlatBuffersReadsEveryFieldOrder decodes a message whose fields were added in each
+// possible order.
 func TestFlatBuffersReadsEveryFieldOrder(t *testing.T) {
 	t.Parallel()
 	want := fullMessage()
@@ -136,11 +137,11 @@ func TestFlatBuffersReadsOtherLayouts(t *testing.T) {
 	}
 }
 
-// behindTheTable lays a message out front to back: root offset, table, vtable,
-// then the vectors, with the strings of two fields shared where equal.
+// behindTheTable returns a FlatBuffer with the vtable after the table: root offset,
+// table, vtable, vectors.
 func behindTheTable(m *websocket.Message) []byte {
 	le := binary.LittleEndian
-	const table, size = 4, 36 // the table: back offset, five offsets, padding, timestamp
+	const table, size = 4, 36 // the table: vtable offset, five offsets, padding, timestamp
 	const vtable = table + size
 	b := le.AppendUint32(nil, table)
 	b = append(b, make([]byte, size)...)
@@ -159,8 +160,8 @@ func behindTheTable(m *websocket.Message) []byte {
 	return b
 }
 
-// HypGo's 16-bit arithmetic loses type, channel and client ID of some messages
-// around every multiple of 64 KiB.
+// TestFlatBuffersKeepsLargeMessagesWhole encodes payloads around multiples of 64 KiB, for
+// which HypGo's 16-bit arithmetic loses type, channel and client ID.
 func TestFlatBuffersKeepsLargeMessagesWhole(t *testing.T) {
 	t.Parallel()
 	payload := bytes.Repeat([]byte("0123456789abcdef"), 5*65536/16+1)
@@ -184,7 +185,7 @@ func TestFlatBuffersKeepsLargeMessagesWhole(t *testing.T) {
 		var got websocket.Message
 		require.NoError(t, codec.Unmarshal(buf, &got))
 		if !bytes.Equal(want.Data, got.Data) { // require.Equal would take minutes
-			t.Fatalf("payload of %d bytes came back as %d other ones", size, len(got.Data))
+			t.Fatalf("payload of %d bytes is decoded as %d other bytes", size, len(got.Data))
 		}
 		want.Data, got.Data = nil, nil
 		require.Equal(t, want, got, "payload of %d bytes", size)
@@ -194,7 +195,7 @@ func TestFlatBuffersKeepsLargeMessagesWhole(t *testing.T) {
 func TestFlatBuffersMalformed(t *testing.T) {
 	t.Parallel()
 	le := binary.LittleEndian
-	// plain is a table at 16 with a vtable at 4: one field, a string at 24.
+	// plain returns a table at 16 with a vtable at 4 and one field, a string at 24.
 	plain := func(change func(b []byte)) []byte {
 		b := make([]byte, 32)
 		le.PutUint32(b, 16)
@@ -219,7 +220,7 @@ func TestFlatBuffersMalformed(t *testing.T) {
 	}{
 		{"empty", nil, "no room for the root offset at byte 0"},
 		{"three bytes", []byte{1, 0, 0}, "no room for the root offset"},
-		{"the frame that ends HypGo", []byte{0xff, 0xff, 0xff, 0x7f}, "root table is outside the buffer"},
+		{"frame that crashes HypGo", []byte{0xff, 0xff, 0xff, 0x7f}, "root table is outside the buffer"},
 		{"root beyond the end", plain(func(b []byte) { le.PutUint32(b, 29) }), "root table is outside the buffer"},
 		{"greatest root", plain(func(b []byte) { le.PutUint32(b, 0xffffffff) }), "root table is outside the buffer"},
 		{"vtable before the buffer", plain(func(b []byte) { le.PutUint32(b[16:], 17) }), "vtable is outside the buffer at byte 16"},
@@ -250,7 +251,8 @@ func TestFlatBuffersMalformed(t *testing.T) {
 	}
 }
 
-// Whatever one corrupted byte does, it neither panics nor reads elsewhere.
+// TestFlatBuffersSurvivesCorruption sets each byte of a message to every value. Decoding
+// must not panic.
 func TestFlatBuffersSurvivesCorruption(t *testing.T) {
 	t.Parallel()
 	msg := fullMessage()

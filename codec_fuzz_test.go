@@ -13,7 +13,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan/scantest"
 )
 
-// addVectors seeds a fuzz target with what HypGo and we write.
+// addVectors seeds a fuzz target with encodings by HypGo and by the codec.
 func addVectors(f *testing.F, codec websocket.Codec) {
 	f.Helper()
 	for _, v := range loadVectors(f) {
@@ -26,7 +26,8 @@ func addVectors(f *testing.F, codec websocket.Codec) {
 	f.Add(mustMarshal(f, codec, &msg))
 }
 
-// requireStable checks that what data decodes to survives encoding.
+// requireStable decodes data, encodes the message and decodes it again. Both messages
+// must be equal.
 func requireStable(t *testing.T, codec websocket.Codec, data []byte) {
 	t.Helper()
 	var first, second websocket.Message
@@ -37,8 +38,8 @@ func requireStable(t *testing.T, codec websocket.Codec, data []byte) {
 	}
 	require.NoError(t, codec.Unmarshal(mustMarshal(t, codec, &first), &second))
 	if codec.Name() == "json" && json.Valid(first.Data) {
-		// A base64 payload may be JSON, which then travels as it is: without the
-		// space around it, and null as nothing.
+		// A payload in base64 may be valid JSON, which Marshal writes as JSON. Decoding
+		// then removes the space around it and turns null into no payload.
 		first.Data = bytes.Trim(first.Data, " \t\r\n")
 		if string(first.Data) == "null" {
 			first.Data = nil
@@ -81,7 +82,7 @@ func FuzzFlatBuffersDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var got websocket.Message
 		if (websocket.FlatBuffersCodec{}).Unmarshal(data, &got) == nil {
-			// What passed our checks is safe for code that makes none.
+			// Generated code does not check its input: it must not panic on accepted data.
 			require.Equal(t, fromFlat(data), got)
 		}
 		requireStable(t, websocket.FlatBuffersCodec{}, data)
@@ -105,8 +106,8 @@ func FuzzMsgpackDecode(f *testing.F) {
 	})
 }
 
-// FuzzFlatBuffersCorrupt changes four bytes of a valid message, which reaches
-// deeper than random input.
+// FuzzFlatBuffersCorrupt overwrites two 4-byte words of a valid message. That reaches
+// more code than random input.
 func FuzzFlatBuffersCorrupt(f *testing.F) {
 	msg := fullMessage()
 	wire := mustMarshal(f, websocket.FlatBuffersCodec{}, &msg)

@@ -15,9 +15,9 @@ import (
 //
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
-// Empty channel, client_id and id are left out. A payload that is not valid JSON
-// is a base64 string, with "encoding":"base64" beside it, in both directions. An
-// empty payload is null. The zero value is ready for use.
+// Empty channel, client_id and id are left out, and an empty payload is null. In both
+// directions a payload that is not valid JSON is a string in base64, with the member
+// "encoding":"base64" added to the object. The zero value is ready for use.
 type JSONCodec struct{}
 
 var _ AppendCodec = JSONCodec{}
@@ -31,19 +31,40 @@ func (JSONCodec) Index() int { return 0 }
 // WebSocketMessageType returns TextMessage.
 func (JSONCodec) WebSocketMessageType() int { return TextMessage }
 
-// Marshal returns msg as JSON. It never fails: bytes of a string that are not
-// UTF-8 become U+FFFD. It copies valid JSON in Data byte for byte.
+// Marshal returns msg as JSON. It never returns an error. In strings it replaces bytes
+// that are not UTF-8 by U+FFFD. It copies valid JSON in Data byte for byte.
 func (c JSONCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
-// AppendMarshal appends msg to dst as Marshal encodes it.
+// AppendMarshal appends msg to dst, encoded as by Marshal.
 func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	return appendJSON(dst, msg, false), nil
+	// The keys and the timestamp take at most 98 bytes, quotes included.
+	const overhead = 100
+	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
+	dst = append(dst, `{"type":`...)
+	dst = appendJSONString(dst, msg.Type)
+	dst = appendJSONField(dst, `,"channel":`, msg.Channel)
+	dst = append(dst, `,"data":`...)
+	switch {
+	case len(msg.Data) == 0:
+		dst = append(dst, "null"...)
+	case jsonscan.Valid(msg.Data):
+		dst = append(dst, msg.Data...)
+	default:
+		dst = append(dst, '"')
+		dst = base64.StdEncoding.AppendEncode(dst, msg.Data)
+		dst = append(dst, `","encoding":"base64"`...)
+	}
+	dst = append(dst, `,"timestamp":`...)
+	dst = strconv.AppendInt(dst, msg.Timestamp, 10)
+	dst = appendJSONField(dst, `,"client_id":`, msg.ClientID)
+	dst = appendJSONField(dst, `,"id":`, msg.ID)
+	return append(dst, '}'), nil
 }
 
-// Unmarshal decodes one JSON object as encoding/json would: keys match in any
-// case, the last of several equal keys counts, unknown keys are skipped. Unlike
-// encoding/json it rejects input that is not valid UTF-8, and decodes a data of
-// null as no Data. Errors wrap ErrMalformed and leave msg empty.
+// Unmarshal decodes one JSON object like encoding/json: keys match in any case, the
+// last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
+// it rejects input that is not valid UTF-8, and sets Data to nil if data is null.
+// Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	if err := checkUTF8(data); err != nil {
@@ -59,39 +80,12 @@ func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	return e.message(msg)
 }
 
-// checkUTF8 rejects bytes that are not valid UTF-8.
+// checkUTF8 returns an error that wraps ErrMalformed if b is not valid UTF-8.
 func checkUTF8(b []byte) error {
 	if offset, ok := jsonscan.CheckUTF8(b); !ok {
 		return malformed("json", offset, "invalid UTF-8")
 	}
 	return nil
-}
-
-// appendJSON appends msg to dst. The caller sets checked if jsonscan.Valid has
-// returned true for Data.
-func appendJSON(dst []byte, msg *Message, checked bool) []byte {
-	// The keys and the timestamp take at most 98 bytes, quotes included.
-	const overhead = 100
-	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
-	dst = append(dst, `{"type":`...)
-	dst = appendJSONString(dst, msg.Type)
-	dst = appendJSONField(dst, `,"channel":`, msg.Channel)
-	dst = append(dst, `,"data":`...)
-	switch {
-	case len(msg.Data) == 0:
-		dst = append(dst, "null"...)
-	case checked || jsonscan.Valid(msg.Data):
-		dst = append(dst, msg.Data...)
-	default:
-		dst = append(dst, '"')
-		dst = base64.StdEncoding.AppendEncode(dst, msg.Data)
-		dst = append(dst, `","encoding":"base64"`...)
-	}
-	dst = append(dst, `,"timestamp":`...)
-	dst = strconv.AppendInt(dst, msg.Timestamp, 10)
-	dst = appendJSONField(dst, `,"client_id":`, msg.ClientID)
-	dst = appendJSONField(dst, `,"id":`, msg.ID)
-	return append(dst, '}')
 }
 
 // appendJSONError appends the data of an "error" message.
@@ -135,8 +129,8 @@ func appendJSONField(dst []byte, key, s string) []byte {
 	return appendJSONString(append(dst, key...), s)
 }
 
-// appendJSONString appends s in quotes. It escapes quotes, backslashes and control
-// characters only, as JSON requires.
+// appendJSONString appends s in quotes. It escapes only the characters for which JSON
+// requires it: quotes, backslashes and control characters.
 func appendJSONString(dst []byte, s string) []byte {
 	s = validText(s)
 	dst = append(dst, '"')
@@ -154,6 +148,7 @@ func appendJSONString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
+// appendJSONEscape appends the escape sequence for c.
 func appendJSONEscape(dst []byte, c byte) []byte {
 	const hex = "0123456789abcdef"
 	switch c {
@@ -169,10 +164,10 @@ func appendJSONEscape(dst []byte, c byte) []byte {
 	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
 }
 
-// jsonEnvelope is an envelope whose data is not decoded yet.
+// jsonEnvelope is an envelope whose data is the JSON of the member "data".
 type jsonEnvelope struct {
 	envelope
-	encoding []byte
+	encoding []byte // the member "encoding"
 }
 
 // message decodes data and copies e into msg.
@@ -199,7 +194,7 @@ func (e *jsonEnvelope) message(msg *Message) error {
 	return nil
 }
 
-// decodeBase64 decodes a JSON string of base64.
+// decodeBase64 returns the payload of a JSON string in base64.
 func decodeBase64(raw []byte) ([]byte, error) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return nil, fmt.Errorf("%w: json: data with an encoding is not a string", ErrMalformed)

@@ -10,10 +10,10 @@ import (
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
-// MsgpackCodec speaks MessagePack in binary frames: a map with the keys type,
-// channel, data, timestamp, client_id and, where it is set, id. Data is bin, or
-// nil where there is none. Control data and answers are JSON. The zero value is
-// ready for use.
+// MsgpackCodec encodes messages as MessagePack in binary frames: a map with the keys
+// type, channel, data, timestamp, client_id and, if it is not empty, id. Data is bin,
+// or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
+// zero value is ready for use.
 type MsgpackCodec struct{}
 
 var _ AppendCodec = MsgpackCodec{}
@@ -27,18 +27,17 @@ func (MsgpackCodec) Index() int { return 3 }
 // WebSocketMessageType returns BinaryMessage.
 func (MsgpackCodec) WebSocketMessageType() int { return BinaryMessage }
 
-// Marshal returns msg as a MessagePack map. It fails with
-// ErrMessageTooLarge above 1 GiB. Bytes of a string that are not UTF-8 become
-// U+FFFD.
+// Marshal returns msg as a MessagePack map. It returns ErrMessageTooLarge if msg is
+// larger than about 1.3 GiB. In strings it replaces bytes that are not UTF-8 by U+FFFD.
 func (c MsgpackCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
-// AppendMarshal appends msg to dst as Marshal encodes it.
+// AppendMarshal appends msg to dst, encoded as by Marshal.
 func (MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
-	if size > math.MaxUint32/3 { // U+FFFD may take three bytes for one
+	if size > math.MaxUint32/3 { // U+FFFD takes three bytes and may replace one
 		return dst, fmt.Errorf("%w: msgpack cannot encode %d bytes", ErrMessageTooLarge, size)
 	}
-	// The keys take 39 bytes, the six heads of the values at most 34.
+	// The keys take 39 bytes, and the heads of the six values at most 34.
 	const overhead = 80
 	dst = slices.Grow(dst, overhead+size)
 	keys := byte(5)
@@ -93,10 +92,10 @@ func appendMsgpackData(dst, data []byte) []byte {
 	return append(dst, data...)
 }
 
-// Unmarshal decodes a MessagePack map with string keys in any order. Of a key
-// that comes twice the last counts; unknown keys are skipped. Strings are str
-// or nil, data is bin, str or nil, timestamp any integer or nil. Errors wrap
-// ErrMalformed and leave msg empty.
+// Unmarshal decodes a MessagePack map with string keys in any order. The last of several
+// equal keys counts, and unknown keys are skipped. Strings are str or nil, data is bin,
+// str or nil, and timestamp is any integer or nil. Errors wrap ErrMalformed and leave
+// msg empty.
 func (MsgpackCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	r := msgpackReader{buf: data}
@@ -114,14 +113,15 @@ func (MsgpackCodec) Unmarshal(data []byte, msg *Message) error {
 	return nil
 }
 
-// msgpackReader walks over MessagePack. The first failure stays in reason with
-// its position in pos; every later read returns nothing.
+// msgpackReader reads MessagePack. After the first fault, reason is set, pos is the
+// position of the fault, and every read returns a zero value.
 type msgpackReader struct {
 	buf    []byte
 	pos    int
 	reason string
 }
 
+// fail records the first fault.
 func (r *msgpackReader) fail(reason string) {
 	if r.reason == "" {
 		r.reason = reason
@@ -152,7 +152,8 @@ func (r *msgpackReader) member(e *envelope) {
 	}
 }
 
-// mapLen reads the head of the map that the whole message is.
+// mapLen reads the head of the message, which has to be a map, and returns the number
+// of its members.
 func (r *msgpackReader) mapLen() int {
 	start := r.pos
 	c := r.code()
@@ -251,14 +252,14 @@ func (r *msgpackReader) integer() int64 {
 	}
 }
 
-// skip passes over one value, however deeply nested, without recursion.
+// skip skips one value. It is not recursive, so nesting does not make the stack grow.
 func (r *msgpackReader) skip() {
 	for pending := uint64(1); pending > 0 && r.reason == ""; pending-- {
 		start := r.pos
 		body, items := r.skipHead()
 		r.bytes(body)
 		pending += items
-		// Every value takes a byte at least.
+		// Every value takes at least one byte.
 		if pending-1 > uint64(len(r.buf)-r.pos) {
 			r.pos = start
 			r.fail("array or map is longer than the message")
@@ -266,8 +267,8 @@ func (r *msgpackReader) skip() {
 	}
 }
 
-// skipHead reads the head of a value. It returns how many bytes of content
-// follow, and how many values the value contains.
+// skipHead reads the head of a value. It returns the number of content bytes that
+// follow, and the number of values that the value contains.
 func (r *msgpackReader) skipHead() (body, items uint64) {
 	start := r.pos
 	c := r.code()
@@ -305,7 +306,7 @@ func (r *msgpackReader) skipHead() (body, items uint64) {
 	case msgpcode.Map32:
 		return 0, 2 * r.uint(4)
 	case msgpcode.FixExt1, msgpcode.FixExt2, msgpcode.FixExt4, msgpcode.FixExt8, msgpcode.FixExt16:
-		return 1 + 1<<(c-msgpcode.FixExt1), 0 // an extension's type takes a byte
+		return 1 + 1<<(c-msgpcode.FixExt1), 0 // the extension type takes one byte
 	case msgpcode.Ext8:
 		return 1 + r.uint(1), 0
 	case msgpcode.Ext16:
@@ -346,9 +347,10 @@ func (r *msgpackReader) binLen(c byte) (uint64, bool) {
 	return 0, false
 }
 
+// code reads a format byte.
 func (r *msgpackReader) code() byte { return byte(r.uint(1)) }
 
-// uint reads an unsigned integer of n bytes.
+// uint reads a big-endian unsigned integer of n bytes.
 func (r *msgpackReader) uint(n uint64) uint64 {
 	var v uint64
 	for _, c := range r.bytes(n) {
@@ -357,7 +359,7 @@ func (r *msgpackReader) uint(n uint64) uint64 {
 	return v
 }
 
-// bytes returns the next n bytes, or none where there are fewer.
+// bytes returns the next n bytes, or nil if there are fewer.
 func (r *msgpackReader) bytes(n uint64) []byte {
 	if r.reason != "" || n > uint64(len(r.buf)-r.pos) {
 		r.fail("message ends too early")

@@ -14,8 +14,7 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// packed is how an application would declare the envelope for a MessagePack
-// library.
+// packed is the envelope as an application declares it for a MessagePack library.
 type packed struct {
 	Type      string `msgpack:"type"`
 	Channel   string `msgpack:"channel"`
@@ -55,7 +54,8 @@ func TestMsgpackEqualsLibrary(t *testing.T) {
 	}
 }
 
-// Libraries in other languages order keys as they like and choose other forms.
+// TestMsgpackReadsOtherForms decodes encodings of other libraries, which may order keys
+// differently and choose other forms.
 func TestMsgpackReadsOtherForms(t *testing.T) {
 	t.Parallel()
 	encode := func(build func(e *msgpack.Encoder)) []byte {
@@ -134,7 +134,7 @@ func TestMsgpackTimestampForms(t *testing.T) {
 	}
 }
 
-// msgpackMalformed are inputs that must be refused, and why.
+// msgpackMalformed are inputs that must be rejected, with the reasons.
 var msgpackMalformed = []struct {
 	name   string
 	wire   string
@@ -163,8 +163,8 @@ var msgpackMalformed = []struct {
 	{"unknown array of 4 billion", "\x81\xa1x\xdd\xff\xff\xff\xff", "array or map is longer than the message at byte 3"},
 	{"unknown map of 4 billion", "\x81\xa1x\xdf\xff\xff\xff\xff", "array or map is longer than the message at byte 3"},
 	{"unknown extension of 4 GiB", "\x81\xa1x\xc9\xff\xff\xff\xff\x01", "message ends too early"},
-	{"unknown arrays without end", "\x81\xa1x" + strings.Repeat("\x91", 1000), "array or map is longer than the message at byte 1002"},
-	{"never used byte", "\x81\xa1x\xc1", "unknown format byte at byte 3"},
+	{"unterminated unknown arrays", "\x81\xa1x" + strings.Repeat("\x91", 1000), "array or map is longer than the message at byte 1002"},
+	{"unused format byte", "\x81\xa1x\xc1", "unknown format byte at byte 3"},
 	{"bytes after the message", "\x81\xa4type\xa1a\x00", "bytes after the message at byte 8"},
 }
 
@@ -178,8 +178,10 @@ func TestMsgpackMalformed(t *testing.T) {
 	}
 }
 
-// A length that the input only claims must not be allocated. Not parallel:
-// it counts what the whole process allocates.
+// TestUnmarshalDoesNotAllocateClaimedLengths decodes inputs with lengths beyond their
+// end. Decoders must not allocate such a length.
+//
+// Not parallel: allocations are counted for the whole process.
 func TestUnmarshalDoesNotAllocateClaimedLengths(t *testing.T) {
 	inputs := map[string][][]byte{
 		"protobuf":    {protowire.AppendVarint([]byte{0x1a}, math.MaxInt32), protowire.AppendVarint([]byte{0x0a}, math.MaxUint64)},

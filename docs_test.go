@@ -20,10 +20,11 @@ import (
 
 const wireDocument = "docs/wire.md"
 
-// generated is a part of the document that the code writes.
+// generated matches a part of the document that the code writes.
 var generated = regexp.MustCompile("(?s)(<!-- generated: ([^\n]*) -->\n).*?(<!-- end -->)")
 
-// TestDocsExamples compares the document's examples with what the code writes.
+// TestDocsExamples compares the generated parts of the document with the output of the
+// code.
 func TestDocsExamples(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile(wireDocument)
@@ -40,20 +41,20 @@ func TestDocsExamples(t *testing.T) {
 		require.NoError(t, os.WriteFile(wireDocument, []byte(want), 0o644))
 		return
 	}
-	require.Equal(t, want, document, "%s differs from what the code writes; if that is meant, run go test -run 'TestVectors|TestDocs' . -update", wireDocument)
+	require.Equal(t, want, document, "%s differs from the output of the code; to accept it, run go test -run 'TestVectors|TestDocs' . -update", wireDocument)
 }
 
-// block writes the part of the document with that name.
+// block returns the generated part of the document with that name.
 func (v *wireVectors) block(t testing.TB, name string) string {
 	t.Helper()
-	what, rest, _ := strings.Cut(name, " ")
-	switch what {
-	case "text": // a message as it is
+	kind, rest, _ := strings.Cut(name, " ")
+	switch kind {
+	case "text": // a message in JSON
 		return "```json\n" + string(v.example(t, rest).wire(t, "none")) + "\n```\n"
 	case "bytes":
 		x := v.example(t, rest)
 		return "```text\n" + listing(annotate(t, x.Codec, x.wire(t, "none"))) + "```\n"
-	case "data": // what a control message's data is
+	case "data": // the data of a control message
 		x := v.example(t, rest)
 		if x.Codec == "protobuf" {
 			return "```text\n" + listing(annotateFields(t, unhex(t, x.Data), 0, nil)) + "```\n"
@@ -77,7 +78,7 @@ func (v *wireVectors) example(t testing.TB, name string) *wireVector {
 	return v.byName[name]
 }
 
-// part is some bytes of an example and what they are.
+// part is some bytes of an example and their meaning.
 type part struct {
 	at   int
 	b    []byte
@@ -105,6 +106,7 @@ type splitter struct {
 	parts []part
 }
 
+// take cuts off the next n bytes and describes them.
 func (s *splitter) take(n int, format string, args ...any) []byte {
 	b := s.b[s.at : s.at+n]
 	s.parts = append(s.parts, part{s.at, b, fmt.Sprintf(format, args...)})
@@ -112,6 +114,7 @@ func (s *splitter) take(n int, format string, args ...any) []byte {
 	return b
 }
 
+// annotate splits a message into parts.
 func annotate(t testing.TB, codec string, b []byte) []part {
 	t.Helper()
 	switch codec {
@@ -126,6 +129,8 @@ func annotate(t testing.TB, codec string, b []byte) []part {
 	return nil
 }
 
+// annotateFields splits a protobuf message. names are those of the fields from 1 on, or
+// nil.
 func annotateFields(t testing.TB, b []byte, at int, names []string) []part {
 	t.Helper()
 	s := splitter{b: b, at: at}
@@ -153,6 +158,7 @@ func annotateFields(t testing.TB, b []byte, at int, names []string) []part {
 	return s.parts
 }
 
+// annotateMsgpack splits a MessagePack map with the forms that the codec writes.
 func annotateMsgpack(t testing.TB, b []byte) []part {
 	t.Helper()
 	s := splitter{b: b}
@@ -237,6 +243,7 @@ func annotateFlatBuffer(t testing.TB, b []byte) []part {
 	return whole[:len(whole)-1]
 }
 
+// annotateSealed splits a sealed message.
 func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) []part {
 	t.Helper()
 	s := splitter{b: x.wire(t, mode)}
@@ -263,6 +270,7 @@ func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) [
 	return s.parts
 }
 
+// limitsTable returns the table of limits with the defaults of Config.
 func limitsTable() string {
 	d := websocket.Defaults()
 	kib := func(n int64) string {
@@ -310,7 +318,7 @@ func firstCells(t testing.TB, document, heading string) (rows [][2]string) {
 	return rows[2:]
 }
 
-// TestDocsTables holds the tables that people wrote to the code.
+// TestDocsTables compares the handwritten tables of the document with the code.
 func TestDocsTables(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile(wireDocument)

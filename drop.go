@@ -5,30 +5,32 @@ import (
 	"sync/atomic"
 )
 
-// dropReports gathers what Config.OnDrop is told. A goroutine of its own calls
-// the hook; what happens meanwhile is added up per client, topic and reason.
+// dropReports collects drops for Config.OnDrop. One goroutine, runReports, calls the
+// hook. Drops that happen in the meantime are combined by client, topic and reason.
 type dropReports struct {
-	mu         sync.Mutex
-	pending    map[dropReport]*loss
-	queue      []dropReport  // keys of pending, the oldest first
-	wake       chan struct{} // capacity 1; drops send, the reporter receives; never closed
-	unreported atomic.Uint64
-	warned     uint64 // those of unreported that are in the log; the reporter's
+	mu      sync.Mutex           // guards pending and queue
+	pending map[dropReport]*loss // not passed to the hook yet
+	queue   []dropReport         // keys of pending, oldest first
+	wake    chan struct{}        // capacity 1; drops send, runReports receives; never closed
+
+	unreported atomic.Uint64 // drops beyond maxReports
+	warned     uint64        // unreported drops that have been logged; runReports owns it
 }
 
+// dropReport is the key of a report.
 type dropReport struct {
 	client *Client
 	topic  lossTopic
 	reason dropReason
 }
 
-// Reports that wait keep clients that are gone. From maxTopicReports on, new ones
-// are of any topic; beyond maxReports there are none.
+// Limits of the pending reports, which keep disconnected clients in memory.
 const (
-	maxTopicReports = 8192
-	maxReports      = 16384
+	maxTopicReports = 8192  // from here on a new report has drops of any topic
+	maxReports      = 16384 // from here on drops are counted, not reported
 )
 
+// reportDrop adds a drop to the pending reports. The connection's lock may be held.
 func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	if h.config.OnDrop == nil {
 		return
@@ -58,7 +60,7 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	}
 }
 
-// next takes the oldest report. Its client is nil when there is none.
+// next removes and returns the oldest report. The client is nil if there is none.
 func (d *dropReports) next() (*Client, Gap) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,21 +71,22 @@ func (d *dropReports) next() (*Client, Gap) {
 	key := d.queue[0]
 	lost := d.pending[key].gap()
 	delete(d.pending, key)
-	d.queue[0] = dropReport{} // lets go of the client
+	d.queue[0] = dropReport{} // the array must not keep the client
 	d.queue = d.queue[1:]
 	return key.client, lost
 }
 
-// runReports calls the hook until the hub has stopped, and then for the last
-// time. A hook that ends the goroutine gets a new one.
+// runReports calls the hook for pending reports until stopped is closed, and then
+// once more for the rest. It closes reported when it is done. If the hook calls
+// runtime.Goexit, a new goroutine continues.
 func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 	finished := false
 	defer func() {
 		if finished {
 			close(reported)
 		} else {
-			wake(h.drops.wake)                 // more may wait
-			go h.runReports(stopped, reported) // as before
+			wake(h.drops.wake)                 // more reports may be pending
+			go h.runReports(stopped, reported) // ends after stopped is closed
 		}
 	}()
 	for last := false; !last; {
@@ -94,7 +97,7 @@ func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 		}
 		for c, lost := h.drops.next(); c != nil; c, lost = h.drops.next() {
 			if n := h.drops.unreported.Load(); n > h.drops.warned {
-				h.logger.Warningf("websocket: OnDrop has fallen behind: it is not told of %d messages that were dropped", n-h.drops.warned)
+				h.logger.Warningf("websocket: OnDrop is too slow: it was not called for %d messages that were dropped", n-h.drops.warned)
 				h.drops.warned = n
 			}
 			h.protect("OnDrop", "client", c.ID, func() { h.config.OnDrop(c, lost) }, c)
@@ -103,22 +106,23 @@ func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
 	finished = true
 }
 
-// dropReason says why a message was not delivered to one of its recipients.
+// dropReason is the reason why a message was not delivered to a recipient.
 type dropReason uint8
 
 const (
-	dropSlowConsumer dropReason = iota
-	dropDisconnected
-	dropCodec
+	dropSlowConsumer dropReason = iota // the backlog was full
+	dropDisconnected                   // the connection ended first
+	dropCodec                          // the message could not be encoded
 	dropReasons
 )
 
+// dropNames are the values of Gap.Reason.
 var dropNames = [dropReasons]string{
 	dropSlowConsumer: "slow_consumer",
 	dropDisconnected: "disconnected",
 	dropCodec:        "codec",
 }
 
-// gapBroker is the reason of a gap between nodes. The number of lost messages is
-// not known then.
+// gapBroker is the Gap.Reason of messages lost between nodes. Their number is not
+// known.
 const gapBroker = "broker"

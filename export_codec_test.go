@@ -1,8 +1,7 @@
 package websocket
 
-// What the codec tests see of the inside.
+// Functions for the codec tests.
 var (
-	AppendJSON     = appendJSON
 	ControlChannel = controlChannel
 	ControlRoom    = controlRoom
 	EncodeErrorFor = encodeError

@@ -2,7 +2,7 @@ package websocket
 
 import "github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 
-// What docs/wire.md says in numbers and names.
+// Numbers in docs/wire.md.
 const (
 	CloseLinger      = closeLinger
 	LagLinger        = lagLinger
@@ -12,12 +12,12 @@ const (
 	MaxEmptyFragment = wsproto.MaxEmptyFragments
 )
 
-// Defaults returns the Config that a zero one stands for.
+// Defaults returns a Config with every default.
 func Defaults() Config { return (&Config{}).withDefaults() }
 
 // ErrorCodes are the codes in messages of type "error".
 var ErrorCodes = []string{codeBadRequest, codeForbidden, codeInternal, codeLimit, codeTooLarge, codeUnavailable}
 
-// AnnouncedReasons are the reasons in messages of type "gap": of a client that
-// has disconnected nobody is told.
+// AnnouncedReasons are the reasons that the hub sends in messages of type "gap" about
+// its own drops. A disconnected client gets none.
 var AnnouncedReasons = []string{dropNames[dropSlowConsumer], dropNames[dropCodec]}

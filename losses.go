@@ -1,24 +1,25 @@
 package websocket
 
-import (
-	"slices"
-)
+import "slices"
 
-// loss is messages of one channel or room that a client was not given, for one
-// reason, with nothing of that topic given to it in between.
+// loss is a number of drops of one topic for one reason. One gap notice or one call of
+// OnDrop reports it. In losses.queue, no delivered message of the topic lies between
+// the drops.
 type loss struct {
 	topic  lossTopic
 	count  uint64
-	first  int64 // Timestamps
-	last   int64
-	seq    uint64 // place in the log of the first
+	first  int64  // Timestamp of the first drop
+	last   int64  // Timestamp of the last drop
+	seq    uint64 // order number of the first drop in the event log
 	reason dropReason
 }
 
+// lossTopic is the topic of a loss. Its zero value stands for messages to one client
+// and to all clients.
 type lossTopic struct {
 	to   audience
-	all  bool   // stands for any topic
-	name string // empty for messages to one client or to all
+	all  bool // the loss has drops of any topic
+	name string
 }
 
 func lossTopicOf(p *publication) lossTopic {
@@ -28,45 +29,45 @@ func lossTopicOf(p *publication) lossTopic {
 	return lossTopic{to: p.to, name: p.msg.Channel}
 }
 
-// losses waits beside a connection's queue, in log order, so that each loss is
-// announced where the messages would have stood.
+// losses holds the losses of one connection until they are announced. Both slices are
+// sorted by seq, so that a notice takes the position of the first dropped message.
+// The connection's lock guards it.
 type losses struct {
 	queue  []loss
-	open   map[lossTopic]int // in queue: losses that the next drop of a topic extends
-	merged []loss            // at most one for each reason
+	open   map[lossTopic]int // indexes in queue of the losses that the next drop of a topic extends
+	merged []loss            // drops of any topic while queue is full; at most one loss per reason
 }
 
-// maxLosses bounds the losses that wait in a client's queue. What is lost beyond
-// it, of whatever topic, is added up for each reason and announced where the
-// first of it would have stood.
+// maxLosses is the maximum length of losses.queue.
 const maxLosses = 4096
 
-// lossCost is what a loss counts against the client's bound.
+// lossCost is the number of bytes that a loss counts against Config.ClientBacklog.
 const lossCost = 128
 
-// add records a drop and reports whether it takes a loss of its own.
+// add records a drop. It returns true if that made a new loss, and false if it
+// extended one.
 func (l *losses) add(p *publication, reason dropReason) bool {
 	key := lossTopicOf(p)
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
 		l.queue[i].extend(p)
 		return false
 	}
-	if len(l.queue) >= maxLosses { // their topics are as many as their subscriber likes
+	if len(l.queue) >= maxLosses { // a client may have any number of topics
 		return l.addMerged(p, reason)
 	}
 	if l.open == nil {
 		l.open = make(map[lossTopic]int)
 	}
 	at := indexFor(l.queue, p.seq)
-	if at < len(l.queue) { // seldom: what failed to encode while later ones were dropped
-		l.split()
+	if at < len(l.queue) { // rare: p could not be encoded, and later messages have been dropped already
+		l.split() // the indexes in open change
 	}
 	l.open[key] = at
 	l.queue = slices.Insert(l.queue, at, newLoss(key, p, reason))
 	return true
 }
 
-// addBeyond is add for a queue that is full.
+// addMerged is add for a full queue.
 func (l *losses) addMerged(p *publication, reason dropReason) bool {
 	if i := slices.IndexFunc(l.merged, func(b loss) bool { return b.reason == reason }); i >= 0 {
 		l.merged[i].extend(p)
@@ -76,8 +77,8 @@ func (l *losses) addMerged(p *publication, reason dropReason) bool {
 	return true
 }
 
-// settle keeps later drops apart from those so far, except beyond maxLosses,
-// where nothing would bound them then.
+// split makes the next drop of every topic start a new loss. Merged losses are not
+// split, because their number would have no bound.
 func (l *losses) split() {
 	if l != nil {
 		clear(l.open)
@@ -91,8 +92,8 @@ func (l *losses) len() int {
 	return len(l.queue) + len(l.merged)
 }
 
-// before takes the earliest loss if it comes before that place in the log.
-func (l *losses) takeBefore(order uint64) (loss, bool) {
+// takeBefore removes and returns the first loss if its seq is less than seq.
+func (l *losses) takeBefore(seq uint64) (loss, bool) {
 	if l == nil {
 		return loss{}, false
 	}
@@ -100,21 +101,21 @@ func (l *losses) takeBefore(order uint64) (loss, bool) {
 	if len(l.merged) > 0 && (len(l.queue) == 0 || l.merged[0].seq < l.queue[0].seq) {
 		from = &l.merged
 	}
-	if len(*from) == 0 || (*from)[0].seq >= order {
+	if len(*from) == 0 || (*from)[0].seq >= seq {
 		return loss{}, false
 	}
 	first := (*from)[0]
 	if *from = (*from)[1:]; l.len() == 0 {
-		*l = losses{}
+		*l = losses{} // free the memory
 	}
-	l.split()
+	l.split() // the indexes in open change
 	return first, true
 }
 
-// placeOf returns where something of that place in the log belongs.
-func indexFor(queue []loss, order uint64) int {
+// indexFor returns the index at which a loss with that seq has to be inserted.
+func indexFor(queue []loss, seq uint64) int {
 	at := len(queue)
-	for at > 0 && queue[at-1].seq > order {
+	for at > 0 && queue[at-1].seq > seq {
 		at--
 	}
 	return at

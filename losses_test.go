@@ -15,16 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// maxNotices is how many gap notices may wait for one client, and maxUnderWay how
-// many more its next write takes.
 const (
-	maxNotices  = 4096
-	maxUnderWay = 512
+	maxNotices = 4096 // gap notices that the hub keeps for one client
+	maxWrite   = 512  // gap notices in one write to the client, in addition
 )
 
-// TestLossesInManyChannelsAreBounded has a client that takes nothing lose messages
-// of more channels than there may be notices. It is told of all of them all the
-// same, and then has its whole backlog again.
+// TestLossesInManyChannelsAreBounded drops messages of more channels than the hub keeps
+// notices for, for a client that accepts nothing. The notices must cover all drops, and
+// afterwards the whole backlog must be available again.
 func TestLossesInManyChannelsAreBounded(t *testing.T) {
 	const channels, rounds = 5000, 2
 	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
@@ -48,7 +46,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					peer := hub.connect(1<<16, withID("stalled"))
 					defer peer.Close()
 					peer.server.SetWindow(300)
-					require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // what is not there never comes
+					require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // in fake time: a missing message fails the test
 					for n := range rounds {
 						for i := range channels {
 							m := &websocket.Message{Data: fmt.Append(nil, n), Timestamp: int64(1 + n*channels + i)}
@@ -57,7 +55,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					}
 					synctest.Wait()
 
-					seen, lost, notices, anywhere := 0, uint64(0), 0, uint64(0)
+					seen, lost, notices, merged := 0, uint64(0), 0, uint64(0)
 					perChannel := map[string]uint64{}
 					for uint64(seen)+lost < rounds*channels {
 						m := readJSON(t, peer)
@@ -77,16 +75,16 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 							perChannel[channel] += count
 						} else {
 							require.Equal(t, true, data["all"])
-							require.Zero(t, anywhere, "one notice stands for what is beyond the bound")
-							anywhere = count
+							require.Zero(t, merged, "more than one notice for any channel")
+							merged = count
 						}
 						lost += count
 						notices++
 					}
-					require.EqualValues(t, rounds*channels, uint64(seen)+lost, "seen and announced")
+					require.EqualValues(t, rounds*channels, uint64(seen)+lost, "received and announced")
 					require.GreaterOrEqual(t, notices, maxNotices)
-					require.LessOrEqual(t, notices, maxNotices+maxUnderWay)
-					require.GreaterOrEqual(t, anywhere, uint64(channels-maxNotices-maxUnderWay))
+					require.LessOrEqual(t, notices, maxNotices+maxWrite)
+					require.GreaterOrEqual(t, merged, uint64(channels-maxNotices-maxWrite))
 					for channel, n := range perChannel {
 						require.LessOrEqual(t, n, uint64(rounds), channel)
 					}
@@ -99,11 +97,11 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 					require.Equal(t, lost, reported)
 
 					peer.server.SetWindow(0)
-					whole := &websocket.Message{Type: "w", Data: []byte(`"` + strings.Repeat("x", 10_000-131) + `"`)} // the backlog and no byte less
+					whole := &websocket.Message{Type: "w", Data: []byte(`"` + strings.Repeat("x", 10_000-131) + `"`)} // costs the whole backlog
 					require.NoError(t, hub.SendToClient("stalled", whole))
 					synctest.Wait()
 					peer.server.SetWindow(1 << 16)
-					require.Equal(t, "w", readJSON(t, peer)["type"], "notices that were read still count against the bound")
+					require.Equal(t, "w", readJSON(t, peer)["type"], "delivered notices still count against the backlog")
 					hub.stop()
 				})
 			})
@@ -111,7 +109,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 	}
 }
 
-// pickyCodec is JSON that refuses messages of type "bad".
+// pickyCodec is JSONCodec, but cannot encode messages of type "bad".
 type pickyCodec struct{ websocket.JSONCodec }
 
 func (c pickyCodec) Marshal(m *websocket.Message) ([]byte, error) { return c.AppendMarshal(nil, m) }
@@ -123,9 +121,9 @@ func (c pickyCodec) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, err
 	return c.JSONCodec.AppendMarshal(dst, m)
 }
 
-// TestLossesBeyondTheBoundKeepTheirReasons has a client with as many notices as
-// there may be lose messages for both reasons, before and after it was told of
-// some. There is one notice for each reason that may be of any channel.
+// TestLossesBeyondTheBoundKeepTheirReasons drops messages for two reasons while a client
+// has the maximum number of notices, before and after some notices are sent. Drops that
+// are merged over all channels must be announced separately for each reason.
 func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 	const channels = 5000
 	onBothPaths(t, func(t *testing.T, p path) {
@@ -145,7 +143,7 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 			})
 			peer := hub.connect(1<<16, nil)
 			defer peer.Close()
-			require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // what is not there never comes
+			require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second))) // in fake time: a missing message fails the test
 			published := int64(0)
 			publish := func(i int, typ string, size int) {
 				published++
@@ -162,16 +160,16 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 			peer.server.SetWindow(300)
 			publish(0, "message", 2000)
 			synctest.Wait()
-			publish(0, "bad", 0) // it waits for its turn to be encoded
+			publish(0, "bad", 0) // in the backlog, not encoded yet
 			publish(1, "bad", 0)
 			flood()
-			peer.server.SetWindow(4000) // what was to be written is, and the next write stalls
+			peer.server.SetWindow(4000) // the current write completes, the next one stalls
 			synctest.Wait()
 			flood()
 			peer.server.SetWindow(1 << 20)
 
-			notices := map[string]int{} // those of any channel, by reason
-			lost := map[string]uint64{}
+			notices := map[string]int{} // notices for any channel, by reason
+			lost := map[string]uint64{} // drops, by reason
 			seen := uint64(0)
 			for seen+lost["slow_consumer"]+lost["codec"] < uint64(published) {
 				m := readJSON(t, peer)
@@ -188,7 +186,7 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 				}
 				require.Equal(t, true, data["all"])
 				notices[reason]++
-				if reason == "codec" { // told of one by one, as they are tried
+				if reason == "codec" { // announced one by one, as the writePump encodes them
 					require.EqualValues(t, 1, data["count"])
 					require.EqualValues(t, 1+notices[reason], data["first"])
 					require.Equal(t, data["first"], data["last"])
@@ -207,14 +205,15 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 	})
 }
 
-// dropCall is one call of OnDrop, which the test answers.
+// dropCall is one call of OnDrop. It returns after the test has sent to end.
 type dropCall struct {
 	client *websocket.Client
 	lost   websocket.Gap
-	end    chan<- bool // whether the hook ends its goroutine
+	end    chan<- bool // the test sends, the hook receives: whether to call runtime.Goexit
 }
 
-// dropHub is a hub whose clients take nothing and lose almost everything.
+// dropHub is a hub whose clients accept one byte, so that almost every message is
+// dropped.
 type dropHub struct {
 	*fakeHub
 	channels  []string
@@ -228,7 +227,7 @@ type dropHub struct {
 func newDropHub(t *testing.T, clients int) *dropHub {
 	t.Helper()
 	d := &dropHub{channels: []string{"a", "b", "c"}, calls: make(chan dropCall), reported: map[string]uint64{}, latest: map[string]int64{}}
-	over := make(chan struct{}) // closed when the test ends, however
+	over := make(chan struct{}) // closed by the cleanup; ends blocked hooks
 	config := websocket.DefaultConfig
 	config.SlowConsumer = websocket.DropNewest
 	config.ClientBacklog = 2000
@@ -263,8 +262,8 @@ func newDropHub(t *testing.T, clients int) *dropHub {
 	return d
 }
 
-// publish publishes n times to each channel. A publication's Timestamp is its
-// number.
+// publish publishes n messages to each channel. The Timestamps of all messages are
+// consecutive.
 func (d *dropHub) publish(n int) {
 	d.t.Helper()
 	for range n {
@@ -276,7 +275,7 @@ func (d *dropHub) publish(n int) {
 	synctest.Wait()
 }
 
-// next returns a call that waits to be answered, if there is one.
+// next returns a blocked call of OnDrop, if there is one.
 func (d *dropHub) next() (dropCall, bool) {
 	synctest.Wait()
 	select {
@@ -287,8 +286,8 @@ func (d *dropHub) next() (dropCall, bool) {
 	}
 }
 
-// take checks a report, which has to go on where the one before has ended, and
-// answers the call.
+// take checks a report and lets the call return. For a client and channel, a report must
+// begin after the last drop of the previous report.
 func (d *dropHub) take(c dropCall, end bool) {
 	d.t.Helper()
 	defer func() { c.end <- end }()
@@ -305,7 +304,7 @@ func (d *dropHub) take(c dropCall, end bool) {
 	d.latest[key] = c.lost.Last
 }
 
-// requireReported checks that every drop has been reported, once.
+// requireReported checks that every drop has been reported exactly once.
 func (d *dropHub) requireReported() {
 	d.t.Helper()
 	dropped := d.Stats().Dropped
@@ -314,23 +313,23 @@ func (d *dropHub) requireReported() {
 	require.Equal(d.t, dropped.Codec, d.reported["codec"])
 }
 
-// TestReportsSurviveHooksThatEnd has OnDrop end its goroutine while reports of
-// others wait and more is dropped.
+// TestReportsSurviveHooksThatEnd has OnDrop call runtime.Goexit while reports of other
+// clients are pending and more messages are dropped.
 func TestReportsSurviveHooksThatEnd(t *testing.T) {
 	const clients = 6
 	synctest.Test(t, func(t *testing.T) {
 		d := newDropHub(t, clients)
 		d.publish(5)
 		ended := 0
-		for turn := 0; ; turn++ {
+		for call := 0; ; call++ {
 			c, ok := d.next()
 			if !ok {
 				break
 			}
-			if turn < 40 {
-				d.publish(1) // for clients whose reports wait, and for others
+			if call < 40 {
+				d.publish(1) // to clients with and without pending reports
 			}
-			end := turn%4 == 3 && ended < clients-1 // which costs that client its connection
+			end := call%4 == 3 && ended < clients-1 // the hub then closes that client
 			if end {
 				ended++
 			}
@@ -360,8 +359,8 @@ func TestReportsSurviveHooksThatEnd(t *testing.T) {
 	})
 }
 
-// TestReportsOfClientsThatHaveGone has OnDrop end its goroutine in every call when
-// nothing happens in the hub any more that could remind it of the others.
+// TestReportsOfClientsThatHaveGone has OnDrop call runtime.Goexit in every call after all
+// clients have disconnected, when no further drop can wake the reports.
 func TestReportsOfClientsThatHaveGone(t *testing.T) {
 	const clients = 4
 	synctest.Test(t, func(t *testing.T) {
@@ -387,18 +386,18 @@ func TestReportsOfClientsThatHaveGone(t *testing.T) {
 	})
 }
 
-// TestReportsAreBounded has OnDrop block while a client loses messages of many
-// channels, and many clients lose some and go.
+// TestReportsAreBounded has OnDrop block while messages of many channels are dropped for
+// one client, and while many clients disconnect after drops.
 func TestReportsAreBounded(t *testing.T) {
 	const (
 		maxNamed, maxReports = 8192, 16384
 		channels             = maxNamed + 100
-		batches, batch       = 90, 50 // of clients that lose messages for two reasons each
+		batches, batch       = 90, 50 // clients with drops for two reasons each
 	)
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		open := sync.OnceFunc(func() { close(gate) })
-		var reports []websocket.Gap // the hook's goroutines, and then the test's
+		var reports []websocket.Gap // the hook's goroutines append, the test reads while the hook is idle
 		config := websocket.DefaultConfig
 		config.SlowConsumer = websocket.DropNewest
 		config.ClientBacklog = 2000
@@ -426,11 +425,11 @@ func TestReportsAreBounded(t *testing.T) {
 		})
 		requireReported := func() (st websocket.Stats) {
 			st = requireSums(t, hub.Hub)
-			told := uint64(0)
+			reported := uint64(0)
 			for _, g := range reports {
-				told += g.Count
+				reported += g.Count
 			}
-			require.Equal(t, st.Dropped.Total(), told+st.Unreported)
+			require.Equal(t, st.Dropped.Total(), reported+st.Unreported)
 			return st
 		}
 		stall := func(id string) *fakePeer {
@@ -443,7 +442,7 @@ func TestReportsAreBounded(t *testing.T) {
 		}
 
 		many := stall("many")
-		synctest.Wait() // the hook is called
+		synctest.Wait() // the hook blocks in its first call
 		for range 2 {
 			for i := range channels {
 				require.NoError(t, hub.PublishToChannel(fmt.Sprint("channel ", i), &websocket.Message{Data: numbered(0, 400)}))
@@ -487,7 +486,7 @@ func TestReportsAreBounded(t *testing.T) {
 
 		many = stall("many")
 		synctest.Wait()
-		require.False(t, reports[len(reports)-1].All, "it has caught up")
+		require.False(t, reports[len(reports)-1].All, "reports name channels again")
 		many.client.Reset()
 		synctest.Wait()
 		require.Equal(t, unreported, requireReported().Unreported)
@@ -495,7 +494,7 @@ func TestReportsAreBounded(t *testing.T) {
 	})
 }
 
-// gatedCodec encodes a payload that is "gate" when the gate is open.
+// gatedCodec is pickyCodec, but blocks on the payload "gate" until gate is closed.
 type gatedCodec struct {
 	pickyCodec
 	gate chan struct{} // closed by the test
@@ -508,13 +507,13 @@ func (c gatedCodec) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, err
 	return c.pickyCodec.AppendMarshal(dst, m)
 }
 
-// TestNothingOvertakesTheNoticeOfWhatCannotBeEncoded has messages that a codec
-// refuses stand among others which are written together.
-func TestNothingOvertakesTheNoticeOfWhatCannotBeEncoded(t *testing.T) {
+// TestNothingOvertakesACodecGap publishes messages that the codec cannot encode among
+// others that are written together. Each gap must come at the position of its messages.
+func TestNothingOvertakesACodecGap(t *testing.T) {
 	tests := []struct {
 		name    string
-		clients int // that share what is composed
-		window  int // of their connections
+		clients int // number of clients, which share the encoded batch
+		window  int // bytes that each connection buffers
 	}{
 		{"alone", 1, 1 << 16},
 		{"shared", 3, 1 << 16},
@@ -565,7 +564,7 @@ func TestNothingOvertakesTheNoticeOfWhatCannotBeEncoded(t *testing.T) {
 									got[channel] = append(got[channel], m["data"].(string))
 								}
 							}
-							// Each stands where it was, whether the next one of the channel was added to it or not.
+							// A gap may cover one or several of the channel's consecutive drops.
 							require.Equal(t, []string{"0", "lost 1", "1", "lost 2", "2"}, joinLosses(got["a"]))
 							require.Equal(t, []string{"gate", "0", "lost 2", "1"}, joinLosses(got["b"]))
 						}
@@ -581,7 +580,7 @@ func TestNothingOvertakesTheNoticeOfWhatCannotBeEncoded(t *testing.T) {
 	}
 }
 
-// joinLosses adds up notices that follow each other.
+// joinLosses adds up consecutive gaps.
 func joinLosses(seen []string) (joined []string) {
 	lost := 0
 	for i, s := range seen {

@@ -9,32 +9,35 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
-// A form is one way of putting a message on the wire: a codec, plain, deflated
-// or sealed with the hub's keys. Clients with keys of their own take the plain
-// form's payload and seal it themselves.
+// A form is an encoding of a message for the wire: a codec and a variant. Clients
+// with keys of their own have no form of their own: each of them seals the payload
+// of the plain form.
 type form uint8
 
+// Variants of a form.
 const (
-	plain form = iota
-	deflated
-	sealed
+	plain    form = iota
+	deflated      // compressed with permessage-deflate, if that makes it smaller
+	sealed        // with the hub's keys
 	formsPerCodec
 )
 
-func formOf(codecSlot int, variant form) form { return form(codecSlot)*formsPerCodec + variant }
-func (f form) variant() form                  { return f % formsPerCodec }
-func (f form) codecIndex() int                { return int(f / formsPerCodec) }
+// formOf returns a variant of the codec at an index of Hub.codecs.
+func formOf(codecIndex int, variant form) form { return form(codecIndex)*formsPerCodec + variant }
+func (f form) variant() form                   { return f % formsPerCodec }
+func (f form) codecIndex() int                 { return int(f / formsPerCodec) }
 
-// maxCodecs keeps one bit per form in publication.built.
-const maxCodecs = 32 / int(formsPerCodec)
+// maxCodecs is the maximum number of codecs of a hub. It bounds the encodings of
+// one publication.
+const maxCodecs = 10
 
-// frame is a whole WebSocket frame, immutable once built. Its form's slot keeps
-// the buffer that the bytes stand in.
+// frame is a whole WebSocket frame, immutable once built. A frame without bytes
+// means that the codec could not encode the message.
 type frame struct {
 	bytes []byte
 }
 
-// payload returns what follows the header.
+// payload returns the bytes after the header.
 func (f frame) payload() []byte {
 	switch f.bytes[1] {
 	case 126:
@@ -46,44 +49,59 @@ func (f frame) payload() []byte {
 	}
 }
 
-// slot holds one form of a publication.
+// encodedForm is one form of a publication. It is final once publication.built
+// counts it.
 type encodedForm struct {
 	form form
 	frame
-	buf []byte // kept for the publication's next life, unless it is large
+	buf []byte // the memory of frame; recycled with the publication unless it is large
 }
 
-// publication is one message on its way to any number of clients. Its forms are
-// built at most once each, when the first client needs them, by whichever hub
-// goroutine or writePump comes first. Holders are counted: every shard that has
-// it in its queue or in an open round, and every ring that refers to it.
+// publication is one message for any number of clients, with its encodings. The
+// first hub goroutine or writePump that needs a form builds it; all others use the
+// same bytes.
 //
-// A publication is recycled whole, with its buffers: one trip to the pool serves
-// the message, its payload and the forms that most hubs need.
+// After eventLog.stamp only the forms of a publication change. It counts its
+// references:
+//
+//	newPublication   one reference: the goroutine that publishes
+//	      |
+//	eventLog.stamp   one for each shard that has recipients, instead of that one
+//	      |          (without recipients the publisher releases it)
+//	      |--------- node.forward: one more, until the broker has taken or refused it
+//	      v
+//	shard            in its queue, then in the round that routed it; released when
+//	      |          every recipient has been written to or has it in its backlog
+//	      v
+//	conn             one more for each connection that did not accept all of it at
+//	      |          once: in conn.queue or conn.tailOf, then in the writePump's write
+//	      v
+//	last release     the publication returns to the pool with its buffers
+//
+// A gap notice has one reference, which belongs to the round or the write that it was
+// made for.
 type publication struct {
-	hub  *Hub
-	msg  Message
-	data []byte // holds msg.Data
-	to   audience
-	seq  uint64 // place in the log
-	cost int64  // bytes it counts against every bound
-	// announces is how many lost messages a gap notice tells of, else 0.
-	announces uint64
-	// remote says that it came from another node.
-	remote bool
+	hub       *Hub
+	msg       Message
+	data      []byte // memory of msg.Data
+	to        audience
+	seq       uint64 // order number in the event log
+	cost      int64  // bytes that it counts against every bound
+	announces uint64 // drops that a gap notice announces; 0 in other messages and if their number is not known
+	remote    bool   // received from another node
 
-	refs     atomic.Int32 // holders
-	unrouted atomic.Int32 // shards that have not walked it yet
+	refs     atomic.Int32
+	unrouted atomic.Int32 // shards that have not routed it yet
 
-	built  atomic.Int32 // slots that are final
-	mu     sync.Mutex   // guards building
-	inline [2]encodedForm
-	extra  atomic.Pointer[[]encodedForm] // made when first is full, with room for all forms
+	built  atomic.Int32                  // number of forms that are final: inline first, then extra
+	mu     sync.Mutex                    // serializes building
+	inline [2]encodedForm                // enough for most hubs
+	extra  atomic.Pointer[[]encodedForm] // made when inline is full, with room for all forms
 	bytes  int64                         // counted against the hub's budget; guarded by mu until the last release
 }
 
-// audience is the group of recipients of a publication. It decides if the Channel
-// of the message names a channel or a room.
+// audience is the group of recipients of a publication. It decides whether the
+// Channel of the message names a channel or a room.
 type audience = nodewire.Audience
 
 const (
@@ -92,20 +110,23 @@ const (
 	toRoom    = nodewire.ToRoom
 )
 
-// envelopeCost is what a message counts beside its strings and payload: about
-// what the structures around it take.
+// envelopeCost is added to the size of a message's strings and payload, for the
+// structures around them.
 const envelopeCost = 128
 
 var publicationPool = sync.Pool{New: func() any { return new(publication) }}
 
-// keptBuffer is the largest buffer that a publication keeps in the pool.
-const keptBuffer = 4 << 10
+// maxKeptBuffer is the capacity of the largest buffer that a pooled publication
+// keeps.
+const maxKeptBuffer = 4 << 10
 
+// messageCost returns the bytes that m counts against every bound.
 func messageCost(m *Message) int64 {
 	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
 }
 
-// newPublication copies m. It has one holder, the caller.
+// newPublication returns a publication with a copy of m. The caller has the only
+// reference.
 func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p := publicationPool.Get().(*publication)
 	p.hub = h
@@ -125,14 +146,14 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 
 func (p *publication) retain(n int32) { p.refs.Add(n) }
 
-// discard releases a publication that may be nil.
+// releaseIfAny is release for a publication that may be nil.
 func (p *publication) releaseIfAny() {
 	if p != nil {
 		p.release()
 	}
 }
 
-// release lets go of one hold. The last one recycles every buffer.
+// release gives up one reference. The last one recycles the publication.
 func (p *publication) release() {
 	switch n := p.refs.Add(-1); {
 	case n > 0:
@@ -143,11 +164,11 @@ func (p *publication) release() {
 	p.hub.budget.used.Add(-p.bytes)
 	for i := range min(int(p.built.Load()), len(p.inline)) {
 		p.inline[i].bytes = nil
-		if cap(p.inline[i].buf) > keptBuffer {
+		if cap(p.inline[i].buf) > maxKeptBuffer {
 			p.inline[i].buf = nil
 		}
 	}
-	if cap(p.data) > keptBuffer {
+	if cap(p.data) > maxKeptBuffer {
 		p.data = nil
 	}
 	p.built.Store(0)
@@ -157,8 +178,8 @@ func (p *publication) release() {
 	publicationPool.Put(p)
 }
 
-// frame returns the message in form f. A frame without bytes means that the
-// codec could not encode it.
+// frame returns the message in form f, and builds it if need be. The frame is valid
+// as long as the caller has a reference.
 func (p *publication) frame(f form) frame {
 	if s := p.find(f); s != nil {
 		return s.frame
@@ -168,7 +189,7 @@ func (p *publication) frame(f form) frame {
 	return p.build(f)
 }
 
-// find returns the slot of a form that has been built.
+// find returns form f if it has been built, and nil otherwise. It takes no lock.
 func (p *publication) find(f form) *encodedForm {
 	n := int(p.built.Load())
 	for i := range min(n, len(p.inline)) {
@@ -177,23 +198,23 @@ func (p *publication) find(f form) *encodedForm {
 		}
 	}
 	if n > len(p.inline) {
-		more := *p.extra.Load()
+		extra := *p.extra.Load()
 		for i := range n - len(p.inline) {
-			if more[i].form == f {
-				return &more[i]
+			if extra[i].form == f {
+				return &extra[i]
 			}
 		}
 	}
 	return nil
 }
 
-// build makes form f if it does not exist. mu is held.
+// build returns form f and builds it if it does not exist. The caller has mu.
 func (p *publication) build(f form) frame {
 	if s := p.find(f); s != nil {
 		return s.frame
 	}
 	if f.variant() == deflated {
-		p.build(formOf(f.codecIndex(), plain)) // takes its slot first
+		p.build(formOf(f.codecIndex(), plain)) // before nextForm, which would return the same element to it
 	}
 	s := p.nextForm()
 	s.form = f
@@ -213,20 +234,21 @@ func (p *publication) build(f form) frame {
 	return s.frame
 }
 
+// nextForm returns the element after the last one that is built.
 func (p *publication) nextForm() *encodedForm {
 	n := int(p.built.Load())
 	if n < len(p.inline) {
 		return &p.inline[n]
 	}
 	if p.extra.Load() == nil {
-		more := make([]encodedForm, len(p.hub.codecs)*int(formsPerCodec))
-		p.extra.Store(&more)
+		extra := make([]encodedForm, len(p.hub.codecs)*int(formsPerCodec))
+		p.extra.Store(&extra)
 	}
 	return &(*p.extra.Load())[n-len(p.inline)]
 }
 
-// sized returns buf with room for a frame of n payload bytes and length
-// wsproto.MaxHeader, where the payload begins.
+// withRoom returns a slice of length wsproto.MaxHeader with room for n payload bytes
+// after it. It uses buf's memory if that is large enough.
 func withRoom(buf []byte, n int) []byte {
 	if cap(buf) < wsproto.MaxHeader+n {
 		buf = make([]byte, 0, wsproto.MaxHeader+n)
@@ -245,30 +267,33 @@ func (p *publication) buildPlain(s *encodedForm) frame {
 	return prependHeader(out, byte(codec.WebSocketMessageType()))
 }
 
+// logCodecError logs a form that could not be built. It is called once per form, not
+// once per client.
 func (p *publication) logCodecError(codec Codec, err error) {
 	p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.Name(), err)
 }
 
-// buildDeflated falls back on the plain frame where deflating does not pay.
+// buildDeflated returns the plain frame for a payload below Compression.MinSize, and
+// for one that compression does not make smaller.
 func (p *publication) buildDeflated(s *encodedForm) frame {
-	whole := p.find(formOf(s.form.codecIndex(), plain)).frame
-	if len(whole.bytes) == 0 {
+	uncompressed := p.find(formOf(s.form.codecIndex(), plain)).frame
+	if len(uncompressed.bytes) == 0 {
 		return frame{}
 	}
-	payload := whole.payload()
+	payload := uncompressed.payload()
 	if len(payload) < p.hub.config.Compression.MinSize {
-		return whole
+		return uncompressed
 	}
 	out, err := p.hub.deflaters.Append(withRoom(s.buf, len(payload)), payload)
 	if err != nil || len(out)-wsproto.MaxHeader >= len(payload) {
-		return whole
+		return uncompressed
 	}
 	s.buf = out
-	return prependHeader(out, whole.bytes[0]&0x0f|wsproto.CompressedBit)
+	return prependHeader(out, uncompressed.bytes[0]&0x0f|wsproto.CompressedBit)
 }
 
-// buildSealed seals with the hub's keys. Sealed bytes are not UTF-8, so they
-// travel in binary frames whatever the codec (RFC 6455 section 5.6).
+// buildSealed seals with the hub's keys. Sealed bytes are not UTF-8, so every codec's
+// are sent in binary frames (RFC 6455 section 5.6).
 func (p *publication) buildSealed(s *encodedForm) frame {
 	codec := p.hub.codecs[s.form.codecIndex()]
 	scratch := getBuffer(int(p.cost))
@@ -284,8 +309,8 @@ func (p *publication) buildSealed(s *encodedForm) frame {
 	return prependHeader(s.buf, wsproto.OpBinary)
 }
 
-// finishFrame writes the header right before the payload, which starts at
-// wsproto.MaxHeader.
+// prependHeader writes the header directly before the payload, which starts at
+// wsproto.MaxHeader, and returns the frame.
 func prependHeader(buf []byte, first byte) frame {
 	n := len(buf) - wsproto.MaxHeader
 	at := wsproto.MaxHeader - wsproto.HeaderSize(n)
@@ -293,8 +318,8 @@ func prependHeader(buf []byte, first byte) frame {
 	return frame{bytes: buf[at:]}
 }
 
-// appendMarshal runs a codec, which may be the user's own: its panic becomes an
-// error.
+// appendMarshal calls AppendMarshal, or Marshal if c is not an AppendCodec. The codec
+// may be the application's, so a panic becomes an error.
 func appendMarshal(c Codec, dst []byte, m *Message) (out []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {

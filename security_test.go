@@ -92,7 +92,7 @@ func TestEncryptDecrypt(t *testing.T) {
 
 func TestEncryptWritesBesideItsInput(t *testing.T) {
 	t.Parallel()
-	buf := []byte("plaintext and what lies behind it, more than nonce and tag take")
+	buf := []byte("plaintext and the bytes after it, more than nonce, tag and HMAC take")
 	before := slices.Clone(buf)
 	_, err := websocket.Encrypt(buf[:9], sealtest.AESKey)
 	require.NoError(t, err)

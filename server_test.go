@@ -26,13 +26,14 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// certificate is made by a test for 127.0.0.1, for itself.
+// certificate is a self-signed certificate for 127.0.0.1.
 type certificate struct {
 	certFile, keyFile string
 	pair              tls.Certificate
 	pool              *x509.CertPool
 }
 
+// makeCertificate makes a certificate and writes its files to dir.
 func makeCertificate(t testing.TB, dir string) certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,7 +69,7 @@ func (c certificate) serverConfig() *tls.Config {
 
 func (c certificate) clientConfig() *tls.Config { return &tls.Config{RootCAs: c.pool} }
 
-// serving is a hub that serves by itself.
+// serving is a hub with its own server.
 type serving struct {
 	hub    *websocket.Hub
 	addr   string
@@ -82,11 +83,11 @@ func serve(t *testing.T, config websocket.Config, start func(h *websocket.Hub, a
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &serving{addr: l.Addr().String(), ran: make(chan error, 1), served: make(chan error, 1)}
-	require.NoError(t, l.Close()) // the port stays free for a moment
+	require.NoError(t, l.Close()) // the port is not given out again soon
 	s.hub = websocket.NewHub(&logCapture{}, config)
 	go func() { s.ran <- s.hub.Run(context.Background()) }()       // ends with the hub
 	go func() { s.served <- start(s.hub, s.addr) }()               // ends with the hub
-	t.Cleanup(func() { _ = s.hub.Shutdown(context.Background()) }) // stopped before, unless the test failed
+	t.Cleanup(func() { _ = s.hub.Shutdown(context.Background()) }) // already stopped, unless the test failed
 	return s
 }
 
@@ -104,8 +105,8 @@ func (s *serving) dial(t *testing.T, url string, dialer *gorilla.Dialer) *gorill
 	}
 }
 
-// requireStops echoes once and then stops the hub: the client is told, Run
-// returns nil and the server http.ErrServerClosed.
+// requireStops echoes one message and stops the hub. The client must get a Close frame,
+// Run must return nil, and the server http.ErrServerClosed.
 func (s *serving) requireStops(t *testing.T, ws *gorilla.Conn) {
 	t.Helper()
 	require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"broadcast","data":1}`)))
@@ -201,9 +202,9 @@ func TestListenAndServeTLS(t *testing.T) {
 				return err
 			}
 			require.NoError(t, dialOld(tls.VersionTLS12))
-			require.Error(t, dialOld(tls.VersionTLS11), "TLS 1.1 is spoken")
+			require.Error(t, dialOld(tls.VersionTLS11), "TLS 1.1 is accepted")
 			_, err := tls.Dial("tcp", s.addr, other.clientConfig())
-			require.Error(t, err, "another's certificate is trusted")
+			require.Error(t, err, "the server has another certificate")
 
 			h2 := made.clientConfig()
 			h2.NextProtos = []string{"h2", "http/1.1"}
@@ -247,8 +248,8 @@ func TestListenErrors(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed, "Serve closes the listener in any case")
 }
 
-// TestServerEndsOtherConnections has one connection that never asks for anything
-// when the hub stops.
+// TestServerEndsOtherConnections stops the hub while a connection has an incomplete
+// request.
 func TestServerEndsOtherConnections(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
@@ -267,13 +268,13 @@ func TestServerEndsOtherConnections(t *testing.T) {
 	require.NoError(t, idle.Close())
 }
 
-// TestSlowHeader lets a client dawdle over its header, in fake time: it is cut
-// off after ten seconds, and one that keeps a connection idle after two minutes.
+// TestSlowHeader checks in fake time that the server closes a connection ten seconds after
+// the start of an incomplete header, and after two minutes without a new request.
 func TestSlowHeader(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, sent string
-		answered   bool
+		responds   bool
 		after      time.Duration
 	}{
 		{"slow header", "GET / HTTP/1.1\r\nHost: x\r\n", false, 10 * time.Second},
@@ -287,16 +288,16 @@ func TestSlowHeader(t *testing.T) {
 				go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
 				go func() { served <- hub.Serve(l, nil) }() // ends with the hub
 
-				ours, theirs := net.Pipe()
-				l.conns <- theirs
+				client, server := net.Pipe()
+				l.conns <- server
 				began := time.Now()
-				_, err := ours.Write([]byte(tt.sent))
+				_, err := client.Write([]byte(tt.sent))
 				require.NoError(t, err)
-				answer, err := io.ReadAll(ours)
+				response, err := io.ReadAll(client)
 				require.NoError(t, err)
 				require.Equal(t, tt.after, time.Since(began))
-				require.Equal(t, tt.answered, bytes.Contains(answer, []byte("426 Upgrade Required")), "%s", answer)
-				require.NoError(t, ours.Close())
+				require.Equal(t, tt.responds, bytes.Contains(response, []byte("426 Upgrade Required")), "%s", response)
+				require.NoError(t, client.Close())
 
 				require.NoError(t, hub.Shutdown(t.Context()))
 				require.NoError(t, <-ran)
@@ -306,7 +307,7 @@ func TestSlowHeader(t *testing.T) {
 	}
 }
 
-// pipeListener accepts what the test sends it.
+// pipeListener accepts the connections that the test sends.
 type pipeListener struct {
 	conns  chan net.Conn // the test sends, Accept receives; never closed
 	closed chan struct{} // closed by Close, which http.Server calls once

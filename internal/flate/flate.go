@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// ErrTooBig says that data is larger than the limit that was given.
+// ErrTooBig reports that data is larger than the given limit.
 var ErrTooBig = errors.New("websocket: message too big")
 
 // Deflater compresses messages at one level. It pools the compressors, each of which
@@ -107,7 +107,7 @@ func AppendInflated(dst, src []byte, limit int64) ([]byte, error) {
 	}
 }
 
-// ReadAll appends everything that r has to dst. It returns ErrTooBig as soon as the
+// ReadAll reads r to its end and appends the bytes to dst. It returns ErrTooBig as soon as the
 // result is larger than limit bytes. An error of r, other than io.EOF, is returned as
 // it is. Both come with the bytes so far.
 func ReadAll(dst []byte, r io.Reader, limit int64) ([]byte, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inflateTail makes a message a stream that ends.
+// inflateTail turns a message into a complete stream.
 const inflateTail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
 
 func payloads() [][]byte {
@@ -73,7 +73,8 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// TestAppendInflated has RFC 7692's examples (section 7.2.3) and corrupt ones.
+// TestAppendInflated decompresses the examples of RFC 7692 section 7.2.3 and corrupt
+// input.
 func TestAppendInflated(t *testing.T) {
 	t.Parallel()
 	const hello, finalHello = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf3\x48\xcd\xc9\xc9\x07\x00"
@@ -190,8 +191,8 @@ func FuzzAppendInflated(f *testing.F) {
 	})
 }
 
-// BenchmarkPools compares each pool with making the state anew every time. A pool that
-// lost would be left out.
+// BenchmarkPools compares each pool with allocating the state every time, to show that
+// the pool is worth keeping.
 func BenchmarkPools(b *testing.B) {
 	text := bytes.Repeat([]byte(`{"headline":"Breaking News!"}`), 36)
 	d := flate.NewDeflater(stdflate.BestSpeed)

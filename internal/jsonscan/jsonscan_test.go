@@ -33,8 +33,8 @@ func TestValidAgreesWithEncodingJSON(t *testing.T) {
 	}
 }
 
-// Every byte value at every position of the eight bytes that skipPlain checks at
-// once, next to bytes that a borrow could affect.
+// TestSkipPlainStopsWhereItMust has every byte value at every position of the eight bytes
+// that skipPlain checks at once, next to bytes that a borrow could affect.
 func TestSkipPlainStopsWhereItMust(t *testing.T) {
 	t.Parallel()
 	for _, filler := range []byte{'a', 0x80, 0xff, '#', '!', ']', ' '} {
@@ -72,8 +72,8 @@ func scan(data []byte) (text string, n int64, value string, ok bool) {
 	return text, n, value, s.Complete()
 }
 
-// requireLikeJSON checks that an object which the Scanner reads to its end has the
-// same members for encoding/json.
+// requireLikeJSON checks that encoding/json reads the same members as the Scanner, if the
+// Scanner reads data to its end.
 func requireLikeJSON(t *testing.T, data []byte) {
 	t.Helper()
 	text, n, value, ok := scan(data)

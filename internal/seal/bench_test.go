@@ -26,7 +26,7 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen includes copying the sealed bytes, because opening spoils them.
+// BenchmarkOpen includes copying the sealed bytes, because Open overwrites them.
 func BenchmarkOpen(b *testing.B) {
 	for _, o := range orders() {
 		for _, size := range sizes {
@@ -47,7 +47,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkSealParallel is all goroutines sealing with the hub's keys.
+// BenchmarkSealParallel seals with the same keys in all goroutines.
 func BenchmarkSealParallel(b *testing.B) {
 	p := pipeline(b, orders()[2].Order)
 	plaintext := make([]byte, 128)
@@ -60,8 +60,8 @@ func BenchmarkSealParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkSealPerClient is one message for each of many clients with keys of
-// their own, in turn, while garbage collections come and go.
+// BenchmarkSealPerClient seals for many clients with keys of their own, one message for
+// each. Garbage collections empty the pools in between.
 func BenchmarkSealPerClient(b *testing.B) {
 	const clients = 20000
 	pipelines := make([]*seal.Pipeline, clients)

@@ -21,7 +21,7 @@ import (
 type order struct {
 	sealtest.Order
 	overhead int
-	altered  error // of a message with another byte
+	altered  error // for an altered message
 }
 
 func orders() []order {
@@ -58,7 +58,7 @@ func TestGoldenVectors(t *testing.T) {
 	}
 }
 
-// Sealing with the nonces of the wire vectors gives their bytes.
+// TestWireVectors seals the messages of the wire vectors with their nonces.
 func TestWireVectors(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile("../../testdata/vectors.json")
@@ -236,7 +236,7 @@ func TestDrawsANonceForEveryMessage(t *testing.T) {
 			var wg sync.WaitGroup
 			for g := range goroutines {
 				wg.Go(func() {
-					buf := make([]byte, 0, 100) // the same room again and again
+					buf := make([]byte, 0, 100) // the same memory for every message
 					for range each {
 						nonces[g] = append(nonces[g], string(p.Nonce(p.AppendSeal(buf, []byte("the plaintext")))))
 					}
@@ -317,7 +317,7 @@ func TestRefusesOtherKeys(t *testing.T) {
 		}},
 		{"same keys, encrypt-then-sign", sealtest.AESKey, sealtest.HMACKey, false, map[string]error{
 			"aes-only":          seal.ErrSignature,
-			"hmac-only":         seal.ErrDecrypt, // well signed, but not encrypted
+			"hmac-only":         seal.ErrDecrypt, // the signature matches, but the data is not encrypted
 			"sign-then-encrypt": seal.ErrSignature,
 		}},
 	}

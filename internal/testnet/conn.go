@@ -124,7 +124,7 @@ func (c *Conn) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (i
 // Abort is like Close.
 func (c *Conn) Abort() { _ = c.Close() }
 
-// Close ends both directions. The peer can still read what was written before.
+// Close ends both directions. The peer can still read bytes that were written before.
 func (c *Conn) Close() error {
 	c.in.close(net.ErrClosed)
 	c.out.close(io.EOF)

@@ -9,11 +9,11 @@ import (
 	"unsafe"
 )
 
-// rawRead and rawWrite use RawSyscall6, which does not tell the Go scheduler of
-// the call, and MSG_DONTWAIT, so that they never block, not even on a descriptor
-// that somebody has made blocking. They take microseconds. Syscall6 would wake
-// sysmon, the runtime's monitor thread, whenever the process has been idle; that
-// costs a sixth of the work for a message that one client sends to two.
+// rawRead and rawWrite use RawSyscall6, which bypasses the Go scheduler, and
+// MSG_DONTWAIT, so that they do not block even on a descriptor in blocking mode. They
+// take microseconds. Syscall6 would wake sysmon, the runtime's monitor thread,
+// whenever the process has been idle. That costs a sixth of the work for a message that
+// one client sends to two.
 func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
 	return rawSyscall(syscall.SYS_RECVFROM, fd, b)
 }

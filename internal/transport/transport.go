@@ -14,9 +14,9 @@ import (
 	"sync/atomic"
 )
 
-// JoinSize is the size in bytes at which a caller stops to join frames for one
-// write: a larger write costs the kernel hardly less per byte. TryWrite reports
-// larger writes to the Go scheduler, because they may take long.
+// JoinSize is the size in bytes at which a caller stops joining frames for one write:
+// larger writes cost the kernel hardly less per byte. TryWrite uses an ordinary system
+// call for larger writes, because they may take long.
 const JoinSize = 64 << 10
 
 // Conn is a connection's transport. At most one goroutine at a time may read and at

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Violation says why a connection has to be closed.
+// Violation is the reason why a connection has to be closed.
 type Violation struct {
 	Code   int    // for the Close frame (RFC 6455 section 7.4.1)
 	Reason string // for the Close frame
@@ -16,9 +16,9 @@ type Violation struct {
 // continuations, lengths that are not in their shortest form, Close payloads of one
 // byte, and messages of many empty fragments.
 //
-// It also keeps, for every message, whether it is compressed, and clears RSV1: its
-// user decompresses. It does not look at payloads, so UTF-8 and the contents of Close
-// frames are left to its user.
+// It also records which messages are compressed, and clears RSV1. The caller decompresses
+// them. Checker does not look at payloads: the caller checks UTF-8 and the contents of
+// Close frames.
 //
 // One goroutine at a time may use a Checker.
 type Checker struct {
@@ -27,12 +27,12 @@ type Checker struct {
 	header  [maxMaskedHeader]byte
 	have    uint8  // bytes of header; 0 inside a payload
 	deflate bool   // RSV1 may be set on the first frame of a message
-	payload uint64 // bytes of the current frame's payload that are still to come
+	payload uint64 // remaining bytes of the current frame's payload
 
 	// compressed has RSV1 of each message whose first frame has been checked, if
-	// deflate is set. Those before read belong to messages that NextCompressed has
-	// returned. The others wait in the buffer between Check and NextCompressed, whose
-	// size bounds them.
+	// deflate is set. Entries before read belong to messages that NextCompressed has
+	// returned. The others belong to messages in the buffer between Check and
+	// NextCompressed, whose size bounds their number.
 	compressed []bool
 	read       int32
 
@@ -42,8 +42,8 @@ type Checker struct {
 }
 
 // MaxEmptyFragments is the maximum number of empty fragments in a message, except for
-// its last one. RFC 6455 sets no limit; empty fragments cost work without ever
-// reaching the limit of a message's size.
+// its last one. RFC 6455 sets no limit, but empty fragments cost work and never reach the
+// limit of a message's size.
 const MaxEmptyFragments = 128
 
 const (
@@ -106,7 +106,7 @@ func isData(first byte) bool {
 	return opcode == OpText || opcode == OpBinary
 }
 
-// NextCompressed returns whether the next message is compressed. It has to be called
+// NextCompressed reports whether the next message is compressed. It has to be called
 // once for each message, in order, after Check has passed on the header of the
 // message's first frame. Before that it panics if deflate was agreed.
 func (c *Checker) NextCompressed() bool {
@@ -164,8 +164,8 @@ func (c *Checker) checkStart() *Violation {
 	return nil
 }
 
-// checkLength checks a frame's length, of which all bytes are there, and the size of
-// its message (RFC 6455 sections 5.2 and 10.4).
+// checkLength checks the complete length of a frame and the size of its message (RFC 6455
+// sections 5.2 and 10.4).
 func (c *Checker) checkLength() *Violation {
 	length := uint64(c.header[1] & lengthBits)
 	switch length {

@@ -35,10 +35,10 @@ func FuzzChecker(f *testing.F) {
 			require.NotNil(t, violation)
 			require.Equal(t, want.Code, violation.Code, violation.Reason)
 			require.NotEmpty(t, violation.Reason)
-			require.Equal(t, want.Start, n, "what comes before is passed on")
+			require.Equal(t, want.Start, n, "the bytes before the frame are passed on")
 		}
 		require.GreaterOrEqual(t, counted, frames)
-		require.LessOrEqual(t, counted, frames+1, "but for the last frame, which may break a rule or lack its masking key")
+		require.LessOrEqual(t, counted, frames+1, "except the last frame, which may break a rule or lack its masking key")
 
 		split := wsproto.NewChecker(deflate, limit)
 		passed, again, turn := 0, 0, 0
@@ -61,7 +61,7 @@ func FuzzChecker(f *testing.F) {
 			}
 			require.Equal(t, len(piece), k)
 		}
-		require.Nil(t, violation, "split differently it is no violation")
+		require.Nil(t, violation, "the violation depends on how the stream is split")
 		require.Equal(t, counted, again, "frames")
 	})
 }
@@ -109,8 +109,8 @@ func TestCheckerViolations(t *testing.T) {
 	}
 }
 
-// TestCheckerCountsFrames splits frames inside their headers and payloads: a frame
-// counts when its length is there, once.
+// TestCheckerCountsFrames splits frames inside their headers and payloads. A frame counts
+// once, when its length is complete.
 func TestCheckerCountsFrames(t *testing.T) {
 	t.Parallel()
 	checker := wsproto.NewChecker(false, 1000)
@@ -163,8 +163,7 @@ func BenchmarkChecker(b *testing.B) {
 	}
 }
 
-// TestNextCompressedBehindCheck has the reader stay behind Check by some messages,
-// without ever catching up.
+// TestNextCompressedBehindCheck keeps NextCompressed a number of messages behind Check.
 func TestNextCompressedBehindCheck(t *testing.T) {
 	t.Parallel()
 	const n, slack = 5000, 65

@@ -41,7 +41,7 @@ func IsToken(s string) bool {
 }
 
 // ListOf returns the elements of a comma-separated header over all its lines,
-// without the empty ones (RFC 9110 section 5.6.1). It does not know quoted strings.
+// without the empty ones (RFC 9110 section 5.6.1). It does not support quoted strings.
 func ListOf(lines []string) []string {
 	var list []string
 	for _, line := range lines {

@@ -35,5 +35,5 @@ func Inputs() []string {
 	return inputs
 }
 
-// nested is n arrays inside one another.
+// nested returns n nested arrays.
 func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }

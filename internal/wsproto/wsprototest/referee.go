@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Ruling is what RFC 6455 says of a stream of client frames.
+// Ruling is the verdict of RFC 6455 on a stream of client frames.
 type Ruling struct {
 	Code  int  // Close code for the first violation, or 0
 	Start int  // offset of the frame that breaks a rule

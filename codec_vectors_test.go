@@ -22,13 +22,14 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 )
 
-// update rewrites testdata/vectors.json and the generated parts of docs/wire.md.
-var update = flag.Bool("update", false, "rewrite what is generated from the code")
+// update makes tests rewrite testdata/vectors.json and the generated parts of
+// docs/wire.md.
+var update = flag.Bool("update", false, "rewrite generated files")
 
 const vectorsFile = "testdata/vectors.json"
 
-// wireVectors is the file that the hub, the Go client, the JavaScript client and
-// other people's libraries are all checked against.
+// wireVectors is the content of testdata/vectors.json. The hub, the Go client, the
+// JavaScript client and libraries of others are tested with it.
 type wireVectors struct {
 	About      []string               `json:"about"`
 	AESKey     string                 `json:"aes_key_hex"`
@@ -36,11 +37,11 @@ type wireVectors struct {
 	Modes      []vectorMode           `json:"modes"`
 	CloseCodes []vectorCode           `json:"close_codes"`
 	Messages   []wireVector           `json:"messages"`
-	byName     map[string]*wireVector // message/codec
-	pipelines  map[string]sealer      // by mode, but for "none"
+	byName     map[string]*wireVector // by "message/codec"
+	pipelines  map[string]sealer      // by mode, except "none"
 }
 
-// vectorMode is one way of sealing.
+// vectorMode is a security mode.
 type vectorMode struct {
 	Name            string `json:"name"`
 	AES             bool   `json:"aes"`
@@ -48,14 +49,14 @@ type vectorMode struct {
 	SignThenEncrypt bool   `json:"sign_then_encrypt"`
 }
 
-// vectorCode says whether a client connects again after a close code: "yes",
-// "no", or "credentials", which is yes where new credentials can be had.
+// vectorCode states whether a client reconnects after a close code: "yes", "no" or
+// "credentials", which means yes if the client can get new credentials.
 type vectorCode struct {
 	Code      int    `json:"code"`
 	Reconnect string `json:"reconnect"`
 }
 
-// wireVector is one message in one codec, on the wire in every mode.
+// wireVector is one message in one codec, encoded in every mode.
 type wireVector struct {
 	Name  string `json:"name"`
 	Codec string `json:"codec"`
@@ -64,10 +65,10 @@ type wireVector struct {
 	Type      string `json:"type"`
 	Channel   string `json:"channel"`
 	Data      string `json:"data_hex"`
-	Timestamp string `json:"timestamp"` // in decimal, since JSON readers round numbers
+	Timestamp string `json:"timestamp"` // decimal, because JSON parsers may round numbers
 	ClientID  string `json:"client_id"`
 	ID        string `json:"id"`
-	// Control is what Data means in messages that the hub makes or understands.
+	// Control is the decoded Data of a control message, "error" or "gap".
 	Control map[string]string `json:"control,omitempty"`
 	Wire    []vectorWire      `json:"wire"`
 }
@@ -81,7 +82,7 @@ type vectorWire struct {
 
 // sealer seals and opens in one mode.
 type sealer struct {
-	sealtest.Order // seals with a nonce of the test's choice
+	sealtest.Order // seals with a given nonce
 	*seal.Pipeline
 }
 
@@ -116,8 +117,8 @@ var vectorCodecs = []websocket.Codec{
 	websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{},
 }
 
-// wireSample is a message before it is encoded. Its control is what its data means,
-// where that differs from codec to codec.
+// wireSample is a message before it is encoded. If control is set, each codec has its
+// own encoding of the data.
 type wireSample struct {
 	name    string
 	from    string
@@ -134,7 +135,7 @@ func wireSamples() []wireSample {
 		}
 		return wireSample{name, "hub", m, control}
 	}
-	asked := func(name string, m websocket.Message, control map[string]string) wireSample {
+	request := func(name string, m websocket.Message, control map[string]string) wireSample {
 		return wireSample{name, "client", m, control}
 	}
 	return []wireSample{
@@ -148,15 +149,15 @@ func wireSamples() []wireSample {
 		hub("long", websocket.Message{Type: "broadcast", Data: []byte(`"` + strings.Repeat("0123456789", 30) + `"`), ClientID: strings.Repeat("c", 40)}, nil),
 		hub("largest-timestamp", websocket.Message{Type: "message", Timestamp: math.MaxInt64}, nil),
 		hub("smallest-timestamp", websocket.Message{Type: "message", Timestamp: math.MinInt64}, nil),
-		asked("nothing", websocket.Message{}, nil),
-		asked("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
-		asked("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
-		asked("publish_room", websocket.Message{Type: "publish_room", Channel: "room_101", Data: []byte{0xff}, ID: "8"}, nil),
-		asked("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
-		asked("subscribe", websocket.Message{Type: "subscribe", ID: "1"}, map[string]string{"channel": "news"}),
-		asked("unsubscribe", websocket.Message{Type: "unsubscribe"}, map[string]string{"channel": "頻道 é😀"}),
-		asked("join_room", websocket.Message{Type: "join_room", ID: "2"}, map[string]string{"room_id": "room_101"}),
-		asked("leave_room", websocket.Message{Type: "leave_room", ID: "3"}, map[string]string{"room_id": "a \"quoted\" room"}),
+		request("nothing", websocket.Message{}, nil),
+		request("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
+		request("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
+		request("publish_room", websocket.Message{Type: "publish_room", Channel: "room_101", Data: []byte{0xff}, ID: "8"}, nil),
+		request("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
+		request("subscribe", websocket.Message{Type: "subscribe", ID: "1"}, map[string]string{"channel": "news"}),
+		request("unsubscribe", websocket.Message{Type: "unsubscribe"}, map[string]string{"channel": "頻道 é😀"}),
+		request("join_room", websocket.Message{Type: "join_room", ID: "2"}, map[string]string{"room_id": "room_101"}),
+		request("leave_room", websocket.Message{Type: "leave_room", ID: "3"}, map[string]string{"room_id": "a \"quoted\" room"}),
 		hub("ack", websocket.Message{Type: "ack", Channel: "news", ID: "1"}, nil),
 		hub("error", websocket.Message{Type: "error", Channel: "room_101", ID: "2"},
 			map[string]string{"code": "forbidden", "message": "websocket: not allowed"}),
@@ -177,8 +178,8 @@ func wireSamples() []wireSample {
 	}
 }
 
-// controlData encodes what a control message means for a codec. Requests are
-// made with other people's encoders, answers with the hub's own.
+// controlData encodes the data of a control message. Requests of clients are encoded by
+// libraries, and replies of the hub by the hub.
 func controlData(t testing.TB, codec websocket.Codec, typ string, control map[string]string) []byte {
 	t.Helper()
 	inProtobuf := codec.Name() == "protobuf"
@@ -220,8 +221,8 @@ func gapOf(t testing.TB, control map[string]string) websocket.Gap {
 	}
 }
 
-// makeVectors encodes every sample in every codec and mode. Nonces are taken from
-// the names, so that the file is the same each time.
+// makeVectors encodes every sample in every codec and mode. Nonces are derived from the
+// names, so that the result is always the same.
 func makeVectors(t testing.TB) *wireVectors {
 	t.Helper()
 	aesKey := make([]byte, 32)
@@ -231,10 +232,10 @@ func makeVectors(t testing.TB) *wireVectors {
 	hmacKey := []byte("an example key for signing")
 	v := &wireVectors{
 		About: []string{
-			"Messages of the wire format that docs/wire.md describes: fields, and what they are on the wire in each codec and security mode.",
+			"Messages of the wire format in docs/wire.md: their fields, and their encoding in each codec and security mode.",
 			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits.",
-			"control is what data means in a message that the hub makes or understands.",
-			"A decoder takes each wire to the fields beside it. An encoder may write other bytes of the same meaning; what was sealed with the same keys and nonce is the same.",
+			"control is the decoded data of a control message, error or gap.",
+			"A decoder must decode each wire entry to these fields. An encoder may write other bytes with the same meaning; sealing the same bytes with the same keys and nonce gives the same result.",
 			"Made by 'go test -run TestVectors . -update'.",
 		},
 		AESKey:     hex.EncodeToString(aesKey),
@@ -316,7 +317,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// message returns the fields of a vector. A payload of no bytes is nil.
+// message returns the fields of a vector. An empty payload is nil.
 func (x *wireVector) message(t testing.TB) websocket.Message {
 	t.Helper()
 	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
@@ -349,8 +350,8 @@ func (x *wireVector) wire(t testing.TB, mode string) []byte {
 	return nil
 }
 
-// TestVectors makes the vectors anew, compares them with the file, and takes the
-// file's through the hub's codecs and pipeline.
+// TestVectors compares the file with the encodings of this version, and decodes the
+// file's messages.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	var made bytes.Buffer
@@ -363,7 +364,7 @@ func TestVectors(t *testing.T) {
 	}
 	file, err := os.ReadFile(vectorsFile)
 	require.NoError(t, err)
-	require.Equal(t, made.String(), string(file), "%s differs from what the code writes; if that is meant, run go test -run 'TestVectors|TestDocs' . -update", vectorsFile)
+	require.Equal(t, made.String(), string(file), "%s differs from the output of the code; to accept it, run go test -run 'TestVectors|TestDocs' . -update", vectorsFile)
 
 	var v wireVectors
 	require.NoError(t, json.Unmarshal(file, &v))
@@ -389,7 +390,7 @@ func TestVectors(t *testing.T) {
 			require.Len(t, sealed, len(plain)+p.Overhead(), "%s/%s", name, w.Mode)
 			if w.Nonce != "" {
 				require.Equal(t, w.Nonce, hex.EncodeToString(p.Nonce(sealed)), "%s/%s", name, w.Mode)
-				require.Empty(t, nonces[w.Nonce], "one nonce for two messages")
+				require.Empty(t, nonces[w.Nonce], "two messages have the same nonce")
 				nonces[w.Nonce] = name
 				require.Equal(t, sealed, p.Seal(t, plain, unhex(t, w.Nonce)), "%s/%s", name, w.Mode)
 			} else {
@@ -408,6 +409,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// requireMeans checks that wire decodes to want and that want encodes to wire.
 func requireMeans(t testing.TB, codec websocket.Codec, wire []byte, want websocket.Message, name string) {
 	t.Helper()
 	var got websocket.Message
@@ -418,8 +420,8 @@ func requireMeans(t testing.TB, codec websocket.Codec, wire []byte, want websock
 	require.Equal(t, wire, again, name)
 }
 
-// requireControl checks that the hub reads from the data of a request what it
-// means, and that other people's decoders read it from the hub's answers.
+// requireControl checks that the hub decodes the data of requests, and that libraries
+// decode the data of the hub's replies.
 func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
 	t.Helper()
 	if x.Control == nil {
@@ -468,7 +470,7 @@ func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
 	}
 }
 
-// TestVectorsCloseCodes holds the table to the Go client's.
+// TestVectorsCloseCodes compares the table with the Go client's.
 func TestVectorsCloseCodes(t *testing.T) {
 	t.Parallel()
 	known := map[int]bool{}
