@@ -3,9 +3,12 @@ package websocket_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	gorilla "github.com/gorilla/websocket"
@@ -150,4 +153,68 @@ func (quietLogger) Errorf(string, ...any)   {}
 // codecHeader asks for a codec.
 func codecHeader(name string) http.Header {
 	return http.Header{"Sec-WebSocket-Protocol": {name}}
+}
+
+// answerPings reads until the connection ends.
+func answerPings(p *fakePeer) {
+	for {
+		if _, _, err := p.ReadMessage(); err != nil {
+			_ = p.Close()
+			return
+		}
+	}
+}
+
+// recorder is a http.ResponseWriter that cannot be hijacked.
+type recorder struct {
+	header http.Header
+	status int
+	body   strings.Builder
+}
+
+func newRecorder() *recorder { return &recorder{header: http.Header{}} }
+
+func (w *recorder) Header() http.Header         { return w.header }
+func (w *recorder) WriteHeader(status int)      { w.status = status }
+func (w *recorder) Write(b []byte) (int, error) { return w.body.Write(b) }
+
+func handshake(t *testing.T, ctx context.Context) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://hub.test/", nil)
+	require.NoError(t, err)
+	for k, v := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(k, v)
+	}
+	return r
+}
+
+// readJSON reads one message of a JSON client.
+func readJSON(t *testing.T, p *fakePeer) map[string]any {
+	t.Helper()
+	_, b, err := p.ReadMessage()
+	require.NoError(t, err)
+	var m map[string]any
+	require.NoError(t, json.Unmarshal(b, &m))
+	return m
+}
+
+// closeCode reads to the end and returns the code and reason of the Close frame.
+func closeCode(t *testing.T, p *fakePeer) (int, string) {
+	t.Helper()
+	for {
+		_, _, err := p.ReadMessage()
+		var ce *gorilla.CloseError
+		if errors.As(err, &ce) {
+			return ce.Code, ce.Text
+		}
+		require.NoError(t, err)
+	}
+}
+
+func subscribeAll(channel string) func(*websocket.Hub) {
+	return func(h *websocket.Hub) {
+		h.SetCallbacks(func(c *websocket.Client) { _ = c.Subscribe(channel) }, nil, nil)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"maps"
 	"net"
@@ -26,14 +27,106 @@ import (
 
 	flatbuffers "github.com/google/flatbuffers/go"
 	gorilla "github.com/gorilla/websocket"
-	"github.com/stretchr/testify/require"
-	"github.com/vmihailenco/msgpack/v5"
-	protobuf "google.golang.org/protobuf/proto"
-
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/maoxiaoyue/hypgo-websocket/proto/fbs"
+	"github.com/stretchr/testify/require"
+	"github.com/vmihailenco/msgpack/v5"
+	protobuf "google.golang.org/protobuf/proto"
 )
+
+// handshake asks for an upgrade with nothing but net/http.
+func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.server.URL+"?"+query, nil)
+	require.NoError(t, err)
+	r.Header = http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"dGhlIHNhbXBsZSBub25jZQ=="},
+	}
+	for key, values := range header {
+		if values == nil {
+			delete(r.Header, key)
+		} else {
+			r.Header[key] = values
+		}
+	}
+	if method := r.Header.Get("Test-Method"); method != "" {
+		r.Method = method
+	}
+	answer, err := b.server.Client().Do(r)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = answer.Body.Close() }) // closed before, in some tests
+	return answer
+}
+
+func bodyOf(t testing.TB, answer *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+// named makes ?id= the client's ID.
+func named(config websocket.Config) websocket.Config {
+	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
+	return config
+}
+
+// requireHubClosed calls everything of a hub that has stopped.
+func requireHubClosed(t *testing.T, hub *websocket.Hub) {
+	t.Helper()
+	m, ctx := &websocket.Message{}, t.Context()
+	_, membersErr := hub.RoomMembers(ctx, "r")
+	for name, err := range map[string]error{
+		"PublishToChannel":    hub.PublishToChannel("c", m),
+		"PublishToChannelRaw": hub.PublishToChannelRaw("c", nil),
+		"PublishToRoom":       hub.PublishToRoom("r", m),
+		"Broadcast":           hub.Broadcast(nil),
+		"BroadcastMessage":    hub.BroadcastMessage(m),
+		"SendToClient":        hub.SendToClient("x", m),
+		"RoomMembers":         membersErr,
+		"Run":                 hub.Run(ctx),
+	} {
+		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
+	}
+	require.Zero(t, hub.Stats().ActiveConnections)
+	for range hub.Clients() {
+		require.Fail(t, "a client is left")
+	}
+}
+
+// requireClientEnded calls everything of a client whose connection is over.
+func requireClientEnded(t *testing.T, c *websocket.Client) {
+	t.Helper()
+	m, key := &websocket.Message{}, make([]byte, 32)
+	for name, err := range map[string]error{
+		"Send":             c.Send(m),
+		"Subscribe":        c.Subscribe("c"),
+		"Unsubscribe":      c.Unsubscribe("c"),
+		"JoinRoom":         c.JoinRoom("r"),
+		"LeaveRoom":        c.LeaveRoom("r"),
+		"Close":            c.Close(1000, ""),
+		"SetEncryptionKey": c.SetEncryptionKey(key),
+		"SetHMACKey":       c.SetHMACKey(key),
+	} {
+		if !errors.Is(err, websocket.ErrHubClosed) {
+			require.ErrorIs(t, err, websocket.ErrClientClosed, name)
+		}
+	}
+	require.Error(t, c.CloseError())
+	require.NotNil(t, c.Codec())
+	require.NotNil(t, c.Request())
+	require.Error(t, c.Context().Err())
+	require.Nil(t, c.FrameworkContext())
+	require.Error(t, c.Request().Context().Err())
+	c.SetMetadata("k", 1)
+	v, ok := c.GetMetadata("k")
+	require.True(t, ok)
+	require.Equal(t, 1, v)
+}
 
 // patience is how long a test waits for what ought to happen at once. Nothing
 // waits for it to pass.
@@ -604,9 +697,6 @@ func (b *bundle) tryDial(d dialing) (*peer, error) {
 	return p, err
 }
 
-// emptyMap is nil, which makes writing to it panic.
-func emptyMap() map[int]int { return nil }
-
 // connect dials and waits for onConnect.
 func (b *bundle) connect(t testing.TB, d dialing) (*peer, *websocket.Client) {
 	t.Helper()
@@ -793,4 +883,80 @@ func (c *tap) frames(t testing.TB) []rawFrame {
 		b = b[header+int(n):]
 	}
 	return frames
+}
+
+// callEverything calls every method of a hub and a client that does not end
+// either, and returns the errors of those that failed.
+func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
+	ctx := context.Background()
+	m := &websocket.Message{Type: "app", Data: []byte(`1`)}
+	calls := map[string]func() error{
+		"PublishToChannel":           func() error { return h.PublishToChannel("news", m) },
+		"PublishToChannelContext":    func() error { return h.PublishToChannelContext(ctx, "news", m) },
+		"PublishToChannelRaw":        func() error { return h.PublishToChannelRaw("news", []byte("1")) },
+		"PublishToChannelRawContext": func() error { return h.PublishToChannelRawContext(ctx, "news", []byte("1")) },
+		"PublishToRoom":              func() error { return h.PublishToRoom("room", m) },
+		"PublishToRoomContext":       func() error { return h.PublishToRoomContext(ctx, "room", m) },
+		"Broadcast":                  func() error { return h.Broadcast([]byte("1")) },
+		"BroadcastContext":           func() error { return h.BroadcastContext(ctx, []byte("1")) },
+		"BroadcastMessage":           func() error { return h.BroadcastMessage(m) },
+		"BroadcastMessageContext":    func() error { return h.BroadcastMessageContext(ctx, m) },
+		"SendToClient":               func() error { return h.SendToClient("bystander", m) },
+		"SendToClientContext":        func() error { return h.SendToClientContext(ctx, "bystander", m) },
+		"RoomMembers":                func() error { _, err := h.RoomMembers(ctx, "room"); return err },
+	}
+	if c != nil {
+		for name, call := range map[string]func() error{
+			"Subscribe":        func() error { return c.Subscribe("more") },
+			"Unsubscribe":      func() error { return c.Unsubscribe("more") },
+			"JoinRoom":         func() error { return c.JoinRoom("room") },
+			"LeaveRoom":        func() error { return c.LeaveRoom("room") },
+			"Send":             func() error { return c.Send(m) },
+			"SendContext":      func() error { return c.SendContext(ctx, m) },
+			"SetEncryptionKey": func() error { return c.SetEncryptionKey(nil) },
+			"SetHMACKey":       func() error { return c.SetHMACKey(nil) },
+			"SetExpiry":        func() error { return c.SetExpiry(time.Time{}) },
+		} {
+			calls[name] = call
+		}
+		c.SetMetadata("k", 1)
+		c.GetMetadata("k")
+		c.Codec()
+		c.Request()
+		c.Context()
+		c.CloseError()
+	}
+	failed := map[string]error{}
+	for name, call := range calls {
+		if err := call(); err != nil {
+			failed[name] = err
+		}
+	}
+	h.Stats()
+	h.Client("bystander")
+	for c := range h.Clients() {
+		_ = c.ID
+	}
+	_ = h.Handler()
+	return failed
+}
+
+// requireHubStopped tries every method of a hub that has stopped, none of which
+// may wait.
+func requireHubStopped(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	start := time.Now()
+	failed := callEverything(h, nil)
+	require.Len(t, failed, 13)
+	for name, err := range failed {
+		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
+	}
+	require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubClosed)
+	_, found := h.Client("nobody")
+	require.False(t, found)
+	w := newRecorder()
+	h.Handler().ServeHTTP(w, handshake(t, context.Background()))
+	require.Equal(t, http.StatusServiceUnavailable, w.status)
+	require.NotEmpty(t, w.Header().Get("Retry-After"))
+	require.Equal(t, start, time.Now())
 }

@@ -1,7 +1,9 @@
 package websocket_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +12,55 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
+
+// TestMembers has rooms whose members are on all shards.
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	const n = 20
+	b := setup(t, named(websocket.DefaultConfig), options{})
+	var all []string
+	for i := range n {
+		id := fmt.Sprintf("client-%02d", i)
+		_, c := b.connect(t, dialing{query: "id=" + id})
+		require.NoError(t, c.JoinRoom("all"))
+		all = append(all, id)
+	}
+	members, err := b.hub.RoomMembers(t.Context(), "all")
+	require.NoError(t, err)
+	slices.Sort(members)
+	require.Equal(t, all, members)
+	require.Equal(t, map[string]int{"all": n}, roomsOf(b.hub))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = b.hub.RoomMembers(ctx, "all")
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Verbs that change memberships stop waiting for a full log when their context ends,
+// and then change nothing.
+func TestMembershipVerbsStopWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := runFake(t, paths[0], websocket.DefaultConfig)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		defer peer.Close()
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		require.NoError(t, c.Subscribe("in"))
+		require.NoError(t, c.JoinRoom("in"))
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, c.SubscribeContext(ctx, "x"), context.Canceled)
+		require.ErrorIs(t, c.JoinRoomContext(ctx, "x"), context.Canceled)
+		require.ErrorIs(t, c.UnsubscribeContext(ctx, "in"), context.Canceled)
+		require.ErrorIs(t, c.LeaveRoomContext(ctx, "in"), context.Canceled)
+		require.Equal(t, []string{"in"}, c.Channels())
+		require.Equal(t, []string{"in"}, c.Rooms())
+	})
+}
 
 // mayPublish asks for c, in the channel and in the room of joinBoth.
 func mayPublish(c *websocket.Client) [2]error {
@@ -103,5 +154,34 @@ func TestAllowMembersWhileClientsEnd(t *testing.T) {
 			_ = peer.Close()
 		}
 		hub.stop()
+	})
+}
+
+// In onDisconnect a client's topics are those that it was in; after it there are
+// none.
+func TestTopicsOfAClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		var channels, rooms []string
+		config.OnDisconnect = func(c *websocket.Client) { channels, rooms = c.Channels(), c.Rooms() }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.connect(1<<16, nil)
+		var c *websocket.Client
+		for client := range hub.Clients() {
+			c = client
+		}
+		require.Empty(t, c.Channels())
+		require.NoError(t, c.Subscribe("b"))
+		require.NoError(t, c.Subscribe("a"))
+		require.NoError(t, c.JoinRoom("r"))
+		require.ElementsMatch(t, []string{"a", "b"}, c.Channels())
+		require.Equal(t, []string{"r"}, c.Rooms())
+		require.NoError(t, peer.Close())
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"a", "b"}, channels)
+		require.Equal(t, []string{"r"}, rooms)
+		require.Empty(t, c.Channels())
+		require.Empty(t, c.Rooms())
 	})
 }

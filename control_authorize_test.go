@@ -7,9 +7,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
 )
 
 // asked is one call of the hook.
