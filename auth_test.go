@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestClientIDIsNotTheClients: headers and queries do not name a client.
-func TestClientIDIsNotTheClients(t *testing.T) {
+// Without Config.ClientID the hub chooses the ID. Headers and queries do not set it.
+func TestPeerCannotChooseItsID(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	_, c := b.connect(t, dialing{query: "client_id=alice", header: http.Header{"X-Client-Id": {"alice"}}})

@@ -70,7 +70,7 @@ func TestDropsAreAnnouncedInPlace(t *testing.T) {
 						require.Equal(t, "news", m["data"].(map[string]any)["channel"])
 						continue
 					}
-					require.EqualValues(t, seen+lost, m["data"], "nothing is missing that was not announced")
+					require.EqualValues(t, seen+lost, m["data"], "a message is missing without a gap notice")
 					seen++
 				}
 				require.NotZero(t, lost)

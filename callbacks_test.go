@@ -18,56 +18,55 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSetCallbacksAfterConnection must panic rather than race.
-func TestSetCallbacksAfterConnection(t *testing.T) {
+func TestSetCallbacksPanicsAfterFirstConnection(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
-	b.hub.SetCallbacks(func(c *websocket.Client) { b.connected.put(c) }, nil, nil) // may be called again before
+	b.hub.SetCallbacks(func(c *websocket.Client) { b.connected.put(c) }, nil, nil) // allowed before the first connection
 	p, _ := b.connect(t, dialing{})
 	require.Panics(t, func() { b.hub.SetCallbacks(nil, nil, nil) })
 	p.do(t, wire{Type: "broadcast"})
 }
 
-// TestRefusedHandshakesAreNoConnection asks for the endpoint's health before the
-// callbacks are set.
-func TestRefusedHandshakesAreNoConnection(t *testing.T) {
+// A refused handshake is no connection: a health check of the endpoint may come before
+// SetCallbacks.
+func TestSetCallbacksIsAllowedAfterRefusedHandshake(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
-	answer := b.handshake(t, "", http.Header{"Connection": nil, "Upgrade": nil})
-	require.Equal(t, http.StatusUpgradeRequired, answer.StatusCode)
+	response := b.handshake(t, "", http.Header{"Connection": nil, "Upgrade": nil})
+	require.Equal(t, http.StatusUpgradeRequired, response.StatusCode)
 	require.NotPanics(t, func() { b.hub.SetCallbacks(nil, nil, nil) })
 }
 
 func TestPanicInCallbacks(t *testing.T) {
 	t.Parallel()
-	bad := func(c *websocket.Client) bool { return c.ID == "bad" }
+	isBad := func(c *websocket.Client) bool { return c.ID == "bad" }
 	tests := []struct {
 		name string
 		o    options
 	}{
 		{"onConnect", options{onConnect: func(c *websocket.Client) {
-			if bad(c) {
+			if isBad(c) {
 				panic("boom")
 			}
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
-			if bad(c) {
-				m := emptyMap()
+			if isBad(c) {
+				m := nilMap()
 				m[1] = 1
 			}
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
-			if bad(c) {
+			if isBad(c) {
 				panic(error(nil)) // becomes a runtime.PanicNilError
 			}
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
-			if bad(c) {
+			if isBad(c) {
 				runtime.Goexit() // as FailNow does
 			}
 		}}},
 		{"onDisconnect", options{onDisconnect: func(c *websocket.Client) {
-			if bad(c) {
+			if isBad(c) {
 				panic("boom")
 			}
 		}}},
@@ -97,15 +96,15 @@ func TestPanicInCallbacks(t *testing.T) {
 				return len(logged) > 0
 			}, patience, time.Millisecond)
 			require.Len(t, logged, 1)
-			require.Contains(t, logged[0], "callbacks_test.go", "the stack")
+			require.Contains(t, logged[0], "callbacks_test.go", "the log has the stack")
 			requireClientEnded(t, c)
 		})
 	}
 }
 
-// TestCallbacksCallAnything does so in each of them, on the client itself and on
-// others.
-func TestCallbacksCallAnything(t *testing.T) {
+// The callbacks of many clients call the hub, their own client and the other clients at
+// the same time.
+func TestConcurrentCallbacksMayCallEachOther(t *testing.T) {
 	t.Parallel()
 	var b *bundle
 	var connects, messages, disconnects atomic.Int64
@@ -128,7 +127,7 @@ func TestCallbacksCallAnything(t *testing.T) {
 		_, _ = b.hub.Client(c.ID)
 		c.SetMetadata("k", c.Codec().Name())
 		_ = c.CloseError()
-		_ = b.hub.Run(context.Background()) // is refused
+		_ = b.hub.Run(context.Background()) // returns ErrHubRunning
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = b.hub.SendToClientContext(ended, c.ID, m)
@@ -141,7 +140,7 @@ func TestCallbacksCallAnything(t *testing.T) {
 			anything(c)
 			messages.Add(1)
 			if m.Type == "leave" {
-				_ = c.Close(4000, "as you wish")
+				_ = c.Close(4000, "left")
 			}
 		},
 	}
@@ -183,14 +182,14 @@ func TestCallbacksCallAnything(t *testing.T) {
 	require.EqualValues(t, n, disconnects.Load())
 }
 
-// emptyMap is nil, which makes writing to it panic.
-func emptyMap() map[int]int { return nil }
+// nilMap returns a nil map, so that a write to it panics.
+func nilMap() map[int]int { return nil }
 
-// hooks are the places where the hub calls the application.
+// hooks are the callbacks that the hub runs for a connected client.
 var hooks = []string{"onConnect", "onMessage", "onDisconnect", "Authorize", "OnDrop"}
 
-// victimHub is a hub with one hook that does something for client "victim"
-// alone; "bystander" sees whether that costs others anything.
+// victimHub is a hub with one hook that misbehaves for the client "victim". The
+// client "bystander" must not notice it.
 type victimHub struct {
 	*fakeHub
 	t         *testing.T
@@ -203,7 +202,8 @@ type victimHub struct {
 	drops     atomic.Int64 // calls of OnDrop
 }
 
-// startVictim runs a hub in which hook calls do, once and for the victim.
+// startVictim runs a hub in which hook calls do, once, for the victim. If the test
+// fails, gate is closed so that the hub can end.
 func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(h *websocket.Hub, c *websocket.Client)) *victimHub {
 	t.Helper()
 	v := &victimHub{t: t, lives: newLives(), logs: &logCapture{}, hook: hook}
@@ -250,7 +250,7 @@ func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(
 	return v
 }
 
-// provoke connects the victim and makes the hook run.
+// provoke connects the victim and makes the hub call the hook.
 func (v *victimHub) provoke() {
 	v.t.Helper()
 	server, client := testnet.Pair(1 << 16)
@@ -272,19 +272,19 @@ func (v *victimHub) provoke() {
 	synctest.Wait()
 }
 
-// overflow has the victim lose messages.
+// overflow sends more than fits the victim's backlog.
 func (v *victimHub) overflow() {
 	v.t.Helper()
 	v.victim.server.SetWindow(1)
 	for i := range 20 {
 		if err := v.SendToClient("victim", &websocket.Message{Data: numbered(i, 1000)}); err != nil {
-			break // OnDrop has ended it, or the hub
+			break // OnDrop has closed the client or the hub
 		}
 	}
 	synctest.Wait()
 }
 
-// requireBystander sends the bystander a message, which must come at once.
+// requireBystander sends the bystander a message, which must arrive at once.
 func (v *victimHub) requireBystander() {
 	v.t.Helper()
 	start := time.Now()
@@ -293,9 +293,9 @@ func (v *victimHub) requireBystander() {
 	require.Equal(v.t, start, time.Now())
 }
 
-// TestFailingCallbacks has each callback panic, end its goroutine, or panic with
-// nil. It costs that client its connection, and nobody else anything.
-func TestFailingCallbacks(t *testing.T) {
+// A callback that panics or ends its goroutine closes its client with code 1011. Other
+// clients are not affected.
+func TestFailingCallbackClosesOnlyItsClient(t *testing.T) {
 	failures := []struct {
 		name string
 		fail func(h *websocket.Hub, c *websocket.Client)
@@ -303,7 +303,7 @@ func TestFailingCallbacks(t *testing.T) {
 	}{
 		{"panic", func(*websocket.Hub, *websocket.Client) { panic("oh no") }, "oh no"},
 		{"panic with an error", func(*websocket.Hub, *websocket.Client) { panic(errors.New("oh no")) }, "oh no"},
-		{"nil map", func(*websocket.Hub, *websocket.Client) { m := emptyMap(); m[0] = 1 }, "nil map"},
+		{"nil map", func(*websocket.Hub, *websocket.Client) { m := nilMap(); m[0] = 1 }, "nil map"},
 		{"Goexit", func(*websocket.Hub, *websocket.Client) { runtime.Goexit() }, "panicked"},
 		{"SetCallbacks", func(h *websocket.Hub, _ *websocket.Client) { h.SetCallbacks(nil, nil, nil) }, "SetCallbacks after the first connection"},
 		{"panic after Close", func(_ *websocket.Hub, c *websocket.Client) { _ = c.Close(4001, ""); panic("oh no") }, "oh no"},
@@ -323,12 +323,12 @@ func TestFailingCallbacks(t *testing.T) {
 						if hook == "onDisconnect" {
 							codes = []int{1000}
 						} else if tt.name == "panic after Close" {
-							codes = append(codes, 4001) // whichever the connection saw first
+							codes = append(codes, 4001) // both are correct: the connection may see either first
 						}
 						require.Contains(t, codes, r.code, "%v", r.err)
 						require.Len(t, v.logs.matching("error", hook+` of client "victim"`), 1)
 						require.Len(t, v.logs.matching("error", tt.log), 1)
-						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "with its stack")
+						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "the log has the stack")
 						require.Equal(t, 1, v.Stats().ActiveConnections)
 						_ = v.bystander.Close()
 						v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
@@ -340,8 +340,7 @@ func TestFailingCallbacks(t *testing.T) {
 	})
 }
 
-// TestOnDropIsCalledAgainAfterItFailed goes on telling the application of drops
-// whatever it did when it was told before.
+// After OnDrop has panicked or ended its goroutine, the hub still reports later drops.
 func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 	tests := []struct {
 		name string
@@ -365,7 +364,7 @@ func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 					require.NoError(t, v.SendToClient("bystander", &websocket.Message{Data: numbered(i, 1000)}))
 				}
 				synctest.Wait()
-				require.Greater(t, v.drops.Load(), seen, "no report any more")
+				require.Greater(t, v.drops.Load(), seen, "OnDrop is not called any more")
 				_ = v.bystander.Close()
 				v.stop()
 			})
@@ -373,8 +372,9 @@ func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 	}
 }
 
-// TestCallbacksThatTakeTheirTime block longer than every time limit of the hub's.
-func TestCallbacksThatTakeTheirTime(t *testing.T) {
+// A callback may block for longer than every time limit of the hub. It delays only its
+// own client, which stays connected.
+func TestSlowCallbackDelaysOnlyItsClient(t *testing.T) {
 	const long = 3 * time.Minute
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
@@ -417,8 +417,8 @@ func TestCallbacksThatTakeTheirTime(t *testing.T) {
 	})
 }
 
-// TestCallbacksThatNeverReturn are named in the error that Run then returns.
-func TestCallbacksThatNeverReturn(t *testing.T) {
+// A callback that never returns is named in the error of Shutdown and Run.
+func TestStuckCallbackIsNamed(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
 			t.Run(hook, func(t *testing.T) {
@@ -455,9 +455,8 @@ func TestCallbacksThatNeverReturn(t *testing.T) {
 	})
 }
 
-// TestStuckCallbackIsNamedRightWhileOnDropRuns has OnDrop run for a client in
-// the middle of another callback of that client.
-func TestStuckCallbackIsNamedRightWhileOnDropRuns(t *testing.T) {
+// OnDrop runs for a client while its onMessage is stuck. The error names onMessage.
+func TestStuckCallbackIsNamedAfterOnDropRan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		v := startVictim(t, paths[0], "onMessage", gate, func(*websocket.Hub, *websocket.Client) { <-gate })
@@ -475,7 +474,7 @@ func TestStuckCallbackIsNamedRightWhileOnDropRuns(t *testing.T) {
 	})
 }
 
-// TestAllStuckCallbacksAreNamed has a client's callback and OnDrop never return.
+// The callbacks of two clients and OnDrop never return. The error names all three.
 func TestAllStuckCallbacksAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, l := make(chan struct{}), newLives()
@@ -491,7 +490,7 @@ func TestAllStuckCallbacksAreNamed(t *testing.T) {
 		}
 		require.NoError(t, hub.SendToClient("carol", &websocket.Message{Data: numbered(0, 1000)}))
 		synctest.Wait()
-		_ = peers[2].Close() // carol loses it
+		_ = peers[2].Close() // the message is dropped
 		err := hub.Shutdown(context.Background())
 		var stuck *websocket.CallbackTimeoutError
 		require.ErrorAs(t, err, &stuck)
@@ -506,9 +505,8 @@ func TestAllStuckCallbacksAreNamed(t *testing.T) {
 	})
 }
 
-// TestCallbacksMayCallAnything calls every method from every callback, while
-// messages wait for the client and with a log that holds little.
-func TestCallbacksMayCallAnything(t *testing.T) {
+// Every callback may call every method of the hub and the client.
+func TestCallbacksMayCallEveryMethod(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
 			t.Run(hook, func(t *testing.T) {
@@ -524,7 +522,7 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 					go answerPings(v.bystander)
 					v.provoke()
 					if hook == "onDisconnect" {
-						require.Len(t, failed, 9, "those of the client: %v", failed)
+						require.Len(t, failed, 9, "the methods of the client: %v", failed)
 						for name, err := range failed {
 							require.ErrorIs(t, err, websocket.ErrClientClosed, name)
 						}
@@ -541,7 +539,7 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 	})
 }
 
-// Callbacks in Config do what those of SetCallbacks do, which replaces them.
+// SetCallbacks replaces all three callbacks of Config, also with nil.
 func TestCallbacksInConfig(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
 		t.Run(fmt.Sprint("replaced ", replaced), func(t *testing.T) {

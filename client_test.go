@@ -25,23 +25,23 @@ func TestClientVerbs(t *testing.T) {
 	text := func(s string) *websocket.Message { return &websocket.Message{Data: []byte(s)} }
 
 	require.NoError(t, c.Subscribe("news"))
-	require.NoError(t, c.Subscribe("news"), "twice is no error")
+	require.NoError(t, c.Subscribe("news"), "a second Subscribe is no error")
 	require.NoError(t, b.hub.PublishToChannel("news", text("1")))
 	require.NoError(t, c.Unsubscribe("news"))
 	require.NoError(t, c.Unsubscribe("news"))
-	require.NoError(t, b.hub.PublishToChannel("news", text("not for her")))
+	require.NoError(t, b.hub.PublishToChannel("news", text("after leaving")))
 	require.NoError(t, c.JoinRoom("r"))
 	require.NoError(t, c.JoinRoom("r"))
 	require.Equal(t, map[string]int{"r": 1}, roomsOf(b.hub))
 	require.Empty(t, channelsOf(b.hub))
 	require.NoError(t, b.hub.PublishToRoom("r", text("2")))
-	require.NoError(t, b.hub.PublishToChannel("r", text("a channel is no room")))
+	require.NoError(t, b.hub.PublishToChannel("r", text("to a channel with the name of a room")))
 	members, err := b.hub.RoomMembers(t.Context(), "r")
 	require.NoError(t, err)
 	require.Equal(t, []string{"alice"}, members)
 	require.NoError(t, c.LeaveRoom("r"))
 	require.NoError(t, c.LeaveRoom("r"))
-	require.NoError(t, b.hub.PublishToRoom("r", text("not for her")))
+	require.NoError(t, b.hub.PublishToRoom("r", text("after leaving")))
 	members, err = b.hub.RoomMembers(t.Context(), "r")
 	require.NoError(t, err)
 	require.Empty(t, members)
@@ -51,7 +51,7 @@ func TestClientVerbs(t *testing.T) {
 	for i := 1; i <= 5; i++ {
 		require.Equal(t, fmt.Sprint(i), string(p.read(t).Data))
 	}
-	other.do(t, wire{Type: "broadcast"}) // nothing of that was for him
+	other.do(t, wire{Type: "broadcast"}) // the other client received none of these messages
 
 	_, ok := c.GetMetadata("k")
 	require.False(t, ok)
@@ -78,7 +78,7 @@ func TestClientVerbs(t *testing.T) {
 	require.NoError(t, c.CloseError())
 }
 
-func TestKeysAreRefused(t *testing.T) {
+func TestInvalidKeyClosesClient(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
@@ -105,7 +105,7 @@ func TestKeysAreRefused(t *testing.T) {
 	}
 }
 
-// TestKeysAreCopied overwrites keys after they were set.
+// The caller may overwrite keys after NewHub, SetEncryptionKey and SetHMACKey.
 func TestKeysAreCopied(t *testing.T) {
 	t.Parallel()
 	keys := randomKeys()
@@ -130,8 +130,9 @@ func TestKeysAreCopied(t *testing.T) {
 	q.do(t, wire{Type: "broadcast"})
 }
 
-// TestRequestContext outlives the handler and ends with the connection.
-func TestRequestContext(t *testing.T) {
+// The context of Client.Request outlives the handler, whose own context net/http
+// cancels, and ends with the connection.
+func TestRequestContextEndsWithConnection(t *testing.T) {
 	type key struct{}
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
@@ -148,7 +149,7 @@ func TestRequestContext(t *testing.T) {
 			r := handshake(t, handler)
 			w := &fakeWriter{nc: server, br: bufio.NewReader(server), header: http.Header{}}
 			hub.Handler().ServeHTTP(w, r)
-			cancel() // as net/http does when the handler has returned
+			cancel() // net/http does this when the handler returns
 			c := l.all()[0]
 			ctx := c.Request().Context()
 			time.Sleep(time.Second)
@@ -162,7 +163,7 @@ func TestRequestContext(t *testing.T) {
 			require.Equal(t, time.Now(), <-ended)
 			require.ErrorIs(t, ctx.Err(), context.Canceled)
 			require.Equal(t, "session", ctx.Value(key{}))
-			require.NoError(t, atDisconnect, "onDisconnect may still use it")
+			require.NoError(t, atDisconnect, "the context ends after onDisconnect")
 			hub.requireSettled(l, 1, websocket.ErrClientClosed)
 			hub.stop()
 		})
@@ -176,7 +177,7 @@ func TestKeysSetInOnConnectHoldForTheFirstFrame(t *testing.T) {
 			hub := runFake(t, p, websocket.DefaultConfig, func(h *websocket.Hub) {
 				h.SetCallbacks(func(c *websocket.Client) {
 					_ = h.Broadcast([]byte("1"))
-					time.Sleep(time.Second) // the hub goroutine has long walked it
+					time.Sleep(time.Second) // the hub goroutine routes the message
 					_ = c.SetEncryptionKey(key)
 					_ = h.Broadcast([]byte("2"))
 				}, nil, nil)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestClosing(t *testing.T) {
+func TestClose(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name   string
@@ -27,7 +27,7 @@ func TestClosing(t *testing.T) {
 	}{
 		{"zero means normal", 0, "", websocket.CloseError{Code: 1000}},
 		{"with a reason", 1012, "back in a moment", websocket.CloseError{Code: 1012, Reason: "back in a moment"}},
-		{"of the application", 4001, "", websocket.CloseError{Code: 4001}},
+		{"code of the application", 4001, "", websocket.CloseError{Code: 4001}},
 		{"long reason", 1000, strings.Repeat("é", 100), websocket.CloseError{Code: 1000, Reason: strings.Repeat("é", 61)}},
 	}
 	for _, tt := range tests {
@@ -39,12 +39,12 @@ func TestClosing(t *testing.T) {
 				require.NoError(t, c.Send(&websocket.Message{Type: fmt.Sprint(i)}))
 			}
 			require.NoError(t, c.Close(tt.code, tt.reason))
-			_ = c.Send(&websocket.Message{Type: "after the end"}) // accepted or not: it is not delivered
+			_ = c.Send(&websocket.Message{Type: "after Close"}) // not delivered, even if it is accepted
 			for i := range 50 {
 				require.Equal(t, fmt.Sprint(i), p.read(t).Type)
 			}
 			require.Equal(t, tt.want.Reason, p.requireClosed(t, tt.want.Code))
-			require.Same(t, c, b.disconnected.take(t)) // gorilla has answered
+			require.Same(t, c, b.disconnected.take(t)) // the peer has sent its Close frame
 			require.Equal(t, &tt.want, closeErrorOf(c))
 			requireClientEnded(t, c)
 		})
@@ -76,7 +76,7 @@ func TestClosing(t *testing.T) {
 		require.Same(t, c, b.disconnected.take(t))
 		require.Equal(t, &websocket.CloseError{Code: websocket.CloseNoStatusReceived, ByPeer: true}, closeErrorOf(c))
 	})
-	t.Run("broken off", func(t *testing.T) {
+	t.Run("connection lost", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t, websocket.DefaultConfig, options{})
 		p, c := b.connect(t, dialing{})
@@ -92,11 +92,11 @@ func TestClosing(t *testing.T) {
 		t.Parallel()
 		b := setup(t, websocket.DefaultConfig, options{onConnect: func(c *websocket.Client) {
 			_ = c.Send(&websocket.Message{Type: "sorry"})
-			_ = c.Close(websocket.CloseForbidden, "not you")
+			_ = c.Close(websocket.CloseForbidden, "not allowed")
 		}})
 		p, c := b.connect(t, dialing{})
 		require.Equal(t, "sorry", p.read(t).Type)
-		require.Equal(t, "not you", p.requireClosed(t, websocket.CloseForbidden))
+		require.Equal(t, "not allowed", p.requireClosed(t, websocket.CloseForbidden))
 		require.Same(t, c, b.disconnected.take(t))
 	})
 	t.Run("with unread input", func(t *testing.T) {
@@ -105,14 +105,15 @@ func TestClosing(t *testing.T) {
 			_ = c.Close(4000, "enough")
 		}})
 		p, _ := b.connect(t, dialing{})
-		for range 200 { // what is not read resets the connection, and the code is lost
+		for range 200 { // closing a socket with unread input resets it, which would lose the Close frame
 			p.send(t, wire{Type: "flood", Data: []byte(`"` + strings.Repeat("x", 1000) + `"`)})
 		}
 		require.Equal(t, "enough", p.requireClosed(t, 4000))
 	})
 }
 
-// gate is a codec whose Marshal waits, which holds a hub goroutine up.
+// gate is a codec whose encoder waits, which blocks a hub goroutine. The encoder sends
+// on enter and receives from leave; the test closes leave.
 type gate struct {
 	websocket.JSONCodec
 	enter, leave chan struct{}
@@ -127,9 +128,9 @@ func (g *gate) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, error) {
 	return g.JSONCodec.AppendMarshal(dst, m)
 }
 
-// TestCloseWhileHubIsBusy says goodbye before the hub goroutine has come to the
-// end of onConnect: the peer gets the hub's Close all the same.
-func TestCloseWhileHubIsBusy(t *testing.T) {
+// A peer closes while the hub goroutine is blocked and has not yet ended the hold of
+// onConnect. The peer still receives the hub's Close frame.
+func TestPeerClosesWhileHubIsBusy(t *testing.T) {
 	t.Parallel()
 	g := &gate{enter: make(chan struct{}), leave: make(chan struct{})}
 	config := websocket.DefaultConfig
@@ -143,13 +144,13 @@ func TestCloseWhileHubIsBusy(t *testing.T) {
 	await(t, g.enter)
 
 	p, c := b.connect(t, dialing{})
-	bye := gorilla.FormatCloseMessage(4321, "")
+	closeFrame := gorilla.FormatCloseMessage(4321, "")
 	before := b.hub.Stats().BytesReceived
-	require.NoError(t, p.WriteControl(gorilla.CloseMessage, bye, time.Now().Add(patience)))
+	require.NoError(t, p.WriteControl(gorilla.CloseMessage, closeFrame, time.Now().Add(patience)))
 	require.Eventually(t, func() bool { return b.hub.Stats().BytesReceived > before }, patience, time.Millisecond)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	<-tick.C // time for the hub to do the wrong thing
+	<-tick.C // gives the hub time to close without a Close frame
 	close(g.leave)
 	p.requireClosed(t, 4321)
 	for b.disconnected.take(t) != c {
@@ -158,8 +159,9 @@ func TestCloseWhileHubIsBusy(t *testing.T) {
 	require.Equal(t, &websocket.CloseError{Code: 4321, ByPeer: true}, closeErrorOf(c))
 }
 
-// TestSendAfterCloseInACallback gets what was sent before Close and nothing after.
-func TestSendAfterCloseInACallback(t *testing.T) {
+// A callback sends, closes and sends again. The peer receives only the messages from
+// before Close, and the code of the first Close.
+func TestSendAfterCloseInCallbackIsNotDelivered(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range []string{"onConnect", "onMessage", "Authorize"} {
 			t.Run(hook, func(t *testing.T) {
@@ -183,25 +185,25 @@ func TestSendAfterCloseInACallback(t *testing.T) {
 	})
 }
 
-// A Close frame that could not be written is told of at the hub's end too.
-func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
+// CloseError.Err is set if the hub's Close frame could not be written.
+func TestCloseErrorReportsUnwrittenCloseFrame(t *testing.T) {
 	config := websocket.DefaultConfig
 	config.ClientBacklog = 10_000
 	run := func(t *testing.T, p path, window int, end func(*fakeHub, *fakePeer)) *websocket.CloseError {
 		var ce *websocket.CloseError
 		synctest.Test(t, func(t *testing.T) {
-			ended := map[string]chan *websocket.CloseError{"it": make(chan *websocket.CloseError, 1), "other": make(chan *websocket.CloseError, 1)}
+			ended := map[string]chan *websocket.CloseError{"slow": make(chan *websocket.CloseError, 1), "other": make(chan *websocket.CloseError, 1)}
 			hub := runFake(t, p, config, func(h *websocket.Hub) {
-				h.SetCallbacks(nil, func(c *websocket.Client) { ended[c.Request().Header.Get("X-Who")] <- closeErrorOf(c) }, nil)
+				h.SetCallbacks(nil, func(c *websocket.Client) { ended[c.Request().Header.Get("X-Role")] <- closeErrorOf(c) }, nil)
 			})
-			peer := hub.connect(window, http.Header{"X-Who": {"it"}})
-			other := hub.connect(1<<20, http.Header{"X-Who": {"other"}})
+			peer := hub.connect(window, http.Header{"X-Role": {"slow"}})
+			other := hub.connect(1<<20, http.Header{"X-Role": {"other"}})
 			for range 100 {
 				require.NoError(t, hub.Broadcast(bytes.Repeat([]byte("1"), 200)))
 				synctest.Wait()
 			}
 			end(hub, peer)
-			ce = <-ended["it"]
+			ce = <-ended["slow"]
 			hub.stop()
 			require.Equal(t, &websocket.CloseError{Code: websocket.CloseGoingAway, Reason: "server is shutting down"}, <-ended["other"])
 			_ = peer.Close()
@@ -210,25 +212,25 @@ func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
 		return ce
 	}
 	onBothPaths(t, func(t *testing.T, p path) {
-		t.Run("evicted, takes nothing", func(t *testing.T) {
+		t.Run("evicted, reads nothing", func(t *testing.T) {
 			ce := run(t, p, 500, func(*fakeHub, *fakePeer) {})
 			require.Equal(t, websocket.CloseTryAgainLater, ce.Code)
 			require.ErrorContains(t, ce.Err, "WriteWait")
 			require.ErrorContains(t, ce, ce.Err.Error())
 		})
-		t.Run("evicted, takes the rest", func(t *testing.T) {
+		t.Run("evicted, reads the rest", func(t *testing.T) {
 			ce := run(t, p, 500, func(_ *fakeHub, peer *fakePeer) { peer.server.SetWindow(1 << 20) })
 			require.Equal(t, websocket.CloseTryAgainLater, ce.Code)
 			require.NoError(t, ce.Err)
 		})
-		t.Run("shutdown, takes nothing", func(t *testing.T) {
+		t.Run("shutdown, reads nothing", func(t *testing.T) {
 			ce := run(t, p, 20_000, func(hub *fakeHub, _ *fakePeer) {
 				require.NoError(t, hub.Shutdown(context.Background()))
 			})
 			require.Equal(t, websocket.CloseGoingAway, ce.Code)
 			require.ErrorContains(t, ce.Err, "hub closed before")
 		})
-		t.Run("closed by the peer, which takes nothing", func(t *testing.T) {
+		t.Run("closed by the peer, reads nothing", func(t *testing.T) {
 			ce := run(t, p, 20_000, func(_ *fakeHub, peer *fakePeer) {
 				require.NoError(t, peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, "bye"), time.Time{}))
 			})
@@ -236,7 +238,7 @@ func TestCloseErrorTellsOfAnUnwrittenCloseFrame(t *testing.T) {
 			require.ErrorContains(t, ce.Err, "did not take")
 			require.ErrorContains(t, ce, "closed by peer: 1000 bye; not answered: ")
 		})
-		t.Run("broken off", func(t *testing.T) {
+		t.Run("connection lost", func(t *testing.T) {
 			ce := run(t, p, 1<<20, func(_ *fakeHub, peer *fakePeer) { _ = peer.Close() })
 			require.Equal(t, websocket.CloseAbnormalClosure, ce.Code)
 			require.ErrorIs(t, ce, io.ErrUnexpectedEOF)

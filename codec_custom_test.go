@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lines is a codec of an application's own: length-prefixed fields.
+// lines is a codec of an application. It writes length-prefixed fields.
 type lines struct {
 	name   string
 	index  int
@@ -27,10 +27,10 @@ func (l lines) WebSocketMessageType() int { return l.opcode }
 
 func (l lines) Marshal(m *websocket.Message) ([]byte, error) {
 	if l.fails != nil && l.fails(m) {
-		return nil, errors.New("cannot be said in lines")
+		return nil, errors.New("lines: cannot encode the message")
 	}
 	if l.panics != nil && l.panics(m) {
-		panic("lost count of lines")
+		panic("lines: broken codec")
 	}
 	var b []byte
 	for _, field := range [][]byte{[]byte(m.Type), []byte(m.Channel), m.Data, []byte(m.ClientID), []byte(m.ID)} {
@@ -41,14 +41,14 @@ func (l lines) Marshal(m *websocket.Message) ([]byte, error) {
 
 func (l lines) Unmarshal(data []byte, m *websocket.Message) error {
 	if bytes.HasPrefix(data, []byte("panic")) {
-		panic("lost count of lines")
+		panic("lines: broken codec")
 	}
 	fields := make([]string, 5)
 	for i := range fields {
 		length, rest, _ := bytes.Cut(data, []byte("\n"))
 		n, err := strconv.Atoi(string(length))
 		if err != nil || n < 0 || n > len(rest) {
-			return errors.New("no lines")
+			return errors.New("lines: malformed")
 		}
 		fields[i], data = string(rest[:n]), rest[n:]
 	}
@@ -56,7 +56,7 @@ func (l lines) Unmarshal(data []byte, m *websocket.Message) error {
 	return nil
 }
 
-// linesWithDecoder has control data that is nothing but the name.
+// linesWithDecoder has its own control data: the name alone.
 type linesWithDecoder struct{ lines }
 
 func (linesWithDecoder) DecodeChannel(data []byte) string { return string(data) }
@@ -67,7 +67,7 @@ func (linesWithDecoder) EncodeError(code, message string) []byte {
 }
 func (linesWithDecoder) EncodeGap(gap websocket.Gap) []byte { return []byte(gap.Reason) }
 
-// lineWire lets a peer speak lines.
+// lineWire returns the wireCodec of lines, or of linesWithDecoder if own is set.
 func lineWire(l lines, own bool) wireCodec {
 	c := wireCodec{
 		binary: l.opcode == websocket.BinaryMessage, channel: jsonChannel, room: jsonRoom, problem: jsonProblem,
@@ -102,7 +102,7 @@ func TestCustomCodecs(t *testing.T) {
 			t.Parallel()
 			config := websocket.DefaultConfig
 			config.Codecs = []websocket.Codec{plain, websocket.JSONCodec{}, text, own, websocket.MsgpackCodec{}}
-			config.Subprotocols = nil // all of Codecs
+			config.Subprotocols = nil // the names of all Codecs
 			config.Security = s.config()
 			b := setup(t, config, options{})
 			peers := map[string]*peer{}
@@ -118,16 +118,16 @@ func TestCustomCodecs(t *testing.T) {
 				peers[name] = p
 			}
 			for from, publisher := range peers {
-				for _, ask := range []wire{
+				for _, request := range []wire{
 					{Type: "publish", Channel: "news", Data: []byte(`{"a":1}`)},
 					{Type: "publish_room", Channel: "room", Data: bytes.Repeat([]byte(`1`), 1000)},
 					{Type: "broadcast", Data: []byte("not JSON")},
 				} {
-					publisher.send(t, ask)
+					publisher.send(t, request)
 					for to, p := range peers {
 						got := p.read(t)
-						require.Equal(t, ask.Channel, got.Channel, "%s to %s", from, to)
-						require.Equal(t, ask.Data, got.Data, "%s to %s", from, to)
+						require.Equal(t, request.Channel, got.Channel, "%s to %s", from, to)
+						require.Equal(t, request.Data, got.Data, "%s to %s", from, to)
 					}
 				}
 				publisher.send(t, wire{Type: "subscribe", ID: "bad", Data: publisher.codec.channel("")})
@@ -139,14 +139,14 @@ func TestCustomCodecs(t *testing.T) {
 	}
 }
 
-// TestCodecThatFails drops what cannot be encoded, with a name and a log line, and
-// delivers the rest.
-func TestCodecThatFails(t *testing.T) {
+// A message that a codec cannot encode is dropped, counted and logged. All others are
+// delivered.
+func TestMessagesThatCodecCannotEncodeAreDropped(t *testing.T) {
 	t.Parallel()
-	secretly := func(m *websocket.Message) bool { return strings.HasPrefix(string(m.Data), "bad") }
+	isBad := func(m *websocket.Message) bool { return strings.HasPrefix(string(m.Data), "bad") }
 	tests := map[string]lines{
-		"fails":  {name: "lines", index: 9, opcode: websocket.BinaryMessage, fails: secretly},
-		"panics": {name: "lines", index: 9, opcode: websocket.BinaryMessage, panics: secretly},
+		"fails":  {name: "lines", index: 9, opcode: websocket.BinaryMessage, fails: isBad},
+		"panics": {name: "lines", index: 9, opcode: websocket.BinaryMessage, panics: isBad},
 	}
 	for name, codec := range tests {
 		for _, keys := range []wireKeys{{}, randomKeys()} {
@@ -179,7 +179,7 @@ func TestCodecThatFails(t *testing.T) {
 						require.Equal(t, fmt.Sprint("good", i), string(got.Data))
 					}
 					require.NotEmpty(t, b.logs.matching("error", "lines"))
-					before := p.do(t, wire{Type: "subscribe", Data: p.codec.channel("d")}) // as good as before
+					before := p.do(t, wire{Type: "subscribe", Data: p.codec.channel("d")}) // the connection still works
 					for _, m := range before {
 						require.Equal(t, "gap", m.Type)
 					}

@@ -21,7 +21,7 @@ func TestConfigValidate(t *testing.T) {
 		many[i] = l(fmt.Sprint("codec", i), i)
 	}
 	tests := []struct {
-		field  string // empty: it is fine
+		field  string // named by the error; empty: the Config is valid
 		change func(c *websocket.Config)
 	}{
 		{"", func(*websocket.Config) {}},
@@ -88,7 +88,7 @@ func TestConfigValidate(t *testing.T) {
 	}
 }
 
-// TestConfigIsCopied changes a Config after NewHub.
+// The caller may change its Config after NewHub.
 func TestConfigIsCopied(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
@@ -104,12 +104,11 @@ func TestConfigIsCopied(t *testing.T) {
 	require.NotEmpty(t, p.answer.Header.Get("Sec-Websocket-Extensions"))
 }
 
-// TestZeroConfig runs a hub with nothing configured.
-func TestZeroConfig(t *testing.T) {
+func TestZeroConfigWorks(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.Config{}, options{})
 	p, c := b.connect(t, dialing{codec: "protobuf", compress: true})
-	require.Empty(t, p.answer.Header.Get("Sec-Websocket-Extensions"), "EnableCompression is false")
+	require.Empty(t, p.answer.Header.Get("Sec-Websocket-Extensions"), "Compression is nil")
 	require.Regexp(t, "^[0-9a-f]{32}$", c.ID)
 	p.do(t, wire{Type: "broadcast"})
 }

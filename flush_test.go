@@ -28,15 +28,15 @@ func TestSlowReaderGetsEverythingInOrder(t *testing.T) {
 					m := readJSON(t, peer)
 					require.EqualValues(t, i, m["data"].(map[string]any)["i"])
 				}
-				require.EqualValues(t, n, waitSent(hub, n))
+				require.EqualValues(t, n, waitSent(hub))
 				_ = peer.Close()
 			})
 		}
 	})
 }
 
-// waitSent lets the hub finish counting and returns messages_sent.
-func waitSent(h *fakeHub, n uint64) uint64 {
+// waitSent waits until the hub is idle and returns the number of messages sent.
+func waitSent(h *fakeHub) uint64 {
 	synctest.Wait()
 	return h.Stats().MessagesSent
 }

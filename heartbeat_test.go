@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHeartbeat(t *testing.T) {
+func TestSilentPeerIsPingedThenClosed(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			hub := runFake(t, p, websocket.DefaultConfig)
@@ -24,7 +24,7 @@ func TestHeartbeat(t *testing.T) {
 				if len(pings) < 3 {
 					return peer.WriteControl(gorilla.PongMessage, nil, time.Now().Add(time.Second))
 				}
-				return nil // silent from here on
+				return nil // the peer is silent from now on
 			})
 			code, reason := closeCode(t, peer)
 			require.Equal(t, websocket.CloseTimeout, code)
@@ -36,12 +36,12 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-func TestAnyByteIsASignOfLife(t *testing.T) {
+func TestActivePeerIsNotPinged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := runFake(t, paths[0], websocket.DefaultConfig)
 		defer hub.stop()
 		peer := hub.connect(1<<16, nil)
-		peer.SetPingHandler(func(string) error { t.Error("pinged though not silent"); return nil })
+		peer.SetPingHandler(func(string) error { t.Error("ping to a peer that was not silent"); return nil })
 		go func() {
 			for range 20 {
 				time.Sleep(50 * time.Second)
@@ -71,7 +71,7 @@ func TestStalledReaderIsCutAfterWriteWait(t *testing.T) {
 			require.Contains(t, ce.Reason, "WriteWait")
 			cut := time.Since(start)
 			require.GreaterOrEqual(t, cut, 10*time.Second)
-			require.LessOrEqual(t, cut, 11*time.Second, "the pump looks for progress every second")
+			require.LessOrEqual(t, cut, 11*time.Second, "the writePump checks for progress every second")
 			require.EqualValues(t, 1, hub.Stats().Dropped.Disconnected)
 			_ = peer.Close()
 		})

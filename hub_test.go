@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHandshakeWaitsForRun also shows what may be called before Run.
+// The verbs may be called before Run. A handshake waits for it.
 func TestHandshakeWaitsForRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{notRun: true})
@@ -44,7 +44,7 @@ func TestHubBeforeRun(t *testing.T) {
 		t.Run("verbs", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := websocket.NewHub(quietLogger{}, websocket.Config{LogSize: 1000})
-				for range 100 { // nobody is there, so nothing fills the log
+				for range 100 { // without recipients nothing fills the event log
 					for name, err := range callEverything(h, nil) {
 						switch name {
 						case "RoomMembers":
@@ -76,7 +76,7 @@ func TestHubBeforeRun(t *testing.T) {
 				hub.stop()
 			})
 		})
-		t.Run("handshake waits in vain", func(t *testing.T) {
+		t.Run("handshake times out", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLives()
 				hub := &fakeHub{Hub: websocket.NewHub(quietLogger{}, websocket.DefaultConfig), t: t, path: p, ran: make(chan error, 1)}
@@ -94,13 +94,13 @@ func TestHubBeforeRun(t *testing.T) {
 				defer cancel()
 				w := newRecorder()
 				hub.Handler().ServeHTTP(w, handshake(t, ctx))
-				require.Equal(t, http.StatusServiceUnavailable, w.status, "the request ended")
+				require.Equal(t, http.StatusServiceUnavailable, w.status, "the request's context ended")
 				require.Equal(t, 11*time.Second, time.Since(start))
 				require.NoError(t, hub.Shutdown(context.Background()))
 				hub.requireSettled(l, 0, websocket.ErrHubClosed)
 			})
 		})
-		t.Run("handshake waits and Shutdown comes", func(t *testing.T) {
+		t.Run("handshake waits until Shutdown", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
 				start := time.Now()

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNames(t *testing.T) {
+func TestInvalidNamesAreRejected(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	_, c := b.connect(t, dialing{})

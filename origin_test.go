@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOriginsAllowed(t *testing.T) {
+func TestSameOriginIsAllowedUnlessCheckOriginIsSet(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	require.Equal(t, 101, b.handshake(t, "", http.Header{"Origin": {b.server.URL}}).StatusCode)

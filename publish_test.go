@@ -40,9 +40,9 @@ func TestPublishErrors(t *testing.T) {
 	require.ErrorIs(t, b.hub.SendToClient("nobody", nil), websocket.ErrClientNotFound)
 }
 
-// TestLargestMessage publishes around ClientBacklog: what is accepted arrives,
-// also where every message waits for a writePump.
-func TestLargestMessage(t *testing.T) {
+// Messages of about ClientBacklog bytes are either rejected or delivered, also with
+// TLS, where every write needs a writePump.
+func TestMessageThatFitsBacklogIsDelivered(t *testing.T) {
 	t.Parallel()
 	const bound = 2000
 	for _, tls := range []bool{false, true} {
@@ -61,7 +61,7 @@ func TestLargestMessage(t *testing.T) {
 			} {
 				accepted, refused := 0, 0
 				for size := bound - 145; size <= bound-125; size++ {
-					p, c := b.connect(t, dialing{codec: "msgpack"}) // with nothing on its way
+					p, c := b.connect(t, dialing{codec: "msgpack"}) // its backlog is empty
 					require.NoError(t, c.Subscribe("c"))
 					require.NoError(t, c.JoinRoom("r"))
 					if err := verb(c, make([]byte, size)); err != nil {

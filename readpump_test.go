@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBadInput(t *testing.T) {
+func TestBadInputClosesClient(t *testing.T) {
 	t.Parallel()
 	const limit = 64 << 10
 	keys := randomKeys()
@@ -26,7 +26,7 @@ func TestBadInput(t *testing.T) {
 		keys   wireKeys
 		opcode int
 		data   []byte
-		code   int // 0: it is fine
+		code   int // of the Close frame; 0: the message is accepted
 	}{
 		{"JSON in a binary frame", "json", wireKeys{}, gorilla.BinaryMessage, []byte(`{"type":"own"}`), 1003},
 		{"protobuf in a text frame", "protobuf", wireKeys{}, gorilla.TextMessage, []byte("\n\x03own"), 1003},
@@ -39,7 +39,7 @@ func TestBadInput(t *testing.T) {
 		{"no object", "json", wireKeys{}, gorilla.TextMessage, []byte(`[]`), 1007},
 		{"bad base64", "json", wireKeys{}, gorilla.TextMessage, []byte(`{"data":"*","encoding":"base64"}`), 1007},
 		{"bad protobuf", "protobuf", wireKeys{}, gorilla.BinaryMessage, []byte{0x0a, 0x7f, 'x'}, 1007},
-		{"the FlatBuffer that kills", "flatbuffers", wireKeys{}, gorilla.BinaryMessage, []byte{0xff, 0xff, 0xff, 0x7f}, 1007},
+		{"FlatBuffer with an offset out of range", "flatbuffers", wireKeys{}, gorilla.BinaryMessage, []byte{0xff, 0xff, 0xff, 0x7f}, 1007},
 		{"bad msgpack", "msgpack", wireKeys{}, gorilla.BinaryMessage, []byte{0xc1}, 1007},
 		{"sealed, but no JSON", "json", keys, gorilla.BinaryMessage, keys.seal([]byte(`{"type"`)), 1007},
 		{"sealed, not UTF-8", "json", keys, gorilla.BinaryMessage, keys.seal([]byte("{\"type\":\"\xff\"}")), 1007},
@@ -66,7 +66,7 @@ func TestBadInput(t *testing.T) {
 				require.Same(t, c, b.messages.take(t).client)
 				return
 			}
-			for range 5 { // what follows is discarded
+			for range 5 { // input after the bad message is discarded
 				if p.WriteMessage(tt.opcode, tt.data) != nil {
 					break
 				}
@@ -86,8 +86,9 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestTextIsUTF8 has a codec that would take any bytes (RFC 6455 section 8.1).
-func TestTextIsUTF8(t *testing.T) {
+// The hub checks that text is UTF-8 (RFC 6455 section 8.1) even if the codec accepts
+// all bytes.
+func TestTextMustBeUTF8(t *testing.T) {
 	t.Parallel()
 	codec := lines{name: "text", index: 4, opcode: websocket.TextMessage}
 	config := websocket.DefaultConfig
@@ -103,8 +104,7 @@ func TestTextIsUTF8(t *testing.T) {
 	require.Zero(t, b.messages.len())
 }
 
-// TestCodecThatPanicsOnInput closes that one client.
-func TestCodecThatPanicsOnInput(t *testing.T) {
+func TestCodecPanicOnInputClosesOnlyThatClient(t *testing.T) {
 	t.Parallel()
 	codec := lines{name: "text", index: 4, opcode: websocket.TextMessage}
 	config := websocket.DefaultConfig
@@ -119,8 +119,9 @@ func TestCodecThatPanicsOnInput(t *testing.T) {
 	bystander.do(t, wire{Type: "broadcast"})
 }
 
-// TestInflating sends some 48 KiB that would become 48 MiB.
-func TestInflating(t *testing.T) {
+// A compressed message of 48 KiB would inflate to 48 MiB. The hub stops inflating at
+// MaxMessageSize.
+func TestInflatingStopsAtMaxMessageSize(t *testing.T) {
 	t.Parallel()
 	var bomb bytes.Buffer
 	w, err := flate.NewWriter(&bomb, flate.BestCompression)
@@ -134,7 +135,7 @@ func TestInflating(t *testing.T) {
 	}
 	require.NoError(t, w.Flush())
 	payload := bytes.TrimSuffix(bomb.Bytes(), []byte{0, 0, 0xff, 0xff})
-	require.Less(t, len(payload), 64<<10, "passes the limit on the wire")
+	require.Less(t, len(payload), 64<<10, "the compressed message is within the limit")
 
 	b := setup(t, websocket.DefaultConfig, options{})
 	p, c := b.connect(t, dialing{compress: true})
@@ -147,15 +148,15 @@ func TestInflating(t *testing.T) {
 	require.NoError(t, err)
 	p.requireClosed(t, websocket.CloseMessageTooBig)
 	runtime.ReadMemStats(&after)
-	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<30), "other tests allocate too, but not that much")
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<30), "other tests allocate memory too, but less")
 	require.NoError(t, p.Conn.Close())
 	require.Same(t, c, b.disconnected.take(t))
 	require.Equal(t, websocket.CloseMessageTooBig, closeErrorOf(c).Code)
 	require.Zero(t, b.messages.len())
 }
 
-// TestProtocolErrors are frames that RFC 6455 forbids, in raw bytes.
-func TestProtocolErrors(t *testing.T) {
+// RFC 6455 forbids these frames.
+func TestProtocolErrorsCloseClient(t *testing.T) {
 	t.Parallel()
 	const masked = 0x80
 	tests := []struct {
@@ -164,11 +165,11 @@ func TestProtocolErrors(t *testing.T) {
 	}{
 		{"not masked", []byte{0x81, 2, '{', '}'}},
 		{"reserved bit", []byte{0x81 | 0x20, masked | 2, 0, 0, 0, 0, '{', '}'}},
-		{"deflated without agreement", []byte{0x81 | 0x40, masked | 2, 0, 0, 0, 0, '{', '}'}},
+		{"compressed without negotiation", []byte{0x81 | 0x40, masked | 2, 0, 0, 0, 0, '{', '}'}},
 		{"unknown opcode", []byte{0x83, masked, 0, 0, 0, 0}},
-		{"continuation of nothing", []byte{0x80, masked, 0, 0, 0, 0}},
+		{"continuation without a message", []byte{0x80, masked, 0, 0, 0, 0}},
 		{"new message inside a message", []byte{0x01, masked, 0, 0, 0, 0, 0x81, masked, 0, 0, 0, 0}},
-		{"ping in fragments", []byte{0x09, masked, 0, 0, 0, 0}},
+		{"fragmented ping", []byte{0x09, masked, 0, 0, 0, 0}},
 		{"long ping", append([]byte{0x89, masked | 126, 0, 126, 0, 0, 0, 0}, make([]byte, 126)...)},
 		{"close code that may not be sent", []byte{0x88, masked | 2, 0, 0, 0, 0, 1005 >> 8, 1005 & 0xff}},
 		{"half a close code", []byte{0x88, masked | 1, 0, 0, 0, 0, 3}},
@@ -188,8 +189,8 @@ func TestProtocolErrors(t *testing.T) {
 	}
 }
 
-// TestFragments sends a message in many frames with pings between them.
-func TestFragments(t *testing.T) {
+// A peer sends a message in many frames with pings between them.
+func TestFragmentsWithPings(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	for _, compress := range []bool{false, true} {
@@ -199,7 +200,7 @@ func TestFragments(t *testing.T) {
 		text := []byte(`{"type":"broadcast","data":"` + strings.Repeat("分", 10_000) + `"}`)
 		w, err := p.NextWriter(gorilla.TextMessage)
 		require.NoError(t, err)
-		for i := 0; i < len(text); i += 7001 { // in the middle of characters
+		for i := 0; i < len(text); i += 7001 { // splits characters
 			_, err = w.Write(text[i:min(i+7001, len(text))])
 			require.NoError(t, err)
 			require.NoError(t, p.WriteControl(gorilla.PingMessage, []byte("ping"), time.Now().Add(patience)))

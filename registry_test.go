@@ -9,23 +9,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRefuseDuplicate(t *testing.T) {
+func TestRefuseDuplicateKeepsOlderClient(t *testing.T) {
 	t.Parallel()
 	b := setup(t, named(websocket.DefaultConfig), options{})
 	p, first := b.connect(t, dialing{query: "id=alice"})
-	answer := b.handshake(t, "id=alice", nil)
-	require.Equal(t, http.StatusConflict, answer.StatusCode)
+	response := b.handshake(t, "id=alice", nil)
+	require.Equal(t, http.StatusConflict, response.StatusCode)
 	require.Equal(t, 101, b.handshake(t, "id=bob", nil).StatusCode)
 	require.Equal(t, "bob", b.connected.take(t).ID)
 
 	require.NoError(t, p.Conn.Close())
 	require.Same(t, first, b.disconnected.take(t))
-	_, second := b.connect(t, dialing{query: "id=alice"}) // free by the time of onDisconnect
+	_, second := b.connect(t, dialing{query: "id=alice"}) // the ID is free when onDisconnect runs
 	require.NotSame(t, first, second)
 	require.ErrorIs(t, first.Send(&websocket.Message{}), websocket.ErrClientClosed)
 }
 
-func TestReplaceDuplicate(t *testing.T) {
+func TestReplaceDuplicateClosesOlderClient(t *testing.T) {
 	t.Parallel()
 	config := named(websocket.DefaultConfig)
 	config.DuplicateID = websocket.ReplaceDuplicate
@@ -41,17 +41,17 @@ func TestReplaceDuplicate(t *testing.T) {
 	require.Equal(t, websocket.CloseReplaced, closeErrorOf(first).Code)
 	require.False(t, closeErrorOf(first).ByPeer)
 
-	got, ok := b.hub.Client("alice") // the loser's end took nothing of the winner's
+	got, ok := b.hub.Client("alice") // the end of the first client leaves the second registered
 	require.True(t, ok)
 	require.Same(t, second, got)
 	require.NoError(t, b.hub.SendToClient("alice", &websocket.Message{Data: []byte("for you")}))
 	require.Equal(t, "for you", string(fresh.read(t).Data))
 	require.Equal(t, 1, b.hub.Stats().ActiveConnections)
-	require.Empty(t, channelsOf(b.hub), "memberships go with the connection")
+	require.Empty(t, channelsOf(b.hub), "memberships end with the connection")
 	require.ErrorIs(t, first.Subscribe("news"), websocket.ErrClientClosed)
 }
 
-// requireReplaced reads past what was sent before the end.
+// requireReplaced skips messages until the Close frame and returns its reason.
 func (p *peer) requireReplaced(t testing.TB) string {
 	t.Helper()
 	for {
@@ -64,9 +64,9 @@ func (p *peer) requireReplaced(t testing.TB) string {
 	}
 }
 
-// TestReplaceRace has many connections with one ID at once: one is left, and it
-// works.
-func TestReplaceRace(t *testing.T) {
+// Many clients connect with one ID at the same time. One of them stays connected and
+// receives messages.
+func TestConcurrentReplacementsLeaveOneClient(t *testing.T) {
 	t.Parallel()
 	const n = 40
 	config := named(websocket.DefaultConfig)
@@ -74,7 +74,7 @@ func TestReplaceRace(t *testing.T) {
 	b := setup(t, config, options{})
 	dialed := make(chan *peer, n)
 	for range n {
-		go func() { // ends when it has connected
+		go func() { // ends after the handshake
 			p, err := b.tryDial(dialing{query: "id=alice"})
 			if err != nil {
 				p = nil

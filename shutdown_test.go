@@ -47,7 +47,7 @@ func TestRunAndShutdown(t *testing.T) {
 		}
 		cancel()
 		for i := range 100 {
-			require.Equal(t, fmt.Sprint(i), p.read(t).Type) // queued before, so delivered
+			require.Equal(t, fmt.Sprint(i), p.read(t).Type) // was queued before the end, so it is delivered
 		}
 		require.NotEmpty(t, p.requireClosed(t, websocket.CloseGoingAway))
 		require.NoError(t, p.Conn.Close())
@@ -67,7 +67,7 @@ func TestRunAndShutdown(t *testing.T) {
 		require.ErrorIs(t, b.hub.Shutdown(ctx), context.Canceled)
 		close(release)
 	})
-	t.Run("a callback does not end", func(t *testing.T) {
+	t.Run("a callback does not return", func(t *testing.T) {
 		t.Parallel()
 		config := websocket.DefaultConfig
 		config.DrainTimeout, config.CallbackTimeout = 20*time.Millisecond, 20*time.Millisecond
@@ -81,7 +81,7 @@ func TestRunAndShutdown(t *testing.T) {
 		require.ErrorAs(t, err, &timeout)
 		require.Equal(t, []string{`onMessage of client "alice"`}, timeout.Callbacks)
 		require.Contains(t, err.Error(), "alice")
-		require.Equal(t, err, await(t, b.ran), "Run returns the same")
+		require.Equal(t, err, await(t, b.ran), "Run and Shutdown return the same error")
 		close(release)
 		b.disconnected.take(t)
 	})
@@ -102,9 +102,9 @@ func TestRunAndShutdown(t *testing.T) {
 	})
 }
 
-// TestStuckHooksOfTheHandshake block in the hooks that run before there is a
-// client. Run ends, and says what it did not wait for.
-func TestStuckHooksOfTheHandshake(t *testing.T) {
+// A handshake hook never returns. Run ends all the same, and its error counts the
+// handshake.
+func TestStuckHandshakeHookIsReported(t *testing.T) {
 	tests := []struct {
 		name string
 		set  func(c *websocket.Config, block func())
@@ -122,7 +122,7 @@ func TestStuckHooksOfTheHandshake(t *testing.T) {
 				gate, l := make(chan struct{}), newLives()
 				config := websocket.DefaultConfig
 				tt.set(&config, func() { <-gate })
-				hub := startFake(t, paths[0], config, gate, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
+				hub := startFake(t, paths[0], config, gate, l.watch)
 				server, client := testnet.Pair(1 << 16)
 				served := hub.serveOn(server)
 				_, err := client.Write([]byte(handshakeRequest))
@@ -144,13 +144,12 @@ func TestStuckHooksOfTheHandshake(t *testing.T) {
 	}
 }
 
-// TestShutdownFromACallback waits for itself, so it lasts until the hub gives
-// the callback up, or until the caller's context ends; begun without waiting it
-// is like any other.
-func TestShutdownFromACallback(t *testing.T) {
+// A callback calls Shutdown and so waits for its own return. Shutdown returns when
+// CallbackTimeout has passed or its context ends.
+func TestShutdownCalledFromCallback(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
-			t.Run(hook+"/waiting for ever", func(t *testing.T) {
+			t.Run(hook+"/without a deadline", func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					got := make(chan error, 1)
 					v := startVictim(t, p, hook, nil, func(h *websocket.Hub, _ *websocket.Client) {
@@ -169,7 +168,7 @@ func TestShutdownFromACallback(t *testing.T) {
 					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
 				})
 			})
-			t.Run(hook+"/for a second", func(t *testing.T) {
+			t.Run(hook+"/with a deadline", func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					got := make(chan error, 1)
 					v := startVictim(t, p, hook, nil, func(h *websocket.Hub, _ *websocket.Client) {
@@ -190,7 +189,7 @@ func TestShutdownFromACallback(t *testing.T) {
 	})
 }
 
-func TestStoppedHub(t *testing.T) {
+func TestStoppedHubRefusesEveryCall(t *testing.T) {
 	stops := []struct {
 		name string
 		stop func(t *testing.T, h *websocket.Hub)
@@ -221,7 +220,7 @@ func TestStoppedHub(t *testing.T) {
 			for range 3 {
 				require.NoError(t, <-results)
 			}
-			require.NoError(t, h.Shutdown(context.Background()), "and once more")
+			require.NoError(t, h.Shutdown(context.Background()), "a Shutdown after the end")
 		}},
 	}
 	for _, tt := range stops {
@@ -236,8 +235,8 @@ func TestStoppedHub(t *testing.T) {
 	}
 }
 
-// TestTwoShutdownsWait has each wait for the end, and one give up before.
-func TestTwoShutdownsWait(t *testing.T) {
+// Each of several Shutdowns waits until the hub has ended or its context ends.
+func TestConcurrentShutdownsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := startFake(t, paths[0], websocket.DefaultConfig, nil, subscribeAll("news"))
 		peer := hub.connect(300, nil)
@@ -296,9 +295,8 @@ func TestShutdownCutsThoseWhoDoNotRead(t *testing.T) {
 	})
 }
 
-// TestHooksThatShutdownOvertakes has a hook of the handshake come to its end when
-// the hub is shutting down already, or has shut down: nobody is let in any more.
-func TestHooksThatShutdownOvertakes(t *testing.T) {
+// A handshake hook returns during or after shutdown. The handshake is refused.
+func TestHandshakeHookThatReturnsDuringShutdownIsRefused(t *testing.T) {
 	hooks := []struct {
 		name string
 		set  func(c *websocket.Config, wait func())
@@ -312,12 +310,12 @@ func TestHooksThatShutdownOvertakes(t *testing.T) {
 	}
 	ends := []struct {
 		name     string
-		after    time.Duration // the begin of shutdown
-		returned time.Duration // when Run has
+		after    time.Duration // from the start of shutdown until the hook returns
+		returned time.Duration // from the start of shutdown until Run returns
 		stuck    bool
 	}{
-		{"while others are drained", 3 * time.Second, 3 * time.Second, false},
-		{"after others were cut", 20 * time.Second, 20 * time.Second, false},
+		{"before DrainTimeout", 3 * time.Second, 3 * time.Second, false},
+		{"after DrainTimeout", 20 * time.Second, 20 * time.Second, false},
 		{"after Run", time.Minute, 35 * time.Second, true},
 	}
 	for _, hook := range hooks {
@@ -329,9 +327,9 @@ func TestHooksThatShutdownOvertakes(t *testing.T) {
 						config := websocket.DefaultConfig
 						delay := time.Second + tt.after
 						hook.set(&config, func() { time.Sleep(delay) })
-						hub := startFake(t, p, config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
-						answered := make(chan *rawPeer, 1) // who shakes hands sends, the test receives
-						go func() { answered <- hub.raw(handshakeOf()) }()
+						hub := startFake(t, p, config, nil, l.watch)
+						connected := make(chan *rawPeer, 1) // the dialing goroutine sends, the test receives
+						go func() { connected <- hub.raw(handshakeOf()) }()
 						time.Sleep(time.Second)
 						start := time.Now()
 						err := hub.Shutdown(context.Background())
@@ -344,11 +342,11 @@ func TestHooksThatShutdownOvertakes(t *testing.T) {
 						} else {
 							require.NoError(t, err)
 						}
-						peer := <-answered
+						peer := <-connected
 						require.Equal(t, tt.after, time.Since(start))
 						defer peer.nc.Close()
 						peer.requireBusy("hub closed")
-						require.Empty(t, l.all(), "there was no client")
+						require.Empty(t, l.all(), "onConnect was called")
 						require.Zero(t, hub.Stats().TotalConnections)
 					})
 				})
@@ -357,15 +355,15 @@ func TestHooksThatShutdownOvertakes(t *testing.T) {
 	}
 }
 
-// TestAnswersThatShutdownOvertakes has a peer that takes the handshake's answer
-// when shutdown has cut off all others, or is over. It is cut off at once.
-func TestAnswersThatShutdownOvertakes(t *testing.T) {
+// A peer reads the handshake response only after DrainTimeout or after Run has
+// returned. Its connection is aborted at once.
+func TestHandshakeResponseReadDuringShutdownAbortsClient(t *testing.T) {
 	tests := []struct {
 		name     string
 		callback time.Duration // CallbackTimeout
-		returned time.Duration // when Run has, from the begin of shutdown
+		returned time.Duration // from the start of shutdown until Run returns
 	}{
-		{"while it is waited for", time.Minute, 5 * time.Second},
+		{"before CallbackTimeout", time.Minute, 5 * time.Second},
 		{"after Run", time.Second, 2 * time.Second},
 	}
 	for _, tt := range tests {
@@ -375,16 +373,16 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					l := newLives()
 					config := websocket.DefaultConfig
 					config.DrainTimeout, config.CallbackTimeout = time.Second, tt.callback
-					hub := startFake(t, p, config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
+					hub := startFake(t, p, config, nil, l.watch)
 					server, client := testnet.Pair(1 << 16)
 					defer client.Close()
-					server.SetWindow(20) // less than the answer
+					server.SetWindow(20) // less than the response
 					served := hub.serveOn(server)
 					_, err := client.Write([]byte(handshakeRequest))
 					require.NoError(t, err)
 					synctest.Wait()
 					start := time.Now()
-					go func() { // ends with the answer
+					go func() { // ends when the peer reads the response
 						time.Sleep(5 * time.Second)
 						server.SetWindow(1 << 16)
 					}()
@@ -403,23 +401,23 @@ func TestAnswersThatShutdownOvertakes(t *testing.T) {
 					synctest.Wait()
 					require.Equal(t, 5*time.Second, time.Since(start))
 					if tt.returned < 5*time.Second {
-						require.Empty(t, l.all(), "a callback after Run")
+						require.Empty(t, l.all(), "a callback ran after Run")
 						require.Zero(t, hub.Stats().TotalConnections)
 					} else {
 						require.Len(t, l.all(), 1)
 						c := l.all()[0]
-						require.Error(t, c.CloseError(), "it goes on for ever")
+						require.Error(t, c.CloseError(), "the connection is open")
 						require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(c).Code)
 						require.Contains(t, closeErrorOf(c).Reason, "hub closed")
 						hub.requireSettled(l, 1, websocket.ErrHubClosed)
 					}
 
-					answer := bufio.NewReader(client)
-					response, err := http.ReadResponse(answer, nil)
+					reader := bufio.NewReader(client)
+					response, err := http.ReadResponse(reader, nil)
 					require.NoError(t, err)
 					require.Equal(t, http.StatusSwitchingProtocols, response.StatusCode)
-					_, err = answer.ReadByte()
-					require.Error(t, err, "nothing more is said")
+					_, err = reader.ReadByte()
+					require.Error(t, err, "no byte follows the response")
 				})
 			})
 		})

@@ -34,7 +34,7 @@ func TestStats(t *testing.T) {
 	b.requireNoDrops(t)
 	require.NoError(t, p.Conn.Close())
 	b.disconnected.take(t)
-	st = b.hub.Stats() // the connection is over, so that all is counted
+	st = b.hub.Stats() // the connection has ended, so the counters are final
 	require.EqualValues(t, 12, st.MessagesSent)
 	require.Equal(t, sent, st.BytesSent)
 	require.Zero(t, st.ActiveConnections)

@@ -13,8 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMembers has rooms whose members are on all shards.
-func TestMembers(t *testing.T) {
+func TestRoomMembersOnAllShards(t *testing.T) {
 	t.Parallel()
 	const n = 20
 	b := setup(t, named(websocket.DefaultConfig), options{})
@@ -37,18 +36,14 @@ func TestMembers(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Verbs that change memberships stop waiting for a full log when their context ends,
-// and then change nothing.
-func TestMembershipVerbsStopWaiting(t *testing.T) {
+// A verb that changes a membership changes nothing if its context has ended.
+func TestMembershipVerbsObeyContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := runFake(t, paths[0], websocket.DefaultConfig)
 		defer hub.stop()
 		peer := hub.connect(1<<16, nil)
 		defer peer.Close()
-		var c *websocket.Client
-		for client := range hub.Clients() {
-			c = client
-		}
+		c := onlyClient(t, hub)
 		require.NoError(t, c.Subscribe("in"))
 		require.NoError(t, c.JoinRoom("in"))
 		ctx, cancel := context.WithCancel(context.Background())
@@ -62,7 +57,7 @@ func TestMembershipVerbsStopWaiting(t *testing.T) {
 	})
 }
 
-// mayPublish asks for c, in the channel and in the room of joinBoth.
+// mayPublish calls AllowMembers for the channel and the room of joinBoth.
 func mayPublish(c *websocket.Client) [2]error {
 	return [2]error{
 		websocket.AllowMembers(c, websocket.AuthorizeRequest{Action: websocket.ActionPublish, Target: "news"}),
@@ -72,9 +67,9 @@ func mayPublish(c *websocket.Client) [2]error {
 
 var forbidden = [2]error{websocket.ErrForbidden, websocket.ErrForbidden}
 
-// TestAllowMembersAfterTheEnd asks on behalf of clients that have gone from
-// channels and rooms which others are still in, from the first moment on.
-func TestAllowMembersAfterTheEnd(t *testing.T) {
+// A client whose connection has ended is no member any more, from onDisconnect on,
+// although other members remain in the topic.
+func TestMembershipEndsWithConnection(t *testing.T) {
 	ends := []struct {
 		name string
 		end  func(c *websocket.Client, p *fakePeer)
@@ -94,10 +89,10 @@ func TestAllowMembersAfterTheEnd(t *testing.T) {
 						ended <- mayPublish(c)
 					}, nil)
 				})
-				stays, peer := hub.connect(1<<16, withID("stays")), hub.connect(1<<16, withID("gone"))
+				stays, peer := hub.connect(1<<16, withID("stays")), hub.connect(1<<16, withID("leaves"))
 				defer stays.Close()
 				defer peer.Close()
-				c, ok := hub.Client("gone")
+				c, ok := hub.Client("leaves")
 				require.True(t, ok)
 				require.Equal(t, [2]error{}, mayPublish(c))
 				time.Sleep(time.Second)
@@ -115,16 +110,16 @@ func TestAllowMembersAfterTheEnd(t *testing.T) {
 	}
 }
 
-// TestAllowMembersWhileClientsEnd asks all the time, from other goroutines.
-func TestAllowMembersWhileClientsEnd(t *testing.T) {
-	const clients, askers = 50, 3
+// Other goroutines call AllowMembers while the client's connection ends.
+func TestAllowMembersDuringDisconnect(t *testing.T) {
+	const clients, callers = 50, 3
 	synctest.Test(t, func(t *testing.T) {
 		config := websocket.DefaultConfig
 		config.Shards = 1
 		config.ClientID = byID
 		hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
 			h.SetCallbacks(joinBoth, func(*websocket.Client) {
-				_ = h.PublishToChannelRaw("news", nil) // so that the client is forgotten now, and not a while later
+				_ = h.PublishToChannelRaw("news", nil) // makes the hub goroutine remove the memberships now
 			}, nil)
 		})
 		stays := hub.connect(1<<16, withID("stays"))
@@ -133,22 +128,22 @@ func TestAllowMembersWhileClientsEnd(t *testing.T) {
 			peer := hub.connect(1<<16, withID(fmt.Sprint(i)))
 			c, ok := hub.Client(fmt.Sprint(i))
 			require.True(t, ok)
-			var asking sync.WaitGroup
-			for range askers {
-				asking.Go(func() { // ends soon after the client
-					for left, asked := 200, 0; left > 0 && asked < 100_000; asked++ {
-						switch answers := mayPublish(c); answers {
-						case [2]error{}, [2]error{nil, websocket.ErrForbidden}: // it ended in between
+			var calling sync.WaitGroup
+			for range callers {
+				calling.Go(func() { // ends soon after the client
+					for left, calls := 200, 0; left > 0 && calls < 100_000; calls++ {
+						switch results := mayPublish(c); results {
+						case [2]error{}, [2]error{nil, websocket.ErrForbidden}: // the connection ended between the two calls
 						case forbidden:
 							left--
 						default:
-							t.Error(answers)
+							t.Error(results)
 						}
 					}
 				})
 			}
 			peer.client.Reset()
-			asking.Wait()
+			calling.Wait()
 			synctest.Wait()
 			require.Equal(t, forbidden, mayPublish(c))
 			_ = peer.Close()
@@ -157,9 +152,9 @@ func TestAllowMembersWhileClientsEnd(t *testing.T) {
 	})
 }
 
-// In onDisconnect a client's topics are those that it was in; after it there are
-// none.
-func TestTopicsOfAClient(t *testing.T) {
+// Channels and Rooms return a client's topics until onDisconnect has returned, and
+// nothing afterwards.
+func TestClientTopicsEndAfterOnDisconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		config := websocket.DefaultConfig
 		var channels, rooms []string
@@ -167,10 +162,7 @@ func TestTopicsOfAClient(t *testing.T) {
 		hub := runFake(t, paths[0], config)
 		defer hub.stop()
 		peer := hub.connect(1<<16, nil)
-		var c *websocket.Client
-		for client := range hub.Clients() {
-			c = client
-		}
+		c := onlyClient(t, hub)
 		require.Empty(t, c.Channels())
 		require.NoError(t, c.Subscribe("b"))
 		require.NoError(t, c.Subscribe("a"))

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRefusals(t *testing.T) {
+func TestHandshakeRefusals(t *testing.T) {
 	t.Parallel()
-	refuseID := func(*http.Request) (string, error) { return "", errors.New("who are you\nERROR forged line") }
+	refuseID := func(*http.Request) (string, error) { return "", errors.New("unknown user\nERROR forged line") }
 	fixed := func(id string) func(*http.Request) (string, error) {
 		return func(*http.Request) (string, error) { return id, nil }
 	}
@@ -38,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		{"ID is not UTF-8", func(c *websocket.Config) { c.ClientID = fixed("\xff") }, nil, 401},
 		{"cross origin", nil, http.Header{"Origin": {"https://evil.example"}}, 403},
 		{"origin null", nil, http.Header{"Origin": {"null"}}, 403},
-		{"origin without sense", nil, http.Header{"Origin": {"%%%"}}, 403},
+		{"malformed origin", nil, http.Header{"Origin": {"%%%"}}, 403},
 		{"CheckOrigin", func(c *websocket.Config) { c.CheckOrigin = func(*http.Request) bool { return false } }, nil, 403},
 	}
 	for _, tt := range tests {
@@ -49,11 +49,11 @@ func TestRefusals(t *testing.T) {
 				tt.config(&config)
 			}
 			b := setup(t, config, options{})
-			answer := b.handshake(t, "", tt.header)
-			require.Equal(t, tt.status, answer.StatusCode)
-			require.NotEmpty(t, bodyOf(t, answer))
-			require.Equal(t, "13", answer.Header.Get("Sec-Websocket-Version"))
-			require.Equal(t, tt.status == 426, answer.Header.Get("Upgrade") == "websocket")
+			response := b.handshake(t, "", tt.header)
+			require.Equal(t, tt.status, response.StatusCode)
+			require.NotEmpty(t, bodyOf(t, response))
+			require.Equal(t, "13", response.Header.Get("Sec-Websocket-Version"))
+			require.Equal(t, tt.status == 426, response.Header.Get("Upgrade") == "websocket")
 			require.Zero(t, b.connected.len())
 			require.Zero(t, b.hub.Stats().TotalConnections)
 			if tt.status == 401 {
@@ -63,23 +63,23 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestUnavailable(t *testing.T) {
+func TestHandshakeIsRefusedUnlessHubRuns(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
 	config.HandshakeTimeout = 50 * time.Millisecond
 	b := setup(t, config, options{notRun: true})
 	for _, when := range []string{"before Run", "after Shutdown"} {
-		answer := b.handshake(t, "", nil)
-		require.Equal(t, http.StatusServiceUnavailable, answer.StatusCode, when)
-		require.NotEmpty(t, answer.Header.Get("Retry-After"), when)
+		response := b.handshake(t, "", nil)
+		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, when)
+		require.NotEmpty(t, response.Header.Get("Retry-After"), when)
 		require.NoError(t, b.hub.Shutdown(t.Context()))
 	}
 	require.Zero(t, b.connected.len())
 }
 
-// TestPanicInHooks has hooks that run before there is a client. The hub must not
-// count that handshake for ever.
-func TestPanicInHooks(t *testing.T) {
+// A handshake hook runs before there is a client. After its panic the hub must not
+// count the handshake any longer, or Shutdown would wait for it.
+func TestPanicInHandshakeHookEndsHandshake(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(*websocket.Config){
 		"ClientID":    func(c *websocket.Config) { c.ClientID = func(*http.Request) (string, error) { panic("boom") } },
@@ -94,13 +94,14 @@ func TestPanicInHooks(t *testing.T) {
 			b := setup(t, config, options{logsError: true})
 			_, err := b.tryDial(dialing{})
 			require.Error(t, err)
-			require.NoError(t, b.hub.Shutdown(t.Context()), "a handshake is still counted")
+			require.NoError(t, b.hub.Shutdown(t.Context()), "the handshake is still counted")
 		})
 	}
 }
 
-// TestFailingHooksOfTheHandshake costs only that handshake.
-func TestFailingHooksOfTheHandshake(t *testing.T) {
+// A handshake hook that fails ends its own handshake and frees its places under
+// MaxHandshakes and MaxClients.
+func TestFailingHandshakeHooksFreeTheirPlaces(t *testing.T) {
 	for _, name := range []string{"ClientID", "CheckOrigin"} {
 		for how, fail := range map[string]func(){"panic": func() { panic("oh no") }, "Goexit": runtime.Goexit} {
 			t.Run(name+"/"+how, func(t *testing.T) {
@@ -119,7 +120,7 @@ func TestFailingHooksOfTheHandshake(t *testing.T) {
 					} else {
 						config.CheckOrigin = func(*http.Request) bool { hook(); return true }
 					}
-					hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
+					hub := startFake(t, paths[0], config, nil, l.watch)
 					for range 3 {
 						server, client := testnet.Pair(1 << 16)
 						served := hub.serveOn(server)
@@ -131,7 +132,7 @@ func TestFailingHooksOfTheHandshake(t *testing.T) {
 					failing = false
 					server, client := testnet.Pair(1 << 16)
 					ws, response, err := hub.dial(server, client, nil)
-					require.NoError(t, err, "a handshake after failed ones: %+v", response)
+					require.NoError(t, err, "handshake after failed handshakes: %+v", response)
 					_ = ws.Close()
 					hub.requireSettled(l, 1, websocket.ErrClientClosed)
 					hub.stop()

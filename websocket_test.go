@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCallerReusesAtOnce overwrites everything right behind each call.
-func TestCallerReusesAtOnce(t *testing.T) {
+// The caller may change its Message and Data as soon as a verb returns.
+func TestCallerMayReuseMessageAfterCall(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	p, c := b.connect(t, dialing{codec: "protobuf"})
@@ -52,8 +52,8 @@ func TestCallerReusesAtOnce(t *testing.T) {
 	}
 }
 
-// TestCallbackChangesMessage: a callback may do with its Message what it likes.
-func TestCallbackChangesMessage(t *testing.T) {
+// onMessage may change its Message, release it and keep its Data.
+func TestCallbackMayChangeMessageAndKeepData(t *testing.T) {
 	t.Parallel()
 	var kept [][]byte
 	b := setup(t, websocket.DefaultConfig, options{onMessage: func(_ *websocket.Client, m *websocket.Message) {
