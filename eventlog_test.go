@@ -77,7 +77,7 @@ func TestPublishersWaitWhileLogIsFull(t *testing.T) {
 					require.Equal(t, n, published)
 				}
 				_ = keeper.Close()
-				go answerPings(peer)
+				go keepAlive(peer)
 				synctest.Wait()
 				_ = c.Close(1000, "")
 				synctest.Wait()

@@ -157,8 +157,8 @@ func codecHeader(name string) http.Header {
 	return http.Header{"Sec-WebSocket-Protocol": {name}}
 }
 
-// answerPings reads, and so replies to pings, until the connection ends.
-func answerPings(p *fakePeer) {
+// keepAlive reads, and so replies to pings, until the connection ends.
+func keepAlive(p *fakePeer) {
 	for {
 		if _, _, err := p.ReadMessage(); err != nil {
 			_ = p.Close()

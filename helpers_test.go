@@ -35,113 +35,6 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 )
 
-// handshake sends an upgrade request with net/http and returns the response. A nil
-// value in header removes a header; "Test-Method" sets the method.
-func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http.Response {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.server.URL+"?"+query, nil)
-	require.NoError(t, err)
-	r.Header = http.Header{
-		"Connection":            {"Upgrade"},
-		"Upgrade":               {"websocket"},
-		"Sec-Websocket-Version": {"13"},
-		"Sec-Websocket-Key":     {"dGhlIHNhbXBsZSBub25jZQ=="},
-	}
-	for key, values := range header {
-		if values == nil {
-			delete(r.Header, key)
-		} else {
-			r.Header[key] = values
-		}
-	}
-	if method := r.Header.Get("Test-Method"); method != "" {
-		r.Method = method
-	}
-	response, err := b.server.Client().Do(r)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = response.Body.Close() }) // some tests have closed it already
-	return response
-}
-
-func bodyOf(t testing.TB, response *http.Response) string {
-	t.Helper()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	return string(body)
-}
-
-// named returns config with a ClientID that takes the ID from the query.
-func named(config websocket.Config) websocket.Config {
-	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
-	return config
-}
-
-// requireHubClosed calls every method of a hub that has stopped and whose clients
-// have ended.
-func requireHubClosed(t *testing.T, h *websocket.Hub) {
-	t.Helper()
-	requireEveryCallRefused(t, h)
-	require.Zero(t, h.Stats().ActiveConnections)
-	for range h.Clients() {
-		require.Fail(t, "a client is left")
-	}
-}
-
-// requireHubStopped calls every method of a hub that has stopped. None of the calls
-// may wait, so the test must run in a synctest bubble.
-func requireHubStopped(t *testing.T, h *websocket.Hub) {
-	t.Helper()
-	start := time.Now()
-	requireEveryCallRefused(t, h)
-	require.Equal(t, start, time.Now())
-}
-
-func requireEveryCallRefused(t *testing.T, h *websocket.Hub) {
-	t.Helper()
-	failed := callEverything(h, nil)
-	require.Len(t, failed, 13)
-	for name, err := range failed {
-		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
-	}
-	require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubClosed)
-	_, found := h.Client("nobody")
-	require.False(t, found)
-	w := newRecorder()
-	h.Handler().ServeHTTP(w, handshake(t, context.Background()))
-	require.Equal(t, http.StatusServiceUnavailable, w.status)
-	require.NotEmpty(t, w.Header().Get("Retry-After"))
-}
-
-// requireClientEnded calls every method of a client whose connection has ended.
-func requireClientEnded(t *testing.T, c *websocket.Client) {
-	t.Helper()
-	m, key := &websocket.Message{}, make([]byte, 32)
-	for name, err := range map[string]error{
-		"Send":             c.Send(m),
-		"Subscribe":        c.Subscribe("c"),
-		"Unsubscribe":      c.Unsubscribe("c"),
-		"JoinRoom":         c.JoinRoom("r"),
-		"LeaveRoom":        c.LeaveRoom("r"),
-		"Close":            c.Close(1000, ""),
-		"SetEncryptionKey": c.SetEncryptionKey(key),
-		"SetHMACKey":       c.SetHMACKey(key),
-	} {
-		if !errors.Is(err, websocket.ErrHubClosed) {
-			require.ErrorIs(t, err, websocket.ErrClientClosed, name)
-		}
-	}
-	require.Error(t, c.CloseError())
-	require.NotNil(t, c.Codec())
-	require.NotNil(t, c.Request())
-	require.Error(t, c.Context().Err())
-	require.Nil(t, c.FrameworkContext())
-	require.Error(t, c.Request().Context().Err())
-	c.SetMetadata("k", 1)
-	v, ok := c.GetMetadata("k")
-	require.True(t, ok)
-	require.Equal(t, 1, v)
-}
-
 // patience is the longest time that a test waits for an event before it fails. No
 // test waits for it to pass.
 const patience = 30 * time.Second
@@ -244,6 +137,12 @@ func setup(t testing.TB, config websocket.Config, o options) *bundle {
 		}
 	})
 	return b
+}
+
+// named returns config with a ClientID that takes the ID from the query.
+func named(config websocket.Config) websocket.Config {
+	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
+	return config
 }
 
 // requireNoDrops fails the test if the hub dropped a message.
@@ -722,6 +621,41 @@ func (b *bundle) connect(t testing.TB, d dialing) (*peer, *websocket.Client) {
 	return p, b.connected.take(t)
 }
 
+// handshake sends an upgrade request with net/http and returns the response. A nil
+// value in header removes a header; "Test-Method" sets the method.
+func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.server.URL+"?"+query, nil)
+	require.NoError(t, err)
+	r.Header = http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"dGhlIHNhbXBsZSBub25jZQ=="},
+	}
+	for key, values := range header {
+		if values == nil {
+			delete(r.Header, key)
+		} else {
+			r.Header[key] = values
+		}
+	}
+	if method := r.Header.Get("Test-Method"); method != "" {
+		r.Method = method
+	}
+	response, err := b.server.Client().Do(r)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = response.Body.Close() }) // some tests have closed it already
+	return response
+}
+
+func bodyOf(t testing.TB, response *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
 // encoded returns the frame type and the payload of m.
 func (p *peer) encoded(t testing.TB, m wire) (int, []byte) {
 	t.Helper()
@@ -958,4 +892,70 @@ func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
 	}
 	_ = h.Handler()
 	return failed
+}
+
+// requireHubClosed calls every method of a hub that has stopped and whose clients
+// have ended.
+func requireHubClosed(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	requireEveryCallRefused(t, h)
+	require.Zero(t, h.Stats().ActiveConnections)
+	for range h.Clients() {
+		require.Fail(t, "a client is left")
+	}
+}
+
+// requireHubStopped calls every method of a hub that has stopped. None of the calls
+// may wait, so the test must run in a synctest bubble.
+func requireHubStopped(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	start := time.Now()
+	requireEveryCallRefused(t, h)
+	require.Equal(t, start, time.Now())
+}
+
+func requireEveryCallRefused(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	failed := callEverything(h, nil)
+	require.Len(t, failed, 13)
+	for name, err := range failed {
+		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
+	}
+	require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubClosed)
+	_, found := h.Client("nobody")
+	require.False(t, found)
+	w := newRecorder()
+	h.Handler().ServeHTTP(w, handshake(t, context.Background()))
+	require.Equal(t, http.StatusServiceUnavailable, w.status)
+	require.NotEmpty(t, w.Header().Get("Retry-After"))
+}
+
+// requireClientEnded calls every method of a client whose connection has ended.
+func requireClientEnded(t *testing.T, c *websocket.Client) {
+	t.Helper()
+	m, key := &websocket.Message{}, make([]byte, 32)
+	for name, err := range map[string]error{
+		"Send":             c.Send(m),
+		"Subscribe":        c.Subscribe("c"),
+		"Unsubscribe":      c.Unsubscribe("c"),
+		"JoinRoom":         c.JoinRoom("r"),
+		"LeaveRoom":        c.LeaveRoom("r"),
+		"Close":            c.Close(1000, ""),
+		"SetEncryptionKey": c.SetEncryptionKey(key),
+		"SetHMACKey":       c.SetHMACKey(key),
+	} {
+		if !errors.Is(err, websocket.ErrHubClosed) {
+			require.ErrorIs(t, err, websocket.ErrClientClosed, name)
+		}
+	}
+	require.Error(t, c.CloseError())
+	require.NotNil(t, c.Codec())
+	require.NotNil(t, c.Request())
+	require.Error(t, c.Context().Err())
+	require.Nil(t, c.FrameworkContext())
+	require.Error(t, c.Request().Context().Err())
+	c.SetMetadata("k", 1)
+	v, ok := c.GetMetadata("k")
+	require.True(t, ok)
+	require.Equal(t, 1, v)
 }

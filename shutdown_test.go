@@ -155,10 +155,10 @@ func TestShutdownCalledFromCallback(t *testing.T) {
 					v := startVictim(t, p, hook, nil, func(h *websocket.Hub, _ *websocket.Client) {
 						got <- h.Shutdown(context.Background())
 					})
-					go answerPings(v.bystander)
+					go keepAlive(v.bystander)
 					v.provoke()
 					v.victim.server.SetWindow(1 << 16)
-					go answerPings(v.victim)
+					go keepAlive(v.victim)
 					err := <-v.ran
 					var stuck *websocket.CallbackTimeoutError
 					require.ErrorAs(t, err, &stuck)
@@ -176,10 +176,10 @@ func TestShutdownCalledFromCallback(t *testing.T) {
 						defer cancel()
 						got <- h.Shutdown(ctx)
 					})
-					go answerPings(v.bystander)
+					go keepAlive(v.bystander)
 					v.provoke()
 					v.victim.server.SetWindow(1 << 16)
-					go answerPings(v.victim)
+					go keepAlive(v.victim)
 					require.NoError(t, <-v.ran)
 					require.ErrorIs(t, <-got, context.DeadlineExceeded)
 					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
@@ -393,7 +393,7 @@ func TestHandshakeResponseReadDuringShutdownAbortsClient(t *testing.T) {
 						var stuck *websocket.CallbackTimeoutError
 						require.ErrorAs(t, err, &stuck)
 						require.Len(t, stuck.Callbacks, 1)
-						require.Contains(t, stuck.Callbacks[0], "answer")
+						require.Contains(t, stuck.Callbacks[0], "1 handshake")
 					} else {
 						require.NoError(t, err)
 					}
