@@ -1,12 +1,11 @@
 package websocket_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,11 +18,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hooks are the places where the hub calls the application.
+// hooks are the callbacks that the hub runs for a connected client.
 var hooks = []string{"onConnect", "onMessage", "onDisconnect", "Authorize", "OnDrop"}
 
-// victimHub is a hub with one hook that does something for client "victim"
-// alone; "bystander" sees whether that costs others anything.
+// victimHub is a hub with one hook that misbehaves for the client "victim". The
+// client "bystander" must not notice it.
 type victimHub struct {
 	*fakeHub
 	t         *testing.T
@@ -36,7 +35,8 @@ type victimHub struct {
 	drops     atomic.Int64 // calls of OnDrop
 }
 
-// startVictim runs a hub in which hook calls do, once and for the victim.
+// startVictim runs a hub in which hook calls do, once, for the victim. If the test
+// fails, gate is closed so that the hub can end.
 func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(h *websocket.Hub, c *websocket.Client)) *victimHub {
 	t.Helper()
 	v := &victimHub{t: t, lives: newLives(), logs: &logCapture{}, hook: hook}
@@ -83,7 +83,7 @@ func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(
 	return v
 }
 
-// provoke connects the victim and makes the hook run.
+// provoke connects the victim and makes the hub call the hook.
 func (v *victimHub) provoke() {
 	v.t.Helper()
 	server, client := testnet.Pair(1 << 16)
@@ -105,19 +105,19 @@ func (v *victimHub) provoke() {
 	synctest.Wait()
 }
 
-// overflow has the victim lose messages.
+// overflow sends more than fits the victim's backlog.
 func (v *victimHub) overflow() {
 	v.t.Helper()
 	v.victim.server.SetWindow(1)
 	for i := range 20 {
 		if err := v.SendToClient("victim", &websocket.Message{Data: numbered(i, 1000)}); err != nil {
-			break // OnDrop has ended it, or the hub
+			break // OnDrop has closed the client or the hub
 		}
 	}
 	synctest.Wait()
 }
 
-// requireBystander sends the bystander a message, which must come at once.
+// requireBystander sends the bystander a message, which must arrive at once.
 func (v *victimHub) requireBystander() {
 	v.t.Helper()
 	start := time.Now()
@@ -126,9 +126,12 @@ func (v *victimHub) requireBystander() {
 	require.Equal(v.t, start, time.Now())
 }
 
-// TestFailingCallbacks has each callback panic, end its goroutine, or panic with
-// nil. It costs that client its connection, and nobody else anything.
-func TestFailingCallbacks(t *testing.T) {
+// nilMap returns a nil map, so that a write to it panics.
+func nilMap() map[int]int { return nil }
+
+// A callback that panics or ends its goroutine closes its client with code 1011. Other
+// clients are not affected.
+func TestFailingCallbackClosesOnlyItsClient(t *testing.T) {
 	failures := []struct {
 		name string
 		fail func(h *websocket.Hub, c *websocket.Client)
@@ -136,7 +139,7 @@ func TestFailingCallbacks(t *testing.T) {
 	}{
 		{"panic", func(*websocket.Hub, *websocket.Client) { panic("oh no") }, "oh no"},
 		{"panic with an error", func(*websocket.Hub, *websocket.Client) { panic(errors.New("oh no")) }, "oh no"},
-		{"nil map", func(*websocket.Hub, *websocket.Client) { m := emptyMap(); m[0] = 1 }, "nil map"},
+		{"nil map", func(*websocket.Hub, *websocket.Client) { m := nilMap(); m[0] = 1 }, "nil map"},
 		{"Goexit", func(*websocket.Hub, *websocket.Client) { runtime.Goexit() }, "panicked"},
 		{"SetCallbacks", func(h *websocket.Hub, _ *websocket.Client) { h.SetCallbacks(nil, nil, nil) }, "SetCallbacks after the first connection"},
 		{"panic after Close", func(_ *websocket.Hub, c *websocket.Client) { _ = c.Close(4001, ""); panic("oh no") }, "oh no"},
@@ -156,12 +159,12 @@ func TestFailingCallbacks(t *testing.T) {
 						if hook == "onDisconnect" {
 							codes = []int{1000}
 						} else if tt.name == "panic after Close" {
-							codes = append(codes, 4001) // whichever the connection saw first
+							codes = append(codes, 4001) // both are correct: the connection may see either first
 						}
 						require.Contains(t, codes, r.code, "%v", r.err)
 						require.Len(t, v.logs.matching("error", hook+` of client "victim"`), 1)
 						require.Len(t, v.logs.matching("error", tt.log), 1)
-						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "with its stack")
+						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "the log has the stack")
 						require.Equal(t, 1, v.Stats().ActiveConnections)
 						_ = v.bystander.Close()
 						v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
@@ -173,8 +176,7 @@ func TestFailingCallbacks(t *testing.T) {
 	})
 }
 
-// TestOnDropIsCalledAgainAfterItFailed goes on telling the application of drops
-// whatever it did when it was told before.
+// After OnDrop has panicked or ended its goroutine, the hub still reports later drops.
 func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 	tests := []struct {
 		name string
@@ -198,7 +200,7 @@ func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 					require.NoError(t, v.SendToClient("bystander", &websocket.Message{Data: numbered(i, 1000)}))
 				}
 				synctest.Wait()
-				require.Greater(t, v.drops.Load(), seen, "no report any more")
+				require.Greater(t, v.drops.Load(), seen, "OnDrop is not called any more")
 				_ = v.bystander.Close()
 				v.stop()
 			})
@@ -206,8 +208,9 @@ func TestOnDropIsCalledAgainAfterItFailed(t *testing.T) {
 	}
 }
 
-// TestCallbacksThatTakeTheirTime block longer than every time limit of the hub's.
-func TestCallbacksThatTakeTheirTime(t *testing.T) {
+// A callback may block for longer than every time limit of the hub. It delays only its
+// own client, which stays connected.
+func TestSlowCallbackDelaysOnlyItsClient(t *testing.T) {
 	const long = 3 * time.Minute
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
@@ -215,11 +218,11 @@ func TestCallbacksThatTakeTheirTime(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					start := time.Now()
 					v := startVictim(t, p, hook, nil, func(*websocket.Hub, *websocket.Client) { time.Sleep(long) })
-					go answerPings(v.bystander)
+					go keepAlive(v.bystander)
 					v.provoke()
 					if hook == "OnDrop" {
 						v.victim.server.SetWindow(1 << 16)
-						go answerPings(v.victim)
+						go keepAlive(v.victim)
 						synctest.Wait()
 						seen := v.Stats().MessagesSent
 						require.NoError(t, v.SendToClient("victim", &websocket.Message{}))
@@ -250,29 +253,19 @@ func TestCallbacksThatTakeTheirTime(t *testing.T) {
 	})
 }
 
-// answerPings reads until the connection ends.
-func answerPings(p *fakePeer) {
-	for {
-		if _, _, err := p.ReadMessage(); err != nil {
-			_ = p.Close()
-			return
-		}
-	}
-}
-
-// TestCallbacksThatNeverReturn are named in the error that Run then returns.
-func TestCallbacksThatNeverReturn(t *testing.T) {
+// A callback that never returns is named in the error of Shutdown and Run.
+func TestStuckCallbackIsNamed(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
 			t.Run(hook, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					gate := make(chan struct{})
 					v := startVictim(t, p, hook, gate, func(*websocket.Hub, *websocket.Client) { <-gate })
-					go answerPings(v.bystander)
+					go keepAlive(v.bystander)
 					v.provoke()
 					if hook == "OnDrop" {
 						v.victim.server.SetWindow(1 << 16)
-						go answerPings(v.victim)
+						go keepAlive(v.victim)
 						synctest.Wait()
 					}
 					start := time.Now()
@@ -298,9 +291,8 @@ func TestCallbacksThatNeverReturn(t *testing.T) {
 	})
 }
 
-// TestStuckCallbackIsNamedRightWhileOnDropRuns has OnDrop run for a client in
-// the middle of another callback of that client.
-func TestStuckCallbackIsNamedRightWhileOnDropRuns(t *testing.T) {
+// OnDrop runs for a client while its onMessage is stuck. The error names onMessage.
+func TestStuckCallbackIsNamedAfterOnDropRan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		v := startVictim(t, paths[0], "onMessage", gate, func(*websocket.Hub, *websocket.Client) { <-gate })
@@ -318,7 +310,7 @@ func TestStuckCallbackIsNamedRightWhileOnDropRuns(t *testing.T) {
 	})
 }
 
-// TestAllStuckCallbacksAreNamed has a client's callback and OnDrop never return.
+// The callbacks of two clients and OnDrop never return. The error names all three.
 func TestAllStuckCallbacksAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, l := make(chan struct{}), newLives()
@@ -334,7 +326,7 @@ func TestAllStuckCallbacksAreNamed(t *testing.T) {
 		}
 		require.NoError(t, hub.SendToClient("carol", &websocket.Message{Data: numbered(0, 1000)}))
 		synctest.Wait()
-		_ = peers[2].Close() // carol loses it
+		_ = peers[2].Close() // the message is dropped
 		err := hub.Shutdown(context.Background())
 		var stuck *websocket.CallbackTimeoutError
 		require.ErrorAs(t, err, &stuck)
@@ -349,149 +341,8 @@ func TestAllStuckCallbacksAreNamed(t *testing.T) {
 	})
 }
 
-// TestStuckHooksOfTheHandshake block in the hooks that run before there is a
-// client. Run ends, and says what it did not wait for.
-func TestStuckHooksOfTheHandshake(t *testing.T) {
-	tests := []struct {
-		name string
-		set  func(c *websocket.Config, block func())
-	}{
-		{"ClientID", func(c *websocket.Config, block func()) {
-			c.ClientID = func(*http.Request) (string, error) { block(); return "late", nil }
-		}},
-		{"CheckOrigin", func(c *websocket.Config, block func()) {
-			c.CheckOrigin = func(*http.Request) bool { block(); return true }
-		}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				gate, l := make(chan struct{}), newLives()
-				config := websocket.DefaultConfig
-				tt.set(&config, func() { <-gate })
-				hub := startFake(t, paths[0], config, gate, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
-				server, client := testnet.Pair(1 << 16)
-				served := hub.serveOn(server)
-				_, err := client.Write([]byte(handshakeRequest))
-				require.NoError(t, err)
-				synctest.Wait()
-				start := time.Now()
-				err = hub.Shutdown(context.Background())
-				require.Equal(t, 35*time.Second, time.Since(start))
-				var stuck *websocket.CallbackTimeoutError
-				require.ErrorAs(t, err, &stuck)
-				close(gate)
-				<-served
-				_ = client.Close()
-				synctest.Wait()
-				l.requireComplete(t, len(l.all()))
-				require.NotEmpty(t, stuck.Callbacks, "%v", stuck)
-			})
-		})
-	}
-}
-
-// TestFailingHooksOfTheHandshake costs only that handshake.
-func TestFailingHooksOfTheHandshake(t *testing.T) {
-	for _, name := range []string{"ClientID", "CheckOrigin"} {
-		for how, fail := range map[string]func(){"panic": func() { panic("oh no") }, "Goexit": runtime.Goexit} {
-			t.Run(name+"/"+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					l := newLives()
-					config := websocket.DefaultConfig
-					config.MaxHandshakes, config.MaxClients = 2, 2
-					failing := true
-					hook := func() {
-						if failing {
-							fail()
-						}
-					}
-					if name == "ClientID" {
-						config.ClientID = func(*http.Request) (string, error) { hook(); return "alice", nil }
-					} else {
-						config.CheckOrigin = func(*http.Request) bool { hook(); return true }
-					}
-					hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) })
-					for range 3 {
-						server, client := testnet.Pair(1 << 16)
-						served := hub.serveOn(server)
-						_, err := client.Write([]byte(handshakeRequest))
-						require.NoError(t, err)
-						<-served
-						_ = client.Close()
-					}
-					failing = false
-					server, client := testnet.Pair(1 << 16)
-					ws, response, err := hub.dial(server, client, nil)
-					require.NoError(t, err, "a handshake after failed ones: %+v", response)
-					_ = ws.Close()
-					hub.requireSettled(l, 1, websocket.ErrClientClosed)
-					hub.stop()
-				})
-			})
-		}
-	}
-}
-
-// callEverything calls every method of a hub and a client that does not end
-// either, and returns the errors of those that failed.
-func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
-	ctx := context.Background()
-	m := &websocket.Message{Type: "app", Data: []byte(`1`)}
-	calls := map[string]func() error{
-		"PublishToChannel":           func() error { return h.PublishToChannel("news", m) },
-		"PublishToChannelContext":    func() error { return h.PublishToChannelContext(ctx, "news", m) },
-		"PublishToChannelRaw":        func() error { return h.PublishToChannelRaw("news", []byte("1")) },
-		"PublishToChannelRawContext": func() error { return h.PublishToChannelRawContext(ctx, "news", []byte("1")) },
-		"PublishToRoom":              func() error { return h.PublishToRoom("room", m) },
-		"PublishToRoomContext":       func() error { return h.PublishToRoomContext(ctx, "room", m) },
-		"Broadcast":                  func() error { return h.Broadcast([]byte("1")) },
-		"BroadcastContext":           func() error { return h.BroadcastContext(ctx, []byte("1")) },
-		"BroadcastMessage":           func() error { return h.BroadcastMessage(m) },
-		"BroadcastMessageContext":    func() error { return h.BroadcastMessageContext(ctx, m) },
-		"SendToClient":               func() error { return h.SendToClient("bystander", m) },
-		"SendToClientContext":        func() error { return h.SendToClientContext(ctx, "bystander", m) },
-		"RoomMembers":                func() error { _, err := h.RoomMembers(ctx, "room"); return err },
-	}
-	if c != nil {
-		for name, call := range map[string]func() error{
-			"Subscribe":        func() error { return c.Subscribe("more") },
-			"Unsubscribe":      func() error { return c.Unsubscribe("more") },
-			"JoinRoom":         func() error { return c.JoinRoom("room") },
-			"LeaveRoom":        func() error { return c.LeaveRoom("room") },
-			"Send":             func() error { return c.Send(m) },
-			"SendContext":      func() error { return c.SendContext(ctx, m) },
-			"SetEncryptionKey": func() error { return c.SetEncryptionKey(nil) },
-			"SetHMACKey":       func() error { return c.SetHMACKey(nil) },
-			"SetExpiry":        func() error { return c.SetExpiry(time.Time{}) },
-		} {
-			calls[name] = call
-		}
-		c.SetMetadata("k", 1)
-		c.GetMetadata("k")
-		c.Codec()
-		c.Request()
-		c.Context()
-		c.CloseError()
-	}
-	failed := map[string]error{}
-	for name, call := range calls {
-		if err := call(); err != nil {
-			failed[name] = err
-		}
-	}
-	h.Stats()
-	h.Client("bystander")
-	for c := range h.Clients() {
-		_ = c.ID
-	}
-	_ = h.Handler()
-	return failed
-}
-
-// TestCallbacksMayCallAnything calls every method from every callback, while
-// messages wait for the client and with a log that holds little.
-func TestCallbacksMayCallAnything(t *testing.T) {
+// Every callback may call every method of the hub and the client.
+func TestCallbacksMayCallEveryMethod(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, hook := range hooks {
 			t.Run(hook, func(t *testing.T) {
@@ -504,10 +355,10 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 						require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubRunning)
 						require.Panics(t, func() { h.SetCallbacks(nil, nil, nil) })
 					})
-					go answerPings(v.bystander)
+					go keepAlive(v.bystander)
 					v.provoke()
 					if hook == "onDisconnect" {
-						require.Len(t, failed, 9, "those of the client: %v", failed)
+						require.Len(t, failed, 9, "the methods of the client: %v", failed)
 						for name, err := range failed {
 							require.ErrorIs(t, err, websocket.ErrClientClosed, name)
 						}
@@ -524,387 +375,194 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 	})
 }
 
-// TestSendAfterCloseInACallback gets what was sent before Close and nothing after.
-func TestSendAfterCloseInACallback(t *testing.T) {
-	onBothPaths(t, func(t *testing.T, p path) {
-		for _, hook := range []string{"onConnect", "onMessage", "Authorize"} {
-			t.Run(hook, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					v := startVictim(t, p, hook, nil, func(_ *websocket.Hub, c *websocket.Client) {
-						_ = c.Send(&websocket.Message{Type: "message", Data: numbered(0, 1)})
-						_ = c.Close(4001, "bye")
-						_ = c.Send(&websocket.Message{Type: "message", Data: numbered(1, 1)})
-						_ = c.Close(4002, "bye again")
-					})
-					v.provoke()
-					r := readToEnd(v.victim)
-					require.Equal(t, []int{0}, r.numbers)
-					require.Equal(t, 4001, r.code)
-					_ = v.bystander.Close()
-					v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
-					v.stop()
-				})
-			})
-		}
-	})
-}
-
-// TestShutdownFromACallback waits for itself, so it lasts until the hub gives
-// the callback up, or until the caller's context ends; begun without waiting it
-// is like any other.
-func TestShutdownFromACallback(t *testing.T) {
-	onBothPaths(t, func(t *testing.T, p path) {
-		for _, hook := range hooks {
-			t.Run(hook+"/waiting for ever", func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					got := make(chan error, 1)
-					v := startVictim(t, p, hook, nil, func(h *websocket.Hub, _ *websocket.Client) {
-						got <- h.Shutdown(context.Background())
-					})
-					go answerPings(v.bystander)
-					v.provoke()
-					v.victim.server.SetWindow(1 << 16)
-					go answerPings(v.victim)
-					err := <-v.ran
-					var stuck *websocket.CallbackTimeoutError
-					require.ErrorAs(t, err, &stuck)
-					require.Len(t, stuck.Callbacks, 1)
-					require.Contains(t, stuck.Callbacks[0], hook)
-					require.Equal(t, err, <-got)
-					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
-				})
-			})
-			t.Run(hook+"/for a second", func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					got := make(chan error, 1)
-					v := startVictim(t, p, hook, nil, func(h *websocket.Hub, _ *websocket.Client) {
-						ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-						defer cancel()
-						got <- h.Shutdown(ctx)
-					})
-					go answerPings(v.bystander)
-					v.provoke()
-					v.victim.server.SetWindow(1 << 16)
-					go answerPings(v.victim)
-					require.NoError(t, <-v.ran)
-					require.ErrorIs(t, <-got, context.DeadlineExceeded)
-					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
-				})
-			})
-		}
-	})
-}
-
-// requireHubStopped tries every method of a hub that has stopped, none of which
-// may wait.
-func requireHubStopped(t *testing.T, h *websocket.Hub) {
-	t.Helper()
-	start := time.Now()
-	failed := callEverything(h, nil)
-	require.Len(t, failed, 13)
-	for name, err := range failed {
-		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
-	}
-	require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubClosed)
-	_, found := h.Client("nobody")
-	require.False(t, found)
-	w := newRecorder()
-	h.Handler().ServeHTTP(w, handshake(t, context.Background()))
-	require.Equal(t, http.StatusServiceUnavailable, w.status)
-	require.NotEmpty(t, w.Header().Get("Retry-After"))
-	require.Equal(t, start, time.Now())
-}
-
-// recorder is a http.ResponseWriter that cannot be hijacked.
-type recorder struct {
-	header http.Header
-	status int
-	body   strings.Builder
-}
-
-func newRecorder() *recorder { return &recorder{header: http.Header{}} }
-
-func (w *recorder) Header() http.Header         { return w.header }
-func (w *recorder) WriteHeader(status int)      { w.status = status }
-func (w *recorder) Write(b []byte) (int, error) { return w.body.Write(b) }
-
-func handshake(t *testing.T, ctx context.Context) *http.Request {
-	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://hub.test/", nil)
-	require.NoError(t, err)
-	for k, v := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-	} {
-		r.Header.Set(k, v)
-	}
-	return r
-}
-
-func TestStoppedHub(t *testing.T) {
-	stops := []struct {
-		name string
-		stop func(t *testing.T, h *websocket.Hub)
-	}{
-		{"Shutdown before Run", func(t *testing.T, h *websocket.Hub) {
-			require.NoError(t, h.Shutdown(context.Background()))
-		}},
-		{"Shutdown", func(t *testing.T, h *websocket.Hub) {
-			ran := make(chan error, 1)
-			go func() { ran <- h.Run(context.Background()) }()
-			synctest.Wait()
-			require.NoError(t, h.Shutdown(context.Background()))
-			require.NoError(t, <-ran)
-		}},
-		{"end of Run's context", func(t *testing.T, h *websocket.Hub) {
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			require.NoError(t, h.Run(ctx))
-		}},
-		{"two Shutdowns and the end of Run's context", func(t *testing.T, h *websocket.Hub) {
-			ctx, cancel := context.WithCancel(context.Background())
-			results := make(chan error, 3)
-			go func() { results <- h.Run(ctx) }()
-			synctest.Wait()
-			go func() { results <- h.Shutdown(context.Background()) }()
-			go func() { results <- h.Shutdown(context.Background()) }()
-			cancel()
-			for range 3 {
-				require.NoError(t, <-results)
-			}
-			require.NoError(t, h.Shutdown(context.Background()), "and once more")
-		}},
-	}
-	for _, tt := range stops {
-		t.Run(tt.name, func(t *testing.T) {
+// SetCallbacks replaces all three callbacks of Config, also with nil.
+func TestCallbacksInConfig(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		t.Run(fmt.Sprint("replaced ", replaced), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
-				tt.stop(t, h)
-				requireHubStopped(t, h)
-				requireSums(t, h)
-			})
-		})
-	}
-}
-
-// TestTwoShutdownsWait has each wait for the end, and one give up before.
-func TestTwoShutdownsWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hub := startFake(t, paths[0], websocket.DefaultConfig, nil, subscribeAll("news"))
-		peer := hub.connect(300, nil)
-		require.NoError(t, hub.PublishToChannelRaw("news", numbered(0, 2000)))
-		start := time.Now()
-		results := make(chan error, 2)
-		for range 2 {
-			go func() { results <- hub.Shutdown(context.Background()) }()
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		require.ErrorIs(t, hub.Shutdown(ctx), context.DeadlineExceeded)
-		require.Equal(t, time.Second, time.Since(start))
-		require.ErrorIs(t, hub.Broadcast(nil), websocket.ErrHubClosed)
-		require.NoError(t, <-results)
-		require.NoError(t, <-results)
-		require.NoError(t, <-hub.ran)
-		require.Equal(t, 5*time.Second, time.Since(start))
-		_ = peer.Close()
-	})
-}
-
-func TestHubBeforeRun(t *testing.T) {
-	onBothPaths(t, func(t *testing.T, p path) {
-		t.Run("verbs", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				h := websocket.NewHub(quietLogger{}, websocket.Config{LogSize: 1000})
-				for range 100 { // nobody is there, so nothing fills the log
-					for name, err := range callEverything(h, nil) {
-						switch name {
-						case "RoomMembers":
-							require.ErrorIs(t, err, websocket.ErrHubNotRunning)
-						case "SendToClient", "SendToClientContext":
-							require.ErrorIs(t, err, websocket.ErrClientNotFound)
-						default:
-							require.NoError(t, err, name)
-						}
+				var calls []string
+				config := websocket.DefaultConfig
+				config.OnConnect = func(*websocket.Client) { calls = append(calls, "connect") }
+				config.OnDisconnect = func(*websocket.Client) { calls = append(calls, "disconnect") }
+				config.OnMessage = func(_ *websocket.Client, m *websocket.Message) { calls = append(calls, m.Type) }
+				want := []string{"connect", "hello", "disconnect"}
+				hub := runFake(t, paths[0], config, func(h *websocket.Hub) {
+					if replaced {
+						h.SetCallbacks(nil, func(*websocket.Client) { calls = append(calls, "replaced") }, nil)
+						want = []string{"replaced"}
 					}
-				}
-				requireSums(t, h)
-			})
-		})
-		t.Run("handshake waits", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := newLives()
-				hub := &fakeHub{Hub: websocket.NewHub(quietLogger{}, websocket.DefaultConfig), t: t, path: p, ran: make(chan error, 1)}
-				hub.SetCallbacks(l.connect, l.disconnect, l.message)
-				go func() {
-					time.Sleep(9 * time.Second)
-					hub.ran <- hub.Run(context.Background())
-				}()
-				start := time.Now()
+				})
+				defer hub.stop()
 				peer := hub.connect(1<<16, nil)
-				require.Equal(t, 9*time.Second, time.Since(start))
-				_ = peer.Close()
-				hub.requireSettled(l, 1, websocket.ErrClientClosed)
-				hub.stop()
+				require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(`{"type":"hello"}`)))
+				require.NoError(t, peer.Close())
+				synctest.Wait()
+				require.Equal(t, want, calls)
 			})
 		})
-		t.Run("handshake waits in vain", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := newLives()
-				hub := &fakeHub{Hub: websocket.NewHub(quietLogger{}, websocket.DefaultConfig), t: t, path: p, ran: make(chan error, 1)}
-				hub.SetCallbacks(l.connect, l.disconnect, l.message)
-				start := time.Now()
-				server, client := testnet.Pair(1 << 16)
-				_, response, err := hub.dial(server, client, nil)
-				require.Error(t, err)
-				require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
-				require.Equal(t, "1", response.Header.Get("Retry-After"))
-				require.Equal(t, 10*time.Second, time.Since(start))
-				_ = client.Close()
-
-				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-				defer cancel()
-				w := newRecorder()
-				hub.Handler().ServeHTTP(w, handshake(t, ctx))
-				require.Equal(t, http.StatusServiceUnavailable, w.status, "the request ended")
-				require.Equal(t, 11*time.Second, time.Since(start))
-				require.NoError(t, hub.Shutdown(context.Background()))
-				hub.requireSettled(l, 0, websocket.ErrHubClosed)
-			})
-		})
-		t.Run("handshake waits and Shutdown comes", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				h := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
-				start := time.Now()
-				time.AfterFunc(time.Second, func() { _ = h.Shutdown(context.Background()) })
-				w := newRecorder()
-				h.Handler().ServeHTTP(w, handshake(t, context.Background()))
-				require.Equal(t, http.StatusServiceUnavailable, w.status)
-				require.Equal(t, time.Second, time.Since(start))
-			})
-		})
-	})
+	}
 }
 
-// TestPublishersWaitForRoom has publishers wait for a log that is full because
-// the hub goroutine is in a codec. Room, a context and shutdown end that.
-func TestPublishersWaitForRoom(t *testing.T) {
-	ends := []struct {
+func TestSetCallbacksPanicsAfterFirstConnection(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+	b.hub.SetCallbacks(func(c *websocket.Client) { b.connected.put(c) }, nil, nil) // allowed before the first connection
+	p, _ := b.connect(t, dialing{})
+	require.Panics(t, func() { b.hub.SetCallbacks(nil, nil, nil) })
+	p.do(t, wire{Type: "broadcast"})
+}
+
+// A refused handshake is no connection: a health check of the endpoint may come before
+// SetCallbacks.
+func TestSetCallbacksIsAllowedAfterRefusedHandshake(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+	response := b.handshake(t, "", http.Header{"Connection": nil, "Upgrade": nil})
+	require.Equal(t, http.StatusUpgradeRequired, response.StatusCode)
+	require.NotPanics(t, func() { b.hub.SetCallbacks(nil, nil, nil) })
+}
+
+func TestPanicInCallbacks(t *testing.T) {
+	t.Parallel()
+	isBad := func(c *websocket.Client) bool { return c.ID == "bad" }
+	tests := []struct {
 		name string
-		end  func(h *fakeHub, gate *gateCodec, cancel func())
-		err  error
+		o    options
 	}{
-		{"room", func(_ *fakeHub, gate *gateCodec, _ func()) { close(gate.open) }, nil},
-		{"context", func(_ *fakeHub, _ *gateCodec, cancel func()) { cancel() }, context.Canceled},
-		{"shutdown", func(h *fakeHub, _ *gateCodec, _ func()) { go func() { _ = h.Shutdown(context.Background()) }() }, websocket.ErrHubClosed},
+		{"onConnect", options{onConnect: func(c *websocket.Client) {
+			if isBad(c) {
+				panic("boom")
+			}
+		}}},
+		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
+			if isBad(c) {
+				m := nilMap()
+				m[1] = 1
+			}
+		}}},
+		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
+			if isBad(c) {
+				panic(error(nil)) // becomes a runtime.PanicNilError
+			}
+		}}},
+		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
+			if isBad(c) {
+				runtime.Goexit() // as FailNow does
+			}
+		}}},
+		{"onDisconnect", options{onDisconnect: func(c *websocket.Client) {
+			if isBad(c) {
+				panic("boom")
+			}
+		}}},
 	}
-	for _, tt := range ends {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				gate, l := newGateCodec(), newLives()
-				config := gate.config()
-				config.LogSize = 10_000
-				hub := startFake(t, paths[0], config, gate.open, func(h *websocket.Hub) {
-					h.SetCallbacks(func(c *websocket.Client) {
-						l.connect(c)
-						if c.ID != "gatekeeper" {
-							_ = c.Subscribe("news")
-						}
-					}, l.disconnect, l.message)
-				})
-				keeper := hub.connect(1<<16, withID("gatekeeper"))
-				peer := hub.connect(1<<16, withID("reader"))
-				gate.shut(t, hub)
-				ctx, cancel := context.WithCancel(context.Background())
-				defer cancel()
-				const n = 40
-				published := 0
-				var last error
-				done := make(chan struct{})
-				go func() { // ends when the log takes all, or ends the waiting
-					defer close(done)
-					for ; published < n && last == nil; published++ {
-						last = hub.PublishToChannelContext(ctx, "news", &websocket.Message{Data: numbered(published, 1000)})
-					}
-				}()
-				synctest.Wait()
-				others := make(chan error, 2) // callers that wait behind it, in other ways
-				c := l.all()[1]
-				for _, call := range []func() error{
-					func() error { return c.SendContext(ctx, &websocket.Message{Data: numbered(1000, 3000)}) },
-					func() error { return hub.BroadcastContext(ctx, numbered(1001, 3000)) },
-				} {
-					go func() { others <- call() }()
+	for i, tt := range tests {
+		t.Run(fmt.Sprint(i, tt.name), func(t *testing.T) {
+			t.Parallel()
+			tt.o.logsError = true
+			b := setup(t, named(websocket.DefaultConfig), tt.o)
+			good, _ := b.connect(t, dialing{query: "id=good"})
+			good.subscribe(t, "news")
+			p, c := b.connect(t, dialing{query: "id=bad"})
+			if tt.name == "onDisconnect" {
+				p.closeCleanly(t)
+			} else {
+				if tt.name == "onMessage" {
+					p.send(t, wire{Type: "subscribe", Data: jsonChannel("news")})
 				}
-				synctest.Wait()
-				time.Sleep(time.Hour / 2 / 60) // nothing of it times out
-				require.Less(t, published, n)
-				require.Empty(t, others)
-				tt.end(hub, gate, cancel)
-				<-done
-				require.ErrorIs(t, last, tt.err)
-				for range 2 {
-					require.ErrorIs(t, <-others, tt.err)
-				}
-				if tt.name != "room" {
-					require.Less(t, published, n)
-					close(gate.open)
-				} else {
-					require.Equal(t, n, published)
-				}
-				_ = keeper.Close()
-				go answerPings(peer)
-				synctest.Wait()
-				_ = c.Close(1000, "")
-				synctest.Wait()
-				want := websocket.ErrClientClosed
-				if tt.name == "shutdown" {
-					require.NoError(t, <-hub.ran)
-					want = websocket.ErrHubClosed
-				}
-				hub.requireSettled(l, 2, want)
-				if tt.name != "shutdown" {
-					hub.stop()
-				}
-			})
+				p.requireClosed(t, websocket.CloseInternalError)
+				require.Same(t, c, b.disconnected.take(t))
+				require.Equal(t, websocket.CloseInternalError, closeErrorOf(c).Code)
+			}
+			good.do(t, wire{Type: "publish", Channel: "news"})
+			var logged []string
+			require.Eventually(t, func() bool {
+				logged = b.logs.matching("error", tt.name+` of client "bad" panicked`)
+				return len(logged) > 0
+			}, patience, time.Millisecond)
+			require.Len(t, logged, 1)
+			require.Contains(t, logged[0], "callbacks_test.go", "the log has the stack")
+			requireClientEnded(t, c)
 		})
 	}
 }
 
-// TestRequestContext outlives the handler and ends with the connection.
-func TestRequestContext(t *testing.T) {
-	type key struct{}
-	onBothPaths(t, func(t *testing.T, p path) {
-		synctest.Test(t, func(t *testing.T) {
-			l := newLives()
-			var atDisconnect error
-			hub := startFake(t, p, websocket.DefaultConfig, nil, func(h *websocket.Hub) {
-				h.SetCallbacks(l.connect, func(c *websocket.Client) {
-					atDisconnect = c.Request().Context().Err()
-					l.disconnect(c)
-				}, l.message)
-			})
-			handler, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "session"))
-			server, client := testnet.Pair(1 << 16)
-			r := handshake(t, handler)
-			w := &fakeWriter{nc: server, br: bufio.NewReader(server), header: http.Header{}}
-			hub.Handler().ServeHTTP(w, r)
-			cancel() // as net/http does when the handler has returned
-			c := l.all()[0]
-			ctx := c.Request().Context()
-			time.Sleep(time.Second)
-			require.NoError(t, ctx.Err())
-			require.Equal(t, "session", ctx.Value(key{}))
-			require.Equal(t, "hub.test", c.Request().Host)
-			ended := make(chan time.Time, 1)
-			context.AfterFunc(ctx, func() { ended <- time.Now() })
-			time.Sleep(time.Second)
-			_ = client.Close()
-			require.Equal(t, time.Now(), <-ended)
-			require.ErrorIs(t, ctx.Err(), context.Canceled)
-			require.Equal(t, "session", ctx.Value(key{}))
-			require.NoError(t, atDisconnect, "onDisconnect may still use it")
-			hub.requireSettled(l, 1, websocket.ErrClientClosed)
-			hub.stop()
-		})
-	})
+// The callbacks of many clients call the hub, their own client and the other clients at
+// the same time.
+func TestConcurrentCallbacksMayCallEachOther(t *testing.T) {
+	t.Parallel()
+	var b *bundle
+	var connects, messages, disconnects atomic.Int64
+	anything := func(c *websocket.Client) {
+		m := &websocket.Message{Type: "noise"}
+		_ = c.Subscribe("c")
+		_ = c.JoinRoom("r")
+		_ = c.Send(m)
+		_ = b.hub.SendToClient(c.ID, m)
+		_ = b.hub.PublishToChannel("c", m)
+		_ = b.hub.PublishToRoom("r", m)
+		_ = b.hub.Broadcast(nil)
+		_ = c.Unsubscribe("c")
+		_ = c.LeaveRoom("r")
+		b.hub.Stats()
+		_, _ = b.hub.RoomMembers(c.Request().Context(), "r")
+		for other := range b.hub.Clients() {
+			_ = other.Send(m)
+		}
+		_, _ = b.hub.Client(c.ID)
+		c.SetMetadata("k", c.Codec().Name())
+		_ = c.CloseError()
+		_ = b.hub.Run(context.Background()) // returns ErrHubRunning
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = b.hub.SendToClientContext(ended, c.ID, m)
+	}
+	ready := make(chan struct{})
+	o := options{
+		onConnect:    func(c *websocket.Client) { <-ready; anything(c); connects.Add(1) },
+		onDisconnect: func(c *websocket.Client) { anything(c); disconnects.Add(1) },
+		onMessage: func(c *websocket.Client, m *websocket.Message) {
+			anything(c)
+			messages.Add(1)
+			if m.Type == "leave" {
+				_ = c.Close(4000, "left")
+			}
+		},
+	}
+	b = setup(t, websocket.DefaultConfig, o)
+	close(ready)
+	const n = 20
+	ends := make(chan error, n)
+	for i := range n {
+		go func() { // ends when the hub closes the connection
+			p, err := b.tryDial(dialing{codec: subprotocols[i%4]})
+			if err != nil {
+				ends <- err
+				return
+			}
+			defer func() { _ = p.Conn.Close() }()
+			for _, typ := range []string{"own", "broadcast", "leave"} {
+				opcode := gorilla.TextMessage
+				if p.codec.binary {
+					opcode = gorilla.BinaryMessage
+				}
+				data, _ := p.codec.encode(wire{Type: typ})
+				if err := p.WriteMessage(opcode, data); err != nil {
+					ends <- err
+					return
+				}
+			}
+			for err == nil {
+				_, err = p.tryRead()
+			}
+			ends <- err
+		}()
+	}
+	for range n {
+		require.True(t, gorilla.IsCloseError(await(t, ends), 4000))
+		b.disconnected.take(t)
+	}
+	require.EqualValues(t, n, connects.Load())
+	require.EqualValues(t, 3*n, messages.Load())
+	require.EqualValues(t, n, disconnects.Load())
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"maps"
 	"net"
@@ -26,23 +27,22 @@ import (
 
 	flatbuffers "github.com/google/flatbuffers/go"
 	gorilla "github.com/gorilla/websocket"
-	"github.com/stretchr/testify/require"
-	"github.com/vmihailenco/msgpack/v5"
-	protobuf "google.golang.org/protobuf/proto"
-
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/maoxiaoyue/hypgo-websocket/proto/fbs"
+	"github.com/stretchr/testify/require"
+	"github.com/vmihailenco/msgpack/v5"
+	protobuf "google.golang.org/protobuf/proto"
 )
 
-// patience is how long a test waits for what ought to happen at once. Nothing
-// waits for it to pass.
+// patience is the longest time that a test waits for an event before it fails. No
+// test waits for it to pass.
 const patience = 30 * time.Second
 
 // subprotocols are the names of the codecs that peers speak.
 var subprotocols = []string{"json", "protobuf", "flatbuffers", "msgpack"}
 
-// options are what a test changes about its server.
+// options configure the callbacks and the server of a test.
 type options struct {
 	onConnect    func(*websocket.Client)
 	onDisconnect func(*websocket.Client)
@@ -50,32 +50,32 @@ type options struct {
 
 	handler   func(*websocket.Hub) http.Handler // defaults to the hub's own
 	tls       bool
-	notRun    bool // the test runs the hub itself, or never
-	runError  bool // the test looks at what Run returns
-	logsError bool // errors are logged: the test looks at them
+	notRun    bool // setup does not call Run
+	runError  bool // the test checks the results of Shutdown and Run
+	logsError bool // the test expects errors in the log
 }
 
-// bundle is a hub that runs behind a real server.
+// bundle is a hub behind a real server.
 type bundle struct {
 	hub    *websocket.Hub
 	server *httptest.Server
-	url    string // of the endpoint, ws:// or wss://
+	url    string // ws:// or wss://
 	logs   *logCapture
-	ran    chan error // setup's Run sends its result
+	ran    chan error // the result of the Run that setup started
 
 	connected    *inbox[*websocket.Client]
 	disconnected *inbox[*websocket.Client]
 	messages     *inbox[received]
 }
 
-// received is a message that onMessage was given.
+// received is one call of onMessage, with a copy of the message.
 type received struct {
 	client  *websocket.Client
 	message *websocket.Message
 }
 
-// setup starts a hub and a server for it. When the test ends the hub is shut
-// down, and Run must return nil.
+// setup starts a hub and its server. When the test ends, the hub is shut down and
+// Run must return nil.
 func setup(t testing.TB, config websocket.Config, o options) *bundle {
 	t.Helper()
 	b := &bundle{
@@ -139,25 +139,31 @@ func setup(t testing.TB, config websocket.Config, o options) *bundle {
 	return b
 }
 
-// requireNoDrops fails the test if anything was dropped, for whatever reason.
+// named returns config with a ClientID that takes the ID from the query.
+func named(config websocket.Config) websocket.Config {
+	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
+	return config
+}
+
+// requireNoDrops fails the test if the hub dropped a message.
 func (b *bundle) requireNoDrops(t testing.TB) {
 	t.Helper()
 	require.Zero(t, b.hub.Stats().Dropped)
 }
 
-// channelsOf and roomsOf collect the sizes of a hub's topics by name.
+// channelsOf and roomsOf return the number of members of each topic, by name.
 func channelsOf(h *websocket.Hub) map[string]int { return maps.Collect(h.Channels()) }
 
 func roomsOf(h *websocket.Hub) map[string]int { return maps.Collect(h.Rooms()) }
 
-// closeErrorOf returns how a client's connection ended, or nil.
+// closeErrorOf returns the CloseError of c, or nil if its connection is open.
 func closeErrorOf(c *websocket.Client) *websocket.CloseError {
 	var e *websocket.CloseError
 	errors.As(c.CloseError(), &e)
 	return e
 }
 
-// inbox is a queue without bound from callbacks to the test.
+// inbox is an unbounded queue from callbacks to the test.
 type inbox[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -199,7 +205,7 @@ func (i *inbox[T]) take(t testing.TB) T {
 		select {
 		case <-i.ready:
 		case <-timeout:
-			require.FailNow(t, "nothing came", "%T", *new(T))
+			require.FailNow(t, "nothing arrived in time", "%T", *new(T))
 		}
 	}
 }
@@ -210,19 +216,19 @@ func (i *inbox[T]) len() int {
 	return len(i.items)
 }
 
-// await receives from a channel of the test's.
+// await receives one value from c.
 func await[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
 	case x := <-c:
 		return x
 	case <-time.After(patience):
-		require.FailNow(t, "nothing came", "%T", *new(T))
+		require.FailNow(t, "nothing arrived in time", "%T", *new(T))
 		panic("not reached")
 	}
 }
 
-// logCapture keeps what the hub logs.
+// logCapture records the lines that the hub logs.
 type logCapture struct {
 	mu    sync.Mutex
 	lines []string // level: text
@@ -239,7 +245,7 @@ func (l *logCapture) Infof(format string, args ...any)    { l.add("info", format
 func (l *logCapture) Warningf(format string, args ...any) { l.add("warning", format, args) }
 func (l *logCapture) Errorf(format string, args ...any)   { l.add("error", format, args) }
 
-// std is for net/http, which has its own kind of logger.
+// std returns a logger for http.Server.ErrorLog.
 func (l *logCapture) std() *log.Logger { return log.New(stdWriter{l}, "", 0) }
 
 type stdWriter struct{ l *logCapture }
@@ -249,7 +255,8 @@ func (w stdWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// matching returns the lines of a level, or of all for "", that contain text.
+// matching returns the lines of a level that contain text. The level "" matches
+// all lines.
 func (l *logCapture) matching(level, text string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -262,16 +269,17 @@ func (l *logCapture) matching(level, text string) []string {
 	return lines
 }
 
-// wire is an envelope as a peer sees it.
+// wire is a message as a peer encodes and decodes it.
 type wire struct {
 	Type, Channel string
 	Data          []byte
 	Timestamp     int64
 	ClientID, ID  string
-	Base64        bool // JSON: Data came as base64
+	Base64        bool // JSON: Data was encoded as base64
 }
 
-// wireCodec is one serialization as somebody else implements it.
+// wireCodec is an implementation of a serialization that is independent of the
+// package.
 type wireCodec struct {
 	binary  bool
 	encode  func(m wire) ([]byte, error)
@@ -449,7 +457,8 @@ func decodeMsgpack(b []byte) (wire, error) {
 	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID}, nil
 }
 
-// wireKeys are a peer's keys and order, from nothing but the standard library.
+// wireKeys are a peer's keys and the order of its pipeline, implemented with the
+// standard library alone.
 type wireKeys struct {
 	aes, hmac       []byte
 	signThenEncrypt bool
@@ -537,7 +546,7 @@ func (k wireKeys) open(b []byte) ([]byte, error) {
 	return second(b)
 }
 
-// randomKeys returns both keys in the page's default order.
+// randomKeys returns both keys, in the order sign, then encrypt.
 func randomKeys() wireKeys {
 	k := wireKeys{aes: make([]byte, 32), hmac: make([]byte, 32), signThenEncrypt: true}
 	_, _ = rand.Read(k.aes) // never fails
@@ -545,7 +554,7 @@ func randomKeys() wireKeys {
 	return k
 }
 
-// peer is a client on a real connection that shares no encoder with the package.
+// peer is a client on a real connection. It shares no encoder with the package.
 type peer struct {
 	*gorilla.Conn
 	codec  wireCodec
@@ -554,7 +563,7 @@ type peer struct {
 	answer *http.Response
 }
 
-// dialing says how to connect.
+// dialing describes how a peer connects.
 type dialing struct {
 	codec    string // subprotocol to offer; empty offers none and speaks JSON
 	keys     wireKeys
@@ -563,16 +572,17 @@ type dialing struct {
 	compress bool
 }
 
-// dial connects a peer, which closes its connection when the test ends.
+// dial connects a peer. Its connection is closed when the test ends.
 func (b *bundle) dial(t testing.TB, d dialing) *peer {
 	t.Helper()
 	p, err := b.tryDial(d)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = p.Conn.Close() }) // closed before, in some tests
+	t.Cleanup(func() { _ = p.Conn.Close() }) // some tests have closed it already
 	return p
 }
 
-// tryDial returns the refusal's response with the error, in a peer of its own.
+// tryDial is dial without the checks. If the handshake is refused, the peer holds
+// only the response.
 func (b *bundle) tryDial(d dialing) (*peer, error) {
 	name := d.codec
 	if name == "" {
@@ -604,17 +614,49 @@ func (b *bundle) tryDial(d dialing) (*peer, error) {
 	return p, err
 }
 
-// emptyMap is nil, which makes writing to it panic.
-func emptyMap() map[int]int { return nil }
-
-// connect dials and waits for onConnect.
+// connect dials and waits until onConnect has returned.
 func (b *bundle) connect(t testing.TB, d dialing) (*peer, *websocket.Client) {
 	t.Helper()
 	p := b.dial(t, d)
 	return p, b.connected.take(t)
 }
 
-// encoded returns the frame type and payload for m.
+// handshake sends an upgrade request with net/http and returns the response. A nil
+// value in header removes a header; "Test-Method" sets the method.
+func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.server.URL+"?"+query, nil)
+	require.NoError(t, err)
+	r.Header = http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"dGhlIHNhbXBsZSBub25jZQ=="},
+	}
+	for key, values := range header {
+		if values == nil {
+			delete(r.Header, key)
+		} else {
+			r.Header[key] = values
+		}
+	}
+	if method := r.Header.Get("Test-Method"); method != "" {
+		r.Method = method
+	}
+	response, err := b.server.Client().Do(r)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = response.Body.Close() }) // some tests have closed it already
+	return response
+}
+
+func bodyOf(t testing.TB, response *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+// encoded returns the frame type and the payload of m.
 func (p *peer) encoded(t testing.TB, m wire) (int, []byte) {
 	t.Helper()
 	b, err := p.codec.encode(m)
@@ -640,7 +682,7 @@ func (p *peer) sendRaw(t testing.TB, opcode int, b []byte) {
 	require.NoError(t, p.WriteMessage(opcode, b))
 }
 
-// read returns the next message, whose frame must be of the right type.
+// read returns the next message. Its frame must have the codec's type.
 func (p *peer) read(t testing.TB) wire {
 	t.Helper()
 	m, err := p.tryRead()
@@ -669,24 +711,24 @@ func (p *peer) tryRead() (wire, error) {
 	return p.codec.decode(b)
 }
 
-// do sends a control message with an ID and waits for its ack. What else comes
-// before it is returned.
+// do sends a control message with an ID and waits for the ack. It returns the
+// messages that arrive before the ack.
 func (p *peer) do(t testing.TB, m wire) (before []wire) {
 	t.Helper()
-	m.ID = "ask " + m.Type
+	m.ID = "request " + m.Type
 	p.send(t, m)
 	for {
-		answer := p.read(t)
-		if answer.ID != m.ID {
-			before = append(before, answer)
+		reply := p.read(t)
+		if reply.ID != m.ID {
+			before = append(before, reply)
 			continue
 		}
-		if answer.Type == "error" {
-			_, message, err := p.codec.problem(answer.Data)
+		if reply.Type == "error" {
+			_, message, err := p.codec.problem(reply.Data)
 			require.NoError(t, err)
-			require.FailNow(t, "refused", "%s: %s", m.Type, message)
+			require.FailNow(t, "error reply", "%s: %s", m.Type, message)
 		}
-		require.Equal(t, "ack", answer.Type)
+		require.Equal(t, "ack", reply.Type)
 		return before
 	}
 }
@@ -701,7 +743,7 @@ func (p *peer) joinRoom(t testing.TB, id string) {
 	require.Empty(t, p.do(t, wire{Type: "join_room", Data: p.codec.room(id)}))
 }
 
-// requireError reads an answer of type "error".
+// requireError reads an error reply and returns its text.
 func (p *peer) requireError(t testing.TB, id, channel, code string) (message string) {
 	t.Helper()
 	m := p.read(t)
@@ -714,7 +756,8 @@ func (p *peer) requireError(t testing.TB, id, channel, code string) (message str
 	return message
 }
 
-// requireClosed reads until the hub's Close frame, which must be the next thing.
+// requireClosed reads the hub's Close frame, which must be the next frame, and
+// returns its reason.
 func (p *peer) requireClosed(t testing.TB, code int) (reason string) {
 	t.Helper()
 	m, err := p.tryRead()
@@ -725,11 +768,11 @@ func (p *peer) requireClosed(t testing.TB, code int) (reason string) {
 	return closed.Text
 }
 
-// closeCleanly says goodbye and waits for the hub's Close.
+// closeCleanly sends a Close frame and waits for the hub's.
 func (p *peer) closeCleanly(t testing.TB) {
 	t.Helper()
-	bye := gorilla.FormatCloseMessage(gorilla.CloseNormalClosure, "bye")
-	require.NoError(t, p.WriteControl(gorilla.CloseMessage, bye, time.Now().Add(patience)))
+	closeFrame := gorilla.FormatCloseMessage(gorilla.CloseNormalClosure, "bye")
+	require.NoError(t, p.WriteControl(gorilla.CloseMessage, closeFrame, time.Now().Add(patience)))
 	for {
 		if _, err := p.tryRead(); err != nil {
 			var closed *gorilla.CloseError
@@ -741,7 +784,7 @@ func (p *peer) closeCleanly(t testing.TB) {
 	require.NoError(t, p.Conn.Close())
 }
 
-// tap keeps all bytes that arrive.
+// tap records all bytes that arrive.
 type tap struct {
 	net.Conn
 	mu  sync.Mutex
@@ -762,7 +805,7 @@ func (c *tap) bytes() []byte {
 	return slices.Clone(c.got)
 }
 
-// rawFrame is a frame as it was on the wire.
+// rawFrame is a frame as it was on the wire, without its length.
 type rawFrame struct {
 	first   byte // FIN, RSV1 to 3, opcode
 	payload []byte
@@ -770,12 +813,12 @@ type rawFrame struct {
 
 func (f rawFrame) deflated() bool { return f.first&0x40 != 0 }
 
-// frames parses what arrived behind the handshake's answer. Server frames must
-// not be masked (RFC 6455 section 5.1).
+// frames parses the bytes after the handshake response. Server frames must not be
+// masked (RFC 6455 section 5.1).
 func (c *tap) frames(t testing.TB) []rawFrame {
 	t.Helper()
 	_, b, ok := strings.Cut(string(c.bytes()), "\r\n\r\n")
-	require.True(t, ok, "no handshake")
+	require.True(t, ok, "no handshake response")
 	var frames []rawFrame
 	for len(b) >= 2 {
 		require.Zero(t, b[1]&0x80, "masked")
@@ -793,4 +836,126 @@ func (c *tap) frames(t testing.TB) []rawFrame {
 		b = b[header+int(n):]
 	}
 	return frames
+}
+
+// callEverything calls every method of h and c that does not end them, and returns
+// the errors by the name of the method. c may be nil.
+func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
+	ctx := context.Background()
+	m := &websocket.Message{Type: "app", Data: []byte(`1`)}
+	calls := map[string]func() error{
+		"PublishToChannel":           func() error { return h.PublishToChannel("news", m) },
+		"PublishToChannelContext":    func() error { return h.PublishToChannelContext(ctx, "news", m) },
+		"PublishToChannelRaw":        func() error { return h.PublishToChannelRaw("news", []byte("1")) },
+		"PublishToChannelRawContext": func() error { return h.PublishToChannelRawContext(ctx, "news", []byte("1")) },
+		"PublishToRoom":              func() error { return h.PublishToRoom("room", m) },
+		"PublishToRoomContext":       func() error { return h.PublishToRoomContext(ctx, "room", m) },
+		"Broadcast":                  func() error { return h.Broadcast([]byte("1")) },
+		"BroadcastContext":           func() error { return h.BroadcastContext(ctx, []byte("1")) },
+		"BroadcastMessage":           func() error { return h.BroadcastMessage(m) },
+		"BroadcastMessageContext":    func() error { return h.BroadcastMessageContext(ctx, m) },
+		"SendToClient":               func() error { return h.SendToClient("bystander", m) },
+		"SendToClientContext":        func() error { return h.SendToClientContext(ctx, "bystander", m) },
+		"RoomMembers":                func() error { _, err := h.RoomMembers(ctx, "room"); return err },
+	}
+	if c != nil {
+		for name, call := range map[string]func() error{
+			"Subscribe":        func() error { return c.Subscribe("more") },
+			"Unsubscribe":      func() error { return c.Unsubscribe("more") },
+			"JoinRoom":         func() error { return c.JoinRoom("room") },
+			"LeaveRoom":        func() error { return c.LeaveRoom("room") },
+			"Send":             func() error { return c.Send(m) },
+			"SendContext":      func() error { return c.SendContext(ctx, m) },
+			"SetEncryptionKey": func() error { return c.SetEncryptionKey(nil) },
+			"SetHMACKey":       func() error { return c.SetHMACKey(nil) },
+			"SetExpiry":        func() error { return c.SetExpiry(time.Time{}) },
+		} {
+			calls[name] = call
+		}
+		c.SetMetadata("k", 1)
+		c.GetMetadata("k")
+		c.Codec()
+		c.Request()
+		c.Context()
+		c.CloseError()
+	}
+	failed := map[string]error{}
+	for name, call := range calls {
+		if err := call(); err != nil {
+			failed[name] = err
+		}
+	}
+	h.Stats()
+	h.Client("bystander")
+	for c := range h.Clients() {
+		_ = c.ID
+	}
+	_ = h.Handler()
+	return failed
+}
+
+// requireHubClosed calls every method of a hub that has stopped and whose clients
+// have ended.
+func requireHubClosed(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	requireEveryCallRefused(t, h)
+	require.Zero(t, h.Stats().ActiveConnections)
+	for range h.Clients() {
+		require.Fail(t, "a client is left")
+	}
+}
+
+// requireHubStopped calls every method of a hub that has stopped. None of the calls
+// may wait, so the test must run in a synctest bubble.
+func requireHubStopped(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	start := time.Now()
+	requireEveryCallRefused(t, h)
+	require.Equal(t, start, time.Now())
+}
+
+func requireEveryCallRefused(t *testing.T, h *websocket.Hub) {
+	t.Helper()
+	failed := callEverything(h, nil)
+	require.Len(t, failed, 13)
+	for name, err := range failed {
+		require.ErrorIs(t, err, websocket.ErrHubClosed, name)
+	}
+	require.ErrorIs(t, h.Run(context.Background()), websocket.ErrHubClosed)
+	_, found := h.Client("nobody")
+	require.False(t, found)
+	w := newRecorder()
+	h.Handler().ServeHTTP(w, handshake(t, context.Background()))
+	require.Equal(t, http.StatusServiceUnavailable, w.status)
+	require.NotEmpty(t, w.Header().Get("Retry-After"))
+}
+
+// requireClientEnded calls every method of a client whose connection has ended.
+func requireClientEnded(t *testing.T, c *websocket.Client) {
+	t.Helper()
+	m, key := &websocket.Message{}, make([]byte, 32)
+	for name, err := range map[string]error{
+		"Send":             c.Send(m),
+		"Subscribe":        c.Subscribe("c"),
+		"Unsubscribe":      c.Unsubscribe("c"),
+		"JoinRoom":         c.JoinRoom("r"),
+		"LeaveRoom":        c.LeaveRoom("r"),
+		"Close":            c.Close(1000, ""),
+		"SetEncryptionKey": c.SetEncryptionKey(key),
+		"SetHMACKey":       c.SetHMACKey(key),
+	} {
+		if !errors.Is(err, websocket.ErrHubClosed) {
+			require.ErrorIs(t, err, websocket.ErrClientClosed, name)
+		}
+	}
+	require.Error(t, c.CloseError())
+	require.NotNil(t, c.Codec())
+	require.NotNil(t, c.Request())
+	require.Error(t, c.Context().Err())
+	require.Nil(t, c.FrameworkContext())
+	require.Error(t, c.Request().Context().Err())
+	c.SetMetadata("k", 1)
+	v, ok := c.GetMetadata("k")
+	require.True(t, ok)
+	require.Equal(t, 1, v)
 }

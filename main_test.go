@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// TestMain fails if a goroutine of the tests' hubs, servers or peers is left.
+// TestMain fails if a goroutine of a hub, server or peer is left after the tests.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
 		http.DefaultClient.CloseIdleConnections()
 		if left := leakedGoroutines(10 * time.Second); len(left) > 0 {
-			fmt.Fprintf(os.Stderr, "%d goroutines are left:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
+			fmt.Fprintf(os.Stderr, "%d goroutines are left after the tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}
 	}
 	os.Exit(code)
 }
 
-// leakedGoroutines returns the stacks of goroutines that do not end in time.
+// leakedGoroutines waits for goroutines to end. It returns the stacks of those that
+// are left when limit has passed.
 func leakedGoroutines(limit time.Duration) []string {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -35,8 +36,8 @@ func leakedGoroutines(limit time.Duration) []string {
 	}
 }
 
-// otherGoroutines returns the stacks of all goroutines but the caller's and
-// those that belong to the testing package.
+// otherGoroutines returns the stacks of all goroutines except the caller's and those
+// of the test binary itself.
 func otherGoroutines() []string {
 	b := make([]byte, 1<<20)
 	for n := runtime.Stack(b, true); ; n = runtime.Stack(b, true) {

@@ -14,9 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowded runs a hub whose log is held for so long, again and again, that all who
-// append to it take turns: whoever lets go of it stands behind all others.
-func crowded(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
+// contendedHub runs a hub in which other goroutines hold the event log's lock again and
+// again. Under this contention the lock is passed on in order, so goroutines that
+// append to the log take turns.
+func contendedHub(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
 	t.Helper()
 	config := websocket.DefaultConfig
 	config.Shards = 2
@@ -29,12 +30,14 @@ func crowded(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
 				onConnect(c)
 				return
 			}
-			for i := range 5000 { // what Stats copies while it holds the log
+			for i := range 5000 {
 				_ = c.Subscribe(fmt.Sprint("channel ", i))
 			}
 		}, nil, nil)
 	})
 	idle := hub.connect(1<<20, withID("idle"))
+	c, ok := hub.Client("idle")
+	require.True(t, ok)
 	done := make(chan struct{}) // closed below
 	var holding sync.WaitGroup
 	holding.Go(func() { // ends with done
@@ -43,7 +46,7 @@ func crowded(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
 			case <-done:
 				return
 			default:
-				hub.Stats()
+				c.Channels() // copies 5000 names while it holds the log's lock
 			}
 		}
 	})
@@ -58,10 +61,9 @@ func crowded(t *testing.T, p path, onConnect func(*websocket.Client)) *fakeHub {
 	return hub
 }
 
-// TestAcksStandBehindWhatTheyAnswer has many members publish at once. Each of
-// them gets its own copy and then, with nothing of anybody else's in between, the
-// ack.
-func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
+// Many members publish at the same time. Each publisher receives its own message and,
+// directly after it, the ack.
+func TestAckFollowsItsMessage(t *testing.T) {
 	const members, each = 5, 8
 	tests := []struct{ name, request string }{
 		{"channel", `{"type":"publish","channel":"news","data":%q,"id":%q}`},
@@ -72,15 +74,15 @@ func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					hub := crowded(t, p, joinBoth)
+					hub := contendedHub(t, p, joinBoth)
 					peers := make([]*fakePeer, members)
 					for i := range peers {
 						peers[i] = hub.connect(1<<20, withID(fmt.Sprint("member", i)))
 						defer peers[i].Close()
 					}
-					var asking sync.WaitGroup
+					var publishing sync.WaitGroup
 					for i, peer := range peers {
-						asking.Go(func() { // ends when all is on its way
+						publishing.Go(func() { // ends when all requests are written
 							for k := range each {
 								id := fmt.Sprint(i, "/", k)
 								if err := peer.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, tt.request, id, id)); err != nil {
@@ -89,7 +91,7 @@ func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
 							}
 						})
 					}
-					asking.Wait()
+					publishing.Wait()
 					for i, peer := range peers {
 						own, acked := "", 0
 						for range members*each + each {
@@ -97,12 +99,12 @@ func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
 							data, _ := m["data"].(string)
 							switch {
 							case own != "":
-								require.Equal(t, "ack", m["type"], "member %d: %v stands between %s and its ack", i, m, own)
+								require.Equal(t, "ack", m["type"], "member %d: %v is between %s and its ack", i, m, own)
 								require.Equal(t, own, m["id"])
 								own = ""
 								acked++
 							case m["type"] == "ack":
-								require.Fail(t, "an ack stands before what it answers", "member %d: %v", i, m)
+								require.Fail(t, "an ack arrived before its message", "member %d: %v", i, m)
 							case strings.HasPrefix(data, fmt.Sprint(i, "/")):
 								require.Equal(t, fmt.Sprint(i, "/", acked), data)
 								own = data
@@ -116,13 +118,13 @@ func TestAcksStandBehindWhatTheyAnswer(t *testing.T) {
 	})
 }
 
-// TestAcksOfSubscriptionsStandBeforeTheChannel has members come and go while
-// others publish.
-func TestAcksOfSubscriptionsStandBeforeTheChannel(t *testing.T) {
+// Members subscribe and unsubscribe while others publish. The ack of a subscription
+// arrives before the first message of the channel.
+func TestSubscribeAckPrecedesMessages(t *testing.T) {
 	const members, publishers, each, rounds = 3, 3, 3, 8
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
-			hub := crowded(t, p, func(*websocket.Client) {})
+			hub := contendedHub(t, p, func(*websocket.Client) {})
 			peers := make([]*fakePeer, members)
 			for i := range peers {
 				peers[i] = hub.connect(1<<20, withID(fmt.Sprint("member", i)))
@@ -132,7 +134,7 @@ func TestAcksOfSubscriptionsStandBeforeTheChannel(t *testing.T) {
 			defer publishing.Wait()
 			for range rounds {
 				for range publishers {
-					publishing.Go(func() { // ends by itself
+					publishing.Go(func() { // ends when all is published
 						for range each {
 							if err := hub.PublishToChannelRaw("news", []byte(`1`)); err != nil {
 								t.Error(err)
@@ -145,7 +147,7 @@ func TestAcksOfSubscriptionsStandBeforeTheChannel(t *testing.T) {
 				}
 				for i, peer := range peers {
 					m := readJSON(t, peer)
-					require.Equal(t, "ack", m["type"], "member %d: %v stands before the ack", i, m)
+					require.Equal(t, "ack", m["type"], "member %d: %v arrived before the ack", i, m)
 					require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(`{"type":"unsubscribe","data":{"channel":"news"},"id":"out"}`)))
 					for m["id"] != "out" {
 						m = readJSON(t, peer)
@@ -157,13 +159,13 @@ func TestAcksOfSubscriptionsStandBeforeTheChannel(t *testing.T) {
 	})
 }
 
-// TestAcksDoNotWaitForTheEngine has a publisher wait for an engine that stands
-// still. What it published is in the log meanwhile, and so is the ack.
-func TestAcksDoNotWaitForTheEngine(t *testing.T) {
+// A publisher waits because the engine is paused. Its message and the ack are delivered
+// on this node meanwhile.
+func TestAckDoesNotWaitForEngine(t *testing.T) {
 	requests := []string{
-		`{"type":"publish","channel":"news","data":"asked","id":"q"}`,
-		`{"type":"publish_room","channel":"lobby","data":"asked","id":"q"}`,
-		`{"type":"broadcast","data":"asked","id":"q"}`,
+		`{"type":"publish","channel":"news","data":"first","id":"q"}`,
+		`{"type":"publish_room","channel":"lobby","data":"first","id":"q"}`,
+		`{"type":"broadcast","data":"first","id":"q"}`,
 	}
 	for _, request := range requests {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,7 +180,7 @@ func TestAcksDoNotWaitForTheEngine(t *testing.T) {
 			defer engine.Resume()
 			start := time.Now()
 			require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(request)))
-			require.Equal(t, "asked", readJSON(t, peer)["data"])
+			require.Equal(t, "first", readJSON(t, peer)["data"])
 			other := make(chan error, 1) // another publisher sends, the test receives
 			go func() { other <- hubs[0].PublishToChannelRaw("news", []byte(`"another"`)) }()
 			require.Equal(t, "ack", readJSON(t, peer)["type"], request)

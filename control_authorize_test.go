@@ -7,27 +7,26 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
 )
 
-// asked is one call of the hook.
-type asked struct {
+// authorizeCall is one call of the hook.
+type authorizeCall struct {
 	action websocket.Action
 	target string
 }
 
-// ask is a control message with the question that the hook should get for it.
-type ask struct {
+// controlRequest is a control message and the request that the hook must receive for it.
+type controlRequest struct {
 	action websocket.Action
 	target string
 	make   func(p *peer) wire
 }
 
-// controlAsks has one for each action. The channel and room are those of the test.
-func controlAsks(channel, room string) []ask {
-	return []ask{
+// controlRequests returns one request for each action.
+func controlRequests(channel, room string) []controlRequest {
+	return []controlRequest{
 		{websocket.ActionSubscribe, channel, func(p *peer) wire { return wire{Data: p.codec.channel(channel)} }},
 		{websocket.ActionPublish, channel, func(*peer) wire { return wire{Channel: channel} }},
 		{websocket.ActionJoinRoom, room, func(p *peer) wire { return wire{Data: p.codec.room(room)} }},
@@ -38,45 +37,45 @@ func controlAsks(channel, room string) []ask {
 	}
 }
 
-// request is the message of a, with an ID or none.
-func (a ask) request(p *peer, id string) wire {
-	m := a.make(p)
-	m.Type, m.ID = string(a.action), id
+// wire returns the control message. An empty id asks for no ack.
+func (r controlRequest) wire(p *peer, id string) wire {
+	m := r.make(p)
+	m.Type, m.ID = string(r.action), id
 	return m
 }
 
-// TestAuthorize refuses one action after the other to every codec. A refused
-// action has no effect and is answered, with an ID or without one.
-func TestAuthorize(t *testing.T) {
+// Authorize refuses one action. A refused action has no effect and gets an error reply,
+// with or without an ID. All other actions take effect.
+func TestAuthorizeRefusesOneAction(t *testing.T) {
 	t.Parallel()
-	for _, refused := range controlAsks("", "") {
+	for _, refused := range controlRequests("", "") {
 		for _, codec := range subprotocols {
 			t.Run(fmt.Sprint(refused.action, " ", codec), func(t *testing.T) {
 				t.Parallel()
 				var mu sync.Mutex
-				var calls []asked
-				var who *websocket.Client
+				var calls []authorizeCall
+				var caller *websocket.Client
 				config := websocket.DefaultConfig
 				config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error {
 					mu.Lock()
 					defer mu.Unlock()
-					who = c
-					calls = append(calls, asked{r.Action, r.Target})
+					caller = c
+					calls = append(calls, authorizeCall{r.Action, r.Target})
 					if r.Action == refused.action {
-						return &websocket.RequestError{Message: "not you, " + c.Codec().Name()}
+						return &websocket.RequestError{Message: "not allowed: " + c.Codec().Name()}
 					}
 					return nil
 				}
 				b := setup(t, config, options{})
 				p, c := b.connect(t, dialing{codec: codec})
-				var want []asked
-				effects := map[websocket.Action]bool{} // in force as of now
-				for _, a := range controlAsks("news 📰", "room_101") {
+				var want []authorizeCall
+				effects := map[websocket.Action]bool{} // actions that took effect
+				for _, a := range controlRequests("news 📰", "room_101") {
 					for _, id := range []string{"7", ""} {
-						want = append(want, asked{a.action, a.target})
-						p.send(t, a.request(p, id))
+						want = append(want, authorizeCall{a.action, a.target})
+						p.send(t, a.wire(p, id))
 						if a.action == refused.action {
-							require.Equal(t, "not you, "+codec, p.requireError(t, id, a.target, "forbidden"))
+							require.Equal(t, "not allowed: "+codec, p.requireError(t, id, a.target, "forbidden"))
 							continue
 						}
 						effects[a.action] = true
@@ -96,32 +95,31 @@ func TestAuthorize(t *testing.T) {
 						}
 					}
 				}
-				p.send(t, wire{Type: "own", ID: "8", Data: []byte("1")})      // asks for nothing
-				p.send(t, wire{Type: "subscribe", Data: p.codec.channel("")}) // is refused before
+				p.send(t, wire{Type: "own", ID: "8", Data: []byte("1")})      // not a control message
+				p.send(t, wire{Type: "subscribe", Data: p.codec.channel("")}) // rejected before the hook
 				p.requireError(t, "", "", "bad_request")
 
 				mu.Lock()
 				defer mu.Unlock()
 				require.Equal(t, want, calls)
-				require.Same(t, c, who)
+				require.Same(t, c, caller)
 				require.Equal(t, refused.action == websocket.ActionUnsubscribe, channelsOf(b.hub)["news 📰"] == 1)
 				require.Equal(t, refused.action == websocket.ActionLeaveRoom, roomsOf(b.hub)["room_101"] == 1)
-				require.NoError(t, c.Subscribe("by the server"), "the hook is for clients")
-				require.Equal(t, len(want)+2, b.messages.len(), "onMessage sees all, refused or not")
+				require.NoError(t, c.Subscribe("by the server"), "the hook is only for control messages")
+				require.Equal(t, len(want)+2, b.messages.len(), "onMessage receives refused messages too")
 			})
 		}
 	}
 }
 
-// TestAuthorizeMayCallAnything lets the hook use the hub and the client.
-func TestAuthorizeMayCallAnything(t *testing.T) {
+func TestAuthorizeMayCallHubAndClient(t *testing.T) {
 	t.Parallel()
 	var b *bundle
 	ready := make(chan struct{})
 	config := websocket.DefaultConfig
 	config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error {
 		<-ready
-		_ = b.hub.Broadcast([]byte(`"asked"`))
+		_ = b.hub.Broadcast([]byte(`"from the hook"`))
 		_, _ = b.hub.RoomMembers(c.Request().Context(), "r")
 		return c.JoinRoom("checked " + r.Target)
 	}
@@ -129,14 +127,14 @@ func TestAuthorizeMayCallAnything(t *testing.T) {
 	close(ready)
 	p, _ := b.connect(t, dialing{})
 	p.send(t, wire{Type: "subscribe", Data: jsonChannel("news"), ID: "1"})
-	require.Equal(t, `"asked"`, string(p.read(t).Data))
+	require.Equal(t, `"from the hook"`, string(p.read(t).Data))
 	require.Equal(t, "ack", p.read(t).Type)
 	require.Equal(t, map[string]int{"checked news": 1}, roomsOf(b.hub))
 	require.Equal(t, map[string]int{"news": 1}, channelsOf(b.hub))
 }
 
-// TestAuthorizePanics closes that one client and does nothing of what it asked for.
-func TestAuthorizePanics(t *testing.T) {
+// A panic in Authorize closes its client. The request has no effect.
+func TestAuthorizePanicClosesOnlyItsClient(t *testing.T) {
 	t.Parallel()
 	config := named(websocket.DefaultConfig)
 	config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
@@ -157,13 +155,12 @@ func TestAuthorizePanics(t *testing.T) {
 	require.Len(t, good.do(t, wire{Type: "publish", Channel: "elsewhere"}), 1)
 }
 
-// TestReadyMadeHooks are the hooks that the package brings.
-func TestReadyMadeHooks(t *testing.T) {
+func TestAllowSubscribeAndAllowMembers(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		hook func(*websocket.Client, websocket.AuthorizeRequest) error
-		// What a client may do outside of the channel and room, and inside.
+		// The actions that are allowed to a client outside and inside the topics.
 		outside, inside []websocket.Action
 	}{
 		{
@@ -191,7 +188,7 @@ func TestReadyMadeHooks(t *testing.T) {
 			require.NoError(t, member.Subscribe("name"))
 			require.NoError(t, member.JoinRoom("name"))
 			other.do(t, wire{Type: "subscribe", Data: jsonChannel("another")})
-			for _, a := range controlAsks("name", "name") {
+			for _, a := range controlRequests("name", "name") {
 				check := func(c *websocket.Client, allowed []websocket.Action) {
 					err := tt.hook(c, websocket.AuthorizeRequest{Action: a.action, Target: a.target})
 					for _, action := range allowed {
@@ -205,15 +202,14 @@ func TestReadyMadeHooks(t *testing.T) {
 				check(c, tt.outside)
 				check(member, tt.inside)
 			}
-			require.NoError(t, member.LeaveRoom("name")) // still in the channel of that name
+			require.NoError(t, member.LeaveRoom("name")) // it is still in the channel with this name
 			require.ErrorIs(t, tt.hook(member, websocket.AuthorizeRequest{Action: websocket.ActionPublishRoom, Target: "name"}), websocket.ErrForbidden)
 		})
 	}
 }
 
-// TestAuthorizeRefusesOrFails: a client sees the text of a refusal, and nothing of a
-// failure, which goes to the log.
-func TestAuthorizeRefusesOrFails(t *testing.T) {
+// The client receives the text of a refusal. The text of any other error is only logged.
+func TestAuthorizeErrorReply(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name       string

@@ -1,0 +1,191 @@
+package websocket_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// lines is a codec of an application. It writes length-prefixed fields.
+type lines struct {
+	name   string
+	index  int
+	opcode int
+	fails  func(m *websocket.Message) bool
+	panics func(m *websocket.Message) bool
+}
+
+func (l lines) Name() string              { return l.name }
+func (l lines) Index() int                { return l.index }
+func (l lines) WebSocketMessageType() int { return l.opcode }
+
+func (l lines) Marshal(m *websocket.Message) ([]byte, error) {
+	if l.fails != nil && l.fails(m) {
+		return nil, errors.New("lines: cannot encode the message")
+	}
+	if l.panics != nil && l.panics(m) {
+		panic("lines: broken codec")
+	}
+	var b []byte
+	for _, field := range [][]byte{[]byte(m.Type), []byte(m.Channel), m.Data, []byte(m.ClientID), []byte(m.ID)} {
+		b = fmt.Appendf(b, "%d\n%s", len(field), field)
+	}
+	return b, nil
+}
+
+func (l lines) Unmarshal(data []byte, m *websocket.Message) error {
+	if bytes.HasPrefix(data, []byte("panic")) {
+		panic("lines: broken codec")
+	}
+	fields := make([]string, 5)
+	for i := range fields {
+		length, rest, _ := bytes.Cut(data, []byte("\n"))
+		n, err := strconv.Atoi(string(length))
+		if err != nil || n < 0 || n > len(rest) {
+			return errors.New("lines: malformed")
+		}
+		fields[i], data = string(rest[:n]), rest[n:]
+	}
+	*m = websocket.Message{Type: fields[0], Channel: fields[1], Data: []byte(fields[2]), ClientID: fields[3], ID: fields[4]}
+	return nil
+}
+
+// linesWithDecoder has its own control data: the name alone.
+type linesWithDecoder struct{ lines }
+
+func (linesWithDecoder) DecodeChannel(data []byte) string { return string(data) }
+func (linesWithDecoder) DecodeRoomID(data []byte) string  { return string(data) }
+
+func (linesWithDecoder) EncodeError(code, message string) []byte {
+	return []byte(code + "\n" + message)
+}
+func (linesWithDecoder) EncodeGap(gap websocket.Gap) []byte { return []byte(gap.Reason) }
+
+// lineWire returns the wireCodec of lines, or of linesWithDecoder if own is set.
+func lineWire(l lines, own bool) wireCodec {
+	c := wireCodec{
+		binary: l.opcode == websocket.BinaryMessage, channel: jsonChannel, room: jsonRoom, problem: jsonProblem,
+		encode: func(m wire) ([]byte, error) {
+			return lines{}.Marshal(&websocket.Message{Type: m.Type, Channel: m.Channel, Data: m.Data, ClientID: m.ClientID, ID: m.ID})
+		},
+		decode: func(b []byte) (wire, error) {
+			var m websocket.Message
+			err := lines{}.Unmarshal(b, &m)
+			return wire{Type: m.Type, Channel: m.Channel, Data: m.Data, ClientID: m.ClientID, ID: m.ID}, err
+		},
+	}
+	if own {
+		name := func(s string) []byte { return []byte(s) }
+		c.channel, c.room = name, name
+		c.problem = func(b []byte) (code, message string, err error) {
+			code, message, _ = strings.Cut(string(b), "\n")
+			return code, message, nil
+		}
+	}
+	return c
+}
+
+func TestCustomCodecs(t *testing.T) {
+	t.Parallel()
+	plain := lines{name: "lines", index: 4, opcode: websocket.BinaryMessage}
+	text := lines{name: "x-lines.text", index: -7, opcode: websocket.TextMessage}
+	own := linesWithDecoder{lines{name: "own", index: 1 << 30, opcode: websocket.BinaryMessage}}
+	keys := randomKeys()
+	for _, s := range []wireKeys{{}, keys} {
+		t.Run(fmt.Sprint("sealed=", !s.none()), func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			config.Codecs = []websocket.Codec{plain, websocket.JSONCodec{}, text, own, websocket.MsgpackCodec{}}
+			config.Subprotocols = nil // the names of all Codecs
+			config.Security = s.config()
+			b := setup(t, config, options{})
+			peers := map[string]*peer{}
+			for name, codec := range map[string]wireCodec{
+				"lines": lineWire(plain, false), "x-lines.text": lineWire(text, false), "own": lineWire(own.lines, true),
+				"json": wireCodecs["json"], "msgpack": wireCodecs["msgpack"],
+			} {
+				p, c := b.connect(t, dialing{codec: name, keys: s, compress: true})
+				require.Equal(t, name, c.Codec().Name())
+				p.codec = codec
+				p.subscribe(t, "news")
+				p.joinRoom(t, "room")
+				peers[name] = p
+			}
+			for from, publisher := range peers {
+				for _, request := range []wire{
+					{Type: "publish", Channel: "news", Data: []byte(`{"a":1}`)},
+					{Type: "publish_room", Channel: "room", Data: bytes.Repeat([]byte(`1`), 1000)},
+					{Type: "broadcast", Data: []byte("not JSON")},
+				} {
+					publisher.send(t, request)
+					for to, p := range peers {
+						got := p.read(t)
+						require.Equal(t, request.Channel, got.Channel, "%s to %s", from, to)
+						require.Equal(t, request.Data, got.Data, "%s to %s", from, to)
+					}
+				}
+				publisher.send(t, wire{Type: "subscribe", ID: "bad", Data: publisher.codec.channel("")})
+				require.NotEmpty(t, publisher.requireError(t, "bad", "", "bad_request"))
+			}
+			b.requireNoDrops(t)
+			require.Equal(t, map[string]int{"news": 5}, channelsOf(b.hub))
+		})
+	}
+}
+
+// A message that a codec cannot encode is dropped, counted and logged. All others are
+// delivered.
+func TestMessagesThatCodecCannotEncodeAreDropped(t *testing.T) {
+	t.Parallel()
+	isBad := func(m *websocket.Message) bool { return strings.HasPrefix(string(m.Data), "bad") }
+	tests := map[string]lines{
+		"fails":  {name: "lines", index: 9, opcode: websocket.BinaryMessage, fails: isBad},
+		"panics": {name: "lines", index: 9, opcode: websocket.BinaryMessage, panics: isBad},
+	}
+	for name, codec := range tests {
+		for _, keys := range []wireKeys{{}, randomKeys()} {
+			for _, tls := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s sealed=%v TLS=%v", name, !keys.none(), tls), func(t *testing.T) {
+					t.Parallel()
+					config := websocket.DefaultConfig
+					config.Codecs = []websocket.Codec{codec, websocket.MsgpackCodec{}}
+					config.Subprotocols = nil
+					config.Security = keys.config()
+					b := setup(t, config, options{logsError: true, tls: tls})
+					p, _ := b.connect(t, dialing{codec: "lines", keys: keys})
+					p.codec = lineWire(codec, false)
+					other, _ := b.connect(t, dialing{codec: "msgpack", keys: keys})
+					p.subscribe(t, "c")
+					other.subscribe(t, "c")
+					const n = 50
+					for i := range n {
+						for _, data := range []string{"good", "bad"} {
+							require.NoError(t, b.hub.PublishToChannelRaw("c", []byte(fmt.Sprint(data, i))))
+						}
+					}
+					for i := range n {
+						require.Equal(t, fmt.Sprint("good", i), string(other.read(t).Data))
+						require.Equal(t, fmt.Sprint("bad", i), string(other.read(t).Data))
+						got := p.read(t)
+						for got.Type == "gap" {
+							got = p.read(t)
+						}
+						require.Equal(t, fmt.Sprint("good", i), string(got.Data))
+					}
+					require.NotEmpty(t, b.logs.matching("error", "lines"))
+					before := p.do(t, wire{Type: "subscribe", Data: p.codec.channel("d")}) // the connection still works
+					for _, m := range before {
+						require.Equal(t, "gap", m.Type)
+					}
+					require.EqualValues(t, n, b.hub.Stats().Dropped.Codec)
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package websocket_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfigValidate(t *testing.T) {
+	t.Parallel()
+	l := func(name string, index int) lines {
+		return lines{name: name, index: index, opcode: websocket.BinaryMessage}
+	}
+	many := make([]websocket.Codec, 100)
+	for i := range many {
+		many[i] = l(fmt.Sprint("codec", i), i)
+	}
+	tests := []struct {
+		field  string // named by the error; empty: the Config is valid
+		change func(c *websocket.Config)
+	}{
+		{"", func(*websocket.Config) {}},
+		{"", func(c *websocket.Config) { *c = websocket.Config{} }},
+		{"", func(c *websocket.Config) { c.Shards = 64 }},
+		{"", func(c *websocket.Config) { c.PongWait, c.PingPeriod = time.Second, 0 }},
+		{"", func(c *websocket.Config) { c.MaxMessageSize, c.LogSize = math.MaxInt64, math.MaxInt64 }},
+		{"ReadBufferSize", func(c *websocket.Config) { c.ReadBufferSize = -1 }},
+		{"WriteBufferSize", func(c *websocket.Config) { c.WriteBufferSize = -1 }},
+		{"MaxMessageSize", func(c *websocket.Config) { c.MaxMessageSize = -1 }},
+		{"WriteWait", func(c *websocket.Config) { c.WriteWait = -1 }},
+		{"PongWait", func(c *websocket.Config) { c.PongWait = -1 }},
+		{"PingPeriod", func(c *websocket.Config) { c.PingPeriod = -1 }},
+		{"PingPeriod", func(c *websocket.Config) { c.PingPeriod = c.PongWait }},
+		{"PingPeriod", func(c *websocket.Config) { c.PongWait = 30 * time.Second }},
+		{"HandshakeTimeout", func(c *websocket.Config) { c.HandshakeTimeout = -1 }},
+		{"Shards", func(c *websocket.Config) { c.Shards = -1 }},
+		{"Shards", func(c *websocket.Config) { c.Shards = 65 }},
+		{"LogSize", func(c *websocket.Config) { c.LogSize = -1 }},
+		{"ClientBacklog", func(c *websocket.Config) { c.ClientBacklog = -1 }},
+		{"DrainTimeout", func(c *websocket.Config) { c.DrainTimeout = -1 }},
+		{"CallbackTimeout", func(c *websocket.Config) { c.CallbackTimeout = -1 }},
+		{"", func(c *websocket.Config) { c.NodeName = strings.Repeat("é", 127) + "e" }},
+		{"NodeName", func(c *websocket.Config) { c.NodeName = strings.Repeat("é", 128) }},
+		{"NodeName", func(c *websocket.Config) { c.NodeName = "a\nb" }},
+		{"DuplicateID", func(c *websocket.Config) { c.DuplicateID = 2 }},
+		{"DuplicateID", func(c *websocket.Config) { c.DuplicateID = -1 }},
+		{"Compression.Level", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{Level: 10} }},
+		{"Compression.Level", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{Level: -3} }},
+		{"Compression.MinSize", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{MinSize: -1} }},
+		{"Subprotocols", func(c *websocket.Config) { c.Subprotocols = []string{"json", "soap"} }},
+		{"Subprotocols", func(c *websocket.Config) { c.Codecs = []websocket.Codec{websocket.JSONCodec{}} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{nil} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a b", 1)} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("", 1)} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a", 1), l("a", 2)} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a", 1), l("b", 1)} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{lines{name: "a", opcode: 8}} }},
+		{"Codecs", func(c *websocket.Config) { c.Codecs = many }},
+		{"Security", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{} }},
+		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 16)} }},
+		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 31)} }},
+		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: []byte{}} }},
+		{"Security.HMACKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{HMACKey: []byte{}} }},
+	}
+	for i, tt := range tests {
+		t.Run(fmt.Sprint(i, tt.field), func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			tt.change(&config)
+			err := config.Validate()
+			if tt.field == "" {
+				require.NoError(t, err)
+				require.NotNil(t, websocket.NewHub(nil, config))
+				return
+			}
+			require.ErrorContains(t, err, "websocket: ")
+			require.ErrorContains(t, err, tt.field)
+			if strings.HasPrefix(tt.field, "Security") {
+				require.ErrorIs(t, err, websocket.ErrInvalidKey)
+			}
+			require.PanicsWithError(t, err.Error(), func() { websocket.NewHub(nil, config) })
+		})
+	}
+}
+
+// The caller may change its Config after NewHub.
+func TestConfigIsCopied(t *testing.T) {
+	t.Parallel()
+	config := websocket.DefaultConfig
+	config.Subprotocols = []string{"msgpack", "json"}
+	config.Codecs = []websocket.Codec{websocket.JSONCodec{}, websocket.MsgpackCodec{}}
+	config.Compression = &websocket.CompressionConfig{Enabled: true}
+	b := setup(t, config, options{})
+	config.Subprotocols[0], config.Subprotocols[1] = "protobuf", "soap"
+	config.Codecs[0], config.Codecs[1] = nil, nil
+	config.Compression.Enabled = false
+	p, _ := b.connect(t, dialing{codec: "msgpack", compress: true})
+	p.do(t, wire{Type: "broadcast"})
+	require.NotEmpty(t, p.answer.Header.Get("Sec-Websocket-Extensions"))
+}
+
+func TestZeroConfigWorks(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.Config{}, options{})
+	p, c := b.connect(t, dialing{codec: "protobuf", compress: true})
+	require.Empty(t, p.answer.Header.Get("Sec-Websocket-Extensions"), "Compression is nil")
+	require.Regexp(t, "^[0-9a-f]{32}$", c.ID)
+	p.do(t, wire{Type: "broadcast"})
+}
