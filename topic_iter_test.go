@@ -5,7 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 

@@ -17,13 +17,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// The page's samples stand here as they are there, but for the names of other
-// packages: these types have the shape of HypGo's router, logger and context.
+// The tests in this file prove compatibility with the documentation of HypGo's
+// WebSocket package. The tests TestHypGo* contain its samples verbatim, except for the
+// names of other packages. The types below have the shape of HypGo's router, logger
+// and context.
 
-// hypContext is pooled and emptied as soon as the route's handler has returned.
+// hypContext is a pooled context. The router clears it when the handler has returned.
 type hypContext struct {
 	Request  *http.Request
 	Response http.ResponseWriter
@@ -33,7 +35,7 @@ func (c *hypContext) GetHeader(key string) string { return c.Request.Header.Get(
 func (c *hypContext) Query(key string) string     { return c.Request.URL.Query().Get(key) }
 func (c *hypContext) AbortWithStatus(code int)    { c.Response.WriteHeader(code) }
 
-// ginContext keeps its writer in another field, of an interface of its own.
+// ginContext has its writer in the field Writer, whose type is another interface.
 type ginContext struct {
 	Request *http.Request
 	Writer  interface {
@@ -46,7 +48,7 @@ func (c *ginContext) GetHeader(key string) string { return c.Request.Header.Get(
 func (c *ginContext) Query(key string) string     { return c.Request.URL.Query().Get(key) }
 func (c *ginContext) AbortWithStatus(code int)    { c.Writer.WriteHeader(code) }
 
-// statusWriter counts as a writer of gin's.
+// statusWriter implements gin's writer interface.
 type statusWriter struct{ unwrapper }
 
 func (statusWriter) Status() int { return 0 }
@@ -55,7 +57,7 @@ type hypRouter struct{ mux *http.ServeMux }
 
 var hypContexts = sync.Pool{New: func() any { return new(hypContext) }}
 
-// router and logger have the names of the page's packages.
+// router and logger replace the packages that HypGo's documentation imports.
 var (
 	router hypRouterPackage
 	logger hypLoggerPackage
@@ -74,7 +76,7 @@ func (r *hypRouter) GET(path string, handler func(c *hypContext)) {
 		c := hypContexts.Get().(*hypContext)
 		c.Request, c.Response = r.WithContext(context.WithValue(r.Context(), userKey{}, r.URL.Query().Get("user"))), w
 		defer func() {
-			*c = hypContext{} // recycled: the next request gets it
+			*c = hypContext{} // the next request reuses it
 			hypContexts.Put(c)
 		}()
 		handler(c)
@@ -83,8 +85,8 @@ func (r *hypRouter) GET(path string, handler func(c *hypContext)) {
 
 type userKey struct{}
 
-// TestPageBasicUsage is the page's first program.
-func TestPageBasicUsage(t *testing.T) {
+// TestHypGoBasicUsage runs the first program of HypGo's documentation.
+func TestHypGoBasicUsage(t *testing.T) {
 	t.Parallel()
 	var printed syncBuffer
 	log := log.New(&printed, "", 0)
@@ -96,14 +98,14 @@ func TestPageBasicUsage(t *testing.T) {
 	hub := websocket.NewHub(l, websocket.DefaultConfig)
 
 	// 2. Define event callbacks
-	gone := make(chan struct{})
+	disconnected := make(chan struct{}) // closed by onDisconnect
 	hub.SetCallbacks(
 		func(client *websocket.Client) {
 			log.Printf("New connection joined! ID: %s, Codec: %s", client.ID, client.Codec().Name())
 		},
 		func(client *websocket.Client) {
 			log.Printf("Connection disconnected! ID: %s", client.ID)
-			close(gone)
+			close(disconnected)
 		},
 		func(client *websocket.Client, msg *websocket.Message) {
 			log.Printf("Message received! Type: %s, Data: %s", msg.Type, string(msg.Data))
@@ -126,7 +128,7 @@ func TestPageBasicUsage(t *testing.T) {
 	p := b.dial(t, dialing{codec: "flatbuffers"})
 	p.send(t, wire{Type: "chat", Data: []byte("hello")})
 	p.closeCleanly(t)
-	await(t, gone)
+	await(t, disconnected)
 	cancel()
 	require.NoError(t, await(t, ran))
 	require.Regexp(t, `^New connection joined! ID: ([0-9a-f]{32}), Codec: flatbuffers
@@ -135,6 +137,7 @@ Connection disconnected! ID: ([0-9a-f]{32})
 $`, printed.String())
 }
 
+// syncBuffer is a bytes.Buffer for several goroutines.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -152,9 +155,10 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// TestRecycledContext lets each connection's context go back into the pool and be
-// used by the next one.
-func TestRecycledContext(t *testing.T) {
+// TestClientOutlivesRecycledContext returns each connection's context to the pool, so
+// that the next connection reuses it. Client.Request must keep the values of its own
+// request.
+func TestClientOutlivesRecycledContext(t *testing.T) {
 	t.Parallel()
 	const connections = 20
 	r := router.New()
@@ -176,28 +180,28 @@ func TestRecycledContext(t *testing.T) {
 		p.do(t, wire{Type: "broadcast"}) // onConnect has returned
 		ok, _ := c.GetMetadata("in onConnect")
 		require.Equal(t, true, ok)
-		require.Nil(t, c.FrameworkContext(), "of a recycled context")
+		require.Nil(t, c.FrameworkContext(), "the context was recycled")
 		clients, peers = append(clients, c), append(peers, p)
 	}
 	for i, c := range clients {
 		user := fmt.Sprint("user", i)
 		require.Equal(t, user, c.Request().URL.Query().Get("user"))
 		require.Equal(t, user, c.Request().Header.Get("X-User"))
-		require.Equal(t, user, c.Request().Context().Value(userKey{}), "middleware's values")
+		require.Equal(t, user, c.Request().Context().Value(userKey{}), "a value from middleware")
 		require.NoError(t, c.Request().Context().Err())
 	}
 	for i, p := range peers {
 		require.NoError(t, p.Conn.Close())
-		gone := b.disconnected.take(t)
-		require.Same(t, clients[i], gone)
-		await(t, gone.Request().Context().Done())
-		require.Equal(t, fmt.Sprint("user", i), gone.Request().URL.Query().Get("user"), "after the end")
+		c := b.disconnected.take(t)
+		require.Same(t, clients[i], c)
+		await(t, c.Request().Context().Done())
+		require.Equal(t, fmt.Sprint("user", i), c.Request().URL.Query().Get("user"), "after the connection ended")
 	}
 }
 
-// TestContextShapes upgrades through every shape that is served, and refuses the
-// others with a status.
-func TestContextShapes(t *testing.T) {
+// TestServeHTTPAcceptsContextShapes upgrades through every supported shape of a
+// framework's context. ServeHTTP must answer the other shapes with status 500.
+func TestServeHTTPAcceptsContextShapes(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name    string
@@ -249,32 +253,36 @@ func TestContextShapes(t *testing.T) {
 	}
 }
 
+// plainContext has no request.
 type plainContext struct{ w http.ResponseWriter }
 
 func (plainContext) GetHeader(string) string  { return "" }
 func (plainContext) Query(string) string      { return "" }
 func (c plainContext) AbortWithStatus(st int) { c.w.WriteHeader(st) }
 
+// valueContext is passed by value.
 type valueContext struct {
 	plainContext
 	Request  *http.Request
 	Response http.ResponseWriter
 }
 
+// hiddenContext has unexported fields.
 type hiddenContext struct {
 	plainContext
 	request  *http.Request
 	response http.ResponseWriter
 }
 
+// oddContext has a field Request of another type.
 type oddContext struct {
 	plainContext
 	Request  http.Request
 	Response http.ResponseWriter
 }
 
-// TestPageDialer is the page's Go client.
-func TestPageDialer(t *testing.T) {
+// TestHypGoDialer runs the Go client of HypGo's documentation.
+func TestHypGoDialer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 
@@ -289,8 +297,8 @@ func TestPageDialer(t *testing.T) {
 	require.NoError(t, conn.Close())
 }
 
-// Codec and ControlDecoder as the page declares them.
-type pageCodec interface {
+// hypGoCodec is the interface Codec of HypGo's documentation.
+type hypGoCodec interface {
 	Name() string                                        // "json", "protobuf", "flatbuffers", "msgpack"
 	Index() int                                          // Stable unique index (for cache keys)
 	Marshal(msg *websocket.Message) ([]byte, error)      // Serialize
@@ -298,22 +306,23 @@ type pageCodec interface {
 	WebSocketMessageType() int                           // TextMessage (JSON) or BinaryMessage (others)
 }
 
-type pageControlDecoder interface {
+// hypGoControlDecoder is the interface ControlDecoder of HypGo's documentation.
+type hypGoControlDecoder interface {
 	DecodeChannel(data []byte) string
 	DecodeRoomID(data []byte) string
 }
 
-// TestPageCodecs is the page's table of codecs, and its interfaces.
-func TestPageCodecs(t *testing.T) {
+// TestHypGoCodecs checks the documented interfaces and the documented table of codecs.
+func TestHypGoCodecs(t *testing.T) {
 	t.Parallel()
-	var asOnPage pageCodec = websocket.Codec(websocket.JSONCodec{})
-	var asInPackage websocket.Codec = asOnPage
-	var decoder pageControlDecoder = websocket.ControlDecoder(websocket.ProtobufCodec{})
-	require.Equal(t, "json", asInPackage.Name())
+	var documented hypGoCodec = websocket.Codec(websocket.JSONCodec{})
+	var codec websocket.Codec = documented
+	var decoder hypGoControlDecoder = websocket.ControlDecoder(websocket.ProtobufCodec{})
+	require.Equal(t, "json", codec.Name())
 	require.Equal(t, "x", decoder.DecodeChannel(protoChannel("x")))
 	require.Equal(t, "y", decoder.DecodeRoomID(protoRoom("y")))
 
-	for i, codec := range []pageCodec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}} {
+	for i, codec := range []hypGoCodec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}} {
 		require.Equal(t, subprotocols[i], codec.Name())
 		require.Equal(t, i, codec.Index())
 		want := websocket.BinaryMessage
@@ -321,13 +330,13 @@ func TestPageCodecs(t *testing.T) {
 			want = websocket.TextMessage
 		}
 		require.Equal(t, want, codec.WebSocketMessageType())
-		_, decodes := codec.(pageControlDecoder)
+		_, decodes := codec.(hypGoControlDecoder)
 		require.Equal(t, codec.Name() == "protobuf", decodes)
 	}
 }
 
-// TestPageClientCodec is the page's second SetCallbacks.
-func TestPageClientCodec(t *testing.T) {
+// TestHypGoClientCodec runs the documented sample of Client.Codec.
+func TestHypGoClientCodec(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{notRun: true})
 	hub := b.hub
@@ -353,7 +362,8 @@ func TestPageClientCodec(t *testing.T) {
 	require.Regexp(t, `^Client [0-9a-f]{32} using msgpack encoding \(index 3\)\n$`, printed.String())
 }
 
-func TestPageSubprotocols(t *testing.T) {
+// TestHypGoSubprotocols runs the documented sample of Config.Subprotocols.
+func TestHypGoSubprotocols(t *testing.T) {
 	t.Parallel()
 	l := logger.NewLogger()
 	{
@@ -377,7 +387,8 @@ func TestPageSubprotocols(t *testing.T) {
 	require.NotNil(t, hub)
 }
 
-func TestPageSecurity(t *testing.T) {
+// TestHypGoSecurity runs the documented sample of Config.Security.
+func TestHypGoSecurity(t *testing.T) {
 	t.Parallel()
 	keys := randomKeys()
 	myAES256Key, myHMACKey := keys.aes, keys.hmac
@@ -393,10 +404,11 @@ func TestPageSecurity(t *testing.T) {
 	p, _ := b.connect(t, dialing{keys: keys})
 	p.send(t, wire{Type: "broadcast", Data: []byte(`"x"`)})
 	require.Equal(t, `"x"`, string(p.read(t).Data))
-	require.Equal(t, config.Security, websocket.NewSecurityConfig(myAES256Key, myHMACKey), "the page's default")
+	require.Equal(t, config.Security, websocket.NewSecurityConfig(myAES256Key, myHMACKey), "NewSecurityConfig must use the documented default order")
 }
 
-func TestPagePerClientKeys(t *testing.T) {
+// TestHypGoPerClientKeys runs the documented sample of keys for each client.
+func TestHypGoPerClientKeys(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{notRun: true})
 	hub := b.hub
@@ -435,7 +447,9 @@ func TestPagePerClientKeys(t *testing.T) {
 	require.NoError(t, await(t, ran))
 }
 
-func TestPageStandaloneFunctions(t *testing.T) {
+// TestHypGoStandaloneFunctions runs the documented sample of Encrypt, Decrypt, Sign
+// and Verify.
+func TestHypGoStandaloneFunctions(t *testing.T) {
 	t.Parallel()
 
 	key := make([]byte, 32) // AES-256 key
@@ -457,13 +471,14 @@ func TestPageStandaloneFunctions(t *testing.T) {
 
 	require.Equal(t, plaintext, decrypted)
 	require.Equal(t, plaintext, verified)
-	elsewhere, err := wireKeys{aes: key}.decrypt(ciphertext)
+	independent, err := wireKeys{aes: key}.decrypt(ciphertext)
 	require.NoError(t, err)
-	require.Equal(t, plaintext, elsewhere)
+	require.Equal(t, plaintext, independent)
 	require.Equal(t, wireKeys{hmac: hmacKey}.sign(plaintext), signed)
 }
 
-func TestPageCompression(t *testing.T) {
+// TestHypGoCompression runs the documented sample of Config.Compression.
+func TestHypGoCompression(t *testing.T) {
 	t.Parallel()
 
 	config := websocket.DefaultConfig
@@ -479,7 +494,8 @@ func TestPageCompression(t *testing.T) {
 	require.True(t, p.tap.frames(t)[0].deflated())
 }
 
-func TestPageTLS(t *testing.T) {
+// TestHypGoTLS runs the documented sample of Config.TLS.
+func TestHypGoTLS(t *testing.T) {
 	t.Parallel()
 	l := logger.NewLogger()
 	dir := t.TempDir()
@@ -501,14 +517,15 @@ func TestPageTLS(t *testing.T) {
 		hub.Handler().ServeHTTP(w, r)
 	})
 
-	require.NoError(t, hub.Shutdown(t.Context())) // so that the server ends at once
+	require.NoError(t, hub.Shutdown(t.Context())) // makes ListenAndServeTLS return at once
 	// Start WSS server
 	err := hub.ListenAndServeTLS("127.0.0.1:0", handler)
 
 	require.ErrorIs(t, err, http.ErrServerClosed)
 }
 
-func TestPageChannelsAndRooms(t *testing.T) {
+// TestHypGoChannelsAndRooms runs the documented sample of publishing.
+func TestHypGoChannelsAndRooms(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
 	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
@@ -557,7 +574,8 @@ func TestPageChannelsAndRooms(t *testing.T) {
 	require.Equal(t, []string{"client-123"}, members)
 }
 
-func TestPageCompleteConfiguration(t *testing.T) {
+// TestHypGoCompleteConfiguration runs the documented sample of a complete Config.
+func TestHypGoCompleteConfiguration(t *testing.T) {
 	t.Parallel()
 	l := logger.NewLogger()
 	keys := randomKeys()
@@ -593,7 +611,7 @@ func TestPageCompleteConfiguration(t *testing.T) {
 
 	require.NoError(t, config.Validate())
 	err := hub.ListenAndServeTLS("127.0.0.1:0", nil)
-	require.Error(t, err) // there are no such files here
+	require.Error(t, err) // the certificate files do not exist
 	require.False(t, errors.Is(err, http.ErrServerClosed))
 
 	b := setup(t, config, options{})

@@ -18,11 +18,11 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// interruptions sends the process a signal every few microseconds, each of which
-// may interrupt a system call. The function returned ends that.
+// interruptions sends the process a signal every 20 microseconds. Each one may
+// interrupt a system call. The returned function stops the signals.
 func interruptions(t *testing.T) (stop func()) {
 	t.Helper()
 	signals := make(chan os.Signal, 1)
@@ -49,21 +49,21 @@ func interruptions(t *testing.T) (stop func()) {
 	}
 }
 
-// TestDescriptorMadeBlocking has somebody make a connection's descriptor blocking,
-// which getting at it with File and Fd does. The hub's reads and writes do not wait
-// in the kernel all the same, where they would stop a process of which the runtime
-// believes that it works, or the shard that closes a connection that is waiting.
-func TestDescriptorMadeBlocking(t *testing.T) {
+// TestBlockingDescriptorDoesNotBlockHub sets a connection's descriptor to blocking
+// mode, as applications do that call File and Fd. The hub's reads and writes must not
+// block in the kernel: the runtime does not know that they are system calls, so the
+// whole process could stop, or the hub goroutine that writes.
+func TestBlockingDescriptorDoesNotBlockHub(t *testing.T) {
 	if raceEnabled() || runtime.GOOS != "linux" {
-		t.Skip("reads and writes are ordinary ones")
+		t.Skip("the hub uses net.Conn's own reads and writes")
 	}
 	if os.Getenv("BLOCKING_DESCRIPTOR") != "" {
 		useBlockingDescriptor(t)
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a process that stands still does not end itself
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a stopped process cannot end itself
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestDescriptorMadeBlocking$")
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestBlockingDescriptorDoesNotBlockHub$")
 	child.Env = append(os.Environ(), "BLOCKING_DESCRIPTOR=1")
 	out, err := child.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -71,7 +71,7 @@ func TestDescriptorMadeBlocking(t *testing.T) {
 
 func useBlockingDescriptor(t *testing.T) {
 	config := websocket.DefaultConfig
-	config.ClientBacklog = 16 << 20 // nobody is evicted
+	config.ClientBacklog = 16 << 20 // large enough to avoid eviction
 	config.WriteWait = 200 * time.Millisecond
 	hub := websocket.NewHub(quietLogger{}, config)
 	ended := make(chan *websocket.CloseError, 1)
@@ -91,15 +91,15 @@ func useBlockingDescriptor(t *testing.T) {
 	require.NoError(t, err)
 	f, err := (<-accepted).File()
 	require.NoError(t, err)
-	_ = f.Fd() // to set an option of the socket, say
+	_ = f.Fd() // an application would set a socket option here
 	require.NoError(t, f.Close())
 	for range 50 {
 		require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"x"}`)))
 		<-handled
-		runtime.GC() // waits for all that run, while the hub reads on
+		runtime.GC() // stops the world while the hub reads
 	}
 	for range 100 {
-		require.NoError(t, hub.Broadcast(bytes.Repeat([]byte("1"), 100<<10))) // more than the kernel takes for a peer that does not read
+		require.NoError(t, hub.Broadcast(bytes.Repeat([]byte("1"), 100<<10))) // together more than the socket buffers hold
 	}
 	require.ErrorContains(t, (<-ended).Err, "WriteWait")
 	require.NoError(t, ws.Close())

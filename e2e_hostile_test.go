@@ -14,12 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
-// dataFrame is a whole message in the frame type of a codec.
+// dataFrame returns a message as one frame of the codec's type.
 func dataFrame(codec, payload string) string {
 	if wireCodecs[codec].binary {
 		return frameOf(fin|binaryOp, payload)
@@ -27,7 +27,7 @@ func dataFrame(codec, payload string) string {
 	return textFrame(payload)
 }
 
-// sample is an envelope in a codec, all fields set.
+// sample returns an encoded message with all fields set.
 func sample(t testing.TB, codec string) string {
 	t.Helper()
 	b, err := wireCodecs[codec].encode(wire{
@@ -39,29 +39,29 @@ func sample(t testing.TB, codec string) string {
 
 func littleEndian(n uint32) string { return string(binary.LittleEndian.AppendUint32(nil, n)) }
 
-// malformed are messages that no codec may take, by codec.
+// malformed returns payloads that a codec must reject, by codec and name.
 func malformed(t testing.TB) map[string]map[string]string {
 	m := map[string]map[string]string{
 		"json": {
-			"empty": "", "blank": " ", "no object": "1", "array": "[]", "open": `{"type":"x"`, "two": `{}{}`, "byte order mark": "\ufeff{}",
+			"empty": "", "blank": " ", "not an object": "1", "array": "[]", "unterminated": `{"type":"x"`, "two objects": `{}{}`, "byte order mark": "\ufeff{}",
 			"comment": `{"type":"x"/**/}`, "single quotes": `{'type':'x'}`, "trailing comma": `{"type":"x",}`,
 			"type is a number": `{"type":1}`, "timestamp is text": `{"type":"x","timestamp":"now"}`, "bad base64": `{"type":"x","data":"%","encoding":"base64"}`,
-			"nested arrays":             `{"type":"x","data":` + strings.Repeat("[", 60_000) + `}`,
-			"nested objects":            `{"type":"x","data":` + strings.Repeat(`{"a":`, 12_000) + `}`,
-			"nested and closed":         `{"type":"x","data":` + nested(30_000) + `}`,
-			"nested in an unknown key":  `{"other":` + nested(30_000) + `}`,
-			"nested without envelope":   nested(30_000),
-			"nested and never a string": strings.Repeat(`["`, 30_000),
+			"nested arrays":            `{"type":"x","data":` + strings.Repeat("[", 60_000) + `}`,
+			"nested objects":           `{"type":"x","data":` + strings.Repeat(`{"a":`, 12_000) + `}`,
+			"nested and closed":        `{"type":"x","data":` + nested(30_000) + `}`,
+			"nested in an unknown key": `{"other":` + nested(30_000) + `}`,
+			"nested without envelope":  nested(30_000),
+			"nested open strings":      strings.Repeat(`["`, 30_000),
 		},
 		"protobuf": {
 			"length beyond the end":     "\x0a\x7fx",
 			"length of 2 GiB":           "\x1a\xff\xff\xff\xff\x07x",
 			"length of 64 bits":         "\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01x",
-			"varint without end":        "\x20" + strings.Repeat("\xff", 20),
-			"tag without end":           strings.Repeat("\xff", 11),
+			"unterminated varint":       "\x20" + strings.Repeat("\xff", 20),
+			"unterminated tag":          strings.Repeat("\xff", 11),
 			"field 0":                   "\x02\x01x",
 			"string not UTF-8":          "\x0a\x01\xff",
-			"groups without end":        strings.Repeat("\x7b", 60_000),
+			"unterminated groups":       strings.Repeat("\x7b", 60_000),
 			"group end without a start": "\x7c",
 			"reserved wire type":        "\x0f",
 		},
@@ -92,7 +92,7 @@ func malformed(t testing.TB) map[string]map[string]string {
 			"trailing bytes":         "\x80\x80",
 		},
 	}
-	// Of a real envelope, each length raised as far as it goes.
+	// Valid envelopes, truncated or with one length replaced.
 	for _, codec := range subprotocols {
 		envelope := sample(t, codec)
 		m[codec]["cut in the middle"] = envelope[:len(envelope)/2]
@@ -108,9 +108,9 @@ func malformed(t testing.TB) map[string]map[string]string {
 	return m
 }
 
-// TestMalformedMessages sends each on a real connection. It is not parallel: it
-// measures what the process allocates.
-func TestMalformedMessages(t *testing.T) {
+// TestMalformedMessagesCloseWith1007 sends each malformed payload on a TCP
+// connection. It is not parallel because it measures the allocations of the process.
+func TestMalformedMessagesCloseWith1007(t *testing.T) {
 	b := setup(t, websocket.DefaultConfig, options{})
 	cases := malformed(t)
 	for _, codec := range subprotocols {
@@ -132,21 +132,22 @@ func TestMalformedMessages(t *testing.T) {
 					require.Equal(t, 1007, code, reason)
 					require.Contains(t, reason, "malformed")
 					require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4<<20))
-					require.Less(t, took, 5*time.Second) // a busy machine's leave; it is a millisecond
+					require.Less(t, took, 5*time.Second) // about a millisecond on an idle machine
 					_ = peer.nc.Close()
 					require.Same(t, client, b.disconnected.take(t))
 					require.Equal(t, &websocket.CloseError{Code: 1007, Reason: reason}, closeErrorOf(client))
 					require.Equal(t, "greeting", b.messages.take(t).message.Type)
-					require.Zero(t, b.messages.len(), "what came after it")
+					require.Zero(t, b.messages.len(), "the hub processed a message after the malformed one")
 				})
 			}
 		})
 	}
 }
 
-// TestDamagedMessages changes an envelope in every place and cuts it everywhere:
-// whatever it then is, it does not harm another client.
-func TestDamagedMessages(t *testing.T) {
+// TestCorruptMessagesNeverPanic truncates an envelope at every length and flips bits
+// in every byte. The hub must accept the message or close the connection with the
+// right code, and must release all memory.
+func TestCorruptMessagesNeverPanic(t *testing.T) {
 	t.Parallel()
 	for _, codec := range subprotocols {
 		for _, keys := range []wireKeys{{}, randomKeys()} {
@@ -162,7 +163,7 @@ func TestDamagedMessages(t *testing.T) {
 					if wireCodecs[codec].binary || !keys.none() {
 						opcode = binaryOp
 					}
-					damage := func(b []byte) {
+					send := func(b []byte) {
 						peer := hub.raw(handshakeOf(protocolHeader(codec))).requireOpen()
 						peer.write(frameOf(fin|opcode, string(b)) + closeFrame(1000, ""))
 						frames := peer.rest()
@@ -179,11 +180,11 @@ func TestDamagedMessages(t *testing.T) {
 						_ = peer.nc.Close()
 					}
 					for i := range envelope {
-						damage(envelope[:i])
+						send(envelope[:i])
 						for _, flip := range []byte{0x01, 0x80, 0xff} {
 							b := bytes.Clone(envelope)
 							b[i] ^= flip
-							damage(b)
+							send(b)
 						}
 					}
 					synctest.Wait()
@@ -195,7 +196,9 @@ func TestDamagedMessages(t *testing.T) {
 	}
 }
 
-func TestSealedFramesInTheWrongForm(t *testing.T) {
+// TestWronglySealedFramesAreRejected sends frames that are not sealed as configured,
+// or whose sealed payload is malformed.
+func TestWronglySealedFramesAreRejected(t *testing.T) {
 	t.Parallel()
 	keys := randomKeys()
 	sealed := string(keys.seal([]byte(`{"type":"x"}`)))
@@ -210,8 +213,8 @@ func TestSealedFramesInTheWrongForm(t *testing.T) {
 		{"plain in a binary frame", frameOf(fin|binaryOp, `{"type":"x"}`), 1008, "does not open"},
 		{"empty", frameOf(fin|binaryOp, ""), 1008, "does not open"},
 		{"sealed twice", frameOf(fin|binaryOp, string(keys.seal([]byte(sealed)))), 1007, "malformed"},
-		{"sealed nonsense", frameOf(fin|binaryOp, string(keys.seal([]byte("\xff")))), 1007, "malformed"},
-		{"sealed nothing", frameOf(fin|binaryOp, string(keys.seal(nil))), 1007, "malformed"},
+		{"sealed garbage", frameOf(fin|binaryOp, string(keys.seal([]byte("\xff")))), 1007, "malformed"},
+		{"sealed empty payload", frameOf(fin|binaryOp, string(keys.seal(nil))), 1007, "malformed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -231,9 +234,9 @@ func TestSealedFramesInTheWrongForm(t *testing.T) {
 	}
 }
 
-// TestAnswersNobodyReads floods the hub with control messages that are answered,
-// and reads nothing.
-func TestAnswersNobodyReads(t *testing.T) {
+// TestUnreadRepliesAreBounded floods the hub with control messages and does not read
+// the replies. The hub must evict the client and hold a bounded number of bytes.
+func TestUnreadRepliesAreBounded(t *testing.T) {
 	t.Parallel()
 	requests := map[string]wire{
 		"acks":         {Type: "subscribe", Data: jsonChannel("news"), ID: "i"},
@@ -276,7 +279,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 					}
 					ce := <-ended
 					require.Equal(t, websocket.CloseTryAgainLater, ce.Code, ce.Reason)
-					require.LessOrEqual(t, most, 3*config.ClientBacklog) // a message may be held as it came and encoded
+					require.LessOrEqual(t, most, 3*config.ClientBacklog) // a message may be held both as received and encoded
 					require.EqualValues(t, 1, hub.Stats().Evicted)
 					other.leave()
 					_ = peer.nc.Close()
@@ -288,9 +291,9 @@ func TestAnswersNobodyReads(t *testing.T) {
 	}
 }
 
-// TestHalfHandshakes leaves requests unfinished on a real server; the hub shuts
-// down all the same.
-func TestHalfHandshakes(t *testing.T) {
+// TestIncompleteHandshakes leaves requests incomplete on a TCP server. The hub must
+// serve others, and must shut down.
+func TestIncompleteHandshakes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{})
 	request := handshakeOf()
@@ -307,9 +310,9 @@ func TestHalfHandshakes(t *testing.T) {
 	peer.leave()
 }
 
-// TestDataBehindTheHandshake sends frames before the answer has come, which RFC
-// 6455 section 4.1 forbids.
-func TestDataBehindTheHandshake(t *testing.T) {
+// TestFramesBeforeHandshakeResponseAreRejected sends a frame with the request, which
+// RFC 6455 section 4.1 forbids.
+func TestFramesBeforeHandshakeResponseAreRejected(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hub := runEcho(t, paths[0], rawConfig())
@@ -322,14 +325,14 @@ func TestDataBehindTheHandshake(t *testing.T) {
 		<-served
 		b := make([]byte, 1)
 		_, err = client.Read(b)
-		require.Error(t, err, "the connection ends without an answer")
+		require.Error(t, err, "the connection must end without a response")
 		require.Empty(t, hub.seen.items)
 		other.requireUndisturbed()
 		_ = client.Close()
 	})
 }
 
-// hijackWriter has a Hijack of its own.
+// hijackWriter is a ResponseRecorder whose Hijack calls hijack.
 type hijackWriter struct {
 	*httptest.ResponseRecorder
 	hijack func() (net.Conn, *bufio.ReadWriter, error)
@@ -337,9 +340,9 @@ type hijackWriter struct {
 
 func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
 
-// TestHijackFails has writers that cannot hand over the connection. Nothing of such
-// a handshake stays behind.
-func TestHijackFails(t *testing.T) {
+// TestFailedHijackReleasesEverything has writers that cannot be hijacked. Such a
+// handshake must not keep its ID or its place among the clients.
+func TestFailedHijackReleasesEverything(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		config := websocket.DefaultConfig
@@ -364,14 +367,14 @@ func TestHijackFails(t *testing.T) {
 		require.NotNil(t, serve(hijackWriter{httptest.NewRecorder(), func() (net.Conn, *bufio.ReadWriter, error) { panic("boom") }}))
 		require.NotNil(t, serve(hijackWriter{httptest.NewRecorder(), func() (net.Conn, *bufio.ReadWriter, error) { return server, nil, nil }}))
 		_, err := client.Read(make([]byte, 1))
-		require.Error(t, err, "the connection is closed")
-		_ = hub.connect(4096, nil).Close() // the ID is free, and so is the place
+		require.Error(t, err, "the connection must be closed")
+		_ = hub.connect(4096, nil).Close() // the ID and the only place are free again
 	})
 }
 
-// TestHookPanics: a hook of the handshake that panics is answered with 500, and the
-// hub's counts survive it.
-func TestHookPanics(t *testing.T) {
+// TestPanicInHandshakeHook lets a hook of the handshake panic. The handshake must
+// not keep its place among the clients.
+func TestPanicInHandshakeHook(t *testing.T) {
 	t.Parallel()
 	hooks := map[string]func(*websocket.Config, func(r *http.Request)){
 		"ClientID": func(c *websocket.Config, f func(*http.Request)) {
@@ -398,7 +401,7 @@ func TestHookPanics(t *testing.T) {
 				require.NoError(t, err)
 				_, err = nc.Write([]byte(strings.Replace(handshakeOf(), "GET /", "GET /panic", 1)))
 				require.NoError(t, err)
-				_, _ = nc.Read(make([]byte, 1)) // the end, or a 500
+				_, _ = nc.Read(make([]byte, 1)) // the end of the connection, or a response with status 500
 				_ = nc.Close()
 			}
 			peer := b.rawTCP(t, handshakeOf())

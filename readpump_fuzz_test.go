@@ -14,22 +14,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pathLimit is Config.MaxMessageSize where FuzzInboundPath runs.
-const pathLimit = 1000
+// fuzzMessageSize is Config.MaxMessageSize in FuzzInboundPath.
+const fuzzMessageSize = 1000
 
-// expected is what a hub with a raw codec makes of a stream without deflate: the
-// messages, and the code of the Close, 0 if the connection stays open.
+// expected returns the correct reaction of a hub with a raw codec to a stream without
+// compression: the messages, and the code of the Close frame. The code is 0 if the
+// connection stays open. It is -1 if the stream ends inside a header that is already
+// invalid: the hub need not have noticed that.
 func expected(stream []byte, codec rawCodec) (messages []string, code int) {
 	var message []byte
 	var opcode byte
-	wireLimit := int64(pathLimit + pathLimit>>10 + 256)
+	wireLimit := int64(fuzzMessageSize + fuzzMessageSize>>10 + 256)
 	r := wsprototest.Referee(stream, false, wireLimit, func(f wsprototest.SeenFrame) bool {
 		switch op := f.First & 0x0f; op {
 		case pingOp, pongOp:
 			return true
 		case closeOp:
 			if f.Whole {
-				code = answerTo(f.Payload)
+				code = closeCodeFor(f.Payload)
 			}
 			return false
 		case textOp, binaryOp:
@@ -37,7 +39,7 @@ func expected(stream []byte, codec rawCodec) (messages []string, code int) {
 		}
 		message = append(message, f.Payload...)
 		switch {
-		case len(message) > pathLimit:
+		case len(message) > fuzzMessageSize:
 			code = 1009
 		case !f.Whole || f.First < fin:
 		case int(opcode) != codec.opcode:
@@ -58,8 +60,9 @@ func expected(stream []byte, codec rawCodec) (messages []string, code int) {
 	return messages, code
 }
 
-// answerTo is the code that answers a Close frame with this payload.
-func answerTo(payload []byte) int {
+// closeCodeFor returns the code of the hub's answer to a Close frame with this
+// payload.
+func closeCodeFor(payload []byte) int {
 	if len(payload) == 0 {
 		return 1005
 	}
@@ -71,13 +74,13 @@ func answerTo(payload []byte) int {
 	return code
 }
 
-// fuzzKeys are fixed, so that findings can be repeated.
+// fuzzKeys are constant, so that failing inputs are reproducible.
 var fuzzKeys = wireKeys{aes: bytes.Repeat([]byte{7}, 32), hmac: bytes.Repeat([]byte{8}, 32), signThenEncrypt: true}
 
-// FuzzInboundPath feeds a client's connection with anything: as a stream of
-// frames, or as the payload of one message, sealed where the hub expects that.
-// Nothing panics or hangs, a second client is not disturbed, the hub shuts down,
-// and with a raw codec all turns out as RFC 6455 says.
+// FuzzInboundPath writes the input to a client's connection: as a stream of frames,
+// or as the payload of one message, sealed if the hub has keys. The hub must not
+// panic or hang, must serve a second client, and must shut down. With a raw codec and
+// without compression it must follow RFC 6455.
 func FuzzInboundPath(f *testing.F) {
 	names := append([]string{rawText.name, rawBinary.name}, subprotocols...)
 	for _, stream := range wsprototest.Streams() {
@@ -103,7 +106,7 @@ func FuzzInboundPath(f *testing.F) {
 			f.Add([]byte(dataFrame(name, string(b))+closeFrame(1000, "")), byte(i), false, false, false, byte(1))
 		}
 		for _, payload := range cases[name] {
-			if len(payload) < pathLimit {
+			if len(payload) < fuzzMessageSize {
 				f.Add([]byte(payload), byte(i), false, false, true, byte(0))
 			}
 		}
@@ -114,7 +117,7 @@ func FuzzInboundPath(f *testing.F) {
 		}
 		synctest.Test(t, func(t *testing.T) {
 			config := rawConfig()
-			config.MaxMessageSize = pathLimit
+			config.MaxMessageSize = fuzzMessageSize
 			config.MessageRate, config.ByteRate = -1, -1
 			if sealed {
 				config.Security = fuzzKeys.config()
@@ -148,15 +151,15 @@ func FuzzInboundPath(f *testing.F) {
 				stream = frameOf(fin|opcode, stream)
 			}
 			written := make(chan struct{}) // closed by the writer, received below
-			go func() {                    // ends when the hub has taken or refused all
+			go func() {                    // ends when the hub has read the stream or closed the connection
 				defer close(written)
 				peer.write(stream)
 			}()
-			time.Sleep(3 * time.Second) // the time that any ending takes
+			time.Sleep(3 * time.Second) // longer than any connection takes to end
 			<-written
 			if other != nil {
 				for other.nc.(*testnet.Conn).Pending() > 0 || other.br.Buffered() > 0 {
-					_, err := other.next() // what the peer has broadcast
+					_, err := other.next() // a broadcast of the peer
 					require.NoError(t, err)
 				}
 				other.requireUndisturbed()
@@ -189,7 +192,7 @@ func FuzzInboundPath(f *testing.F) {
 	})
 }
 
-// sendable follows RFC 6455 section 7.4.
+// sendable reports whether a Close frame may have this code (RFC 6455 section 7.4).
 func sendable(code int) bool {
-	return code == answerTo(binary.BigEndian.AppendUint16(nil, uint16(code)))
+	return code == closeCodeFor(binary.BigEndian.AppendUint16(nil, uint16(code)))
 }

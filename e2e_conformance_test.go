@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"
@@ -37,25 +37,25 @@ const (
 	pongOp   = 0xa
 )
 
-// sampleKey and sampleAccept are RFC 6455's own (section 1.3).
+// sampleKey and sampleAccept are the example of RFC 6455 section 1.3.
 const (
 	sampleKey    = "dGhlIHNhbXBsZSBub25jZQ=="
 	sampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 )
 
-// rawPeer is a client that writes and reads the bytes of RFC 6455 itself, and
-// checks every frame that it gets against it.
+// rawPeer is a client that implements RFC 6455 itself. It checks every frame that
+// it reads.
 type rawPeer struct {
 	t      testing.TB
 	nc     net.Conn
 	br     *bufio.Reader
 	status int
-	header textproto.MIMEHeader // of the handshake's answer
-	body   string               // of a refusal
-	closed bool                 // a Close frame has come
+	header textproto.MIMEHeader // of the handshake's response
+	body   string               // of a refused handshake's response
+	closed bool                 // a Close frame was read
 }
 
-// handshakeOf returns a correct request with more headers.
+// handshakeOf returns a correct handshake request with additional headers.
 func handshakeOf(headers ...string) string {
 	return requestOf(append([]string{
 		"GET / HTTP/1.1",
@@ -71,7 +71,7 @@ func requestOf(lines ...string) string { return strings.Join(lines, "\r\n") + "\
 
 func protocolHeader(name string) string { return "Sec-WebSocket-Protocol: " + name }
 
-// raw shakes hands over memory, whatever the answer.
+// raw sends a handshake request on an in-memory connection and reads the response.
 func (f *fakeHub) raw(request string) *rawPeer {
 	f.t.Helper()
 	server, client := testnet.Pair(1 << 20)
@@ -81,13 +81,13 @@ func (f *fakeHub) raw(request string) *rawPeer {
 	return p
 }
 
-// rawTCP shakes hands over TCP.
+// rawTCP sends a handshake request on a TCP connection and reads the response.
 func (b *bundle) rawTCP(t testing.TB, request string) *rawPeer {
 	t.Helper()
 	nc, err := net.Dial("tcp", b.server.Listener.Addr().String())
 	require.NoError(t, err)
 	require.NoError(t, nc.SetDeadline(time.Now().Add(patience)))
-	t.Cleanup(func() { _ = nc.Close() }) // closed before, in some tests
+	t.Cleanup(func() { _ = nc.Close() }) // some tests have closed it already
 	return rawOver(t, nc, request)
 }
 
@@ -130,7 +130,7 @@ func (p *rawPeer) requireOpen() *rawPeer {
 // write does not fail the test: the hub may have closed already.
 func (p *rawPeer) write(stream string) { _, _ = io.WriteString(p.nc, stream) }
 
-// next reads one frame. io.EOF is the connection's end between two frames.
+// next reads one frame. It returns io.EOF if the connection ends between two frames.
 func (p *rawPeer) next() (rawFrame, error) {
 	var h [8]byte
 	if _, err := io.ReadFull(p.br, h[:2]); err != nil {
@@ -138,7 +138,7 @@ func (p *rawPeer) next() (rawFrame, error) {
 	}
 	f := rawFrame{first: h[0]}
 	opcode, n := h[0]&0x0f, uint64(h[1])
-	require.Zero(p.t, h[0]&(rsv2|rsv3), "reserved bit in %#x", h[0])
+	require.Zero(p.t, h[0]&(rsv2|rsv3), "a reserved bit is set in %#x", h[0])
 	require.Zero(p.t, h[1]&0x80, "the hub must not mask")
 	require.False(p.t, p.closed, "frame after Close: %#x", h[0])
 	switch n {
@@ -146,24 +146,24 @@ func (p *rawPeer) next() (rawFrame, error) {
 		_, err := io.ReadFull(p.br, h[:2])
 		require.NoError(p.t, err)
 		n = uint64(binary.BigEndian.Uint16(h[:]))
-		require.GreaterOrEqual(p.t, n, uint64(126), "length not in its shortest form")
+		require.GreaterOrEqual(p.t, n, uint64(126), "length is not in its shortest form")
 	case 127:
 		_, err := io.ReadFull(p.br, h[:8])
 		require.NoError(p.t, err)
 		n = binary.BigEndian.Uint64(h[:])
-		require.Greater(p.t, n, uint64(0xffff), "length not in its shortest form")
+		require.Greater(p.t, n, uint64(0xffff), "length is not in its shortest form")
 	}
 	require.Less(p.t, n, uint64(1<<30))
 	if opcode >= closeOp {
 		require.Equal(p.t, byte(fin), f.first&^0x0f)
 		require.LessOrEqual(p.t, n, uint64(125))
 	} else {
-		require.NotZero(p.t, f.first&fin, "the hub does not fragment")
+		require.NotZero(p.t, f.first&fin, "the hub must not fragment")
 	}
 	require.Contains(p.t, []byte{textOp, binaryOp, closeOp, pingOp, pongOp}, opcode)
 	f.payload = make([]byte, n)
 	if _, err := io.ReadFull(p.br, f.payload); err != nil {
-		return f, fmt.Errorf("frame cut off: %w", err)
+		return f, fmt.Errorf("truncated frame: %w", err)
 	}
 	if f.deflated() {
 		require.Contains(p.t, p.header.Get("Sec-WebSocket-Extensions"), "permessage-deflate")
@@ -175,7 +175,8 @@ func (p *rawPeer) next() (rawFrame, error) {
 	return f, nil
 }
 
-// rest reads all frames until the connection ends, which it has to do cleanly.
+// rest reads all frames until the connection ends. The connection must not end
+// inside a frame.
 func (p *rawPeer) rest() (frames []rawFrame) {
 	p.t.Helper()
 	for {
@@ -188,7 +189,7 @@ func (p *rawPeer) rest() (frames []rawFrame) {
 	}
 }
 
-// require reads one frame.
+// require reads one frame and compares it.
 func (p *rawPeer) require(first byte, payload string) {
 	p.t.Helper()
 	f, err := p.next()
@@ -197,18 +198,18 @@ func (p *rawPeer) require(first byte, payload string) {
 	require.Equal(p.t, payload, string(f.payload))
 }
 
-// requireEnd reads until the connection's end, the last frame before which must
-// be a Close with this code. It returns its reason.
+// requireEnd reads until the connection ends. The last frame must be a Close frame
+// with this code. requireEnd returns its reason.
 func (p *rawPeer) requireEnd(code int) string {
 	p.t.Helper()
 	frames := p.rest()
-	require.NotEmpty(p.t, frames, "no Close")
+	require.NotEmpty(p.t, frames, "no Close frame")
 	got, reason := closeOf(p.t, frames[len(frames)-1])
 	require.Equal(p.t, code, got, reason)
 	return reason
 }
 
-// closeOf takes a Close frame apart.
+// closeOf parses a Close frame.
 func closeOf(t testing.TB, f rawFrame) (code int, reason string) {
 	t.Helper()
 	require.Equal(t, byte(fin|closeOp), f.first, "%q", f.payload)
@@ -219,7 +220,7 @@ func closeOf(t testing.TB, f rawFrame) (code int, reason string) {
 	return int(binary.BigEndian.Uint16(f.payload)), string(f.payload[2:])
 }
 
-// Frames of a client, and parts of them.
+// Client frames and parts of them.
 var (
 	frameOf    = wsprototest.Frame
 	headerOf   = wsprototest.Header
@@ -234,13 +235,13 @@ func textFrame(payload string) string { return frameOf(fin|textOp, payload) }
 func pingFrame(payload string) string { return frameOf(fin|pingOp, payload) }
 func pongFrame(payload string) string { return frameOf(fin|pongOp, payload) }
 
-// inflate undoes deflated; what it was given must be whole.
+// inflate is the inverse of deflated. b must be a complete message.
 func inflate(b []byte) ([]byte, error) {
 	return io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(b), strings.NewReader("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))))
 }
 
-// rawCodec carries payloads as they are, so that any bytes can be sent and come
-// back.
+// rawCodec uses a message's Data as the payload, so that a test can send and
+// receive any bytes.
 type rawCodec struct {
 	name   string
 	index  int
@@ -261,7 +262,7 @@ func (c rawCodec) Unmarshal(b []byte, m *websocket.Message) error {
 	return nil
 }
 
-// rawConfig is the default one with the raw codecs beside all others.
+// rawConfig returns the default configuration with the raw codecs added.
 func rawConfig() websocket.Config {
 	config := websocket.DefaultConfig
 	config.Subprotocols = nil
@@ -273,15 +274,15 @@ func rawConfig() websocket.Config {
 	return config
 }
 
-// echoHub is a hub that sends every message of a raw client back, and keeps what
-// the one under test sent and how it ended.
+// echoHub is a hub that sends every message back to its sender. It records the
+// messages and the CloseError of the client under test.
 type echoHub struct {
 	*fakeHub
 	seen  inbox[string]
 	ended chan *websocket.CloseError
 }
 
-// underTest marks the client whose messages an echoHub keeps.
+// underTest marks the client that an echoHub records.
 const underTest = "X-Under-Test: yes"
 
 func runEcho(t *testing.T, p path, config websocket.Config) *echoHub {
@@ -297,17 +298,18 @@ func runEcho(t *testing.T, p path, config websocket.Config) *echoHub {
 			if tested(c) {
 				e.seen.put(string(m.Data))
 			}
-			_ = c.Send(&websocket.Message{Data: m.Data}) // fails only when c is closing
+			_ = c.Send(&websocket.Message{Data: m.Data}) // fails only if c is closing
 		})
 	})
 	return e
 }
 
-// bystander is a second client, which nothing may disturb.
+// bystander connects a second client. The client under test must not affect it.
 func (e *echoHub) bystander() *rawPeer {
 	return e.raw(handshakeOf(protocolHeader(rawText.name))).requireOpen()
 }
 
+// requireUndisturbed checks that the hub still serves p, and closes p.
 func (p *rawPeer) requireUndisturbed() {
 	p.t.Helper()
 	p.write(textFrame("still here") + pingFrame("me too"))
@@ -323,17 +325,17 @@ func (p *rawPeer) requireUndisturbed() {
 	_ = p.nc.Close()
 }
 
-// conformanceCase is a stream of frames and what the hub has to make of it.
+// conformanceCase is a stream of frames and the hub's expected reaction.
 type conformanceCase struct {
-	name   string // the RFC's section
-	offer  string // of extensions
+	name   string // begins with the RFC and its section
+	offer  string // extensions that the client offers
 	codec  rawCodec
 	stream string
-	want   []string // messages processed, whatever comes after
-	pongs  []string // what may be answered, the last of which must be
-	code   int      // of the hub's Close; 0 if the connection stays open
-	reason string   // part of the hub's reason; empty where it answers the peer's Close
-	long   bool     // not fed one byte at a time
+	want   []string // messages that the hub must process
+	pongs  []string // allowed pongs; if the connection stays open, the last one is required
+	code   int      // of the hub's Close frame; 0 if the connection stays open
+	reason string   // part of the hub's reason; empty if the peer closes first
+	long   bool     // too long to be written one byte at a time
 }
 
 func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
@@ -359,7 +361,7 @@ func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
 	}
 	start := time.Now()
 	written := make(chan struct{}) // closed by the writer, received below
-	go func() {                    // ends when the hub has taken or refused all
+	go func() {                    // ends when the hub has read the stream or closed the connection
 		defer close(written)
 		peer.write(tt.stream)
 	}()
@@ -372,7 +374,7 @@ func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
 		wantCode = 1000
 	}
 	frames := peer.rest()
-	require.LessOrEqual(t, time.Since(start), lingering, "the connection has to end")
+	require.LessOrEqual(t, time.Since(start), lingering, "the connection ended too late")
 	<-written
 	ended := <-hub.ended
 	other.requireUndisturbed()
@@ -384,16 +386,16 @@ func (tt *conformanceCase) run(t *testing.T, p path, piece int) {
 	require.Equal(t, wantCode, ended.Code)
 	require.Equal(t, tt.reason == "", ended.ByPeer)
 	if tt.reason == "" {
-		require.Empty(t, reason, "an answer to a Close has no reason")
+		require.Empty(t, reason, "the answer to a Close frame must have no reason")
 	} else {
 		require.Contains(t, reason, tt.reason)
 	}
 	require.True(t, slices.Equal(tt.want, hub.seen.items), "processed %.200q, want %.200q", hub.seen.items, tt.want)
-	tt.checkAnswers(t, frames[:len(frames)-1])
+	tt.checkFrames(t, frames[:len(frames)-1])
 }
 
-// checkAnswers looks at what came before the Close.
-func (tt *conformanceCase) checkAnswers(t *testing.T, frames []rawFrame) {
+// checkFrames checks the hub's frames before its Close frame.
+func (tt *conformanceCase) checkFrames(t *testing.T, frames []rawFrame) {
 	t.Helper()
 	var echoes, pongs []string
 	for _, f := range frames {
@@ -409,14 +411,14 @@ func (tt *conformanceCase) checkAnswers(t *testing.T, frames []rawFrame) {
 		require.True(t, slices.Equal(tt.want, echoes), "echoes %.200q, want %.200q", echoes, tt.want)
 		if len(tt.pongs) > 0 {
 			require.NotEmpty(t, pongs, "no pong")
-			require.Equal(t, tt.pongs[len(tt.pongs)-1], pongs[len(pongs)-1], "the latest ping is answered")
+			require.Equal(t, tt.pongs[len(tt.pongs)-1], pongs[len(pongs)-1], "the latest ping must be answered")
 		}
 	} else {
 		require.LessOrEqual(t, len(echoes), len(tt.want))
-		require.Subset(t, tt.want[:len(echoes)], echoes, "echoes before the Close")
+		require.Subset(t, tt.want[:len(echoes)], echoes, "echoes before the Close frame")
 	}
 	left := tt.pongs
-	for _, pong := range pongs { // in order, none twice
+	for _, pong := range pongs { // in order and without repetition
 		for len(left) > 0 && left[0] != pong {
 			left = left[1:]
 		}
@@ -425,6 +427,8 @@ func (tt *conformanceCase) checkAnswers(t *testing.T, frames []rawFrame) {
 	}
 }
 
+// pieces returns the write sizes to run the case with. 0 writes the whole stream
+// at once.
 func (tt *conformanceCase) pieces() []int {
 	if tt.long {
 		return []int{0, 997}
@@ -436,7 +440,7 @@ func runConformance(t *testing.T, tests []conformanceCase) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, tt := range tests {
-		require.False(t, seen[tt.name], "two cases are named %s", tt.name)
+		require.False(t, seen[tt.name], "two cases have the name %s", tt.name)
 		seen[tt.name] = true
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -451,14 +455,14 @@ func runConformance(t *testing.T, tests []conformanceCase) {
 	}
 }
 
-// before and after surround what is wrong: the one must be processed, the other
-// not.
+// before and after surround a violation. The hub must process before and ignore
+// after.
 var (
 	before = textFrame("before")
 	after  = textFrame("after")
 )
 
-// wrong is a stream that breaks a rule in its middle.
+// wrong returns a case whose stream violates a rule between before and after.
 func wrong(name, middle string, code int, reason string) conformanceCase {
 	return conformanceCase{name: name, stream: before + middle + after, want: []string{"before"}, code: code, reason: reason}
 }
@@ -533,10 +537,10 @@ func TestConformancePings(t *testing.T) {
 	})
 }
 
-// TestConformancePingThenClose sends its Close only when the hub has long read the
-// ping, so that the pong is due (RFC 6455 section 5.5.2), however new the
-// connection is.
-func TestConformancePingThenClose(t *testing.T) {
+// TestConformancePongBeforeClose sends the Close frame after the hub has read the
+// ping. The hub must send the pong first (RFC 6455 section 5.5.2), also on a new
+// connection.
+func TestConformancePongBeforeClose(t *testing.T) {
 	t.Parallel()
 	for _, age := range []time.Duration{0, time.Second} {
 		onBothPaths(t, func(t *testing.T, p path) {
@@ -679,7 +683,7 @@ func TestConformanceUTF8(t *testing.T) {
 	tests = append(tests, deflate,
 		wrong("6455/8.1/code point begun in one message and ended in the next", textFrame("\xc3")+textFrame("\xa4"), 1007, "UTF-8"),
 		conformanceCase{name: "6455/8.1/ping inside a code point", stream: frameOf(textOp, "\xe2\x82") + pingFrame("\xe2") + frameOf(fin, "\xac"), want: []string{"€"}, pongs: []string{"\xe2"}},
-		conformanceCase{name: "6455/8.1/binary needs none", codec: rawBinary, stream: frameOf(fin|binaryOp, "\xff\xc0"), want: []string{"\xff\xc0"}},
+		conformanceCase{name: "6455/8.1/binary need not be UTF-8", codec: rawBinary, stream: frameOf(fin|binaryOp, "\xff\xc0"), want: []string{"\xff\xc0"}},
 	)
 	runConformance(t, tests)
 }
@@ -703,7 +707,7 @@ func TestConformanceClose(t *testing.T) {
 		answered("6455/5.5.1/ping after it", bye+pingFrame("p"), 1000),
 		answered("6455/5.5.1/second Close after it", bye+closeFrame(1001, ""), 1000),
 		answered("6455/5.5.1/fragment after it", bye+frameOf(textOp, "a"), 1000),
-		answered("6455/5.5.1/nonsense after it", bye+"\xff\xff\xff\xff\xff\xff", 1000),
+		answered("6455/5.5.1/garbage after it", bye+"\xff\xff\xff\xff\xff\xff", 1000),
 		answered("6455/5.5.1/inside a message with a ping after it", frameOf(textOp, "a")+bye+pingFrame("p"), 1000),
 	}
 	tests[len(tests)-1].want = []string{"before"}
@@ -719,12 +723,12 @@ func TestConformanceClose(t *testing.T) {
 	runConformance(t, tests)
 }
 
-// lingering is how long a connection may last after the hub's Close: the time that
-// the peer has, and what passes before the hub takes note of it.
+// lingering is the longest time between the hub's Close frame and the end of the
+// connection: the peer's time to answer, and a margin for the hub's timer.
 const lingering = websocket.CloseLinger + 20*time.Millisecond
 
-// TestConformanceClosingHandshake is about the hub's own Close and the peer's
-// answer (RFC 6455 sections 5.5.1 and 7.1.1).
+// TestConformanceClosingHandshake closes connections from the hub and varies the
+// peer's answer (RFC 6455 sections 5.5.1 and 7.1.1).
 func TestConformanceClosingHandshake(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -737,8 +741,8 @@ func TestConformanceClosingHandshake(t *testing.T) {
 		{"6455/7.1.1/answered without code", frameOf(fin|closeOp, ""), 0},
 		{"6455/7.1.1/answered behind more data", after + pingFrame("p") + closeFrame(4000, ""), 0},
 		{"6455/7.1.1/not answered", "", websocket.CloseLinger},
-		{"6455/7.1.1/data without end instead", strings.Repeat(after, 100), websocket.CloseLinger},
-		{"6455/7.1.7/nonsense instead", frameOf(fin|3, "") + "\x00\x00\x00", websocket.CloseLinger},
+		{"6455/7.1.1/data instead of an answer", strings.Repeat(after, 100), websocket.CloseLinger},
+		{"6455/7.1.7/garbage instead of an answer", frameOf(fin|3, "") + "\x00\x00\x00", websocket.CloseLinger},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -761,7 +765,7 @@ func TestConformanceClosingHandshake(t *testing.T) {
 					require.Empty(t, peer.rest())
 					require.LessOrEqual(t, time.Since(start), tt.wait)
 					require.Equal(t, &websocket.CloseError{Code: code, Reason: reason}, <-hub.ended)
-					require.Empty(t, hub.seen.items, "messages after the hub's Close")
+					require.Empty(t, hub.seen.items, "the hub processed messages after its Close frame")
 					_ = peer.nc.Close()
 				})
 			})
@@ -769,7 +773,7 @@ func TestConformanceClosingHandshake(t *testing.T) {
 	}
 }
 
-func TestConformanceLimits(t *testing.T) {
+func TestConformanceMessageSize(t *testing.T) {
 	var tests []conformanceCase
 	for _, size := range []int{256 << 10, 1 << 20} {
 		payload := strings.Repeat("*", size)
@@ -799,7 +803,7 @@ func TestConformanceDeflate(t *testing.T) {
 	c := func(name, stream string, want ...string) conformanceCase {
 		return conformanceCase{name: name, offer: "permessage-deflate", stream: stream, want: want}
 	}
-	refused := func(name, middle string, code int, reason string) conformanceCase {
+	rejected := func(name, middle string, code int, reason string) conformanceCase {
 		tt := wrong(name, middle, code, reason)
 		tt.offer = "permessage-deflate"
 		return tt
@@ -818,20 +822,20 @@ func TestConformanceDeflate(t *testing.T) {
 		c("7692/6/not compressed", after+zipped(hello), "after", "Hello"),
 		c("7692/6/mixed", zipped(hello)+after+zipped(deflated(text, 9)), "Hello", "after", text),
 		c("7692/6/not compressed and fragmented", fragments(textOp, "a", "b"), "ab"),
-		refused("7692/7.2.3.2/window of the message before", zipped(hello)+zipped("\xf2\x00\x11\x00\x00"), 1007, "compressed data is corrupt"),
-		refused("7692/6.1/ping compressed", frameOf(fin|rsv1|pingOp, hello), 1002, "RSV1"),
-		refused("7692/6.1/pong compressed", frameOf(fin|rsv1|pongOp, ""), 1002, "RSV1"),
-		refused("7692/6.1/Close compressed", frameOf(fin|rsv1|closeOp, "\x03\xe8"), 1002, "RSV1"),
-		refused("7692/6.1/continuation marked", frameOf(rsv1|textOp, hello[:3])+frameOf(fin|rsv1, hello[3:]), 1002, "RSV1"),
-		refused("7692/6.1/only the continuation marked", frameOf(textOp, hello[:3])+frameOf(fin|rsv1, hello[3:]), 1002, "RSV1"),
-		refused("7692/6.2/reserved block type", zipped("\x06"), 1007, "compressed data is corrupt"),
-		refused("7692/6.2/random bytes", zipped("\xff\xff\xff\xff\xff\xff"), 1007, "compressed data is corrupt"),
-		refused("7692/6.2/cut off", zipped(hello[:3]), 1007, "compressed data is corrupt"),
-		refused("7692/6.2/stored length and its complement differ", zipped("\x00\x05\x00\x00\x00Hello\x00"), 1007, "compressed data is corrupt"),
-		refused("7692/6.2/reference before the beginning", zipped("\x02\x07\x00"), 1007, "compressed data is corrupt"),
-		refused("7692/6.2/corrupt in fragments", fragments(textOp|rsv1, "\xff\xff", "\xff\xff\xff"), 1007, "compressed data is corrupt"),
-		refused("7692/6.1/compressed binary to a text codec", frameOf(fin|rsv1|binaryOp, hello), 1003, "text frames"),
-		refused("7692/6.2/message that never ends", frameOf(rsv1|textOp, finalHello)+textFrame("new"), 1002, "new message"),
+		rejected("7692/7.2.3.2/window of the message before", zipped(hello)+zipped("\xf2\x00\x11\x00\x00"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.1/ping compressed", frameOf(fin|rsv1|pingOp, hello), 1002, "RSV1"),
+		rejected("7692/6.1/pong compressed", frameOf(fin|rsv1|pongOp, ""), 1002, "RSV1"),
+		rejected("7692/6.1/Close compressed", frameOf(fin|rsv1|closeOp, "\x03\xe8"), 1002, "RSV1"),
+		rejected("7692/6.1/continuation marked", frameOf(rsv1|textOp, hello[:3])+frameOf(fin|rsv1, hello[3:]), 1002, "RSV1"),
+		rejected("7692/6.1/only the continuation marked", frameOf(textOp, hello[:3])+frameOf(fin|rsv1, hello[3:]), 1002, "RSV1"),
+		rejected("7692/6.2/reserved block type", zipped("\x06"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.2/random bytes", zipped("\xff\xff\xff\xff\xff\xff"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.2/cut off", zipped(hello[:3]), 1007, "compressed data is corrupt"),
+		rejected("7692/6.2/stored length and its complement differ", zipped("\x00\x05\x00\x00\x00Hello\x00"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.2/reference before the beginning", zipped("\x02\x07\x00"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.2/corrupt in fragments", fragments(textOp|rsv1, "\xff\xff", "\xff\xff\xff"), 1007, "compressed data is corrupt"),
+		rejected("7692/6.1/compressed binary to a text codec", frameOf(fin|rsv1|binaryOp, hello), 1003, "text frames"),
+		rejected("7692/6.2/message that never ends", frameOf(rsv1|textOp, finalHello)+textFrame("new"), 1002, "new message"),
 	}
 	tests[12].want = []string{"before", "Hello"}
 	for _, level := range []int{flate.HuffmanOnly, flate.NoCompression, flate.BestSpeed, flate.DefaultCompression, flate.BestCompression} {
@@ -852,16 +856,16 @@ func TestConformanceDeflate(t *testing.T) {
 	runConformance(t, tests)
 }
 
-// TestConformanceDeflateOffers is RFC 7692 sections 5 and 7.1.
+// TestConformanceDeflateOffers negotiates permessage-deflate (RFC 7692 sections 5
+// and 7.1).
 func TestConformanceDeflateOffers(t *testing.T) {
 	t.Parallel()
 	const d = "permessage-deflate"
 	tests := []struct {
 		name   string
-		offers []string // one a header line
+		offers []string // one for each header line
 		agreed bool
-		// answers are parameters that the answer must have.
-		answers []string
+		params []string // required in the response
 	}{
 		{"5/none", nil, false, nil},
 		{"5/another extension", []string{"x-webkit-deflate-frame"}, false, nil},
@@ -895,7 +899,7 @@ func TestConformanceDeflateOffers(t *testing.T) {
 		{"7.1.2.2/client_max_window_bits no number", []string{d + "; client_max_window_bits=ten"}, false, nil},
 		{"7.1.2.2/client_max_window_bits empty", []string{d + "; client_max_window_bits="}, false, nil},
 		{"7.1.2.2/client_max_window_bits with a leading zero", []string{d + "; client_max_window_bits=09"}, false, nil},
-		{"7.1.2/all that we honour", []string{d + "; server_no_context_takeover; client_no_context_takeover; client_max_window_bits=12"}, true, []string{"server_no_context_takeover"}},
+		{"7.1.2/all supported parameters", []string{d + "; server_no_context_takeover; client_no_context_takeover; client_max_window_bits=12"}, true, []string{"server_no_context_takeover"}},
 		{"7.1/unknown parameter", []string{d + "; level=9"}, false, nil},
 		{"7.1/unknown among known ones", []string{d + "; client_max_window_bits; mystery"}, false, nil},
 		{"7.1/parameter twice", []string{d + "; client_max_window_bits; client_max_window_bits"}, false, nil},
@@ -921,17 +925,17 @@ func TestConformanceDeflateOffers(t *testing.T) {
 					headers = append(headers, "Sec-WebSocket-Extensions: "+offer)
 				}
 				peer := hub.raw(handshakeOf(headers...)).requireOpen()
-				answer := peer.header.Values("Sec-WebSocket-Extensions")
+				response := peer.header.Values("Sec-WebSocket-Extensions")
 				text := strings.Repeat("deflate me ", 100)
 				if tt.agreed {
-					require.Len(t, answer, 1)
-					requireDeflateAnswer(t, answer[0], strings.Join(tt.offers, ", "), tt.answers)
+					require.Len(t, response, 1)
+					requireDeflateResponse(t, response[0], strings.Join(tt.offers, ", "), tt.params)
 					peer.write(frameOf(fin|rsv1|textOp, deflated(text, 6)))
 					peer.require(fin|rsv1|textOp, text)
 					peer.write(textFrame("short"))
 					peer.require(fin|textOp, "short")
 				} else {
-					require.Empty(t, answer)
+					require.Empty(t, response)
 					peer.write(textFrame(text))
 					peer.require(fin|textOp, text)
 				}
@@ -941,7 +945,7 @@ func TestConformanceDeflateOffers(t *testing.T) {
 			})
 		})
 	}
-	t.Run("switched off", func(t *testing.T) {
+	t.Run("disabled", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			config := rawConfig()
@@ -957,20 +961,20 @@ func TestConformanceDeflateOffers(t *testing.T) {
 	})
 }
 
-// requireDeflateAnswer checks an answer against RFC 7692 section 7.1: known
-// parameters, each once, none that the client did not allow.
-func requireDeflateAnswer(t *testing.T, answer, offers string, want []string) {
+// requireDeflateResponse checks a response against RFC 7692 section 7.1: each
+// parameter is known, occurs once and was allowed by the client.
+func requireDeflateResponse(t *testing.T, response, offers string, want []string) {
 	t.Helper()
-	parts := strings.Split(answer, ";")
+	parts := strings.Split(response, ";")
 	require.Equal(t, "permessage-deflate", strings.TrimSpace(parts[0]))
 	var params []string
 	for _, part := range parts[1:] {
 		part = strings.TrimSpace(part)
 		name, _, _ := strings.Cut(part, "=")
-		require.NotContains(t, params, part, "twice")
+		require.NotContains(t, params, part, "repeated parameter")
 		require.Contains(t, []string{"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits", "client_max_window_bits"}, name)
 		if name == "client_max_window_bits" {
-			require.Contains(t, offers, name, "not allowed by the client")
+			require.Contains(t, offers, name, "the client did not allow it")
 		}
 		params = append(params, part)
 	}
@@ -981,7 +985,7 @@ func requireDeflateAnswer(t *testing.T, answer, offers string, want []string) {
 
 func TestConformanceHandshake(t *testing.T) {
 	t.Parallel()
-	// change replaces a header of a correct request, or removes it.
+	// change replaces a header of a correct request. An empty value removes it.
 	change := func(name, value string) string {
 		var lines []string
 		for _, line := range strings.Split(strings.TrimSuffix(handshakeOf(), "\r\n\r\n"), "\r\n") {
@@ -1000,7 +1004,7 @@ func TestConformanceHandshake(t *testing.T) {
 		name    string
 		request string
 		status  int
-		header  string // expected in the answer, "Name: value", where not empty
+		header  string // expected in the response as "Name: value"; empty to skip
 	}{
 		{"6455/4.2.1/correct", with(), 101, ""},
 		{"6455/4.2.1/path and query", method("GET /chat/room?x=1 HTTP/1.1"), 101, ""},
@@ -1010,7 +1014,7 @@ func TestConformanceHandshake(t *testing.T) {
 		{"6455/4.2.1/HTTP 1.0", method("GET / HTTP/1.0"), 400, ""},
 		{"6455/4.2.1/no Upgrade", change("Upgrade", ""), 426, "Upgrade: websocket"},
 		{"6455/4.2.1/another Upgrade", change("Upgrade", "h2c"), 426, "Upgrade: websocket"},
-		{"6455/4.2.1/Upgrade that begins alike", change("Upgrade", "websocket2"), 426, "Upgrade: websocket"},
+		{"6455/4.2.1/Upgrade with a longer token", change("Upgrade", "websocket2"), 426, "Upgrade: websocket"},
 		{"6455/4.2.1/Upgrade in odd case", change("Upgrade", "WebSOCKET"), 101, ""},
 		{"6455/4.2.1/Upgrade in a list", change("Upgrade", "h2c, websocket"), 101, ""},
 		{"6455/4.2.1/Upgrade on two lines", change("Upgrade", "h2c\r\nUpgrade: WebSocket"), 101, ""},
@@ -1019,7 +1023,7 @@ func TestConformanceHandshake(t *testing.T) {
 		{"6455/4.2.1/Connection in a list", change("Connection", "keep-alive, Upgrade"), 101, ""},
 		{"6455/4.2.1/Connection in odd case", change("Connection", "keep-alive , uPGRADE"), 101, ""},
 		{"6455/4.2.1/Connection on two lines", change("Connection", "keep-alive\r\nConnection: upgrade"), 101, ""},
-		{"6455/4.2.1/Connection that begins alike", change("Connection", "Upgraded"), 426, "Upgrade: websocket"},
+		{"6455/4.2.1/Connection with a longer token", change("Connection", "Upgraded"), 426, "Upgrade: websocket"},
 		{"6455/4.2.1/no key", change("Sec-WebSocket-Key", ""), 400, ""},
 		{"6455/4.2.1/short key", change("Sec-WebSocket-Key", "dGhlIHNhbXBsZQ=="), 400, ""},
 		{"6455/4.2.1/long key", change("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZSBhbmQgbW9yZQ=="), 400, ""},
@@ -1053,7 +1057,7 @@ func TestConformanceHandshake(t *testing.T) {
 			p.requireEnd(1000)
 		} else {
 			require.Empty(t, p.header.Get("Sec-WebSocket-Accept"))
-			require.NotEmpty(t, p.header.Get("Sec-WebSocket-Version"), "says what is spoken")
+			require.NotEmpty(t, p.header.Get("Sec-WebSocket-Version"), "a refusal must name the supported version")
 		}
 		_ = p.nc.Close()
 	}
@@ -1074,14 +1078,14 @@ func TestConformanceHandshake(t *testing.T) {
 		b := setup(t, rawConfig(), options{})
 		for _, tt := range tests {
 			if strings.HasSuffix(tt.name, "/HTTP 1.0") || strings.HasSuffix(tt.name, "/head") {
-				continue // net/http answers these in its own way
+				continue // net/http handles these requests itself
 			}
 			t.Run(tt.name, func(t *testing.T) { check(t, b.rawTCP(t, tt.request), tt.status, tt.header) })
 		}
 	})
 }
 
-// TestConformanceOverTCP runs some of everything on the kernel's sockets.
+// TestConformanceOverTCP runs a selection of cases on TCP sockets.
 func TestConformanceOverTCP(t *testing.T) {
 	t.Parallel()
 	config := rawConfig()
@@ -1098,11 +1102,11 @@ func TestConformanceOverTCP(t *testing.T) {
 		{"6455/5.5.1/close", closeFrame(4000, "why"), nil, 4000},
 		{"6455/5.2/rsv2", frameOf(fin|rsv2|textOp, "Hello"), nil, 1002},
 		{"6455/8.1/invalid", textFrame("\xff"), nil, 1007},
-		{"6455/10.4/too big", textFrame(strings.Repeat("x", 1<<20+1)), nil, 1009},
+		{"6455/10.4/too large", textFrame(strings.Repeat("x", 1<<20+1)), nil, 1009},
 		{"6455/7.1.1/flood after a violation", frameOf(fin|3, "") + strings.Repeat("x", 300_000), nil, 1002},
 	}
 	b := setup(t, config, options{onMessage: func(c *websocket.Client, m *websocket.Message) {
-		_ = c.Send(&websocket.Message{Data: m.Data}) // fails only when c is closing
+		_ = c.Send(&websocket.Message{Data: m.Data}) // fails only if c is closing
 	}})
 	connect := func(t *testing.T) *rawPeer {
 		return b.rawTCP(t, handshakeOf(protocolHeader(rawText.name), "Sec-WebSocket-Extensions: permessage-deflate")).requireOpen()

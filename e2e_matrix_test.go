@@ -11,18 +11,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// payload is what travels through a matrix.
+// payload is the Data of a message that a matrix delivers.
 type payload struct {
 	name   string
 	data   []byte
-	base64 bool // how JSON peers get it
+	base64 bool // JSON peers get it as base64
 }
 
-// payloads go from every codec to every codec. Each fits into 64 KiB with its
-// envelope, its seal and JSON's base64.
+// payloads returns the payloads that are sent from every codec to every codec. Each
+// fits into 64 KiB with its envelope, its seal and base64.
 func payloads() []payload {
 	noise := make([]byte, 45<<10)
 	_, _ = rand.Read(noise) // never fails
@@ -37,28 +37,28 @@ func payloads() []payload {
 	}
 }
 
-// route is a way from a publisher to subscribers.
+// route is one of the ways to send a message to other clients.
 type route struct {
 	name string
-	ask  wire // what the publisher sends, without data
-	want wire // what arrives, without data, timestamp and sender
+	ask  wire // sent by the publisher, without data
+	want wire // received by all peers, without data, timestamp and sender
 }
 
 const (
-	theChannel = "news 📰"
-	theRoom    = "room_101"
-	theTopic   = "direct topic"
+	matrixChannel = "news 📰"
+	matrixRoom    = "room_101"
+	relayChannel  = "direct topic" // the Channel field of messages to single clients
 )
 
 var routes = []route{
-	{"channel", wire{Type: "publish", Channel: theChannel}, wire{Type: "message", Channel: theChannel}},
-	{"room", wire{Type: "publish_room", Channel: theRoom}, wire{Type: "room_message", Channel: theRoom}},
+	{"channel", wire{Type: "publish", Channel: matrixChannel}, wire{Type: "message", Channel: matrixChannel}},
+	{"room", wire{Type: "publish_room", Channel: matrixRoom}, wire{Type: "room_message", Channel: matrixRoom}},
 	{"broadcast", wire{Type: "broadcast"}, wire{Type: "broadcast"}},
-	{"direct", wire{Type: "relay", Channel: theTopic}, wire{Type: "relayed", Channel: theTopic}},
+	{"direct", wire{Type: "relay", Channel: relayChannel}, wire{Type: "relayed", Channel: relayChannel}},
 }
 
-// relay sends messages of type "relay" on to every client, one by one, alternately
-// by ID and by pointer.
+// relay returns an onMessage that sends each message of type "relay" to every client,
+// alternately with Hub.SendToClient and Client.Send.
 func relay(hub func() *websocket.Hub) func(*websocket.Client, *websocket.Message) {
 	return func(_ *websocket.Client, m *websocket.Message) {
 		if m.Type != "relay" {
@@ -82,14 +82,14 @@ func relay(hub func() *websocket.Hub) func(*websocket.Client, *websocket.Message
 	}
 }
 
-// security is one way of sealing a matrix.
+// security is one set of keys for a matrix.
 type security struct {
 	name      string
-	hub       wireKeys // of Config.Security
-	keys      func(codec string) wireKeys
-	ownAES    bool // set in onConnect
-	ownHMAC   bool
-	plaintext bool // may be seen on the wire
+	hub       wireKeys                    // Config.Security
+	keys      func(codec string) wireKeys // of the peer with this codec
+	ownAES    bool                        // onConnect sets the client's AES key
+	ownHMAC   bool                        // onConnect sets the client's HMAC key
+	plaintext bool                        // nothing is encrypted
 }
 
 func securities() []security {
@@ -128,14 +128,14 @@ func securities() []security {
 	}
 }
 
-// matrix is a hub with one peer of every codec.
+// matrix is a hub with one peer for each codec.
 type matrix struct {
 	*bundle
 	peers   map[string]*peer
 	clients map[string]*websocket.Client
 }
 
-// secret begins each payload that must not be seen in the clear.
+// secret is part of payloads. It must not appear on an encrypted connection.
 const secret = "0123456789abcdef0123456789abcdef"
 
 func newMatrix(t *testing.T, s security, config websocket.Config, o options, compress bool) *matrix {
@@ -144,7 +144,7 @@ func newMatrix(t *testing.T, s security, config websocket.Config, o options, com
 	o.onMessage = relay(func() *websocket.Hub { return m.hub })
 	o.onConnect = func(c *websocket.Client) {
 		keys := s.keys(c.Request().URL.Query().Get("codec"))
-		// What is sent before the keys are set waits for them.
+		// The hub must hold these messages and seal them with the new keys.
 		_ = c.Send(&websocket.Message{Type: "first", Data: []byte(`"` + secret + `"`)})
 		if s.ownAES {
 			_ = c.SetEncryptionKey(keys.aes)
@@ -166,14 +166,14 @@ func newMatrix(t *testing.T, s security, config websocket.Config, o options, com
 			require.Equal(t, typ, got.Type)
 			require.JSONEq(t, `"`+secret+`"`, string(got.Data))
 		}
-		p.subscribe(t, theChannel)
-		p.joinRoom(t, theRoom)
+		p.subscribe(t, matrixChannel)
+		p.joinRoom(t, matrixRoom)
 	}
 	return m
 }
 
-// carry sends one message and requires every peer to get it as it should be.
-func (m *matrix) carry(t *testing.T, from string, r route, p payload) {
+// deliver sends one message and checks the copy that each peer gets.
+func (m *matrix) deliver(t *testing.T, from string, r route, p payload) {
 	t.Helper()
 	publisher := m.peers[from]
 	ask := r.ask
@@ -185,25 +185,25 @@ func (m *matrix) carry(t *testing.T, from string, r route, p payload) {
 	publisher.send(t, ask)
 	for _, to := range subprotocols {
 		got := m.peers[to].read(t)
-		what := fmt.Sprintf("%s of %s from %s to %s", r.name, p.name, from, to)
-		require.GreaterOrEqual(t, got.Timestamp, before, what)
-		require.LessOrEqual(t, got.Timestamp, time.Now().UnixNano(), what)
-		require.True(t, bytes.Equal(p.data, got.Data), "%s: data: %.80q", what, got.Data)
+		label := fmt.Sprintf("%s of %s from %s to %s", r.name, p.name, from, to)
+		require.GreaterOrEqual(t, got.Timestamp, before, label)
+		require.LessOrEqual(t, got.Timestamp, time.Now().UnixNano(), label)
+		require.True(t, bytes.Equal(p.data, got.Data), "%s: data: %.80q", label, got.Data)
 		want := r.want
 		want.ClientID = m.clients[from].ID
 		want.Timestamp, want.Data = got.Timestamp, got.Data
 		want.Base64 = to == "json" && p.base64
-		require.Equal(t, want, got, what)
+		require.Equal(t, want, got, label)
 	}
 	if ask.ID == "" {
 		return
 	}
-	ack := publisher.read(t) // behind the publisher's own copy
+	ack := publisher.read(t) // follows the publisher's own copy
 	require.GreaterOrEqual(t, ack.Timestamp, before)
 	require.Equal(t, wire{Type: "ack", ID: "ask", Channel: r.ask.Channel, Timestamp: ack.Timestamp}, withoutEmpty(ack))
 }
 
-// withoutEmpty makes empty data nil, for comparing.
+// withoutEmpty replaces empty data by nil, for comparisons.
 func withoutEmpty(m wire) wire {
 	if len(m.Data) == 0 {
 		m.Data = nil
@@ -211,13 +211,14 @@ func withoutEmpty(m wire) wire {
 	return m
 }
 
-// run carries everything everywhere and then looks at the raw bytes.
+// run sends all payloads on all routes from the given codecs, and then checks that
+// no plaintext was on the wire.
 func (m *matrix) run(t *testing.T, s security, from []string, routes []route, payloads []payload) {
 	t.Helper()
 	for _, from := range from {
 		for _, r := range routes {
 			for _, p := range payloads {
-				m.carry(t, from, r, p)
+				m.deliver(t, from, r, p)
 			}
 		}
 	}
@@ -226,7 +227,7 @@ func (m *matrix) run(t *testing.T, s security, from []string, routes []route, pa
 		return
 	}
 	for codec, p := range m.peers {
-		for _, text := range []string{secret, "Breaking", theRoom, "mallory"} {
+		for _, text := range []string{secret, "Breaking", matrixRoom, "mallory"} {
 			require.NotContains(t, string(p.tap.bytes()), text, "plaintext on the wire to %s", codec)
 		}
 	}
@@ -243,7 +244,7 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// TestMatrixOneShard has the classic single hub goroutine.
+// TestMatrixOneShard runs the matrix with a single hub goroutine.
 func TestMatrixOneShard(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
@@ -265,7 +266,8 @@ func TestMatrixTLS(t *testing.T) {
 	}
 }
 
-// TestMatrixDeflate looks at RSV1 of every frame (RFC 7692 section 6).
+// TestMatrixDeflate checks RSV1 of every frame (RFC 7692 section 6): plain frames are
+// compressed if they shrink, sealed frames never.
 func TestMatrixDeflate(t *testing.T) {
 	t.Parallel()
 	all := securities()
@@ -290,8 +292,8 @@ func TestMatrixDeflate(t *testing.T) {
 					require.Zero(t, deflated, "a sealed frame is deflated")
 					continue
 				}
-				// One per publisher and route: the large JSON is deflated, and so is
-				// noise as base64, but noise itself does not shrink.
+				// Four publishers times four routes: the large JSON is compressed. Random
+				// bytes are compressed as base64 only, because they do not shrink.
 				want := map[bool][2]int{true: {32, 0}, false: {16, 16}}[codec == "json"]
 				require.Equal(t, want, [2]int{deflated, noise}, codec)
 			}
@@ -299,7 +301,7 @@ func TestMatrixDeflate(t *testing.T) {
 	}
 }
 
-func TestDeflateSwitchedOff(t *testing.T) {
+func TestCompressionSettings(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name     string
@@ -310,8 +312,8 @@ func TestDeflateSwitchedOff(t *testing.T) {
 		{"default", func(*websocket.Config) {}, true, true},
 		{"not offered", func(*websocket.Config) {}, false, false},
 		{"EnableCompression false", func(c *websocket.Config) { c.EnableCompression = false }, true, false},
-		{"Compression wins, off", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{} }, true, false},
-		{"Compression wins, on", func(c *websocket.Config) {
+		{"Compression overrides EnableCompression, off", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{} }, true, false},
+		{"Compression overrides EnableCompression, on", func(c *websocket.Config) {
 			c.EnableCompression = false
 			c.Compression = &websocket.CompressionConfig{Enabled: true, Level: 9}
 		}, true, true},
@@ -336,32 +338,34 @@ func TestDeflateSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestEncodedSizes crosses the sizes where frame headers and 16-bit offsets change.
+// TestEncodedSizes sends payloads around the sizes where frame headers and 16-bit
+// offsets change.
 func TestEncodedSizes(t *testing.T) {
 	t.Parallel()
 	s := securities()[0]
 	m := newMatrix(t, s, websocket.DefaultConfig, options{}, false)
 	var sizes []int
-	for _, around := range []int{125, 65535, 131071} {
-		for size := around - 130; size <= around+3; size += 3 {
+	for _, limit := range []int{125, 65535, 131071} {
+		for size := limit - 130; size <= limit+3; size += 3 {
 			sizes = append(sizes, max(size, 0))
 		}
 	}
 	for _, size := range sizes {
-		data := bytes.Repeat([]byte{'7'}, size) // a number, thus JSON
-		require.NoError(t, m.hub.PublishToChannel(theChannel, &websocket.Message{Data: data, ClientID: "me"}))
+		data := bytes.Repeat([]byte{'7'}, size) // a JSON number
+		require.NoError(t, m.hub.PublishToChannel(matrixChannel, &websocket.Message{Data: data, ClientID: "me"}))
 		for _, codec := range subprotocols {
 			got := m.peers[codec].read(t)
 			require.Equal(t, "message", got.Type)
-			require.Equal(t, theChannel, got.Channel)
+			require.Equal(t, matrixChannel, got.Channel)
 			require.Equal(t, "me", got.ClientID)
 			require.True(t, bytes.Equal(data, got.Data), "%s: %d bytes arrived as %d", codec, size, len(got.Data))
 		}
 	}
 }
 
-// TestServerSide is the hub's own publishing: types, senders and times.
-func TestServerSide(t *testing.T) {
+// TestServerPublications checks the type, sender and timestamp of messages that the
+// application publishes.
+func TestServerPublications(t *testing.T) {
 	t.Parallel()
 	s := securities()[0]
 	m := newMatrix(t, s, websocket.DefaultConfig, options{}, false)
@@ -379,15 +383,15 @@ func TestServerSide(t *testing.T) {
 	tests := []struct {
 		name string
 		do   func() error
-		want wire // Timestamp 0 means now
+		want wire // Timestamp 0 stands for the current time
 	}{
-		{"PublishToChannel", func() error { return m.hub.PublishToChannel(theChannel, plain) }, wire{Type: "message", Channel: theChannel}},
-		{"PublishToChannel, all set", func() error { return m.hub.PublishToChannel(theChannel, full) },
-			wire{Type: "custom", Channel: theChannel, Timestamp: 42, ClientID: "robot", ID: "7"}},
-		{"PublishToChannelRaw", func() error { return m.hub.PublishToChannelRaw(theChannel, data) }, wire{Type: "message", Channel: theChannel}},
-		{"PublishToRoom", func() error { return m.hub.PublishToRoom(theRoom, plain) }, wire{Type: "room_message", Channel: theRoom}},
-		{"PublishToRoom, all set", func() error { return m.hub.PublishToRoom(theRoom, full) },
-			wire{Type: "custom", Channel: theRoom, Timestamp: 42, ClientID: "robot", ID: "7"}},
+		{"PublishToChannel", func() error { return m.hub.PublishToChannel(matrixChannel, plain) }, wire{Type: "message", Channel: matrixChannel}},
+		{"PublishToChannel, all set", func() error { return m.hub.PublishToChannel(matrixChannel, full) },
+			wire{Type: "custom", Channel: matrixChannel, Timestamp: 42, ClientID: "robot", ID: "7"}},
+		{"PublishToChannelRaw", func() error { return m.hub.PublishToChannelRaw(matrixChannel, data) }, wire{Type: "message", Channel: matrixChannel}},
+		{"PublishToRoom", func() error { return m.hub.PublishToRoom(matrixRoom, plain) }, wire{Type: "room_message", Channel: matrixRoom}},
+		{"PublishToRoom, all set", func() error { return m.hub.PublishToRoom(matrixRoom, full) },
+			wire{Type: "custom", Channel: matrixRoom, Timestamp: 42, ClientID: "robot", ID: "7"}},
 		{"Broadcast", func() error { return m.hub.Broadcast(data) }, wire{Type: "broadcast"}},
 		{"BroadcastMessage", func() error { return m.hub.BroadcastMessage(plain) }, wire{Type: "broadcast"}},
 		{"BroadcastMessage, all set", func() error { return m.hub.BroadcastMessage(full) },
@@ -413,9 +417,9 @@ func TestServerSide(t *testing.T) {
 	}
 }
 
-// TestOneOrder has several publishers, on the wire and in the server, and
-// requires all members to see their messages in the same order.
-func TestOneOrder(t *testing.T) {
+// TestAllMembersGetTheSameOrder has several publishers, clients and goroutines of the
+// server. All members of the channel must get the messages in the same order.
+func TestAllMembersGetTheSameOrder(t *testing.T) {
 	t.Parallel()
 	const each = 200
 	s := securities()[5]
@@ -423,17 +427,17 @@ func TestOneOrder(t *testing.T) {
 	publishers := 2
 	fromServer := make(chan error, publishers) // the goroutines below send once each
 	for i := range publishers {
-		go func() { // ends when it has published
+		go func() { // ends after the last publication
 			var err error
 			for n := 0; n < each && err == nil; n++ {
-				err = m.hub.PublishToChannelRaw(theChannel, fmt.Appendf(nil, "[%d,%d]", i, n))
+				err = m.hub.PublishToChannelRaw(matrixChannel, fmt.Appendf(nil, "[%d,%d]", i, n))
 			}
 			fromServer <- err
 		}()
 	}
 	for n := range each {
 		for i, codec := range subprotocols {
-			m.peers[codec].send(t, wire{Type: "publish", Channel: theChannel, Data: fmt.Appendf(nil, "[%d,%d]", publishers+i, n)})
+			m.peers[codec].send(t, wire{Type: "publish", Channel: matrixChannel, Data: fmt.Appendf(nil, "[%d,%d]", publishers+i, n)})
 		}
 	}
 	for range publishers {
@@ -455,12 +459,12 @@ func TestOneOrder(t *testing.T) {
 		if first == nil {
 			first = seen
 		}
-		require.Equal(t, first, seen, "%s sees another order", codec)
+		require.Equal(t, first, seen, "%s got a different order", codec)
 	}
 }
 
-// TestAnswers asks for everything in every codec, with and without IDs.
-func TestAnswers(t *testing.T) {
+// TestRepliesInEveryCodec sends every control message in every codec, with and without an ID.
+func TestRepliesInEveryCodec(t *testing.T) {
 	t.Parallel()
 	for _, codec := range subprotocols {
 		t.Run(codec, func(t *testing.T) {
@@ -470,12 +474,12 @@ func TestAnswers(t *testing.T) {
 			asks := []struct {
 				ask    wire
 				target string
-				before int // own copies that come before the ack
+				before int // own copies that precede the ack
 			}{
 				{wire{Type: "subscribe", Data: p.codec.channel("a")}, "a", 0},
 				{wire{Type: "subscribe", Data: p.codec.channel("a")}, "a", 0},
 				{wire{Type: "publish", Channel: "a"}, "a", 1},
-				{wire{Type: "publish", Channel: "nobody"}, "nobody", 0},
+				{wire{Type: "publish", Channel: "empty"}, "empty", 0},
 				{wire{Type: "unsubscribe", Data: p.codec.channel("a")}, "a", 0},
 				{wire{Type: "unsubscribe", Data: p.codec.channel("a")}, "a", 0},
 				{wire{Type: "publish", Channel: "a"}, "a", 0},
@@ -494,7 +498,7 @@ func TestAnswers(t *testing.T) {
 				got := withoutEmpty(p.read(t))
 				require.Equal(t, wire{Type: "ack", ID: a.ask.ID, Channel: a.target, Timestamp: got.Timestamp}, got)
 			}
-			for i, a := range asks { // without an ID nothing is answered
+			for i, a := range asks { // no ack without an ID
 				a.ask.ID = ""
 				p.send(t, a.ask)
 				for range a.before {
@@ -504,7 +508,7 @@ func TestAnswers(t *testing.T) {
 			require.Equal(t, 2*len(asks), len(b.messagesOf(t, c, 2*len(asks))))
 
 			long := strings.Repeat("x", 256)
-			for _, bad := range []struct {
+			for _, invalid := range []struct {
 				ask    wire
 				target string
 			}{
@@ -520,18 +524,18 @@ func TestAnswers(t *testing.T) {
 				{wire{Type: "publish", Channel: long}, long},
 				{wire{Type: "publish_room"}, ""},
 			} {
-				for _, id := range []string{"", "why"} { // errors are answered anyhow
-					bad.ask.ID = id
-					p.send(t, bad.ask)
-					require.NotEmpty(t, p.requireError(t, id, bad.target, "bad_request"))
+				for _, id := range []string{"", "id"} { // errors are sent even without an ID
+					invalid.ask.ID = id
+					p.send(t, invalid.ask)
+					require.NotEmpty(t, p.requireError(t, id, invalid.target, "bad_request"))
 				}
 			}
-			p.do(t, wire{Type: "broadcast"}) // the connection is as good as before
+			p.do(t, wire{Type: "broadcast"}) // the connection still works
 		})
 	}
 }
 
-// messagesOf takes n messages, which must all be of one client.
+// messagesOf waits for n messages, which must all be from c.
 func (b *bundle) messagesOf(t testing.TB, c *websocket.Client, n int) []*websocket.Message {
 	t.Helper()
 	var messages []*websocket.Message
@@ -543,7 +547,7 @@ func (b *bundle) messagesOf(t testing.TB, c *websocket.Client, n int) []*websock
 	return messages
 }
 
-func TestTooLargeToPublish(t *testing.T) {
+func TestPublicationAboveBacklogIsRejected(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
 	config.ClientBacklog = 2000
@@ -553,12 +557,13 @@ func TestTooLargeToPublish(t *testing.T) {
 	p.requireError(t, "1", "a", "too_large")
 }
 
-// TestFirstFrameInbound sends before the handshake's answer is read: keys that
-// onConnect sets hold for that frame too.
-func TestFirstFrameInbound(t *testing.T) {
+// TestKeysFromOnConnectApplyToFirstMessage sends messages while onConnect runs. The
+// hub must process them after onConnect, with the keys that it has set.
+func TestKeysFromOnConnectApplyToFirstMessage(t *testing.T) {
 	t.Parallel()
 	keys := randomKeys()
-	enter, leave := make(chan struct{}), make(chan struct{})
+	enter := make(chan struct{}) // closed by onConnect
+	leave := make(chan struct{}) // closed by the test
 	b := setup(t, websocket.DefaultConfig, options{onConnect: func(c *websocket.Client) {
 		close(enter)
 		<-leave
@@ -569,41 +574,41 @@ func TestFirstFrameInbound(t *testing.T) {
 			panic(err)
 		}
 	}})
-	p := b.dial(t, dialing{codec: "protobuf", keys: keys}) // the 101 is out before onConnect ends
+	p := b.dial(t, dialing{codec: "protobuf", keys: keys}) // the hub sends the 101 response before onConnect
 	await(t, enter)
 	p.send(t, wire{Type: "own", Data: []byte("first")})
 	p.send(t, wire{Type: "broadcast", Data: []byte("second")})
-	require.Zero(t, b.messages.len(), "a message came before onConnect returned")
-	require.Empty(t, p.tap.frames(t), "something was written before onConnect returned")
+	require.Zero(t, b.messages.len(), "onMessage ran before onConnect returned")
+	require.Empty(t, p.tap.frames(t), "the hub wrote a frame before onConnect returned")
 	close(leave)
 	require.Equal(t, "first", string(b.messages.take(t).message.Data))
 	require.Equal(t, "second", string(p.read(t).Data))
 }
 
-// TestKeysChangeMidway changes keys in onMessage: what was sent before is sealed
-// as before, what comes after with the new keys.
-func TestKeysChangeMidway(t *testing.T) {
+// TestKeyChangeAppliesToLaterMessages changes keys in onMessage. Messages sent before
+// the change are sealed with the old keys, later ones with the new keys.
+func TestKeyChangeAppliesToLaterMessages(t *testing.T) {
 	t.Parallel()
-	old, fresh := randomKeys(), randomKeys()
+	hubKeys, ownKeys := randomKeys(), randomKeys()
 	config := websocket.DefaultConfig
-	config.Security = old.config()
+	config.Security = hubKeys.config()
 	b := setup(t, config, options{onMessage: func(c *websocket.Client, m *websocket.Message) {
 		_ = c.Send(&websocket.Message{Type: "before"})
 		switch m.Type {
 		case "own":
-			_ = c.SetEncryptionKey(fresh.aes)
-			_ = c.SetHMACKey(fresh.hmac)
+			_ = c.SetEncryptionKey(ownKeys.aes)
+			_ = c.SetHMACKey(ownKeys.hmac)
 		case "back":
 			_ = c.SetEncryptionKey(nil)
 			_ = c.SetHMACKey(nil)
 		}
 		_ = c.Send(&websocket.Message{Type: "after"})
 	}})
-	p, _ := b.connect(t, dialing{keys: old})
+	p, _ := b.connect(t, dialing{keys: hubKeys})
 	for _, step := range []struct {
 		ask  string
 		then wireKeys
-	}{{"own", fresh}, {"nothing", fresh}, {"back", old}, {"nothing", old}} {
+	}{{"own", ownKeys}, {"none", ownKeys}, {"back", hubKeys}, {"none", hubKeys}} {
 		p.send(t, wire{Type: step.ask})
 		require.Equal(t, "before", p.read(t).Type)
 		p.keys = step.then
@@ -611,8 +616,9 @@ func TestKeysChangeMidway(t *testing.T) {
 	}
 }
 
-// TestMiddlewareWriters upgrades through a writer that only unwraps.
-func TestMiddlewareWriters(t *testing.T) {
+// TestUpgradeThroughUnwrap upgrades a connection whose ResponseWriter has no Hijack,
+// only Unwrap.
+func TestUpgradeThroughUnwrap(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.DefaultConfig, options{handler: func(h *websocket.Hub) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -624,6 +630,7 @@ func TestMiddlewareWriters(t *testing.T) {
 	require.Equal(t, "hi", p.read(t).Type)
 }
 
+// unwrapper is a ResponseWriter as middleware wraps it.
 type unwrapper struct{ inner http.ResponseWriter }
 
 func (u unwrapper) Header() http.Header         { return u.inner.Header() }

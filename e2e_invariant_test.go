@@ -12,18 +12,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/stretchr/testify/require"
 	pb "google.golang.org/protobuf/proto"
 )
 
-// TestNothingIsLostSilently publishes to clients that read fast, slowly or not at
-// all, or die, and holds every client to the promise: in the log's order it gets
-// each message that was published while it was a member, or is told right there
-// how many it lost, or they are counted when its connection ends.
+// TestNothingIsLostSilently publishes to clients that read at different speeds, stop
+// reading or disconnect. Each client must get all messages that were published while
+// it was a member, in the order of the event log. In the place of dropped messages it
+// must get a gap with their number. Messages that are pending when its connection
+// ends must be counted as dropped.
 //
-// INVARIANT_SEED repeats one run, INVARIANT_RUNS sets how many there are.
+// INVARIANT_SEED repeats one run. INVARIANT_RUNS sets the number of runs.
 func TestNothingIsLostSilently(t *testing.T) {
 	runs := 150
 	if s := os.Getenv("INVARIANT_RUNS"); s != "" {
@@ -54,24 +55,24 @@ const (
 	fastReader readerKind = iota
 	slowReader
 	stalledReader // reads nothing for a while, then everything
-	dyingReader   // ends after some reading
+	endingReader  // disconnects after a number of messages
 	readerKinds
 )
 
-// subscriber is one client and what it should get.
+// subscriber is a client with the messages that it must get.
 type subscriber struct {
 	client   *websocket.Client
 	peer     *fakePeer
 	codec    websocket.Codec
 	kind     readerKind
-	dieAfter int
+	endAfter int
 	seed     uint64
 
 	mu       sync.Mutex
 	expected map[string][]int // by topic: numbers published while it was a member
-	got      map[string]int   // by topic: how many of these are accounted for
+	got      map[string]int   // by topic: how many of these it got or lost in a gap
 	problem  error
-	ended    bool // its connection ended before the test's end
+	ended    bool // its connection ended before the hub was stopped
 }
 
 type invariantRun struct {
@@ -83,7 +84,7 @@ type invariantRun struct {
 	topics   []string // "c:name" or "r:name"
 	members  []*subscriber
 	readers  sync.WaitGroup
-	arrivals chan *websocket.Client
+	arrivals chan *websocket.Client // onConnect sends, addSubscriber receives
 }
 
 func newInvariantRun(t *testing.T, seed uint64) *invariantRun {
@@ -119,7 +120,7 @@ func (r *invariantRun) run() {
 		}()
 	}
 	publishers.Wait()
-	time.Sleep(5 * time.Minute) // all that waits goes out, or WriteWait ends it
+	time.Sleep(5 * time.Minute) // all messages are written, or WriteWait ends connections
 	synctest.Wait()
 	if !r.t.Failed() {
 		r.check()
@@ -135,7 +136,7 @@ func (r *invariantRun) addSubscriber() {
 	codecs := []websocket.Codec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}}
 	m := &subscriber{
 		codec: codecs[r.rng.IntN(4)], kind: readerKind(r.rng.IntN(int(readerKinds))),
-		dieAfter: r.rng.IntN(40), seed: r.rng.Uint64(),
+		endAfter: r.rng.IntN(40), seed: r.rng.Uint64(),
 		expected: map[string][]int{}, got: map[string]int{},
 	}
 	m.peer = r.hub.connect([]int{64, 500, 4_096, 1 << 16}[r.rng.IntN(4)]+512, codecHeader(m.codec.Name()))
@@ -151,8 +152,8 @@ func (r *invariantRun) addSubscriber() {
 	}()
 }
 
-// publish is the only one who publishes to topic and changes its membership, so
-// it knows what every member should get.
+// publish publishes to one topic and changes its membership. No other goroutine does
+// either, so publish knows the messages that each member must get.
 func (r *invariantRun) publish(topic string, rng *rand.Rand) {
 	kind, name, _ := strings.Cut(topic, ":")
 	room := kind == "r"
@@ -195,7 +196,7 @@ func (r *invariantRun) publish(topic string, rng *rand.Rand) {
 	}
 }
 
-// read takes what comes, at the pace of its kind, and checks it.
+// read reads messages at the speed of m's kind and checks them.
 func (m *subscriber) read(sealed bool) {
 	rng := rand.New(rand.NewPCG(m.seed, 2))
 	if m.kind == stalledReader {
@@ -206,7 +207,7 @@ func (m *subscriber) read(sealed bool) {
 		if m.kind == slowReader && rng.IntN(3) == 0 {
 			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
 		}
-		if m.kind == dyingReader && n >= m.dieAfter {
+		if m.kind == endingReader && n >= m.endAfter {
 			if rng.IntN(2) == 0 {
 				m.peer.client.Reset()
 			}
@@ -223,7 +224,7 @@ func (m *subscriber) read(sealed bool) {
 	m.ended = true
 }
 
-// take checks one message against what is expected next.
+// take checks that a message is the next one that m must get.
 func (m *subscriber) take(b []byte, sealed bool) error {
 	if sealed {
 		signed, err := websocket.Decrypt(b, make([]byte, 32))
@@ -231,12 +232,12 @@ func (m *subscriber) take(b []byte, sealed bool) error {
 			b, err = websocket.Verify(signed, []byte("secret"))
 		}
 		if err != nil {
-			return m.fail("does not open: %v", err)
+			return m.fail("open: %v", err)
 		}
 	}
 	var msg websocket.Message
 	if err := m.codec.Unmarshal(b, &msg); err != nil {
-		return m.fail("does not decode: %v", err)
+		return m.fail("decode: %v", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -260,7 +261,7 @@ func (m *subscriber) take(b []byte, sealed bool) error {
 		}
 		n, at := int(data[0].(float64)), m.got[topic]
 		if at >= len(m.expected[topic]) || m.expected[topic][at] != n {
-			return m.failLocked("%s: got %d as number %d of %v", topic, n, at, m.expected[topic])
+			return m.failLocked("%s: got message %d at position %d of %v", topic, n, at, m.expected[topic])
 		}
 		m.got[topic]++
 		return nil
@@ -301,13 +302,13 @@ func (r *invariantRun) check() {
 			if m.ended {
 				require.LessOrEqual(r.t, m.got[topic], len(expected), "client %d", i)
 			} else {
-				require.Equal(r.t, len(expected), m.got[topic], "client %d stays, and %s is not whole", i, topic)
+				require.Equal(r.t, len(expected), m.got[topic], "client %d is connected, but messages of %s are missing", i, topic)
 			}
 		}
 		m.mu.Unlock()
 	}
 	st := r.hub.Stats()
-	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed = sent + dropped: %+v", st)
+	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed must be sent + dropped: %+v", st)
 	require.Zero(r.t, st.HeldBytes, "%+v", st)
 }
 

@@ -16,12 +16,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
-// ask sends a message of a JSON client and returns the hub's answer to it.
+// ask sends a control message as JSON and returns the hub's reply.
 func (p *rawPeer) ask(m wire) jsonWire {
 	p.t.Helper()
 	m.ID = "ask"
@@ -32,31 +32,31 @@ func (p *rawPeer) ask(m wire) jsonWire {
 		f, err := p.next()
 		require.NoError(p.t, err)
 		require.Equal(p.t, byte(fin|textOp), f.first, "%q", f.payload)
-		var answer jsonWire
-		require.NoError(p.t, json.Unmarshal(f.payload, &answer))
-		if answer.ID == m.ID {
-			return answer
+		var reply jsonWire
+		require.NoError(p.t, json.Unmarshal(f.payload, &reply))
+		if reply.ID == m.ID {
+			return reply
 		}
 	}
 }
 
 func (p *rawPeer) requireAck(m wire) {
 	p.t.Helper()
-	answer := p.ask(m)
-	require.Equal(p.t, "ack", answer.Type, "%s", answer.Data)
+	reply := p.ask(m)
+	require.Equal(p.t, "ack", reply.Type, "%s", reply.Data)
 }
 
 func (p *rawPeer) requireRefused(m wire, code string) {
 	p.t.Helper()
-	answer := p.ask(m)
-	require.Equal(p.t, "error", answer.Type)
-	got, message, err := jsonProblem(answer.Data)
+	reply := p.ask(m)
+	require.Equal(p.t, "error", reply.Type)
+	got, message, err := jsonProblem(reply.Data)
 	require.NoError(p.t, err)
 	require.Equal(p.t, code, got, message)
 	require.NotEmpty(p.t, message)
 }
 
-// leave closes cleanly.
+// leave closes the connection with a closing handshake.
 func (p *rawPeer) leave() {
 	p.t.Helper()
 	p.write(closeFrame(1000, ""))
@@ -79,7 +79,7 @@ func TestMaxMessageSize(t *testing.T) {
 		name   string
 		limit  int64
 		stream string
-		want   int // bytes of the message that is processed, or 0
+		want   int // size of the message that the hub processes; 0 if it closes with 1009
 	}{
 		{"exact", limit, frameOf(fin|binaryOp, full), limit},
 		{"over", limit, frameOf(fin|binaryOp, over), 0},
@@ -98,7 +98,7 @@ func TestMaxMessageSize(t *testing.T) {
 		{"noise in Huffman blocks", 64 << 10, zipped(string(noise), flate.HuffmanOnly), 64 << 10},
 		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10)), 64 << 10},
 		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10+1)), 0},
-		{"no bound to speak of", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10},
+		{"very large", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10},
 		{"largest", 1<<63 - 1, frameOf(fin|binaryOp, string(noise)), 64 << 10},
 	}
 	for _, tt := range tests {
@@ -137,12 +137,13 @@ func TestMaxMessageSize(t *testing.T) {
 	}
 }
 
-// TestInflatingIsBounded is not parallel: it measures what the process allocates.
+// TestInflatingIsBounded is not parallel because it measures the allocations of the
+// process.
 func TestInflatingIsBounded(t *testing.T) {
 	block := deflated(strings.Repeat("0", 1<<20), 9)
 	bomb := frameOf(fin|rsv1|textOp, strings.Repeat(block+"\x00\x00\xff\xff", 47)+block)
 	require.Less(t, len(bomb), 64<<10)
-	config := websocket.DefaultConfig // MaxMessageSize is 64 KiB, so the bomb itself may pass
+	config := websocket.DefaultConfig // MaxMessageSize is 64 KiB, more than the compressed bomb
 	b := setup(t, config, options{})
 	peer := b.rawTCP(t, handshakeOf("Sec-WebSocket-Extensions: permessage-deflate")).requireOpen()
 	require.NotEmpty(t, peer.header.Get("Sec-WebSocket-Extensions"))
@@ -168,10 +169,10 @@ func TestMaxSubscriptions(t *testing.T) {
 		peer.requireAck(joining("a"))
 		peer.requireRefused(subscribeTo("c"), "limit")
 		peer.requireRefused(joining("b"), "limit")
-		peer.requireAck(subscribeTo("a")) // has it already
+		peer.requireAck(subscribeTo("a")) // already subscribed
 		peer.requireAck(joining("a"))
-		other.requireAck(subscribeTo("c")) // has a limit of its own
-		peer.requireAck(wire{Type: "unsubscribe", Data: jsonChannel("never had it")})
+		other.requireAck(subscribeTo("c")) // the limit is per client
+		peer.requireAck(wire{Type: "unsubscribe", Data: jsonChannel("not subscribed")})
 		peer.requireRefused(subscribeTo("c"), "limit")
 		peer.requireAck(wire{Type: "leave_room", Data: jsonRoom("a")})
 		peer.requireAck(subscribeTo("c"))
@@ -181,7 +182,7 @@ func TestMaxSubscriptions(t *testing.T) {
 		for c := range hub.Clients() {
 			require.NoError(t, c.Subscribe("b"))
 			require.NoError(t, c.Subscribe("c"))
-			_ = c.JoinRoom("x") // the third of one of them
+			_ = c.JoinRoom("x") // the third topic of one client; fails for the other
 			require.ErrorIs(t, c.JoinRoom("y"), websocket.ErrTooManySubscriptions)
 			require.ErrorIs(t, c.Subscribe("y"), websocket.ErrTooManySubscriptions)
 			require.NoError(t, c.Unsubscribe("b"))
@@ -259,19 +260,19 @@ func TestNameLimits(t *testing.T) {
 				}
 			}
 		}
-		peer.requireAck(wire{Type: "broadcast", Data: []byte("1")}) // has no name
+		peer.requireAck(wire{Type: "broadcast", Data: []byte("1")}) // needs no name
 		require.Empty(t, channelsOf(hub.Hub))
 		require.Empty(t, roomsOf(hub.Hub))
 		peer.leave()
 	})
 }
 
-// requireBusy checks a refusal that says to come again.
-func (p *rawPeer) requireBusy(why string) {
+// requireBusy checks that the hub refused the handshake with Retry-After.
+func (p *rawPeer) requireBusy(reason string) {
 	p.t.Helper()
 	require.Equal(p.t, http.StatusServiceUnavailable, p.status)
 	require.Equal(p.t, "1", p.header.Get("Retry-After"))
-	require.Contains(p.t, p.body, why)
+	require.Contains(p.t, p.body, reason)
 	_ = p.nc.Close()
 }
 
@@ -289,7 +290,7 @@ func TestMaxClients(t *testing.T) {
 		first.requireAck(subscribeTo("x"))
 		first.leave()
 		synctest.Wait()
-		hub.raw(requestOf("GET / HTTP/1.1", "Host: hub.test")) // no handshake: takes no place
+		hub.raw(requestOf("GET / HTTP/1.1", "Host: hub.test")) // not a handshake
 		synctest.Wait()
 		third := hub.raw(handshakeOf()).requireOpen()
 		hub.raw(handshakeOf()).requireBusy("full")
@@ -301,7 +302,8 @@ func TestMaxClients(t *testing.T) {
 func TestMaxHandshakes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		inside, gate := make(chan struct{}), make(chan struct{}) // the hook sends and receives, the test the reverse
+		inside := make(chan struct{}) // the hook sends, the test receives
+		gate := make(chan struct{})   // the test closes, the hook receives
 		config := websocket.DefaultConfig
 		config.MaxHandshakes = 2
 		config.ClientID = func(r *http.Request) (string, error) {
@@ -314,7 +316,7 @@ func TestMaxHandshakes(t *testing.T) {
 		hub := runFake(t, paths[0], config)
 		defer hub.stop()
 		at := func(path string) string { return strings.Replace(handshakeOf(), "GET /", "GET "+path, 1) }
-		slow := make(chan *rawPeer) // those who shake hands send, the test receives
+		slow := make(chan *rawPeer) // the goroutines below send, the test receives
 		for i := range 2 {
 			go func() { slow <- hub.raw(at(fmt.Sprintf("/slow?%d", i))) }()
 			<-inside
@@ -364,17 +366,17 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 		messages, bytes int64
 		n               int
 		payload         string
-		soonest, latest time.Duration
+		atLeast, atMost time.Duration
 		withPings       bool
 	}{
-		{name: "within the burst", messages: 10, n: 20, payload: large, latest: 0},
-		{name: "messages", messages: 10, n: 60, payload: large, soonest: 3900 * time.Millisecond, latest: 4100 * time.Millisecond},
-		{name: "small messages", messages: 100, n: 600, payload: small, soonest: 3400 * time.Millisecond, latest: 4100 * time.Millisecond},
-		{name: "pings count", messages: 10, n: 30, payload: large, withPings: true, soonest: 3700 * time.Millisecond, latest: 4100 * time.Millisecond},
-		{name: "bytes", messages: -1, bytes: 1000, n: 9, payload: large, soonest: 2600 * time.Millisecond, latest: 3600 * time.Millisecond},
-		{name: "one message above the rate", messages: -1, bytes: 1000, n: 1, payload: strings.Repeat("x", 7000), soonest: 4 * time.Second, latest: 5100 * time.Millisecond},
-		{name: "no limits", messages: -1, bytes: -1, n: 20_000, payload: small, latest: 0},
-		{name: "default", n: 4000, payload: small, soonest: 1900 * time.Millisecond, latest: 2100 * time.Millisecond},
+		{name: "within the burst", messages: 10, n: 20, payload: large, atMost: 0},
+		{name: "messages", messages: 10, n: 60, payload: large, atLeast: 3900 * time.Millisecond, atMost: 4100 * time.Millisecond},
+		{name: "small messages", messages: 100, n: 600, payload: small, atLeast: 3400 * time.Millisecond, atMost: 4100 * time.Millisecond},
+		{name: "pings count", messages: 10, n: 30, payload: large, withPings: true, atLeast: 3700 * time.Millisecond, atMost: 4100 * time.Millisecond},
+		{name: "bytes", messages: -1, bytes: 1000, n: 9, payload: large, atLeast: 2600 * time.Millisecond, atMost: 3600 * time.Millisecond},
+		{name: "one message above the rate", messages: -1, bytes: 1000, n: 1, payload: strings.Repeat("x", 7000), atLeast: 4 * time.Second, atMost: 5100 * time.Millisecond},
+		{name: "no limits", messages: -1, bytes: -1, n: 20_000, payload: small, atMost: 0},
+		{name: "default", n: 4000, payload: small, atLeast: 1900 * time.Millisecond, atMost: 2100 * time.Millisecond},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -389,14 +391,14 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 				peer := rawOver(t, client, handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
 				<-served
 				client.SetWindow(8 << 10)
-				time.Sleep(50 * time.Second) // idleness earns nothing
+				time.Sleep(50 * time.Second) // idle time must not allow a larger burst
 				start := time.Now()
 				frame := textFrame(tt.payload)
 				if tt.withPings {
 					frame = pingFrame("p") + frame
 				}
 				written := make(chan struct{}) // closed by the writer, received below
-				go func() {                    // ends when the hub has taken all
+				go func() {                    // ends when the hub has read all
 					defer close(written)
 					peer.write(strings.Repeat(frame, tt.n))
 				}()
@@ -412,8 +414,8 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 				}
 				<-written
 				took := time.Since(start)
-				require.GreaterOrEqual(t, took, tt.soonest)
-				require.LessOrEqual(t, took, tt.latest)
+				require.GreaterOrEqual(t, took, tt.atLeast)
+				require.LessOrEqual(t, took, tt.atMost)
 				require.Len(t, hub.seen.items, tt.n)
 				peer.leave()
 			})
@@ -421,8 +423,8 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 	}
 }
 
-// TestFloods sends without a break what the rates do not allow.
-func TestFloods(t *testing.T) {
+// TestFloodsCloseWith1008 exceeds a rate without a pause.
+func TestFloodsCloseWith1008(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name            string
@@ -455,14 +457,14 @@ func TestFloods(t *testing.T) {
 				time.Sleep(50 * time.Second)
 				start := time.Now()
 				flooded := make(chan error, 1) // the flooder sends, the test receives
-				go func() {                    // ends when the hub has had enough, or too late
+				go func() {                    // ends when the hub closes, at most after a minute
 					chunk := []byte(strings.Repeat(tt.frame, 20))
 					for time.Since(start) < time.Minute {
 						if _, err := client.Write(chunk); err != nil {
 							flooded <- err
 							return
 						}
-						time.Sleep(time.Millisecond) // or no time passes at all
+						time.Sleep(time.Millisecond) // lets the bubble's clock advance
 					}
 					client.Reset()
 					flooded <- nil
@@ -475,7 +477,7 @@ func TestFloods(t *testing.T) {
 						frames = append(frames, f)
 					}
 				}
-				require.Error(t, <-flooded, "a minute of flooding is taken")
+				require.Error(t, <-flooded, "the hub accepted a minute of flooding")
 				require.NotEmpty(t, frames)
 				code, reason := closeOf(t, frames[len(frames)-1])
 				require.Equal(t, 1008, code)
@@ -490,9 +492,9 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestSteadyClientsAreNoFlood keeps just below the rates for a long time, and
-// bursts now and then.
-func TestSteadyClientsAreNoFlood(t *testing.T) {
+// TestSteadyClientsAreNotClosed sends for ten minutes just below the rate, steadily
+// or in bursts.
+func TestSteadyClientsAreNotClosed(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
@@ -531,9 +533,9 @@ func TestSteadyClientsAreNoFlood(t *testing.T) {
 	}
 }
 
-// TestPingFlood counts pongs: of pings that come together only the last is
-// answered, and of those that the client does not take only the last is kept.
-func TestPingFlood(t *testing.T) {
+// TestPingFloodGetsFewPongs counts pongs. The hub answers only the last of the pings
+// in one read. While the client accepts no pong, the hub keeps only the latest one.
+func TestPingFloodGetsFewPongs(t *testing.T) {
 	t.Parallel()
 	const n = 3000
 	var flood strings.Builder
@@ -565,7 +567,7 @@ func TestPingFlood(t *testing.T) {
 						f, err := peer.next()
 						require.NoError(t, err)
 						require.Equal(t, byte(fin|pongOp), f.first)
-						require.True(t, len(pongs) == 0 || pongs[len(pongs)-1] < string(f.payload), "in order")
+						require.True(t, len(pongs) == 0 || pongs[len(pongs)-1] < string(f.payload), "pongs out of order")
 						pongs = append(pongs, string(f.payload))
 					}
 					if window < 1<<20 {
@@ -645,7 +647,7 @@ func TestAllowedOrigins(t *testing.T) {
 			})
 		})
 	}
-	t.Run("CheckOrigin decides alone", func(t *testing.T) {
+	t.Run("CheckOrigin overrides AllowedOrigins", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			config := websocket.DefaultConfig
@@ -671,12 +673,12 @@ func TestBearerToken(t *testing.T) {
 		headers []string
 		token   string
 		ok      bool
-		echoed  string
-		status  int // 101 where it is 0
+		echoed  string // the subprotocol in the response
+		status  int    // of a refused handshake; 0 means 101
 	}{
 		{name: "none"},
 		{name: "header", headers: []string{"Authorization: Bearer a.b-c"}, token: "a.b-c", ok: true},
-		{name: "header in another case", headers: []string{"authorization: bEARER  t "}, token: "t", ok: true},
+		{name: "header in different case", headers: []string{"authorization: bEARER  t "}, token: "t", ok: true},
 		{name: "other scheme", headers: []string{"Authorization: Basic dTpw"}},
 		{name: "scheme alone", headers: []string{"Authorization: Bearer"}},
 		{name: "scheme without blank", headers: []string{"Authorization: Bearertoken"}},
@@ -687,7 +689,7 @@ func TestBearerToken(t *testing.T) {
 		{name: "no base64url", headers: []string{protocolHeader("bearer.a+b, json")}, echoed: "json"},
 		{name: "empty", headers: []string{protocolHeader("bearer., json")}, echoed: "json"},
 		{name: "header first", headers: []string{"Authorization: Bearer one", protocolHeader(encoded("two") + ", json")}, token: "one", ok: true, echoed: "json"},
-		{name: "does not stand for a codec", headers: []string{protocolHeader(encoded("t") + ", unknown")}, status: 400},
+		{name: "is not a codec", headers: []string{protocolHeader(encoded("t") + ", unknown")}, status: 400},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -723,23 +725,23 @@ func TestBearerToken(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			config := websocket.DefaultConfig
-			config.ClientID = func(*http.Request) (string, error) { return "", errors.New("the reason stays here") }
+			config.ClientID = func(*http.Request) (string, error) { return "", errors.New("internal reason") }
 			hub := runFake(t, paths[0], config)
 			defer hub.stop()
 			peer := hub.raw(handshakeOf())
 			require.Equal(t, http.StatusUnauthorized, peer.status)
-			require.NotContains(t, peer.body, "the reason stays here")
+			require.NotContains(t, peer.body, "internal reason")
 			_ = peer.nc.Close()
 		})
 	})
 }
 
-func TestExpiry(t *testing.T) {
+func TestExpiryClosesWithUnauthorized(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		set  func(c *websocket.Client)
-		at   time.Duration // of the Close; negative if none comes within an hour
+		at   time.Duration // time of the Close frame; negative if there is none within an hour
 	}{
 		{"once", func(c *websocket.Client) { _ = c.SetExpiry(time.Now().Add(30 * time.Second)) }, 30 * time.Second},
 		{"after pings", func(c *websocket.Client) { _ = c.SetExpiry(time.Now().Add(500 * time.Second)) }, 500 * time.Second},
@@ -755,7 +757,7 @@ func TestExpiry(t *testing.T) {
 			time.Sleep(time.Second)
 			_ = c.SetExpiry(time.Now().Add(time.Second))
 		}, 2 * time.Second},
-		{"taken back", func(c *websocket.Client) {
+		{"removed", func(c *websocket.Client) {
 			_ = c.SetExpiry(time.Now().Add(30 * time.Second))
 			time.Sleep(29 * time.Second)
 			_ = c.SetExpiry(time.Time{})
@@ -772,7 +774,7 @@ func TestExpiry(t *testing.T) {
 					time.Sleep(time.Second)
 					start := time.Now()
 					for c := range hub.Clients() {
-						go tt.set(c) // ends by itself
+						go tt.set(c) // ends after at most 29 seconds
 					}
 					for {
 						f, err := peer.next()
@@ -797,13 +799,14 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// TestReadyMadeHooksOnTheWire asks for everything as a client does.
-func TestReadyMadeHooksOnTheWire(t *testing.T) {
+// TestReadyMadeAuthorizeHooks sends every control message under AllowSubscribe and
+// AllowMembers.
+func TestReadyMadeAuthorizeHooks(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name    string
 		hook    func(*websocket.Client, websocket.AuthorizeRequest) error
-		members bool // may publish where they are
+		members bool // members may publish to their topics
 	}{
 		{"AllowSubscribe", websocket.AllowSubscribe, false},
 		{"AllowMembers", websocket.AllowMembers, true},
@@ -819,7 +822,7 @@ func TestReadyMadeHooksOnTheWire(t *testing.T) {
 				peer := hub.raw(handshakeOf()).requireOpen()
 				publish := wire{Type: "publish", Channel: "x", Data: []byte("1")}
 				publishRoom := wire{Type: "publish_room", Channel: "x", Data: []byte("1")}
-				inside := func(m wire) {
+				asMember := func(m wire) {
 					t.Helper()
 					if tt.members {
 						peer.requireAck(m)
@@ -831,15 +834,15 @@ func TestReadyMadeHooksOnTheWire(t *testing.T) {
 				peer.requireRefused(publishRoom, "forbidden")
 				peer.requireRefused(wire{Type: "broadcast", Data: []byte("1")}, "forbidden")
 				peer.requireAck(subscribeTo("x"))
-				inside(publish)
+				asMember(publish)
 				peer.requireRefused(publishRoom, "forbidden")
 				peer.requireAck(joining("x"))
-				inside(publishRoom)
+				asMember(publishRoom)
 				peer.requireRefused(wire{Type: "publish", Channel: "another", Data: []byte("1")}, "forbidden")
 				peer.requireRefused(wire{Type: "broadcast", Data: []byte("1")}, "forbidden")
 				peer.requireAck(wire{Type: "unsubscribe", Data: jsonChannel("x")})
 				peer.requireRefused(publish, "forbidden")
-				inside(publishRoom)
+				asMember(publishRoom)
 				peer.requireAck(wire{Type: "leave_room", Data: jsonRoom("x")})
 				peer.requireRefused(publishRoom, "forbidden")
 				peer.leave()
@@ -848,8 +851,8 @@ func TestReadyMadeHooksOnTheWire(t *testing.T) {
 	}
 }
 
-// TestUnknownActionsAreRefused keeps the ready-made hooks closed to what they do
-// not know.
+// TestUnknownActionsAreRefused calls the ready-made hooks with actions that do not
+// exist.
 func TestUnknownActionsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, action := range []websocket.Action{"", "SUBSCRIBE", "publish_everything"} {
@@ -858,9 +861,9 @@ func TestUnknownActionsAreRefused(t *testing.T) {
 	}
 }
 
-// TestFloodBehindTheCloseIsPaced has a peer break a rule and send as fast as it
-// can. The hub discards that no faster than it would read it.
-func TestFloodBehindTheCloseIsPaced(t *testing.T) {
+// TestFloodAfterCloseIsPaced has a peer violate the protocol and then send as fast as
+// possible. The hub must discard this data no faster than ByteRate allows.
+func TestFloodAfterCloseIsPaced(t *testing.T) {
 	const rate = 10_000
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
@@ -873,14 +876,14 @@ func TestFloodBehindTheCloseIsPaced(t *testing.T) {
 			peer := hub.connect(1<<10, nil)
 			defer peer.Close()
 			go func() { // ends with the connection
-				flood := make([]byte, 1<<10) // the first two bytes are no frame of a client's
+				flood := make([]byte, 1<<10) // begins with an unmasked frame
 				for err := error(nil); err == nil; {
 					_, err = peer.NetConn().Write(flood)
 				}
 			}()
 			<-ended
 			received := hub.Stats().BytesReceived
-			// Two seconds' worth at once, one second until the end, and what one read takes.
+			// Two seconds of ByteRate as a burst, one second until the end, and one read.
 			require.LessOrEqual(t, received, uint64(3*rate+2<<10))
 			require.Greater(t, received, uint64(2*rate))
 			hub.stop()

@@ -4,5 +4,5 @@ package websocket_test
 
 import "testing"
 
-// interruptions does nothing where there are no signals that interrupt calls.
+// interruptions does nothing on systems without interrupting signals.
 func interruptions(*testing.T) (stop func()) { return func() {} }

@@ -14,12 +14,12 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// TestChurn connects and disconnects clients as fast as it goes, while others
-// publish, broadcast, and send to clients that may be gone at any moment. It does
-// not run beside other tests, since it counts goroutines.
+// TestChurn connects and disconnects clients as fast as possible. Meanwhile it
+// publishes, broadcasts, and sends to clients that may have disconnected. It is not
+// parallel because it counts goroutines.
 func TestChurn(t *testing.T) {
 	const (
 		cycles  = 3000
@@ -35,7 +35,7 @@ func TestChurn(t *testing.T) {
 		onMessage:    lives.message,
 	})
 
-	stop := make(chan struct{}) // closed below
+	stop := make(chan struct{}) // closed when all clients have ended
 	var publishers sync.WaitGroup
 	var published atomic.Int64
 	publish := func(f func(i int) error) {
@@ -57,7 +57,7 @@ func TestChurn(t *testing.T) {
 			}
 		})
 	}
-	pause := time.NewTicker(time.Millisecond / 2) // so that clients get a turn on few cores
+	pause := time.NewTicker(time.Millisecond / 2) // leaves processor time for the clients
 	defer pause.Stop()
 	data := []byte(`{"headline":"Breaking News!"}`)
 	publish(func(i int) error {
@@ -74,10 +74,10 @@ func TestChurn(t *testing.T) {
 			return b.hub.SendToClient(lives.randomID(), &websocket.Message{Data: data})
 		}
 	})
-	kept := time.NewTicker(time.Millisecond)
-	defer kept.Stop()
-	publish(func(i int) error { // pointers kept past the end
-		<-kept.C
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	publish(func(i int) error { // uses clients after their connection has ended
+		<-tick.C
 		c := lives.random()
 		if c == nil {
 			return nil
@@ -101,7 +101,7 @@ func TestChurn(t *testing.T) {
 	for w := range workers {
 		clients.Go(func() { // ends when no cycles remain
 			for remaining.Add(-1) >= 0 {
-				if err := liveOnce(b.url, w); err != nil {
+				if err := connectOnce(b.url, w); err != nil {
 					failed.Store(err)
 					return
 				}
@@ -123,29 +123,32 @@ func TestChurn(t *testing.T) {
 	st := b.hub.Stats()
 	require.EqualValues(t, cycles, st.TotalConnections)
 	require.Zero(t, st.ActiveConnections)
-	require.Zero(t, st.ActiveConnections)
 	require.Zero(t, st.TotalChannels)
 	require.Zero(t, st.TotalRooms)
-	require.Zero(t, st.TotalChannels)
-	require.Zero(t, st.TotalRooms)
+	require.Empty(t, channelsOf(b.hub))
+	require.Empty(t, roomsOf(b.hub))
 	for range b.hub.Clients() {
-		require.Fail(t, "a client is left")
+		require.Fail(t, "a client is still registered")
 	}
 	for _, c := range lives.all() {
 		require.ErrorIs(t, c.Subscribe("news"), websocket.ErrClientClosed)
 		require.Error(t, c.CloseError())
 	}
-	// What is left are the hub's and the server's own goroutines, which are few.
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	few := runtime.GOMAXPROCS(0) + 4
-	for deadline := time.Now().Add(patience); len(otherGoroutines()) > before+few; <-tick.C {
-		require.True(t, time.Now().Before(deadline), "%d goroutines are left", len(otherGoroutines())-before)
+	// Only the goroutines of the hub and of the server may remain.
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	own := runtime.GOMAXPROCS(0) + 4
+	for deadline := time.Now().Add(patience); len(otherGoroutines()) > before+own; <-poll.C {
+		require.True(t, time.Now().Before(deadline), "%d goroutines remain", len(otherGoroutines())-before)
 	}
 }
 
-// liveOnce is one client's short life, which ends in one of several ways.
-func liveOnce(url string, worker int) error {
+// connectOnce connects a client, sends some messages and disconnects in one of
+// several ways.
+func connectOnce(url string, worker int) error {
+	// The way to end the connection: abort after the handshake (0), reset (1) or
+	// abort (2) without reading replies, close before reading them (3), close (4)
+	// or abort (5) after the last reply.
 	how := rand.IntN(6)
 	codec := subprotocols[rand.IntN(len(subprotocols))]
 	dialer := gorilla.Dialer{Subprotocols: []string{codec}, HandshakeTimeout: patience, EnableCompression: how%2 == 0}
@@ -153,9 +156,9 @@ func liveOnce(url string, worker int) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	defer func() { _ = ws.Close() }() // closed below, in some lives
+	defer func() { _ = ws.Close() }()
 	if how == 0 {
-		return nil // at once
+		return nil
 	}
 	c := wireCodecs[codec]
 	opcode := gorilla.TextMessage
@@ -179,22 +182,22 @@ func liveOnce(url string, worker int) error {
 	}
 	if how == 1 {
 		if tcp, ok := ws.NetConn().(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a reset instead of an end
+			_ = tcp.SetLinger(0) // Close then resets the connection
 		}
 		return nil
 	}
 	if how == 2 {
-		return nil // with answers under way
+		return nil
 	}
 	if err := ws.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	goodbye := func() error {
+	sendClose := func() error {
 		return ws.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(gorilla.CloseNormalClosure, ""), time.Now().Add(patience))
 	}
 	if how == 3 {
-		if err := goodbye(); err != nil {
-			return fmt.Errorf("goodbye: %w", err)
+		if err := sendClose(); err != nil {
+			return fmt.Errorf("send Close frame: %w", err)
 		}
 	}
 	for {
@@ -211,33 +214,33 @@ func liveOnce(url string, worker int) error {
 		}
 		if m.Type == "ack" && m.ID == "last" && how != 3 {
 			if how == 4 {
-				return goodbye() // without waiting for the answer
+				return sendClose() // without waiting for the answer
 			}
 			return nil
 		}
 	}
 }
 
-// lives checks the order of callbacks for each client.
+// lives records the callbacks of each client and checks their order.
 type lives struct {
 	mu      sync.Mutex
-	clients map[*websocket.Client]*life
-	order   []*websocket.Client
+	clients map[*websocket.Client]*callbackCounts
+	order   []*websocket.Client // by onConnect
 	faults  []string
 }
 
-type life struct{ connects, messages, disconnects int }
+type callbackCounts struct{ connects, messages, disconnects int }
 
-func newLives() *lives { return &lives{clients: map[*websocket.Client]*life{}} }
+func newLives() *lives { return &lives{clients: map[*websocket.Client]*callbackCounts{}} }
 
 func (l *lives) connect(c *websocket.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.clients[c] != nil {
-		l.faults = append(l.faults, "a second connect, or a Client that was used before")
+		l.faults = append(l.faults, "onConnect ran twice, or a Client was reused")
 		return
 	}
-	l.clients[c] = &life{connects: 1}
+	l.clients[c] = &callbackCounts{connects: 1}
 	l.order = append(l.order, c)
 }
 
@@ -246,11 +249,11 @@ func (l *lives) message(c *websocket.Client, m *websocket.Message) {
 	defer l.mu.Unlock()
 	switch s := l.clients[c]; {
 	case s == nil:
-		l.faults = append(l.faults, "a message before connect")
+		l.faults = append(l.faults, "onMessage ran before onConnect")
 	case s.disconnects > 0:
-		l.faults = append(l.faults, "a message after disconnect")
+		l.faults = append(l.faults, "onMessage ran after onDisconnect")
 	case m.ClientID != c.ID:
-		l.faults = append(l.faults, "a message of another client")
+		l.faults = append(l.faults, "onMessage got another client's message")
 	default:
 		s.messages++
 	}
@@ -262,17 +265,18 @@ func (l *lives) disconnect(c *websocket.Client) {
 	if s := l.clients[c]; s != nil {
 		s.disconnects++
 	} else {
-		l.faults = append(l.faults, "a disconnect before connect")
+		l.faults = append(l.faults, "onDisconnect ran before onConnect")
 	}
 }
 
+// random returns a client that has connected, or nil if there is none.
 func (l *lives) random() *websocket.Client {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.order) == 0 {
 		return nil
 	}
-	// Mostly a recent one, which is about to disconnect.
+	// Usually a recent client, which is about to disconnect.
 	if recent := len(l.order) - 16; recent > 0 && rand.IntN(4) > 0 {
 		return l.order[recent+rand.IntN(16)]
 	}
@@ -283,7 +287,7 @@ func (l *lives) randomID() string {
 	if c := l.random(); c != nil {
 		return c.ID
 	}
-	return "nobody"
+	return "unknown"
 }
 
 func (l *lives) all() []*websocket.Client {
@@ -292,6 +296,7 @@ func (l *lives) all() []*websocket.Client {
 	return l.order
 }
 
+// requireComplete checks that the callbacks of n clients ran once and in order.
 func (l *lives) requireComplete(t *testing.T, n int) {
 	t.Helper()
 	l.mu.Lock()

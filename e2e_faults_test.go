@@ -18,14 +18,14 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
-// startFake is runFake for tests whose failure must not hide behind the
-// goroutines that they then leave: it ends the hub after opening the gates that
-// callbacks wait for.
+// startFake is like runFake. If the test fails, it also opens the gate that
+// callbacks wait for and shuts the hub down. Otherwise synctest would report the
+// goroutines that are left and hide the failure.
 func startFake(t *testing.T, p path, config websocket.Config, gate chan struct{}, set func(h *websocket.Hub)) *fakeHub {
 	t.Helper()
 	f := runFake(t, p, config, set)
@@ -45,14 +45,14 @@ func startFake(t *testing.T, p path, config websocket.Config, gate chan struct{}
 	return f
 }
 
-// hubEnd is a fake connection as the hub gets it.
+// hubEnd is the hub's end of an in-memory connection.
 type hubEnd interface {
 	net.Conn
 	Plain() net.Conn
 }
 
-// serveOn serves one handshake on nc as net/http does, panics of handlers
-// included. The channel is closed when the handler has returned.
+// serveOn serves one handshake as net/http does. It recovers panics of the handler.
+// It closes the channel when the handler has returned.
 func (f *fakeHub) serveOn(end hubEnd) <-chan struct{} {
 	served := make(chan struct{})
 	go func() { // ends with the handler
@@ -82,13 +82,13 @@ func (f *fakeHub) serveOn(end hubEnd) <-chan struct{} {
 	return served
 }
 
-// dial shakes hands without waiting for onConnect to return.
+// dial connects without waiting for onConnect to return.
 func (f *fakeHub) dial(end hubEnd, client *testnet.Conn, header http.Header) (*gorilla.Conn, *http.Response, error) {
 	f.serveOn(end)
 	return dialOver(client, header)
 }
 
-// cutPeer connects a peer whose connection can be cut at the hub's end.
+// cutPeer connects a peer. The test can make the hub's writes to it fail.
 func (f *fakeHub) cutPeer(window int, header http.Header) (*fakePeer, *testnet.CutConn) {
 	f.t.Helper()
 	server, client := testnet.Pair(window)
@@ -98,11 +98,11 @@ func (f *fakeHub) cutPeer(window int, header http.Header) (*fakePeer, *testnet.C
 	return &fakePeer{ws, server, client}, cut
 }
 
-// requireClientClosed tries every method of a client whose connection has ended.
+// requireClientClosed checks every method of a client after its connection ended.
 func requireClientClosed(t *testing.T, c *websocket.Client, want error) {
 	t.Helper()
 	require.Error(t, c.CloseError())
-	require.Error(t, c.Request().Context().Err(), "the request's context ends with the connection")
+	require.Error(t, c.Request().Context().Err(), "the request's context must end with the connection")
 	require.Error(t, c.Context().Err())
 	require.Nil(t, c.FrameworkContext())
 	for name, err := range map[string]error{
@@ -124,7 +124,7 @@ func requireClientClosed(t *testing.T, c *websocket.Client, want error) {
 	}
 }
 
-// requireSums checks the figures of a hub in which nothing waits.
+// requireSums checks the Stats of a hub without pending messages.
 func requireSums(t *testing.T, h *websocket.Hub) websocket.Stats {
 	t.Helper()
 	st := h.Stats()
@@ -133,7 +133,8 @@ func requireSums(t *testing.T, h *websocket.Hub) websocket.Stats {
 	return st
 }
 
-// requireSettled checks what must hold when all of n connections have ended.
+// requireSettled checks that n connections have existed, and that all have ended
+// and released everything. Methods of their clients must return want.
 func (f *fakeHub) requireSettled(l *lives, n int, want error) {
 	f.t.Helper()
 	synctest.Wait()
@@ -144,18 +145,18 @@ func (f *fakeHub) requireSettled(l *lives, n int, want error) {
 	require.Zero(f.t, st.TotalChannels)
 	require.Zero(f.t, st.TotalRooms)
 	for range f.Clients() {
-		require.Fail(f.t, "a client is left")
+		require.Fail(f.t, "a client is still registered")
 	}
 	for _, c := range l.all() {
 		requireClientClosed(f.t, c, want)
 	}
 }
 
-// reception is what a peer has read until the end.
+// reception records the messages that a peer read before its connection ended.
 type reception struct {
 	numbers []int // payloads of messages
 	bytes   int
-	code    int // of the Close frame, or 0
+	code    int // of the Close frame, or 0 if there was none
 	err     error
 }
 
@@ -191,12 +192,12 @@ func readToEnd(p *fakePeer) reception {
 	}
 }
 
-// numbered is a payload of about size bytes.
+// numbered returns a payload of about size bytes.
 func numbered(n, size int) []byte {
 	return fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, n, strings.Repeat("x", size))
 }
 
-// clientFrame is a masked frame as a client sends it.
+// clientFrame returns a masked frame as a client sends it.
 func clientFrame(first byte, payload string) []byte {
 	b := []byte{first, 0x80 | byte(len(payload)), 1, 2, 3, 4}
 	if len(payload) > 125 {
@@ -209,7 +210,7 @@ func clientFrame(first byte, payload string) []byte {
 	return b
 }
 
-// byID takes a client's ID from the query.
+// byID is a Config.ClientID that reads the ID from a header.
 func byID(r *http.Request) (string, error) {
 	if id := r.Header.Get("X-Test-ID"); id != "" {
 		return id, nil
@@ -219,8 +220,8 @@ func byID(r *http.Request) (string, error) {
 
 func withID(id string) http.Header { return http.Header{"X-Test-ID": {id}} }
 
-// breaks are the ways in which a peer's connection ends without a Close frame.
-var breaks = []struct {
+// cuts are the ways to end a connection without a Close frame.
+var cuts = []struct {
 	name string
 	end  func(p *testnet.Conn)
 }{
@@ -228,14 +229,16 @@ var breaks = []struct {
 	{"reset", (*testnet.Conn).Reset},
 }
 
-func TestInboundCutAtEveryByte(t *testing.T) {
+// TestReadCutAtEveryByte ends the connection after each byte of a fragmented
+// client message.
+func TestReadCutAtEveryByte(t *testing.T) {
 	var wire []byte
 	wire = append(wire, clientFrame(0x01, `{"type":"publish","channel":"news",`)...) // first fragment
 	wire = append(wire, clientFrame(0x89, "ping")...)
 	wire = append(wire, clientFrame(0x80, `"data":{"n":0},"id":"1"}`)...) // last fragment
 	onBothPaths(t, func(t *testing.T, p path) {
-		for _, how := range breaks {
-			t.Run(how.name, func(t *testing.T) {
+		for _, cut := range cuts {
+			t.Run(cut.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					l := newLives()
 					hub := startFake(t, p, websocket.DefaultConfig, nil, func(h *websocket.Hub) {
@@ -250,7 +253,7 @@ func TestInboundCutAtEveryByte(t *testing.T) {
 						_, err := peer.client.Write(wire[:n])
 						require.NoError(t, err)
 						synctest.Wait()
-						how.end(peer.client)
+						cut.end(peer.client)
 						synctest.Wait()
 						c := l.all()[n]
 						require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(c).Code)
@@ -265,11 +268,11 @@ func TestInboundCutAtEveryByte(t *testing.T) {
 	})
 }
 
-// gateCodec is JSON that blocks in messages of type "gate", and with them the
-// hub goroutine: what is published meanwhile gathers in the log.
+// gateCodec is JSON, but Marshal blocks on messages of type "gate". This stops the
+// hub goroutine, so that publications accumulate in the event log.
 type gateCodec struct {
 	entered chan struct{} // Marshal sends, the test receives
-	open    chan struct{} // closed by the test
+	open    chan struct{} // closed by the test; Marshal then continues
 }
 
 func newGateCodec() *gateCodec {
@@ -290,7 +293,7 @@ func (g *gateCodec) Unmarshal(b []byte, m *websocket.Message) error {
 }
 func (g *gateCodec) WebSocketMessageType() int { return websocket.TextMessage }
 
-// config has one shard and only this codec.
+// config returns a configuration with one shard and only this codec.
 func (g *gateCodec) config() websocket.Config {
 	config := websocket.DefaultConfig
 	config.Codecs = []websocket.Codec{g}
@@ -300,20 +303,20 @@ func (g *gateCodec) config() websocket.Config {
 	return config
 }
 
-// shut makes the hub goroutine wait in the codec.
+// shut stops the hub goroutine in Marshal.
 func (g *gateCodec) shut(t *testing.T, h *fakeHub) {
 	t.Helper()
 	require.NoError(t, h.SendToClient("gatekeeper", &websocket.Message{Type: "gate"}))
 	<-g.entered
 }
 
-// TestOutboundCutAtEveryByte cuts a write of three messages: one that is made
-// for one client alone, and one that is shared.
-func TestOutboundCutAtEveryByte(t *testing.T) {
+// TestWriteCutAtEveryByte makes a write of three messages fail after each byte. The
+// batch belongs to one client or is shared with another.
+func TestWriteCutAtEveryByte(t *testing.T) {
 	const messages = 3
 	payload := numbered(7, 60)
-	frame := 0 // bytes of each
-	cuts := []struct {
+	frame := 0 // size of each message's frame
+	failures := []struct {
 		name string
 		cut  func(c *testnet.CutConn, n int)
 	}{
@@ -330,7 +333,7 @@ func TestOutboundCutAtEveryByte(t *testing.T) {
 						_ = c.Subscribe("news")
 					}
 					if c.ID == "victim" && p.plain {
-						<-gate.open // its writePump encodes, so this is what makes it one write
+						<-gate.open // the writePump encodes; holding the messages makes it one write
 					}
 				}, l.disconnect, l.message)
 			})
@@ -353,7 +356,7 @@ func TestOutboundCutAtEveryByte(t *testing.T) {
 			if frame == 0 {
 				frame = (int(hub.Stats().BytesSent) - keeperFrame(t, keeper)) / messages
 			}
-			// A write error shows in the next write, at the latest in that of a ping.
+			// The hub notices the error in its next write, at the latest a ping.
 			time.Sleep(55 * time.Second)
 			st := hub.Stats()
 			if at >= 0 {
@@ -368,14 +371,14 @@ func TestOutboundCutAtEveryByte(t *testing.T) {
 			hub.stop()
 		})
 	}
-	run(t, paths[0], nil, 0, -1) // to learn the frame's size
+	run(t, paths[0], nil, 0, -1) // measures the frame
 	require.Positive(t, frame)
 	onBothPaths(t, func(t *testing.T, p path) {
-		for _, how := range cuts {
+		for _, failure := range failures {
 			for others, name := range []string{"alone", "shared"} {
-				t.Run(how.name+"/"+name, func(t *testing.T) {
+				t.Run(failure.name+"/"+name, func(t *testing.T) {
 					for at := range messages*frame + 1 {
-						run(t, p, how.cut, others, at)
+						run(t, p, failure.cut, others, at)
 					}
 				})
 			}
@@ -383,7 +386,7 @@ func TestOutboundCutAtEveryByte(t *testing.T) {
 	})
 }
 
-// keeperFrame returns the size of the frame that the gatekeeper was sent.
+// keeperFrame reads the gatekeeper's message and returns the size of its frame.
 func keeperFrame(t *testing.T, p *fakePeer) int {
 	t.Helper()
 	_, b, err := p.ReadMessage()
@@ -394,6 +397,8 @@ func keeperFrame(t *testing.T, p *fakePeer) int {
 const handshakeRequest = "GET / HTTP/1.1\r\nHost: hub.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Test-ID: alice\r\n\r\n"
 
+// TestHandshakeCutAtEveryByte ends the connection after each byte of the request
+// and of the response.
 func TestHandshakeCutAtEveryByte(t *testing.T) {
 	config := websocket.DefaultConfig
 	config.ClientID = byID
@@ -404,8 +409,8 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 		}), l
 	}
 	onBothPaths(t, func(t *testing.T, p path) {
-		for _, how := range breaks {
-			t.Run("request/"+how.name, func(t *testing.T) {
+		for _, cut := range cuts {
+			t.Run("request/"+cut.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					hub, l := start(t, p)
 					for n := range len(handshakeRequest) {
@@ -414,7 +419,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 						_, err := client.Write([]byte(handshakeRequest[:n]))
 						require.NoError(t, err)
 						synctest.Wait()
-						how.end(client)
+						cut.end(client)
 						<-served
 					}
 					hub.requireSettled(l, 0, websocket.ErrClientClosed)
@@ -422,40 +427,40 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 				})
 			})
 		}
-		answer := 0 // bytes
-		for n := 0; n == 0 || n <= answer; n++ {
+		response := 0 // bytes
+		for n := 0; n == 0 || n <= response; n++ {
 			synctest.Test(t, func(t *testing.T) {
 				hub, l := start(t, p)
-				shake := func(cut int) int64 {
+				handshake := func(cut int) int64 {
 					server, client := testnet.Pair(1 << 16)
 					end := testnet.NewCutConn(server)
 					if cut >= 0 {
 						end.ResetAfter(cut)
 					}
-					_, _ = client.Write([]byte(handshakeRequest)) // reset already, with 0
+					_, _ = client.Write([]byte(handshakeRequest)) // fails if cut is 0
 					<-hub.serveOn(end)
 					synctest.Wait()
 					_ = client.Close()
 					synctest.Wait()
 					return server.Faults().Written.Load()
 				}
-				shake(n)
+				handshake(n)
 				cut := hub.Stats().TotalConnections
-				size := int(shake(-1)) // the ID is free again
-				if answer == 0 {
-					answer = size
+				size := int(handshake(-1)) // the same ID, which must be free again
+				if response == 0 {
+					response = size
 				}
-				require.Equal(t, n >= answer, cut == 1, "cut after %d bytes of %d", n, answer)
+				require.Equal(t, n >= response, cut == 1, "cut after %d bytes of %d", n, response)
 				hub.requireSettled(l, int(cut)+1, websocket.ErrClientClosed)
 				hub.stop()
 			})
 		}
-		require.Greater(t, answer, 100)
+		require.Greater(t, response, 100)
 	})
 }
 
-// TestHandshakeIsBounded has peers that do not read the handshake's answer.
-func TestHandshakeIsBounded(t *testing.T) {
+// TestHandshakeResponseTimesOut has peers that do not read the whole response.
+func TestHandshakeResponseTimesOut(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLives()
@@ -479,6 +484,8 @@ func TestHandshakeIsBounded(t *testing.T) {
 	})
 }
 
+// TestShortWritesOfEveryLength has connections that accept at most n bytes in one
+// write, for all n up to the size of the whole output.
 func TestShortWritesOfEveryLength(t *testing.T) {
 	const messages = 6
 	onBothPaths(t, func(t *testing.T, p path) {
@@ -497,14 +504,14 @@ func TestShortWritesOfEveryLength(t *testing.T) {
 				for i := range messages {
 					require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, 10*i)))
 					if i == 3 {
-						require.NoError(t, peer.WriteControl(gorilla.PingMessage, []byte("are you there"), time.Time{}))
+						require.NoError(t, peer.WriteControl(gorilla.PingMessage, []byte("ping"), time.Time{}))
 					}
 				}
 				synctest.Wait()
 				require.NoError(t, l.all()[0].Close(4001, "enough"))
 				r := readToEnd(peer)
-				require.Equal(t, []int{0, 1, 2, 3, 4, 5}, r.numbers, "%d bytes a write: %v", n, r.err)
-				require.Equal(t, 4001, r.code, "%d bytes a write: %v", n, r.err)
+				require.Equal(t, []int{0, 1, 2, 3, 4, 5}, r.numbers, "%d bytes per write: %v", n, r.err)
+				require.Equal(t, 4001, r.code, "%d bytes per write: %v", n, r.err)
 				require.Equal(t, 1, pongs)
 				hub.requireSettled(l, 1, websocket.ErrClientClosed)
 				total = min(total, int(hub.Stats().BytesSent-before))
@@ -514,10 +521,10 @@ func TestShortWritesOfEveryLength(t *testing.T) {
 	})
 }
 
-// TestSlowReaderIsNotCut has a peer that takes a few bytes every few seconds:
-// WriteWait is about connections that accept nothing, however long a batch of
-// messages takes.
-func TestSlowReaderIsNotCut(t *testing.T) {
+// TestSlowReaderIsNotDisconnected has a peer that reads a few bytes every few
+// seconds. WriteWait ends only connections that accept no bytes at all. It does not
+// limit the time that a batch takes.
+func TestSlowReaderIsNotDisconnected(t *testing.T) {
 	const messages = 4
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
@@ -539,7 +546,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 				}
 				r.numbers = append(r.numbers, len(b))
 			}
-			require.Len(t, r.numbers, messages, "cut although it read all the time: %v; %v", r.err, closeErrorOf(l.all()[0]))
+			require.Len(t, r.numbers, messages, "disconnected although it was reading: %v; %v", r.err, closeErrorOf(l.all()[0]))
 			_ = peer.Close()
 			hub.requireSettled(l, 1, websocket.ErrClientClosed)
 			hub.stop()
@@ -547,7 +554,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 	})
 }
 
-// slowConn reads at most n bytes every pause.
+// slowConn reads at most n bytes after each pause.
 type slowConn struct {
 	net.Conn
 	n     int
@@ -559,10 +566,11 @@ func (c slowConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b[:min(len(b), c.n)])
 }
 
-// gorillaOn is a client on a connection whose handshake is over.
+// gorillaOn returns a client for a connection whose handshake is complete. It does
+// a handshake on a pipe and then replaces the pipe by nc.
 func gorillaOn(nc net.Conn) *gorilla.Conn {
 	ours, theirs := net.Pipe()
-	go func() { // ends with the answer
+	go func() { // ends with the response
 		br := bufio.NewReader(theirs)
 		r, err := http.ReadRequest(br)
 		if err != nil {
@@ -584,8 +592,9 @@ func gorillaOn(nc net.Conn) *gorilla.Conn {
 
 type switchConn struct{ net.Conn }
 
-// TestSlowWriterIsNotCut has a peer whose message takes an hour.
-func TestSlowWriterIsNotCut(t *testing.T) {
+// TestSlowWriterIsNotDisconnected has a peer that needs more than an hour for one
+// message.
+func TestSlowWriterIsNotDisconnected(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLives()
@@ -593,7 +602,7 @@ func TestSlowWriterIsNotCut(t *testing.T) {
 				h.SetCallbacks(l.connect, l.disconnect, l.message)
 			})
 			peer := hub.connect(1<<16, nil)
-			for _, b := range clientFrame(0x81, `{"type":"hello","data":"and there it goes, byte by byte, for the better part of an hour"}`) {
+			for _, b := range clientFrame(0x81, `{"type":"hello","data":"this message is sent byte by byte, with a long pause between them"}`) {
 				time.Sleep(50 * time.Second)
 				_, err := peer.client.Write([]byte{b})
 				require.NoError(t, err)
@@ -607,17 +616,18 @@ func TestSlowWriterIsNotCut(t *testing.T) {
 	})
 }
 
-// scene is one client at one moment of its life, to which something happens.
+// scene is a hub with one client. The client is in one of several states when its
+// connection ends.
 type scene struct {
 	t         *testing.T
 	hub       *fakeHub
 	lives     *lives
 	peer      *fakePeer
 	client    *websocket.Client
-	gate      chan struct{} // closed by the test: callbacks that wait go on
+	gate      chan struct{} // callbacks wait for it; closed by the test
 	published int
-	newcomer  chan reception // who took the ID over, if anybody did
-	stopped   bool           // the hub
+	successor chan reception // of the client that took over the ID, or nil
+	stopped   bool           // the hub was shut down
 }
 
 func (s *scene) publish(n, size int) {
@@ -629,8 +639,8 @@ func (s *scene) publish(n, size int) {
 	synctest.Wait()
 }
 
-// moments are where in its life a client is when something happens to it.
-var moments = []struct {
+// states are the states of a client when its connection ends.
+var states = []struct {
 	name   string
 	window int
 	reach  func(s *scene)
@@ -653,79 +663,79 @@ var moments = []struct {
 	}},
 }
 
-// happenings are what may end a connection. After one the peer gets all that was
-// published before it, if it says so, and then the code; 0 stands for none.
-var happenings = []struct {
+// endings are the ways to end a connection.
+var endings = []struct {
 	name   string
-	happen func(s *scene)
-	whole  bool
-	codes  []int
-	silent bool // the peer does nothing any more
+	end    func(s *scene)
+	whole  bool  // the peer must get all earlier publications
+	codes  []int // allowed codes of the hub's Close frame; 0 is none
+	silent bool  // the peer neither reads nor writes any more
 }{
-	{name: "Close", happen: func(s *scene) { require.NoError(s.t, s.client.Close(4001, "bye")) }, whole: true, codes: []int{4001}},
-	{name: "Close twice", happen: func(s *scene) {
+	{name: "Close", end: func(s *scene) { require.NoError(s.t, s.client.Close(4001, "bye")) }, whole: true, codes: []int{4001}},
+	{name: "Close twice", end: func(s *scene) {
 		require.NoError(s.t, s.client.Close(4001, "bye"))
 		require.NoError(s.t, s.client.Close(4002, "bye again"))
 	}, whole: true, codes: []int{4001}},
-	{name: "Close from many goroutines", happen: func(s *scene) {
+	{name: "Close from many goroutines", end: func(s *scene) {
 		for range 20 {
 			go func() { _ = s.client.Close(4001, "bye") }()
 		}
 	}, whole: true, codes: []int{4001}},
-	{name: "Close from both sides", happen: func(s *scene) {
+	{name: "Close from both sides", end: func(s *scene) {
 		go func() {
 			_ = s.peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, ""), time.Time{})
 		}()
-		if err := s.client.Close(4001, "bye"); err != nil { // the peer's may have come first
+		if err := s.client.Close(4001, "bye"); err != nil { // the peer may have been first
 			require.ErrorIs(s.t, err, websocket.ErrClientClosed)
 		}
 	}, codes: []int{4001, 1000}},
-	{name: "peer closes", happen: func(s *scene) {
+	{name: "peer closes", end: func(s *scene) {
 		require.NoError(s.t, s.peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, ""), time.Time{}))
 	}, codes: []int{1000}},
-	{name: "peer ends", happen: func(s *scene) { _ = s.peer.client.Close() }, codes: []int{0}},
-	{name: "reset", happen: func(s *scene) { s.peer.client.Reset() }, codes: []int{0}},
-	{name: "write error", happen: func(s *scene) {
+	{name: "peer ends", end: func(s *scene) { _ = s.peer.client.Close() }, codes: []int{0}},
+	{name: "reset", end: func(s *scene) { s.peer.client.Reset() }, codes: []int{0}},
+	{name: "write error", end: func(s *scene) {
 		s.peer.server.Faults().Fail(syscall.EPIPE)
 		s.publish(1, 1)
 	}, codes: []int{0}},
-	{name: "eviction", happen: func(s *scene) {
+	{name: "eviction", end: func(s *scene) {
 		s.peer.server.SetWindow(1)
 		s.publish(20, 2000)
 	}, codes: []int{websocket.CloseTryAgainLater}},
-	{name: "shutdown", happen: func(s *scene) {
+	{name: "shutdown", end: func(s *scene) {
 		s.stopped = true
 		go func() { _ = s.hub.Shutdown(context.Background()) }()
 	}, whole: true, codes: []int{websocket.CloseGoingAway}},
-	{name: "takeover", happen: func(s *scene) {
-		s.newcomer = make(chan reception, 1)
+	{name: "takeover", end: func(s *scene) {
+		s.successor = make(chan reception, 1)
 		peer := s.hub.connect(1<<16, withID("alice"))
-		go func() { s.newcomer <- readToEnd(peer) }()
+		go func() { s.successor <- readToEnd(peer) }()
 	}, whole: true, codes: []int{websocket.CloseReplaced}},
-	{name: "bad key", happen: func(s *scene) {
+	{name: "bad key", end: func(s *scene) {
 		require.ErrorIs(s.t, s.client.SetEncryptionKey([]byte("short")), websocket.ErrInvalidKey)
 	}, codes: []int{websocket.ClosePolicyViolation}},
-	{name: "expiry", happen: func(s *scene) { require.NoError(s.t, s.client.SetExpiry(time.Now())) }, whole: true, codes: []int{websocket.CloseUnauthorized}},
-	{name: "silence", happen: func(*scene) {}, silent: true},
+	{name: "expiry", end: func(s *scene) { require.NoError(s.t, s.client.SetExpiry(time.Now())) }, whole: true, codes: []int{websocket.CloseUnauthorized}},
+	{name: "silence", end: func(*scene) {}, silent: true},
 }
 
-// TestEveryEndAtEveryMoment holds each to the same: callbacks once and in order,
-// nothing lost uncounted, nothing left behind.
-func TestEveryEndAtEveryMoment(t *testing.T) {
+// TestEveryEndingInEveryState ends connections in every way and in every state.
+// Callbacks must run once and in order, all losses must be counted, and no resource
+// may be left.
+func TestEveryEndingInEveryState(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
-		for _, at := range moments {
-			for _, what := range happenings {
-				t.Run(at.name+"/"+what.name, func(t *testing.T) {
+		for _, state := range states {
+			for _, ending := range endings {
+				t.Run(state.name+"/"+ending.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						s := newScene(t, p, at.name == "held in onConnect", at.window)
-						at.reach(s)
+						s := newScene(t, p, state.name == "held in onConnect", state.window)
+						state.reach(s)
 						before := s.published
-						what.happen(s)
-						whole, codes := what.whole, what.codes
-						if at.name == "backlogged and closing" && codes != nil && codes[0] != 0 {
-							codes = []int{4000} // the first reason stays
+						ending.end(s)
+						whole, codes := ending.whole, ending.codes
+						if state.name == "backlogged and closing" && codes != nil && codes[0] != 0 {
+							codes = []int{4000} // the first Close decides
 						}
-						s.end(what.silent, func(r reception) {
+						s.finish(ending.silent, func(r reception) {
 							require.Contains(t, codes, r.code, "%v", r.err)
 							if whole {
 								require.Len(t, r.numbers, before, "%v", r.err)
@@ -756,10 +766,10 @@ func newScene(t *testing.T, p path, hold bool, window int) *scene {
 		}, func(c *websocket.Client) {
 			s.lives.disconnect(c)
 			if err := c.Subscribe("late"); !errors.Is(err, websocket.ErrClientClosed) && !errors.Is(err, websocket.ErrHubClosed) {
-				t.Errorf("its memberships have not ended in onDisconnect: %v", err)
+				t.Errorf("Subscribe in onDisconnect: %v, want an error", err)
 			}
 			if c.CloseError() == nil {
-				t.Error("no CloseError in onDisconnect")
+				t.Error("CloseError is nil in onDisconnect")
 			}
 		}, func(c *websocket.Client, m *websocket.Message) {
 			s.lives.message(c, m)
@@ -777,8 +787,9 @@ func newScene(t *testing.T, p path, hold bool, window int) *scene {
 	return s
 }
 
-// end lets everything run its course and checks what is left.
-func (s *scene) end(silent bool, check func(reception)) {
+// finish waits until the connection has ended. It checks that nothing is left, and
+// calls check unless the peer is silent.
+func (s *scene) finish(silent bool, check func(reception)) {
 	s.t.Helper()
 	synctest.Wait()
 	received := make(chan reception, 1)
@@ -790,14 +801,14 @@ func (s *scene) end(silent bool, check func(reception)) {
 	close(s.gate)
 	time.Sleep(2 * time.Minute)
 	n := 1
-	if s.newcomer != nil {
+	if s.successor != nil {
 		n++
 		for c := range s.hub.Clients() {
 			require.NotSame(s.t, s.client, c)
 			_ = c.Close(1000, "")
 		}
 		synctest.Wait()
-		require.Equal(s.t, 1000, (<-s.newcomer).code)
+		require.Equal(s.t, 1000, (<-s.successor).code)
 	}
 	want := websocket.ErrClientClosed
 	if s.stopped {
@@ -807,7 +818,7 @@ func (s *scene) end(silent bool, check func(reception)) {
 	if !silent {
 		r := <-received
 		for i, n := range r.numbers {
-			require.Equal(s.t, i, n, "in order, none twice and none left out")
+			require.Equal(s.t, i, n, "a message is missing, repeated or out of order")
 		}
 		check(r)
 	}
@@ -819,9 +830,10 @@ func (s *scene) end(silent bool, check func(reception)) {
 	_ = s.peer.Close()
 }
 
-// TestPeerThatSaysGoodbyeAndReadsNothing has a moment to take what is half
-// written, and then its connection is over.
-func TestPeerThatSaysGoodbyeAndReadsNothing(t *testing.T) {
+// TestClosingPeerThatDoesNotReadIsDisconnected has a peer that sends a Close frame
+// while the hub's write to it is incomplete. If the peer does not read the rest, its
+// connection ends after CloseLinger.
+func TestClosingPeerThatDoesNotReadIsDisconnected(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			ended := make(chan time.Time, 1)
@@ -843,9 +855,9 @@ func TestPeerThatSaysGoodbyeAndReadsNothing(t *testing.T) {
 	})
 }
 
-// TestKeysChangeWhileBacklogged seals what was sent before with the old keys and
-// what is sent after with the new ones.
-func TestKeysChangeWhileBacklogged(t *testing.T) {
+// TestKeyChangeDoesNotAffectBacklog changes keys while messages wait. The hub must
+// seal these with the old key, and only later messages with the new key.
+func TestKeyChangeDoesNotAffectBacklog(t *testing.T) {
 	key := func(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
 	onBothPaths(t, func(t *testing.T, p path) {
 		for _, window := range []int{200, 300, 1000} {
@@ -891,8 +903,8 @@ func TestKeysChangeWhileBacklogged(t *testing.T) {
 	})
 }
 
-// tinyBuffers gives accepted connections the smallest buffers that the kernel
-// has, so that most writes are short or take nothing.
+// tinyBuffers gives accepted connections the smallest send buffer of the kernel, so
+// that most writes are short or accept nothing.
 type tinyBuffers struct{ net.Listener }
 
 func (l tinyBuffers) Accept() (net.Conn, error) {
@@ -903,8 +915,8 @@ func (l tinyBuffers) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// TestTinySocketBuffers sends much through little on real TCP while signals
-// interrupt the process.
+// TestTinySocketBuffers sends large messages over TCP connections with small
+// buffers while signals interrupt the system calls.
 func TestTinySocketBuffers(t *testing.T) {
 	const (
 		messages = 200
@@ -960,8 +972,8 @@ func TestTinySocketBuffers(t *testing.T) {
 	requireSums(t, hub)
 }
 
-// TestResetOnRealTCP resets connections in the middle of what they are sent.
-func TestResetOnRealTCP(t *testing.T) {
+// TestResetOnTCP resets TCP connections while the hub writes to them.
+func TestResetOnTCP(t *testing.T) {
 	b := setup(t, websocket.DefaultConfig, options{onConnect: func(c *websocket.Client) { _ = c.Subscribe("news") }})
 	for i := range 20 {
 		p, c := b.connect(t, dialing{})

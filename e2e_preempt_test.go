@@ -15,11 +15,12 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// spin does nothing but wait for a goroutine, which on one processor runs only
-// after the runtime has preempted this one. It reports whether that happened.
+// spin waits in a busy loop for another goroutine to run. With one processor it runs
+// only if the runtime preempts the loop. spin reports whether that happened within
+// ten seconds.
 func spin() bool {
 	var ran atomic.Bool
 	go ran.Store(true) // ends at once
@@ -31,7 +32,7 @@ func spin() bool {
 	return true
 }
 
-// spinningCodec is slow JSON.
+// spinningCodec is JSON that calls functions before encoding and decoding.
 type spinningCodec struct {
 	websocket.JSONCodec
 	encode, decode func()
@@ -52,26 +53,27 @@ func (c spinningCodec) Unmarshal(b []byte, m *websocket.Message) error {
 	return c.JSONCodec.Unmarshal(b, m)
 }
 
-// TestUserCodeIsPreempted has the user's code compute for long, on one processor,
-// for the first message in a process that was asleep and for one of many. Others
-// must run meanwhile, though the reads and writes of the hub's do not wake the
-// runtime's monitor. The peer is another process, since its writing would.
+// TestUserCodeIsPreempted runs application code that computes for a long time on one
+// processor, for the first message after an idle time and for a later one. Other
+// goroutines must run meanwhile, although the hub's raw reads and writes do not wake
+// the runtime's monitor thread. The peer is another process because its writes would
+// wake that thread.
 func TestUserCodeIsPreempted(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // not parallel: this is for the whole process
 	for _, code := range []string{"onMessage", "Authorize", "decoding", "encoding"} {
-		for _, which := range []int32{1, lateMessages} {
-			testPreemption(t, code, which)
+		for _, run := range []int32{1, lateMessages} {
+			testPreemption(t, code, run)
 		}
 	}
 }
 
-// testPreemption computes in the code's which-th run.
-func testPreemption(t *testing.T, code string, which int32) {
-	t.Run(fmt.Sprint(code, " ", which), func(t *testing.T) {
-		preempted := make(chan bool, 1) // the code sends once
+// testPreemption computes in the given run of the code, counted from 1.
+func testPreemption(t *testing.T, code string, run int32) {
+	t.Run(fmt.Sprint(code, " ", run), func(t *testing.T) {
+		preempted := make(chan bool, 1) // compute sends once, the test receives
 		var runs atomic.Int32
 		compute := func() {
-			if runs.Add(1) == which {
+			if runs.Add(1) == run {
 				preempted <- spin()
 			}
 		}
@@ -103,7 +105,7 @@ func testPreemption(t *testing.T, code string, which int32) {
 		peer := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLatePeer$")
 		peer.Env = append(os.Environ(), "LATE_PEER=ws://"+listener.Addr().String())
 		require.NoError(t, peer.Start())
-		require.True(t, <-preempted, "nothing else ran for ten seconds")
+		require.True(t, <-preempted, "no other goroutine ran for ten seconds")
 		require.NoError(t, peer.Process.Kill())
 		_ = peer.Wait() // it was killed
 		require.NoError(t, hub.Shutdown(t.Context()))
@@ -112,23 +114,23 @@ func testPreemption(t *testing.T, code string, which int32) {
 	})
 }
 
-// lateMessages is how many TestLatePeer sends.
+// lateMessages is the number of messages that TestLatePeer sends.
 const lateMessages = 50
 
-// TestLatePeer is the peer of TestUserCodeIsPreempted.
+// TestLatePeer is the peer of TestUserCodeIsPreempted, in another process.
 func TestLatePeer(t *testing.T) {
 	url := os.Getenv("LATE_PEER")
 	if url == "" {
-		t.Skip("a part of TestUserCodeIsPreempted")
+		t.Skip("runs only as the peer of TestUserCodeIsPreempted")
 	}
 	ws, _, err := gorilla.DefaultDialer.Dial(url, nil)
 	require.NoError(t, err)
-	time.Sleep(200 * time.Millisecond) // the hub's process falls asleep
+	time.Sleep(200 * time.Millisecond) // lets the hub's process become idle
 	for range lateMessages {
 		require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news","data":1}`)))
-		time.Sleep(4 * time.Millisecond) // it falls asleep each time
+		time.Sleep(4 * time.Millisecond) // lets the hub's process become idle again
 	}
-	for err == nil { // until the hub's process ends, if nobody kills this one before
+	for err == nil { // until the hub's process ends or kills this one
 		_, _, err = ws.ReadMessage()
 	}
 }
