@@ -135,7 +135,12 @@ type RequestError struct {
 }
 
 // Error implements error.
-func (e *RequestError) Error() string { return "websocket: " + e.Code + ": " + e.Message }
+func (e *RequestError) Error() string {
+	if e.Code == "" {
+		return "websocket: " + e.Message
+	}
+	return "websocket: " + e.Code + ": " + e.Message
+}
 
 // CallbackTimeoutError is the error of Run if callbacks were still running after
 // Config.CallbackTimeout.

@@ -126,7 +126,7 @@ func connect(b *testing.B, addr string) net.Conn {
 // handshake response alone does not mean that: onConnect runs after it.
 func connectMember(b *testing.B, hub *websocket.Hub, addr string) net.Conn {
 	c := connect(b, addr)
-	require.Eventually(b, func() bool { return hub.Stats().Channels["news"] > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(b, func() bool { return hub.Stats().TotalChannels > 0 }, 20*time.Second, time.Millisecond)
 	return c
 }
 

@@ -34,18 +34,25 @@ const (
 
 const statsChannel = "stats"
 
-// The errors that a tab can receive in a reply.
+// The refusals that a tab can receive in a reply.
 var (
-	errForbidden = errors.New("this chat does not allow that")
-	errRoomName  = fmt.Errorf("a room's name has 1 to %d printable characters", maxRoomName)
-	errRooms     = fmt.Errorf("a tab can be in %d rooms", maxRoomsPerTab)
-	errNoRoom    = errors.New("there are too many rooms")
-	errRoomFull  = errors.New("the room is full")
-	errNotInRoom = errors.New("join the room first")
-	errText      = fmt.Errorf("a message has 1 to %d characters", maxText)
-	errTooFast   = errors.New("too many messages per second")
-	errTicket    = errors.New("unknown or used ticket")
+	errForbidden = refusal("this chat does not allow that")
+	errRoomName  = refusal("a room's name has 1 to %d printable characters", maxRoomName)
+	errRooms     = refusal("a tab can be in %d rooms", maxRoomsPerTab)
+	errNoRoom    = refusal("there are too many rooms")
+	errRoomFull  = refusal("the room is full")
+	errNotInRoom = refusal("join the room first")
+	errText      = refusal("a message has 1 to %d characters", maxText)
+	errTooFast   = refusal("too many messages per second")
 )
+
+// errTicket refuses a handshake.
+var errTicket = errors.New("unknown or used ticket")
+
+// refusal returns an error whose text the hub sends to the tab.
+func refusal(format string, args ...any) *websocket.RequestError {
+	return &websocket.RequestError{Message: fmt.Sprintf(format, args...)}
+}
 
 // chat is the application. It keeps the member list of each room; the hub delivers
 // all messages.
@@ -73,12 +80,10 @@ type person struct {
 	Sealed bool   `json:"sealed"`
 }
 
-// session is the chat's state of one connection. Only the connection's callbacks use
-// it, and they run one after the other.
+// session is the chat's state of one connection. The person does not change. Only
+// authorize uses the other fields.
 type session struct {
 	person
-	rooms     map[string]bool
-	textErr   error   // why the text of the current publish_room message is not allowed, or nil
 	allowance float64 // messages that the tab may send now
 	refilled  time.Time
 }
@@ -93,16 +98,19 @@ func newChat(logger *slog.Logger) *chat {
 	config.MaxClients = maxTabs
 	config.ClientID = c.clientID
 	config.Authorize = c.authorize
+	config.OnConnect = c.connected
+	config.OnDisconnect = c.disconnected
+	config.OnJoin = c.joined
+	config.OnLeave = c.left
 	c.hub = websocket.NewHub(websocket.SlogLogger(logger), config)
-	c.hub.SetCallbacks(c.connected, c.disconnected, c.received)
 	return c
 }
 
-// connected is onConnect. No message is sent to or received from the tab before it
+// connected is OnConnect. No message is sent to or received from the tab before it
 // returns, so that the keys set here apply from the first frame.
 func (c *chat) connected(client *websocket.Client) {
 	r := client.Request()
-	s := &session{rooms: map[string]bool{}, allowance: burst, refilled: time.Now()}
+	s := &session{allowance: burst, refilled: time.Now()}
 	s.ID, s.Codec = client.ID, client.Codec().Name()
 	if _, sealed := websocket.BearerToken(r); sealed {
 		keys, ok := c.keys.take(client.ID)
@@ -126,114 +134,110 @@ func (c *chat) connected(client *websocket.Client) {
 	}{s.person, maxText, maxRoomName})}))
 }
 
-// disconnected is onDisconnect.
+// disconnected is OnDisconnect. The tab has left its rooms already.
 func (c *chat) disconnected(client *websocket.Client) {
-	s := sessionOf(client)
-	if s == nil {
-		return
-	}
-	for name := range s.rooms {
-		c.leave(s, name)
-	}
-	c.freeName(s.Name)
-}
-
-// received is onMessage. The hub calls it before authorize, which does not get the
-// text.
-func (c *chat) received(client *websocket.Client, m *websocket.Message) {
-	if s := sessionOf(client); s != nil && m.Type == string(websocket.ActionPublishRoom) {
-		s.textErr = checkText(m.Data)
+	if s := sessionOf(client); s != nil {
+		c.freeName(s.Name)
 	}
 }
 
-// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
-// itself, so that the new member list is published right after the change. The hub
-// then finds the membership as requested and only sends the ack.
-func (c *chat) authorize(client *websocket.Client, action websocket.Action, target string) error {
+// authorize decides whether the request of a tab is allowed. The hub then carries it
+// out.
+func (c *chat) authorize(client *websocket.Client, r websocket.AuthorizeRequest) error {
 	s := sessionOf(client)
 	if s == nil {
 		return errForbidden
 	}
-	switch action {
+	switch r.Action {
 	case websocket.ActionJoinRoom:
-		return c.enter(client, s, target)
+		return c.mayJoin(client, r.Target)
 	case websocket.ActionLeaveRoom:
-		if err := client.LeaveRoom(target); err != nil {
-			return err
-		}
-		c.leave(s, target)
 		return nil
 	case websocket.ActionPublishRoom:
-		return s.mayPublish(target)
+		return s.mayPublish(client, r)
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
-		if target == statsChannel {
+		if r.Target == statsChannel {
 			return nil
 		}
 	}
 	return errForbidden
 }
 
-// enter adds a tab to a room and publishes the new member list to the room.
-func (c *chat) enter(client *websocket.Client, s *session, name string) error {
+// mayJoin decides whether a tab may join a room.
+func (c *chat) mayJoin(client *websocket.Client, name string) error {
+	in := client.Rooms()
 	switch {
 	case !validRoomName(name):
 		return errRoomName
-	case s.rooms[name]:
+	case slices.Contains(in, name):
 		return nil
-	case len(s.rooms) >= maxRoomsPerTab:
+	case len(in) >= maxRoomsPerTab:
 		return errRooms
 	}
-	// The tab joins the room in the hub before it is added to the list, so that a
-	// listed tab receives every later list.
-	if err := client.JoinRoom(name); err != nil {
-		return err
-	}
-	list, err := c.addMember(s, name)
-	if err != nil {
-		c.report("leave", client.LeaveRoom(name))
-		return err
-	}
-	s.rooms[name] = true
-	list.Joined = &s.person
-	c.announce(name, list)
-	return nil
+	return c.checkSpace(name)
 }
 
-// addMember adds a tab to a room's list and returns the new list.
-func (c *chat) addMember(s *session, name string) (presence, error) {
+// checkSpace returns an error if a room has no space for one more tab. Tabs that join
+// at the same time can exceed the limits by a few.
+func (c *chat) checkSpace(name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.rooms[name]
 	switch {
 	case r == nil && len(c.rooms) >= maxRooms:
-		return presence{}, errNoRoom
-	case r == nil:
-		r = &room{members: map[string]person{}}
-		c.rooms[name] = r
-	case len(r.members) >= maxRoomMembers:
-		return presence{}, errRoomFull
+		return errNoRoom
+	case r != nil && len(r.members) >= maxRoomMembers:
+		return errRoomFull
 	}
-	r.members[s.ID] = s.person
-	return r.next(), nil
+	return nil
 }
 
-// leave removes a tab from a room's list and publishes the new list to the room. The
-// tab must have left the room in the hub already.
-func (c *chat) leave(s *session, name string) {
-	if !s.rooms[name] {
+// joined is OnJoin. It publishes the new member list to the room. The tab is a member
+// in the hub already, so a listed tab receives every later list.
+func (c *chat) joined(client *websocket.Client, t websocket.Topic) {
+	s := sessionOf(client)
+	if t.Kind != websocket.RoomTopic || s == nil {
 		return
 	}
-	delete(s.rooms, name)
+	list := c.addMember(s.person, t.Name)
+	list.Joined = &s.person
+	c.announce(t.Name, list)
+}
+
+// left is OnLeave. It publishes the new member list to the room.
+func (c *chat) left(client *websocket.Client, t websocket.Topic) {
+	s := sessionOf(client)
+	if t.Kind != websocket.RoomTopic || s == nil {
+		return
+	}
+	list := c.removeMember(s.person, t.Name)
+	list.Left = &s.person
+	c.announce(t.Name, list)
+}
+
+// addMember adds a person to a room's list and returns the new list.
+func (c *chat) addMember(p person, name string) presence {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	r := c.rooms[name]
-	delete(r.members, s.ID)
-	list := r.next()
+	if r == nil {
+		r = &room{members: map[string]person{}}
+		c.rooms[name] = r
+	}
+	r.members[p.ID] = p
+	return r.next()
+}
+
+// removeMember removes a person from a room's list and returns the new list.
+func (c *chat) removeMember(p person, name string) presence {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.rooms[name]
+	delete(r.members, p.ID)
 	if len(r.members) == 0 {
 		delete(c.rooms, name)
 	}
-	c.mu.Unlock()
-	list.Left = &s.person
-	c.announce(name, list)
+	return r.next()
 }
 
 // presence is the data of the message with a room's members, and with the person that
@@ -257,20 +261,18 @@ func (c *chat) announce(room string, list presence) {
 	c.report("announce", c.hub.PublishToRoom(room, &websocket.Message{Type: "presence", Data: encode(list)}))
 }
 
-// mayPublish decides whether the current message, whose text received has checked,
-// may be published to a room.
-func (s *session) mayPublish(room string) error {
-	textErr := s.textErr
-	s.textErr = errText
+// mayPublish decides whether a tab may publish a message to a room.
+func (s *session) mayPublish(client *websocket.Client, r websocket.AuthorizeRequest) error {
 	now := time.Now()
 	s.allowance = min(burst, s.allowance+perSecond*now.Sub(s.refilled).Seconds())
 	s.refilled = now
-	switch {
-	case textErr != nil:
-		return textErr
-	case !s.rooms[room]:
+	if err := checkText(r.Message.Data); err != nil {
+		return err
+	}
+	if websocket.AllowMembers(client, r) != nil {
 		return errNotInRoom
-	case s.allowance < 1:
+	}
+	if s.allowance < 1 {
 		return errTooFast
 	}
 	s.allowance--
@@ -345,6 +347,12 @@ func (c *chat) freeName(name string) {
 	delete(c.names, strings.ToLower(name))
 }
 
+// statistics is the data of the messages in the stats channel.
+type statistics struct {
+	websocket.Stats
+	Rooms map[string]int `json:"rooms"` // the number of members of each room
+}
+
 // reportStats publishes the hub's statistics once a second while the stats channel
 // has subscribers.
 func (c *chat) reportStats(ctx context.Context) {
@@ -356,9 +364,12 @@ func (c *chat) reportStats(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if stats := c.hub.Stats(); stats.Channels[statsChannel] > 0 {
-			c.report("publish stats", c.hub.PublishToChannelRaw(statsChannel, encode(stats)))
+		stats := c.hub.Stats()
+		if stats.TotalChannels == 0 { // authorize allows no other channel
+			continue
 		}
+		data := encode(statistics{stats, maps.Collect(c.hub.Rooms())})
+		c.report("publish stats", c.hub.PublishToChannelRaw(statsChannel, data))
 	}
 }
 

@@ -54,11 +54,9 @@ func TestTabsOfAllCodecsShareARoom(t *testing.T) {
 	for i, codec := range codecs {
 		tab := dial(t, base, codec, "Ann", i%2 == 1)
 		require.Equal(t, []string{"Ann", "Ann 2", "Ann 3", "Ann 4"}[i], tab.me.Name)
-		tab.ask("join_room", "lobby", "1")
-		joined := tab.presence()
+		joined := tab.join("lobby")
 		require.Equal(t, tab.me.ID, joined.Joined.ID)
 		require.Len(t, joined.Members, i+1)
-		require.Equal(t, "ack", tab.next().Type)
 		for _, earlier := range tabs {
 			require.Equal(t, tab.me, *earlier.presence().Joined)
 		}
@@ -89,14 +87,14 @@ func TestRefusals(t *testing.T) {
 	base := start(t)
 	tab := dial(t, base, websocket.JSONCodec{}, "  Bob\n\x00 Ross ", false)
 	require.Equal(t, "Bob Ross", tab.me.Name)
-	refused := func(want error) {
+	refused := func(want *websocket.RequestError) {
 		t.Helper()
 		m := tab.next()
 		require.Equal(t, "error", m.Type)
 		var e struct{ Code, Message string }
 		require.NoError(t, json.Unmarshal(m.Data, &e))
 		require.Equal(t, "forbidden", e.Code)
-		require.Equal(t, want.Error(), e.Message)
+		require.Equal(t, want.Message, e.Message)
 	}
 
 	tab.publish("lobby", `{"text":"hello","nonce":1}`, "")
@@ -110,9 +108,7 @@ func TestRefusals(t *testing.T) {
 	tab.send(&websocket.Message{Type: "broadcast", Data: []byte(`"hello"`)})
 	refused(errForbidden)
 
-	tab.ask("join_room", "lobby", "1")
-	tab.presence()
-	require.Equal(t, "ack", tab.next().Type)
+	tab.join("lobby")
 	for _, data := range []string{
 		`{"text":"   "}`, `{"text":1}`, `"hello"`, `{"text":"a","html":"b"}`,
 		`{"text":"` + strings.Repeat("x", maxText+1) + `"}`,
@@ -121,9 +117,7 @@ func TestRefusals(t *testing.T) {
 		refused(errText)
 	}
 	for i := range maxRoomsPerTab - 1 {
-		tab.ask("join_room", "room "+string(rune('a'+i)), "1")
-		tab.presence()
-		require.Equal(t, "ack", tab.next().Type)
+		tab.join("room " + string(rune('a'+i)))
 	}
 	tab.ask("join_room", "one too many", "")
 	refused(errRooms)
@@ -132,32 +126,31 @@ func TestRefusals(t *testing.T) {
 func TestRoomsAndMembersAreBounded(t *testing.T) {
 	t.Parallel()
 	c := newChat(slog.New(slog.DiscardHandler))
-	member := func(i int) *session {
-		return &session{person: person{ID: strconv.Itoa(i)}, rooms: map[string]bool{}}
+	add := func(i int, room string) presence {
+		t.Helper()
+		require.NoError(t, c.checkSpace(room))
+		return c.addMember(person{ID: strconv.Itoa(i)}, room)
 	}
 	for i := range maxRoomMembers {
-		_, err := c.addMember(member(i), "lobby")
-		require.NoError(t, err)
+		add(i, "lobby")
 	}
-	_, err := c.addMember(member(maxRoomMembers), "lobby")
-	require.ErrorIs(t, err, errRoomFull)
+	require.ErrorIs(t, c.checkSpace("lobby"), errRoomFull)
 	for i := range maxRooms - 1 {
-		_, err := c.addMember(member(i), "room "+strconv.Itoa(i))
-		require.NoError(t, err)
+		add(i, "room "+strconv.Itoa(i))
 	}
-	_, err = c.addMember(member(0), "one too many")
-	require.ErrorIs(t, err, errNoRoom)
-	list, err := c.addMember(member(maxRoomMembers), "room 0")
-	require.NoError(t, err)
-	require.Len(t, list.Members, 2)
+	require.ErrorIs(t, c.checkSpace("one too many"), errNoRoom)
+	require.Len(t, add(maxRoomMembers, "room 0").Members, 2)
+
+	require.Len(t, c.removeMember(person{ID: "0"}, "lobby").Members, maxRoomMembers-1)
+	require.NoError(t, c.checkSpace("lobby"))
+	require.Empty(t, c.removeMember(person{ID: "1"}, "room 1").Members)
+	require.NoError(t, c.checkSpace("one too many"))
 }
 
 func TestFloodIsRefused(t *testing.T) {
 	t.Parallel()
 	tab := dial(t, start(t), websocket.JSONCodec{}, "Ann", false)
-	tab.ask("join_room", "lobby", "1")
-	tab.presence()
-	require.Equal(t, "ack", tab.next().Type)
+	tab.join("lobby")
 	for range 2 * burst {
 		tab.publish("lobby", `{"text":"x"}`, "")
 	}
@@ -222,14 +215,16 @@ func TestOtherSitesAreRefused(t *testing.T) {
 func TestStatsArePublished(t *testing.T) {
 	t.Parallel()
 	tab := dial(t, start(t), websocket.JSONCodec{}, "Ann", false)
+	tab.join("lobby")
 	tab.ask("subscribe", statsChannel, "1")
 	require.Equal(t, "ack", tab.next().Type)
 	m := tab.next()
 	require.Equal(t, statsChannel, m.Channel)
-	var stats websocket.Stats
+	var stats statistics
 	require.NoError(t, json.Unmarshal(m.Data, &stats))
 	require.Equal(t, 1, stats.ActiveConnections)
 	require.NotZero(t, stats.MessagesReceived)
+	require.Equal(t, map[string]int{"lobby": 1}, stats.Rooms)
 }
 
 func TestShutdownClosesWithGoingAway(t *testing.T) {
@@ -324,6 +319,14 @@ func (c *tabClient) ask(action, target, id string) {
 		data = encode(map[string]string{"channel": target})
 	}
 	c.send(&websocket.Message{Type: action, Data: data, ID: id})
+}
+
+// join joins a room and returns the list that announces the tab.
+func (c *tabClient) join(room string) presence {
+	c.t.Helper()
+	c.ask("join_room", room, "1")
+	require.Equal(c.t, "ack", c.next().Type)
+	return c.presence()
 }
 
 func (c *tabClient) publish(room, data, id string) {

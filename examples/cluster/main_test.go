@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -175,7 +176,7 @@ func TestClientsMoveToOtherNodes(t *testing.T) {
 // members counts a room's members on all nodes.
 func (c *cluster) members(room string) (n int) {
 	for _, node := range c.running() {
-		n += node.hub.Stats().Rooms[room]
+		n += maps.Collect(node.hub.Rooms())[room]
 	}
 	return n
 }

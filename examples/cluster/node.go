@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -37,12 +38,19 @@ const (
 	askTimeout   = 2 * time.Second
 )
 
+// The refusals that a tab can receive in a reply.
 var (
-	errForbidden = errors.New("this chat does not allow that")
-	errRoomName  = fmt.Errorf("a room's name has 1 to %d printable characters", maxRoomName)
-	errNotInRoom = errors.New("join the room first")
-	errText      = fmt.Errorf("a message has 1 to %d characters", maxText)
+	errForbidden = refusal("this chat does not allow that")
+	errRoomName  = refusal("a room's name has 1 to %d printable characters", maxRoomName)
+	errRooms     = refusal("a tab can be in %d rooms", maxRoomsPerTab)
+	errNotInRoom = refusal("join the room first")
+	errText      = refusal("a message has 1 to %d characters", maxText)
 )
+
+// refusal returns an error whose text the hub sends to the tab.
+func refusal(format string, args ...any) *websocket.RequestError {
+	return &websocket.RequestError{Message: fmt.Sprintf(format, args...)}
+}
 
 // node is the chat on one hub. Nodes share no state: a client ID contains the
 // description of its person, and a node asks all others for the members of a room.
@@ -64,14 +72,6 @@ type person struct {
 	Sealed bool   `json:"sealed"`
 }
 
-// session is the node's state of one connection. Only the connection's callbacks use
-// it, and they run one after the other.
-type session struct {
-	person
-	rooms   map[string]bool
-	textErr error // why the text of the current publish_room message is not allowed, or nil
-}
-
 func startNode(logger *slog.Logger, name, engine string, secret []byte, listener net.Listener) *node {
 	n := &node{name: name, log: logger.With("node", name), secret: secret, ended: make(chan error, 1)}
 	config := websocket.DefaultConfig
@@ -80,9 +80,11 @@ func startNode(logger *slog.Logger, name, engine string, secret []byte, listener
 	config.MaxMessageSize = 16 << 10
 	config.MessageRate = 20
 	config.ClientID = n.clientID
-	config.Authorize = n.authorize
+	config.Authorize = authorize
+	config.OnConnect = n.connected
+	config.OnJoin = n.joined
+	config.OnLeave = n.left
 	n.hub = websocket.NewHub(websocket.SlogLogger(n.log), config)
-	n.hub.SetCallbacks(n.connected, n.disconnected, n.received)
 	ctx, end := context.WithCancel(context.Background())
 	n.end = end
 	go n.run(ctx, listener) // returns after stop
@@ -108,7 +110,7 @@ func (n *node) stop() error {
 
 func (n *node) describe() string {
 	health, stats := n.hub.Health(), n.hub.Stats()
-	return fmt.Sprintf("%s: %d clients, broker %s, nodes in the cluster: %q", n.name, stats.TotalClients, health.Broker, n.hub.Cluster().Nodes())
+	return fmt.Sprintf("%s: %d clients, broker %s, nodes in the cluster: %q", n.name, stats.ActiveConnections, health.Broker, n.hub.Cluster().Nodes())
 }
 
 func (n *node) handler() http.Handler {
@@ -172,7 +174,7 @@ func personOf(id string) (p person) {
 	return p
 }
 
-// connected is onConnect. No message is sent to or received from the tab before it
+// connected is OnConnect. No message is sent to or received from the tab before it
 // returns, so that the keys set here apply from the first frame.
 func (n *node) connected(client *websocket.Client) {
 	if ticket, ok := websocket.BearerToken(client.Request()); ok {
@@ -185,78 +187,56 @@ func (n *node) connected(client *websocket.Client) {
 			return
 		}
 	}
-	s := &session{person: personOf(client.ID), rooms: map[string]bool{}}
-	client.SetMetadata("session", s)
-	client.SetUser(s.Name)
+	me := personOf(client.ID)
+	client.SetUser(me.Name)
 	n.report("welcome", client.Send(&websocket.Message{Type: "welcome", Data: encode(struct {
 		person
 		MaxText     int `json:"max_text"`
 		MaxRoomName int `json:"max_room_name"`
-	}{s.person, maxText, maxRoomName})}))
+	}{me, maxText, maxRoomName})}))
 }
 
-func (n *node) disconnected(client *websocket.Client) {
-	if s := sessionOf(client); s != nil {
-		for room := range s.rooms {
-			n.announce(room, presence{Left: &s.person})
-		}
-	}
-}
-
-// received is onMessage. The hub calls it before authorize, which does not get the
-// text.
-func (n *node) received(client *websocket.Client, m *websocket.Message) {
-	if s := sessionOf(client); s != nil && m.Type == string(websocket.ActionPublishRoom) {
-		s.textErr = checkText(m.Data)
-	}
-}
-
-// authorize decides whether the request of a tab is allowed. It joins and leaves rooms
-// itself, so that the new member list is published right after the change.
-func (n *node) authorize(client *websocket.Client, action websocket.Action, target string) error {
-	s := sessionOf(client)
-	if s == nil {
-		return errForbidden
-	}
-	switch action {
+// authorize decides whether the request of a tab is allowed. The hub then carries it
+// out.
+func authorize(client *websocket.Client, r websocket.AuthorizeRequest) error {
+	switch r.Action {
 	case websocket.ActionJoinRoom:
-		return n.enter(client, s, target)
+		return mayJoin(client, r.Target)
 	case websocket.ActionLeaveRoom:
-		if err := client.LeaveRoom(target); err != nil {
-			return err
-		}
-		if s.rooms[target] {
-			delete(s.rooms, target)
-			n.announce(target, presence{Left: &s.person})
-		}
 		return nil
 	case websocket.ActionPublishRoom:
-		textErr := s.textErr
-		s.textErr = errText
-		if textErr == nil && !s.rooms[target] {
+		if err := checkText(r.Message.Data); err != nil {
+			return err
+		}
+		if websocket.AllowMembers(client, r) != nil {
 			return errNotInRoom
 		}
-		return textErr
+		return nil
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
-		if target == statsChannel {
+		if r.Target == statsChannel {
 			return nil
 		}
 	}
 	return errForbidden
 }
 
-// enter adds a tab to a room and publishes the new member list to the room.
-func (n *node) enter(client *websocket.Client, s *session, room string) error {
+// mayJoin decides whether a tab may join a room.
+func mayJoin(client *websocket.Client, room string) error {
+	in := client.Rooms()
 	switch {
 	case room == "" || room != cleaned(room, maxRoomName):
 		return errRoomName
-	case s.rooms[room]:
-		return nil
-	case len(s.rooms) >= maxRoomsPerTab:
-		return websocket.ErrTooManySubscriptions
+	case len(in) >= maxRoomsPerTab && !slices.Contains(in, room):
+		return errRooms
 	}
-	if err := client.JoinRoom(room); err != nil {
-		return err
+	return nil
+}
+
+// joined is OnJoin. It publishes the new member list to the room. The tab is a member
+// in the hub already, so a listed tab receives every later list.
+func (n *node) joined(client *websocket.Client, t websocket.Topic) {
+	if t.Kind != websocket.RoomTopic {
+		return
 	}
 	// After BrokerReady the tab receives the publications of other nodes. While NATS
 	// is unavailable, it receives only those of this node.
@@ -265,9 +245,16 @@ func (n *node) enter(client *websocket.Client, s *session, room string) error {
 	if err := n.hub.BrokerReady(ctx); err != nil {
 		n.log.Warn("a room is limited to this node for now", "error", err)
 	}
-	s.rooms[room] = true
-	n.announce(room, presence{Joined: &s.person})
-	return nil
+	me := personOf(client.ID)
+	n.announce(t.Name, presence{Joined: &me})
+}
+
+// left is OnLeave. It publishes the new member list to the room.
+func (n *node) left(client *websocket.Client, t websocket.Topic) {
+	if t.Kind == websocket.RoomTopic {
+		me := personOf(client.ID)
+		n.announce(t.Name, presence{Left: &me})
+	}
 }
 
 // presence is the data of the message with a room's members, and with the person that
@@ -298,6 +285,12 @@ func (n *node) announce(room string, change presence) {
 	n.report("announce", n.hub.PublishToRoom(room, &websocket.Message{Type: "presence", Data: encode(change)}))
 }
 
+// statistics is the data of the messages in the stats channel.
+type statistics struct {
+	websocket.Stats
+	Rooms map[string]int `json:"rooms"` // the number of members of each room on this node
+}
+
 // watch sends the statistics of this node to its tabs once a second. When nodes have
 // joined or left the cluster, it publishes new member lists to all rooms of this node.
 func (n *node) watch(ctx context.Context) {
@@ -311,15 +304,15 @@ func (n *node) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		stats := n.hub.Stats()
-		if stats.Channels[statsChannel] > 0 {
-			m := &websocket.Message{Channel: statsChannel, Data: encode(stats)}
+		if stats.TotalChannels > 0 { // authorize allows no channel but stats
+			m := &websocket.Message{Channel: statsChannel, Data: encode(statistics{stats, maps.Collect(n.hub.Rooms())})}
 			for client := range n.hub.Clients() { // a publication would also reach the tabs of other nodes
 				n.report("stats", client.Send(m))
 			}
 		}
 		if now := n.hub.Cluster().Nodes(); !slices.Equal(now, known) {
 			known = now
-			for room := range stats.Rooms {
+			for room := range n.hub.Rooms() {
 				n.announce(room, presence{})
 			}
 		}
@@ -378,12 +371,6 @@ func (n *node) report(operation string, err error) {
 		return
 	}
 	n.log.Error("chat: "+operation, "error", err)
-}
-
-func sessionOf(client *websocket.Client) *session {
-	v, _ := client.GetMetadata("session")
-	s, _ := v.(*session)
-	return s
 }
 
 // encode returns v in JSON. The types of this program never fail to encode.

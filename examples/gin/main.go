@@ -56,16 +56,16 @@ func identify(c *gin.Context) {
 }
 
 func newHub() *websocket.Hub {
-	hub := websocket.NewHub(nil, websocket.DefaultConfig)
-	hub.SetCallbacks(greet, nil, nil)
-	return hub
+	config := websocket.DefaultConfig
+	config.OnConnect = greet
+	return websocket.NewHub(nil, config)
 }
 
-// greet is onConnect. gin's context may be used only until greet returns, because
+// greet is OnConnect. gin's context may be used only until greet returns, because
 // gin reuses it after the handler. Store values that are needed later in the client's
 // metadata.
 func greet(client *websocket.Client) {
-	c, ok := client.Context().(*gin.Context)
+	c, ok := client.FrameworkContext().(*gin.Context)
 	if !ok {
 		return // the client connected through another router
 	}
