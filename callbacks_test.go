@@ -26,7 +26,7 @@ var hooks = []string{"onConnect", "onMessage", "onDisconnect", "Authorize", "OnD
 type victimHub struct {
 	*fakeHub
 	t         *testing.T
-	lives     *lives
+	lives     *callbackLog
 	logs      *logCapture
 	hook      string
 	victim    *fakePeer
@@ -167,7 +167,7 @@ func TestFailingCallbackClosesOnlyItsClient(t *testing.T) {
 						require.Len(t, v.logs.matching("error", "callbacks_test.go"), 1, "the log has the stack")
 						require.Equal(t, 1, v.Stats().ActiveConnections)
 						_ = v.bystander.Close()
-						v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
+						v.requireAllEnded(v.lives, 2, websocket.ErrClientClosed)
 						v.stop()
 					})
 				})
@@ -245,7 +245,7 @@ func TestSlowCallbackDelaysOnlyItsClient(t *testing.T) {
 					}
 					_ = v.victim.Close()
 					_ = v.bystander.Close()
-					v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrClientClosed)
 					v.stop()
 				})
 			})
@@ -284,7 +284,7 @@ func TestStuckCallbackIsNamed(t *testing.T) {
 					requireHubStopped(t, v.Hub)
 					close(gate)
 					_ = v.victim.Close()
-					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrHubClosed)
 				})
 			})
 		}
@@ -306,7 +306,7 @@ func TestStuckCallbackIsNamedAfterOnDropRan(t *testing.T) {
 		close(gate)
 		_ = v.victim.Close()
 		_ = v.bystander.Close()
-		v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
+		v.requireAllEnded(v.lives, 2, websocket.ErrHubClosed)
 	})
 }
 
@@ -334,7 +334,7 @@ func TestAllStuckCallbacksAreNamed(t *testing.T) {
 		for _, p := range peers {
 			_ = p.Close()
 		}
-		hub.requireSettled(l, 3, websocket.ErrHubClosed)
+		hub.requireAllEnded(l, 3, websocket.ErrHubClosed)
 		require.Len(t, stuck.Callbacks, 3, "%v", err)
 		require.Contains(t, stuck.Callbacks, `onMessage of client "alice"`)
 		require.Contains(t, stuck.Callbacks, `onMessage of client "bob"`)
@@ -367,7 +367,7 @@ func TestCallbacksMayCallEveryMethod(t *testing.T) {
 					}
 					_ = v.victim.Close()
 					_ = v.bystander.Close()
-					v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrClientClosed)
 					v.stop()
 				})
 			})
@@ -460,7 +460,7 @@ func TestPanicInCallbacks(t *testing.T) {
 		t.Run(fmt.Sprint(i, tt.name), func(t *testing.T) {
 			t.Parallel()
 			tt.o.logsError = true
-			b := setup(t, named(websocket.DefaultConfig), tt.o)
+			b := setup(t, withQueryID(websocket.DefaultConfig), tt.o)
 			good, _ := b.connect(t, dialing{query: "id=good"})
 			good.subscribe(t, "news")
 			p, c := b.connect(t, dialing{query: "id=bad"})

@@ -19,7 +19,7 @@ import (
 
 func TestClientVerbs(t *testing.T) {
 	t.Parallel()
-	b := setup(t, named(websocket.DefaultConfig), options{})
+	b := setup(t, withQueryID(websocket.DefaultConfig), options{})
 	p, c := b.connect(t, dialing{codec: "flatbuffers", query: "id=alice"})
 	other, _ := b.connect(t, dialing{query: "id=bob"})
 	text := func(s string) *websocket.Message { return &websocket.Message{Data: []byte(s)} }
@@ -164,7 +164,7 @@ func TestRequestContextEndsWithConnection(t *testing.T) {
 			require.ErrorIs(t, ctx.Err(), context.Canceled)
 			require.Equal(t, "session", ctx.Value(key{}))
 			require.NoError(t, atDisconnect, "the context ends after onDisconnect")
-			hub.requireSettled(l, 1, websocket.ErrClientClosed)
+			hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 			hub.stop()
 		})
 	})

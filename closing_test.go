@@ -177,7 +177,7 @@ func TestSendAfterCloseInCallbackIsNotDelivered(t *testing.T) {
 					require.Equal(t, []int{0}, r.numbers)
 					require.Equal(t, 4001, r.code)
 					_ = v.bystander.Close()
-					v.requireSettled(v.lives, 2, websocket.ErrClientClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrClientClosed)
 					v.stop()
 				})
 			})

@@ -20,7 +20,7 @@ func idHeader(id string) http.Header { return http.Header{"X-Id": {id}} }
 func queryID(r *http.Request) (string, error) { return r.Header.Get("X-Id"), nil }
 
 func asUser(c *websocket.Client) {
-	joinBoth(c)
+	joinNewsAndLobby(c)
 	c.SetUser("user of " + c.ID[:1])
 }
 
@@ -85,7 +85,7 @@ func TestClusterMethods(t *testing.T) {
 func TestUnansweredNodesAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		mute, silence := muteNode(t, engine)
 		defer stopAll(append(hubs, mute...))
 		a := hubs[0].connect(1<<16, idHeader("a"))
@@ -176,7 +176,7 @@ func TestClusterWithoutBroker(t *testing.T) {
 func TestLongAnswersAreSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(64 << 10)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		const n = 300
 		var peers []*fakePeer
@@ -197,7 +197,7 @@ func TestLongAnswersAreSplit(t *testing.T) {
 // muteNode starts a node that publishes nothing after silence is called.
 func muteNode(t *testing.T, engine *brokertest.Memory) (hubs []*fakeHub, silence func()) {
 	broker := &muteBroker{Broker: engine.Broker()}
-	hubs = nodes(t, engine, 1, joinBoth, func(c *websocket.Config) {
+	hubs = nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) {
 		c.NodeName = "mute"
 		c.Broker = broker
 	})

@@ -101,14 +101,14 @@ func TestConfigIsCopied(t *testing.T) {
 	config.Compression.Enabled = false
 	p, _ := b.connect(t, dialing{codec: "msgpack", compress: true})
 	p.do(t, wire{Type: "broadcast"})
-	require.NotEmpty(t, p.answer.Header.Get("Sec-Websocket-Extensions"))
+	require.NotEmpty(t, p.response.Header.Get("Sec-Websocket-Extensions"))
 }
 
 func TestZeroConfigWorks(t *testing.T) {
 	t.Parallel()
 	b := setup(t, websocket.Config{}, options{})
 	p, c := b.connect(t, dialing{codec: "protobuf", compress: true})
-	require.Empty(t, p.answer.Header.Get("Sec-Websocket-Extensions"), "Compression is nil")
+	require.Empty(t, p.response.Header.Get("Sec-Websocket-Extensions"), "Compression is nil")
 	require.Regexp(t, "^[0-9a-f]{32}$", c.ID)
 	p.do(t, wire{Type: "broadcast"})
 }

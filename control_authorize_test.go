@@ -136,7 +136,7 @@ func TestAuthorizeMayCallHubAndClient(t *testing.T) {
 // A panic in Authorize closes its client. The request has no effect.
 func TestAuthorizePanicClosesOnlyItsClient(t *testing.T) {
 	t.Parallel()
-	config := named(websocket.DefaultConfig)
+	config := withQueryID(websocket.DefaultConfig)
 	config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
 		if strings.HasPrefix(r.Target, "bad") {
 			panic("boom")

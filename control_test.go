@@ -74,7 +74,7 @@ func TestAckFollowsItsMessage(t *testing.T) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					hub := contendedHub(t, p, joinBoth)
+					hub := contendedHub(t, p, joinNewsAndLobby)
 					peers := make([]*fakePeer, members)
 					for i := range peers {
 						peers[i] = hub.connect(1<<20, withID(fmt.Sprint("member", i)))
@@ -170,7 +170,7 @@ func TestAckDoesNotWaitForEngine(t *testing.T) {
 	for _, request := range requests {
 		synctest.Test(t, func(t *testing.T) {
 			engine := brokertest.NewMemory(0)
-			hubs := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 1 })
+			hubs := nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.BrokerQueue = 1 })
 			defer stopAll(hubs)
 			peer := hubs[0].connect(1<<16, idHeader("a"))
 			defer peer.Close()

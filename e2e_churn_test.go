@@ -222,7 +222,7 @@ func connectOnce(url string, worker int) error {
 }
 
 // lives records the callbacks of each client and checks their order.
-type lives struct {
+type callbackLog struct {
 	mu      sync.Mutex
 	clients map[*websocket.Client]*callbackCounts
 	order   []*websocket.Client // by onConnect
@@ -231,9 +231,9 @@ type lives struct {
 
 type callbackCounts struct{ connects, messages, disconnects int }
 
-func newLives() *lives { return &lives{clients: map[*websocket.Client]*callbackCounts{}} }
+func newLives() *callbackLog { return &callbackLog{clients: map[*websocket.Client]*callbackCounts{}} }
 
-func (l *lives) connect(c *websocket.Client) {
+func (l *callbackLog) connect(c *websocket.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.clients[c] != nil {
@@ -244,7 +244,7 @@ func (l *lives) connect(c *websocket.Client) {
 	l.order = append(l.order, c)
 }
 
-func (l *lives) message(c *websocket.Client, m *websocket.Message) {
+func (l *callbackLog) message(c *websocket.Client, m *websocket.Message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch s := l.clients[c]; {
@@ -259,7 +259,7 @@ func (l *lives) message(c *websocket.Client, m *websocket.Message) {
 	}
 }
 
-func (l *lives) disconnect(c *websocket.Client) {
+func (l *callbackLog) disconnect(c *websocket.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.clients[c]; s != nil {
@@ -270,7 +270,7 @@ func (l *lives) disconnect(c *websocket.Client) {
 }
 
 // random returns a client that has connected, or nil if there is none.
-func (l *lives) random() *websocket.Client {
+func (l *callbackLog) random() *websocket.Client {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.order) == 0 {
@@ -283,21 +283,21 @@ func (l *lives) random() *websocket.Client {
 	return l.order[rand.IntN(len(l.order))]
 }
 
-func (l *lives) randomID() string {
+func (l *callbackLog) randomID() string {
 	if c := l.random(); c != nil {
 		return c.ID
 	}
 	return "unknown"
 }
 
-func (l *lives) all() []*websocket.Client {
+func (l *callbackLog) all() []*websocket.Client {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.order
 }
 
 // requireComplete checks that the callbacks of n clients ran once and in order.
-func (l *lives) requireComplete(t *testing.T, n int) {
+func (l *callbackLog) requireComplete(t *testing.T, n int) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -133,9 +133,9 @@ func requireSums(t *testing.T, h *websocket.Hub) websocket.Stats {
 	return st
 }
 
-// requireSettled checks that n connections have existed, and that all have ended
+// requireAllEnded checks that n connections have existed, and that all have ended
 // and released everything. Methods of their clients must return want.
-func (f *fakeHub) requireSettled(l *lives, n int, want error) {
+func (f *fakeHub) requireAllEnded(l *callbackLog, n int, want error) {
 	f.t.Helper()
 	synctest.Wait()
 	l.requireComplete(f.t, n)
@@ -260,7 +260,7 @@ func TestReadCutAtEveryByte(t *testing.T) {
 						require.Equal(t, n == len(wire), l.clients[c].messages == 1, "after %d bytes", n)
 						_ = peer.Close()
 					}
-					hub.requireSettled(l, len(wire)+1, websocket.ErrClientClosed)
+					hub.requireAllEnded(l, len(wire)+1, websocket.ErrClientClosed)
 					hub.stop()
 				})
 			})
@@ -367,7 +367,7 @@ func TestWriteCutAtEveryByte(t *testing.T) {
 			for _, peer := range peers {
 				_ = peer.Close()
 			}
-			hub.requireSettled(l, 2+others, websocket.ErrClientClosed)
+			hub.requireAllEnded(l, 2+others, websocket.ErrClientClosed)
 			hub.stop()
 		})
 	}
@@ -402,7 +402,7 @@ const handshakeRequest = "GET / HTTP/1.1\r\nHost: hub.test\r\nConnection: Upgrad
 func TestHandshakeCutAtEveryByte(t *testing.T) {
 	config := websocket.DefaultConfig
 	config.ClientID = byID
-	start := func(t *testing.T, p path) (*fakeHub, *lives) {
+	start := func(t *testing.T, p path) (*fakeHub, *callbackLog) {
 		l := newLives()
 		return startFake(t, p, config, nil, func(h *websocket.Hub) {
 			h.SetCallbacks(l.connect, l.disconnect, l.message)
@@ -422,7 +422,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 						cut.end(client)
 						<-served
 					}
-					hub.requireSettled(l, 0, websocket.ErrClientClosed)
+					hub.requireAllEnded(l, 0, websocket.ErrClientClosed)
 					hub.stop()
 				})
 			})
@@ -451,7 +451,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 					response = size
 				}
 				require.Equal(t, n >= response, cut == 1, "cut after %d bytes of %d", n, response)
-				hub.requireSettled(l, int(cut)+1, websocket.ErrClientClosed)
+				hub.requireAllEnded(l, int(cut)+1, websocket.ErrClientClosed)
 				hub.stop()
 			})
 		}
@@ -478,7 +478,7 @@ func TestHandshakeResponseTimesOut(t *testing.T) {
 				require.Equal(t, 10*time.Second, time.Since(start))
 				_ = client.Close()
 			}
-			hub.requireSettled(l, 0, websocket.ErrClientClosed)
+			hub.requireAllEnded(l, 0, websocket.ErrClientClosed)
 			hub.stop()
 		})
 	})
@@ -513,7 +513,7 @@ func TestShortWritesOfEveryLength(t *testing.T) {
 				require.Equal(t, []int{0, 1, 2, 3, 4, 5}, r.numbers, "%d bytes per write: %v", n, r.err)
 				require.Equal(t, 4001, r.code, "%d bytes per write: %v", n, r.err)
 				require.Equal(t, 1, pongs)
-				hub.requireSettled(l, 1, websocket.ErrClientClosed)
+				hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 				total = min(total, int(hub.Stats().BytesSent-before))
 				hub.stop()
 			})
@@ -548,7 +548,7 @@ func TestSlowReaderIsNotDisconnected(t *testing.T) {
 			}
 			require.Len(t, r.numbers, messages, "disconnected although it was reading: %v; %v", r.err, closeErrorOf(l.all()[0]))
 			_ = peer.Close()
-			hub.requireSettled(l, 1, websocket.ErrClientClosed)
+			hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 			hub.stop()
 		})
 	})
@@ -610,7 +610,7 @@ func TestSlowWriterIsNotDisconnected(t *testing.T) {
 			synctest.Wait()
 			require.EqualValues(t, 1, hub.Stats().MessagesReceived)
 			_ = peer.Close()
-			hub.requireSettled(l, 1, websocket.ErrClientClosed)
+			hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 			hub.stop()
 		})
 	})
@@ -621,7 +621,7 @@ func TestSlowWriterIsNotDisconnected(t *testing.T) {
 type scene struct {
 	t         *testing.T
 	hub       *fakeHub
-	lives     *lives
+	lives     *callbackLog
 	peer      *fakePeer
 	client    *websocket.Client
 	gate      chan struct{} // callbacks wait for it; closed by the test
@@ -814,7 +814,7 @@ func (s *scene) finish(silent bool, check func(reception)) {
 	if s.stopped {
 		want = websocket.ErrHubClosed
 	}
-	s.hub.requireSettled(s.lives, n, want)
+	s.hub.requireAllEnded(s.lives, n, want)
 	if !silent {
 		r := <-received
 		for i, n := range r.numbers {
@@ -896,7 +896,7 @@ func TestKeyChangeDoesNotAffectBacklog(t *testing.T) {
 					require.Contains(t, string(b), fmt.Sprintf(`"n":%d,`, i))
 				}
 				_ = peer.Close()
-				hub.requireSettled(l, 1, websocket.ErrClientClosed)
+				hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 				hub.stop()
 			})
 		}

@@ -278,7 +278,7 @@ func TestMatrixDeflate(t *testing.T) {
 			m.run(t, s, subprotocols, routes, payloads())
 			for _, codec := range subprotocols {
 				p := m.peers[codec]
-				require.Contains(t, p.answer.Header.Get("Sec-Websocket-Extensions"), "permessage-deflate")
+				require.Contains(t, p.response.Header.Get("Sec-Websocket-Extensions"), "permessage-deflate")
 				deflated, noise := 0, 0
 				for _, f := range p.tap.frames(t) {
 					switch {

@@ -86,7 +86,7 @@ func TestPublishersWaitWhileLogIsFull(t *testing.T) {
 					require.NoError(t, <-hub.ran)
 					want = websocket.ErrHubClosed
 				}
-				hub.requireSettled(l, 2, want)
+				hub.requireAllEnded(l, 2, want)
 				if tt.name != "shutdown" {
 					hub.stop()
 				}

@@ -235,4 +235,4 @@ func onlyClient(t *testing.T, h *fakeHub) *websocket.Client {
 }
 
 // watch sets callbacks that record in l.
-func (l *lives) watch(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) }
+func (l *callbackLog) watch(h *websocket.Hub) { h.SetCallbacks(l.connect, l.disconnect, l.message) }

@@ -140,7 +140,7 @@ func setup(t testing.TB, config websocket.Config, o options) *bundle {
 }
 
 // named returns config with a ClientID that takes the ID from the query.
-func named(config websocket.Config) websocket.Config {
+func withQueryID(config websocket.Config) websocket.Config {
 	config.ClientID = func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }
 	return config
 }
@@ -557,10 +557,10 @@ func randomKeys() wireKeys {
 // peer is a client on a real connection. It shares no encoder with the package.
 type peer struct {
 	*gorilla.Conn
-	codec  wireCodec
-	keys   wireKeys
-	tap    *tap
-	answer *http.Response
+	codec    wireCodec
+	keys     wireKeys
+	tap      *tap
+	response *http.Response
 }
 
 // dialing describes how a peer connects.
@@ -610,7 +610,7 @@ func (b *bundle) tryDial(d dialing) (*peer, error) {
 		url += "?" + d.query
 	}
 	var err error
-	p.Conn, p.answer, err = dialer.Dial(url, d.header)
+	p.Conn, p.response, err = dialer.Dial(url, d.header)
 	return p, err
 }
 

@@ -72,7 +72,7 @@ func TestHubBeforeRun(t *testing.T) {
 				peer := hub.connect(1<<16, nil)
 				require.Equal(t, 9*time.Second, time.Since(start))
 				_ = peer.Close()
-				hub.requireSettled(l, 1, websocket.ErrClientClosed)
+				hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 				hub.stop()
 			})
 		})
@@ -97,7 +97,7 @@ func TestHubBeforeRun(t *testing.T) {
 				require.Equal(t, http.StatusServiceUnavailable, w.status, "the request's context ended")
 				require.Equal(t, 11*time.Second, time.Since(start))
 				require.NoError(t, hub.Shutdown(context.Background()))
-				hub.requireSettled(l, 0, websocket.ErrHubClosed)
+				hub.requireAllEnded(l, 0, websocket.ErrHubClosed)
 			})
 		})
 		t.Run("handshake waits until Shutdown", func(t *testing.T) {

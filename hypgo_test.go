@@ -240,7 +240,7 @@ func TestServeHTTPAcceptsContextShapes(t *testing.T) {
 				},
 			})
 			p, err := b.tryDial(dialing{})
-			require.Equal(t, tt.status, p.answer.StatusCode)
+			require.Equal(t, tt.status, p.response.StatusCode)
 			if tt.status == 500 {
 				require.Error(t, err)
 				require.Len(t, b.logs.matching("error", "ServeHTTP"), 1)
@@ -374,7 +374,7 @@ func TestHypGoSubprotocols(t *testing.T) {
 		b := setup(t, config, options{})
 		p, err := b.tryDial(dialing{codec: "protobuf"})
 		require.Error(t, err)
-		require.Equal(t, http.StatusBadRequest, p.answer.StatusCode)
+		require.Equal(t, http.StatusBadRequest, p.response.StatusCode)
 		p, _ = b.connect(t, dialing{codec: "json"})
 		p.do(t, wire{Type: "broadcast"})
 	}

@@ -32,7 +32,7 @@ func gapOn(t *testing.T, m map[string]any) string {
 func TestLostMakesGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
@@ -50,8 +50,8 @@ func TestLostMakesGaps(t *testing.T) {
 func TestNodesWithDifferentLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		large := nodes(t, engine, 1, joinBoth)
-		small := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.ClientBacklog = 5000 })
+		large := nodes(t, engine, 1, joinNewsAndLobby)
+		small := nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.ClientBacklog = 5000 })
 		defer stopAll(append(large, small...))
 		b := small[0].connect(1<<20, idHeader("b"))
 		ready(t, append(large, small...)...)
@@ -98,7 +98,7 @@ func TestOversizedPublicationsMakeGaps(t *testing.T) {
 						_ = c.Subscribe("a") // named like a client
 						_ = c.JoinRoom("lobby")
 					case "both":
-						joinBoth(c)
+						joinNewsAndLobby(c)
 					}
 				}, func(c *websocket.Config) { c.NodeName, c.ClientBacklog = "small", 5000 })...)
 				defer stopAll(hubs)

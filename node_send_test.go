@@ -64,7 +64,7 @@ func TestOversizedLossNotices(t *testing.T) {
 				broker := &limitedBroker{Broker: engine.Broker()}
 				hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
 				hubs = append(hubs, nodes(t, engine, 1, func(c *websocket.Client) {
-					joinBoth(c)
+					joinNewsAndLobby(c)
 					_ = c.Subscribe(long)
 					_ = c.JoinRoom(long)
 				}, func(c *websocket.Config) { c.NodeName = "other" })...)
@@ -245,7 +245,7 @@ func TestLossNoticesRejectedByPublish(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		broker := &hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
-		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		hubs = append(hubs, nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
 		member := hubs[1].connect(1<<20, idHeader("m"))
 		defer member.Close()
@@ -278,7 +278,7 @@ func TestOnePayloadRejectedByPublish(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		broker := &gatedBroker{hiddenLimitBroker: hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{})}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
-		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		hubs = append(hubs, nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
 		member := hubs[1].connect(1<<20, idHeader("m"))
 		defer member.Close()
@@ -351,7 +351,7 @@ func TestSlowEngineRejectsOnePayload(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		broker := &gatedBroker{hiddenLimitBroker: hiddenLimitBroker{limitedBroker{Broker: engine.Broker()}}, gate: make(chan struct{}), takes: 20 * time.Millisecond}
 		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) { c.Broker = broker })
-		hubs = append(hubs, nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.NodeName = "other" })...)
+		hubs = append(hubs, nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.NodeName = "other" })...)
 		defer stopAll(hubs)
 		member := hubs[1].connect(1<<20, idHeader("m"))
 		defer member.Close()
@@ -391,7 +391,7 @@ func TestTinyPayloadLimits(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			engine := brokertest.NewMemory(0)
 			broker := &limitedBroker{Broker: engine.Broker()}
-			hubs := nodes(t, engine, 1, joinBoth, func(c *websocket.Config) { c.Broker = broker })
+			hubs := nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.Broker = broker })
 			defer stopAll(hubs)
 			member := hubs[0].connect(1<<20, idHeader("m"))
 			defer member.Close()

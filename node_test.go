@@ -37,7 +37,7 @@ func stopAll(hubs []*fakeHub) {
 	}
 }
 
-func joinBoth(c *websocket.Client) {
+func joinNewsAndLobby(c *websocket.Client) {
 	_ = c.Subscribe("news")
 	_ = c.JoinRoom("lobby")
 }
@@ -64,7 +64,7 @@ func types(t *testing.T, p *fakePeer, n int) []string {
 func TestPublicationsReachMembersOnAllNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 3, joinBoth)
+		hubs := nodes(t, engine, 3, joinNewsAndLobby)
 		defer stopAll(hubs)
 		a, b := hubs[0].connect(1<<16, idHeader("a")), hubs[1].connect(1<<16, idHeader("b"))
 		ready(t, hubs...)
@@ -102,7 +102,7 @@ func TestDirectMessagesFindTheirNode(t *testing.T) {
 func TestEngineFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		a := hubs[0].connect(1<<16, idHeader("a"))
 		b := hubs[1].connect(1<<16, idHeader("b"))
@@ -163,7 +163,7 @@ func TestEngineFails(t *testing.T) {
 func TestEngineStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 10_000 })
+		hubs := nodes(t, engine, 2, joinNewsAndLobby, func(c *websocket.Config) { c.BrokerQueue = 10_000 })
 		defer stopAll(hubs)
 		a := hubs[0].connect(1<<20, idHeader("a"))
 		b := hubs[1].connect(1<<20, idHeader("b"))
@@ -207,7 +207,7 @@ func TestEngineStalls(t *testing.T) {
 func TestPublishingWaitsForEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth, func(c *websocket.Config) { c.BrokerQueue = 5_000 })
+		hubs := nodes(t, engine, 2, joinNewsAndLobby, func(c *websocket.Config) { c.BrokerQueue = 5_000 })
 		defer stopAll(hubs)
 		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
@@ -227,7 +227,7 @@ func TestPublishingWaitsForEngine(t *testing.T) {
 func TestRepetitionsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
@@ -248,7 +248,7 @@ func TestEngineUnreachableAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		engine.Stop()
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		a := hubs[0].connect(1<<16, idHeader("a"))
 		b := hubs[1].connect(1<<16, idHeader("b"))
@@ -272,7 +272,7 @@ func TestEngineUnreachableAtStart(t *testing.T) {
 
 func TestMemoryIsBoundedDuringOutage(t *testing.T) {
 	engine := brokertest.NewMemory(0)
-	hubs := nodes(t, engine, 1, joinBoth)
+	hubs := nodes(t, engine, 1, joinNewsAndLobby)
 	defer stopAll(hubs)
 	ready(t, hubs...)
 	engine.Stop()
@@ -296,7 +296,7 @@ func TestMemoryIsBoundedDuringOutage(t *testing.T) {
 func TestEnginePayloadLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(70_000)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		defer stopAll(hubs)
 		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
@@ -324,7 +324,7 @@ func (brokenBroker) Open(websocket.BrokerHandler) error { return fmt.Errorf("no 
 func TestShutdownPublishesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		b := hubs[1].connect(1<<20, idHeader("b"))
 		ready(t, hubs...)
 		const n = 1000

@@ -11,7 +11,7 @@ import (
 func TestSubscriptionsFollowMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
-		hubs := nodes(t, engine, 2, joinBoth)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		of := func(topics ...string) int {
 			synctest.Wait()
 			return engine.Subscriptions(func(topic string) bool {

@@ -11,7 +11,7 @@ import (
 
 func TestPublishErrors(t *testing.T) {
 	t.Parallel()
-	b := setup(t, named(websocket.DefaultConfig), options{})
+	b := setup(t, withQueryID(websocket.DefaultConfig), options{})
 	_, c := b.connect(t, dialing{query: "id=alice"})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

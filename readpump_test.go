@@ -139,7 +139,7 @@ func TestInflatingStopsAtMaxMessageSize(t *testing.T) {
 
 	b := setup(t, websocket.DefaultConfig, options{})
 	p, c := b.connect(t, dialing{compress: true})
-	require.NotEmpty(t, p.answer.Header.Get("Sec-Websocket-Extensions"))
+	require.NotEmpty(t, p.response.Header.Get("Sec-Websocket-Extensions"))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	frame := binary.BigEndian.AppendUint16([]byte{0x80 | 0x40 | 1, 0x80 | 126}, uint16(len(payload)))

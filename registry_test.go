@@ -11,7 +11,7 @@ import (
 
 func TestRefuseDuplicateKeepsOlderClient(t *testing.T) {
 	t.Parallel()
-	b := setup(t, named(websocket.DefaultConfig), options{})
+	b := setup(t, withQueryID(websocket.DefaultConfig), options{})
 	p, first := b.connect(t, dialing{query: "id=alice"})
 	response := b.handshake(t, "id=alice", nil)
 	require.Equal(t, http.StatusConflict, response.StatusCode)
@@ -27,7 +27,7 @@ func TestRefuseDuplicateKeepsOlderClient(t *testing.T) {
 
 func TestReplaceDuplicateClosesOlderClient(t *testing.T) {
 	t.Parallel()
-	config := named(websocket.DefaultConfig)
+	config := withQueryID(websocket.DefaultConfig)
 	config.DuplicateID = websocket.ReplaceDuplicate
 	b := setup(t, config, options{})
 	old, first := b.connect(t, dialing{query: "id=alice"})
@@ -69,7 +69,7 @@ func (p *peer) requireReplaced(t testing.TB) string {
 func TestConcurrentReplacementsLeaveOneClient(t *testing.T) {
 	t.Parallel()
 	const n = 40
-	config := named(websocket.DefaultConfig)
+	config := withQueryID(websocket.DefaultConfig)
 	config.DuplicateID = websocket.ReplaceDuplicate
 	b := setup(t, config, options{})
 	dialed := make(chan *peer, n)

@@ -72,7 +72,7 @@ func TestRunAndShutdown(t *testing.T) {
 		config := websocket.DefaultConfig
 		config.DrainTimeout, config.CallbackTimeout = 20*time.Millisecond, 20*time.Millisecond
 		release := make(chan struct{})
-		b := setup(t, named(config), options{runError: true, onMessage: func(*websocket.Client, *websocket.Message) { <-release }})
+		b := setup(t, withQueryID(config), options{runError: true, onMessage: func(*websocket.Client, *websocket.Message) { <-release }})
 		p, _ := b.connect(t, dialing{query: "id=alice"})
 		p.send(t, wire{Type: "own"})
 		b.messages.take(t)
@@ -165,7 +165,7 @@ func TestShutdownCalledFromCallback(t *testing.T) {
 					require.Len(t, stuck.Callbacks, 1)
 					require.Contains(t, stuck.Callbacks[0], hook)
 					require.Equal(t, err, <-got)
-					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrHubClosed)
 				})
 			})
 			t.Run(hook+"/with a deadline", func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestShutdownCalledFromCallback(t *testing.T) {
 					go keepAlive(v.victim)
 					require.NoError(t, <-v.ran)
 					require.ErrorIs(t, <-got, context.DeadlineExceeded)
-					v.requireSettled(v.lives, 2, websocket.ErrHubClosed)
+					v.requireAllEnded(v.lives, 2, websocket.ErrHubClosed)
 				})
 			})
 		}
@@ -409,7 +409,7 @@ func TestHandshakeResponseReadDuringShutdownAbortsClient(t *testing.T) {
 						require.Error(t, c.CloseError(), "the connection is open")
 						require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(c).Code)
 						require.Contains(t, closeErrorOf(c).Reason, "hub closed")
-						hub.requireSettled(l, 1, websocket.ErrHubClosed)
+						hub.requireAllEnded(l, 1, websocket.ErrHubClosed)
 					}
 
 					reader := bufio.NewReader(client)

@@ -16,7 +16,7 @@ import (
 func TestRoomMembersOnAllShards(t *testing.T) {
 	t.Parallel()
 	const n = 20
-	b := setup(t, named(websocket.DefaultConfig), options{})
+	b := setup(t, withQueryID(websocket.DefaultConfig), options{})
 	var all []string
 	for i := range n {
 		id := fmt.Sprintf("client-%02d", i)
@@ -57,7 +57,7 @@ func TestMembershipVerbsObeyContext(t *testing.T) {
 	})
 }
 
-// mayPublish calls AllowMembers for the channel and the room of joinBoth.
+// mayPublish calls AllowMembers for the channel and the room of joinNewsAndLobby.
 func mayPublish(c *websocket.Client) [2]error {
 	return [2]error{
 		websocket.AllowMembers(c, websocket.AuthorizeRequest{Action: websocket.ActionPublish, Target: "news"}),
@@ -85,7 +85,7 @@ func TestMembershipEndsWithConnection(t *testing.T) {
 				config.ClientID = byID
 				ended := make(chan [2]error, 2) // onDisconnect sends, the test receives
 				hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
-					h.SetCallbacks(joinBoth, func(c *websocket.Client) {
+					h.SetCallbacks(joinNewsAndLobby, func(c *websocket.Client) {
 						ended <- mayPublish(c)
 					}, nil)
 				})
@@ -118,7 +118,7 @@ func TestAllowMembersDuringDisconnect(t *testing.T) {
 		config.Shards = 1
 		config.ClientID = byID
 		hub := startFake(t, paths[0], config, nil, func(h *websocket.Hub) {
-			h.SetCallbacks(joinBoth, func(*websocket.Client) {
+			h.SetCallbacks(joinNewsAndLobby, func(*websocket.Client) {
 				_ = h.PublishToChannelRaw("news", nil) // makes the hub goroutine remove the memberships now
 			}, nil)
 		})

@@ -134,7 +134,7 @@ func TestFailingHandshakeHooksFreeTheirPlaces(t *testing.T) {
 					ws, response, err := hub.dial(server, client, nil)
 					require.NoError(t, err, "handshake after failed handshakes: %+v", response)
 					_ = ws.Close()
-					hub.requireSettled(l, 1, websocket.ErrClientClosed)
+					hub.requireAllEnded(l, 1, websocket.ErrClientClosed)
 					hub.stop()
 				})
 			})
