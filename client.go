@@ -56,7 +56,7 @@ type Client struct {
 	// Guarded by the log's lock. members passes to the shard in unregister.
 	registered bool
 	members    membershipSet
-	lastTopics []*topic // topics of its memberships, from unregister until onDisconnect has returned
+	lastTopics *[]*topic // its topics from unregister until onDisconnect has returned; a pointer keeps Client small
 
 	hooks *membershipHooks // nil without OnJoin and OnLeave
 

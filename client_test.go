@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"testing"
@@ -195,4 +196,14 @@ func TestKeysSetInOnConnectHoldForTheFirstFrame(t *testing.T) {
 			_ = peer.Close()
 		})
 	})
+}
+
+// A Client that is larger than this would take the allocator's next size class,
+// which is 128 bytes larger.
+func TestClientSize(t *testing.T) {
+	if math.MaxInt == math.MaxInt32 {
+		t.Skip("the figures are those of 64-bit platforms")
+	}
+	const sizeClass, header = 768, 8
+	require.LessOrEqual(t, int(websocket.ClientSize), sizeClass-header)
 }

@@ -367,7 +367,8 @@ func (l *eventLog) unregister(c *Client) {
 		l.node.clientRemoved(c.ID, l.clients == 0)
 	}
 	if c.hub.onDisconnect != nil && len(c.members.list) > 0 {
-		c.lastTopics = c.members.topics()
+		topics := c.members.topics()
+		c.lastTopics = &topics
 	}
 	for _, m := range c.members.list {
 		c.hooks.add(m.part.topic, true)

@@ -1,5 +1,7 @@
 package websocket
 
+import "unsafe"
+
 // Unsent returns the number of messages that are addressed but not sent. Benchmarks call
 // it often: it reads fewer counters than Stats.
 func (h *Hub) Unsent() uint64 {
@@ -11,3 +13,6 @@ func (h *Hub) Unsent() uint64 {
 	defer h.events.mu.Unlock()
 	return h.events.addressed - sent
 }
+
+// ClientSize is the size of a Client in bytes.
+const ClientSize = unsafe.Sizeof(Client{})

@@ -144,9 +144,12 @@ func (s *membershipSet) topics() []*topic {
 func (l *eventLog) topicNames(c *Client, kind TopicKind) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	topics := c.lastTopics
-	if c.registered {
+	var topics []*topic
+	switch {
+	case c.registered:
 		topics = c.members.topics()
+	case c.lastTopics != nil:
+		topics = *c.lastTopics
 	}
 	var names []string
 	for _, t := range topics {
