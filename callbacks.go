@@ -33,6 +33,10 @@ var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize
 func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
 	c.calling.Store(callback)
 	defer c.calling.Store(callingNothing)
+	if callback != callingDisconnect {
+		c.conn.beginCallback()
+		defer c.conn.endCallback()
+	}
 	return h.protect(callbackNames[callback], "client", c.ID, f, c)
 }
 

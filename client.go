@@ -55,6 +55,7 @@ type Client struct {
 
 	// Guarded by the log's lock. members passes to the shard in unregister.
 	registered bool
+	hasLeft    bool // its connection ended before it was registered, or it was unregistered
 	members    membershipSet
 	lastTopics *[]*topic // its topics from unregister until onDisconnect has returned; a pointer keeps Client small
 
@@ -198,10 +199,22 @@ func (c *Client) Close(code int, reason string) error {
 	if err != nil {
 		return err
 	}
-	return c.hub.events.appendFor(entryClose, c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
+	err = c.hub.events.closeClient(c, &CloseError{Code: code, Reason: wsproto.TrimReason(reason)})
+	if err == nil {
+		c.left()
+	}
+	return err
 }
 
 // closeCode checks a close code and replaces 0 by CloseNormalClosure.
+// left frees everything that a client loses when it leaves the hub, except for what
+// the event log keeps. It does not block.
+func (c *Client) left() {
+	c.hub.ids.free(c)
+	c.endRequest()
+	c.hooks.start(c)
+}
+
 func closeCode(code int) (int, error) {
 	if code == 0 {
 		code = CloseNormalClosure

@@ -28,7 +28,10 @@ import (
 //	connEnded       the socket is closed
 //
 // abort leads from every state to connEnded, without a Close frame. The first cause
-// stays in closeErr, whatever follows.
+// stays in Client.closeErr.
+//
+// The client has left the hub as soon as its connection has left connOpen: see leave.
+// All later states concern only the socket.
 type connState uint8
 
 const (
@@ -77,7 +80,24 @@ func (c *conn) closeNowLocked(cause *CloseError) {
 func (c *conn) peerClosed(code int, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closeNowLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
+	if c.state == connOpen {
+		c.peerEnded = true
+		c.closeNowLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
+	}
+}
+
+// peerGone ends a connection that the peer has closed without a Close frame. The socket
+// stays open for its input.
+func (c *conn) peerGone(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != connOpen {
+		return
+	}
+	c.peerEnded = true
+	c.leave(connCloseSent, &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err})
+	c.dropQueue(dropDisconnected)
+	c.dropTail()
 }
 
 // evict closes a client whose backlog is full. The caller holds mu, and the shard's
@@ -92,11 +112,17 @@ func (c *conn) evict() {
 	c.startPump()
 }
 
+// leave moves the connection out of connOpen. The client's context ends, its ID is
+// free, its memberships end, and calls for it return ErrClientClosed.
+func (c *conn) leave(next connState, cause *CloseError) {
+	c.state = next
+	c.client.closeErr.CompareAndSwap(nil, cause) // Client.Close may have set it
+	c.hub.events.unregister(c.client)
+	c.client.left()
+}
+
 func (c *conn) startClosing(cause *CloseError) {
-	c.state = connClosing
-	if c.closeErr == nil {
-		c.closeErr = cause
-	}
+	c.leave(connClosing, cause)
 	reason := cause.Reason
 	if cause.ByPeer {
 		reason = "" // the answer repeats the code only
@@ -125,7 +151,8 @@ const (
 )
 
 func (c *conn) linger() time.Duration {
-	lags := c.closeErr.Code == CloseTryAgainLater || c.closeErr.Code == CloseTimeout
+	code := c.client.closeErr.Load().Code
+	lags := code == CloseTryAgainLater || code == CloseTimeout
 	if lags && !c.hub.stopping() {
 		return lagLinger
 	}
@@ -138,7 +165,7 @@ func (c *conn) linger() time.Duration {
 func (c *conn) closeSent() {
 	c.state = connCloseSent
 	c.dropQueue(dropDisconnected)
-	if !c.closeErr.ByPeer {
+	if !c.client.closeErr.Load().ByPeer {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(c.linger())) // fails only on a broken connection
 	}
 }
@@ -155,13 +182,13 @@ func (c *conn) abortLocked(err error) {
 	if c.state == connEnded {
 		return
 	}
-	switch {
-	case c.closeErr == nil:
-		c.closeErr = &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err}
-	case c.state == connClosing:
-		notSent := *c.closeErr // a copy: other clients may share it
+	if cause := c.client.closeErr.Load(); cause != nil && c.state <= connClosing {
+		notSent := *cause // a copy: other clients may share it
 		notSent.Err = err
-		c.closeErr = &notSent
+		c.client.closeErr.Store(&notSent)
+	}
+	if c.state == connOpen {
+		c.leave(connEnded, &CloseError{Code: CloseAbnormalClosure, Reason: err.Error(), Err: err})
 	}
 	c.state = connEnded
 	c.dropQueue(dropDisconnected)
@@ -169,18 +196,25 @@ func (c *conn) abortLocked(err error) {
 	c.socket.Abort()
 }
 
-// isClosing reports whether the connection has left connOpen. Messages from the peer
-// are not handled any more then.
+// discardsInput reports whether the messages that are read are not handled, because the
+// hub has begun to close the connection. Messages from before the peer's end are
+// handled, although the client has left.
+func (c *conn) discardsInput() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state != connOpen && !c.peerEnded
+}
+
+// isClosing reports whether the connection has left connOpen.
 func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state != connOpen
 }
 
-// finish closes the socket and returns why the connection ended. It gives the
-// writePump linger() to write what it has. Only the readPump calls it, when it can
-// read no more; err is the reason for that.
-func (c *conn) finish(err error) *CloseError {
+// finish closes the socket. It gives the writePump linger() to write what it has. Only
+// the readPump calls it, when it can read no more; err is the reason for that.
+func (c *conn) finish(err error) {
 	c.mu.Lock()
 	if c.state == connOpen {
 		c.abortLocked(err)
@@ -204,8 +238,6 @@ func (c *conn) finish(err error) *CloseError {
 	c.state = connEnded
 	c.dropQueue(dropDisconnected)
 	c.dropTail()
-	closeErr := c.closeErr
 	c.mu.Unlock()
 	_ = c.Conn.Close() // no one could act on its error
-	return closeErr
 }

@@ -35,9 +35,9 @@ type conn struct {
 	losses     *losses       // dropped and not announced yet; nil before the first
 	tail       []byte        // rest of a partly written frame; it is written before all else
 	tailOf     *publication  // the message that tail ends, or nil for a control frame
+	peerEnded  bool          // the peer has closed: its earlier messages are still handled
 	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
-	closeErr   *CloseError   // why the connection ended; the first cause stays
 
 	net.Conn
 	hub    *Hub
@@ -46,6 +46,7 @@ type conn struct {
 
 	upgraded atomic.Bool
 	in       inbound      // owned by the readPump
+	watch    *peerWatch   // made by the readPump before its first callback
 	lastRead atomic.Int64 // hub clock of the last byte received, or of the start of the current read
 	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
 	// socket last accepted a byte, or when queueing began.
@@ -58,7 +59,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	c.client.handling.Store(false)
-	n, err := c.socket.Read(b)
+	n, err := c.readSocket(b)
 	if n > 0 {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))
@@ -126,7 +127,7 @@ func (c *conn) startPumpAndWatch() {
 	before := c.pumping
 	c.startPump()
 	if c.pumping && !before {
-		_ = c.hub.events.appendFor(entryReschedule, c.client, nil) // fails only for a client that has ended
+		c.hub.events.reschedule(c.client)
 	}
 }
 

@@ -628,6 +628,17 @@ type scene struct {
 	published int
 	successor chan reception // of the client that took over the ID, or nil
 	stopped   bool           // the hub was shut down
+	left      bool           // Client.Close was called
+}
+
+// require checks the result of a call for the client.
+func (s *scene) require(err error) {
+	s.t.Helper()
+	if s.left {
+		require.ErrorIs(s.t, err, websocket.ErrClientClosed)
+	} else {
+		require.NoError(s.t, err)
+	}
 }
 
 func (s *scene) publish(n, size int) {
@@ -655,6 +666,7 @@ var states = []struct {
 	{"backlogged and closing", 300, func(s *scene) {
 		s.publish(20, 100)
 		require.NoError(s.t, s.client.Close(4000, "first"))
+		s.left = true
 		synctest.Wait()
 	}},
 	{"with a short write", 1 << 16, func(s *scene) {
@@ -671,10 +683,10 @@ var endings = []struct {
 	codes  []int // allowed codes of the hub's Close frame; 0 is none
 	silent bool  // the peer neither reads nor writes any more
 }{
-	{name: "Close", end: func(s *scene) { require.NoError(s.t, s.client.Close(4001, "bye")) }, whole: true, codes: []int{4001}},
+	{name: "Close", end: func(s *scene) { s.require(s.client.Close(4001, "bye")) }, whole: true, codes: []int{4001}},
 	{name: "Close twice", end: func(s *scene) {
-		require.NoError(s.t, s.client.Close(4001, "bye"))
-		require.NoError(s.t, s.client.Close(4002, "bye again"))
+		s.require(s.client.Close(4001, "bye"))
+		require.ErrorIs(s.t, s.client.Close(4002, "bye again"), websocket.ErrClientClosed)
 	}, whole: true, codes: []int{4001}},
 	{name: "Close from many goroutines", end: func(s *scene) {
 		for range 20 {
@@ -714,7 +726,7 @@ var endings = []struct {
 	{name: "bad key", end: func(s *scene) {
 		require.ErrorIs(s.t, s.client.SetEncryptionKey([]byte("short")), websocket.ErrInvalidKey)
 	}, codes: []int{websocket.ClosePolicyViolation}},
-	{name: "expiry", end: func(s *scene) { require.NoError(s.t, s.client.SetExpiry(time.Now())) }, whole: true, codes: []int{websocket.CloseUnauthorized}},
+	{name: "expiry", end: func(s *scene) { s.require(s.client.SetExpiry(time.Now())) }, whole: true, codes: []int{websocket.CloseUnauthorized}},
 	{name: "silence", end: func(*scene) {}, silent: true},
 }
 

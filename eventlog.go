@@ -42,14 +42,15 @@ type entryKind uint8
 const (
 	entryRegister   entryKind = iota // client
 	entryUnhold                      // client: onConnect has returned
-	entryUnregister                  // client
+	entryUnregister                  // client: it has left
+	entryForget                      // client: its connection has ended
 	entryJoin                        // arg *membership
 	entryLeave                       // arg *membership
 	entryPublish                     // part, pub
 	entryBroadcast                   // pub
 	entrySend                        // client, pub
 	entryKeys                        // client, arg *pipeline
-	entryClose                       // client, arg *CloseError
+	entryClose                       // client: it has left by Client.Close; arg *CloseError
 	entryReschedule                  // client: its next check may have to be earlier
 	entryQuery                       // part, arg *memberQuery
 	entryGap                         // part, or client, or neither for all; arg *brokerGap
@@ -343,24 +344,58 @@ func (l *eventLog) send(ctx context.Context, c *Client, pub *publication) error 
 	return nil
 }
 
-// register adds c to its shard. It does not wait for room, because the number of
-// connections is bounded.
-func (l *eventLog) register(c *Client) {
+// register adds c to its shard, unless c has left already. It does not wait for room,
+// because the number of connections is bounded.
+func (l *eventLog) register(c *Client) bool {
 	l.mu.Lock()
+	if c.hasLeft {
+		l.mu.Unlock()
+		return false
+	}
 	c.registered = true
+	c.visible.Store(true)
 	c.shard.population++
 	l.clients++
 	if l.node != nil {
 		l.node.clientAdded(c.ID, l.clients == 1)
 	}
 	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryRegister, client: c}))
+	return true
 }
 
-// unregister ends c's memberships and removes it from its shard. From then on c.members
-// belongs to the shard.
+// unregister makes c leave. It does nothing if c has left already.
 func (l *eventLog) unregister(c *Client) {
 	l.mu.Lock()
+	removed := l.removeClient(c)
+	c.hasLeft = true // also if it was not registered yet
+	if !removed {
+		l.mu.Unlock()
+		return
+	}
+	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryUnregister, client: c}))
+}
+
+// closeClient makes c leave, and closes its connection behind the messages that were
+// appended before.
+func (l *eventLog) closeClient(c *Client, cause *CloseError) error {
+	l.mu.Lock()
+	if !l.removeClient(c) {
+		l.mu.Unlock()
+		return ErrClientClosed
+	}
+	c.closeErr.CompareAndSwap(nil, cause)
+	l.unlockAndWake(l.append(c.shard, entry{kind: entryClose, client: c, arg: cause}))
+	return nil
+}
+
+// removeClient ends c's memberships. It reports false if c was not registered. From then
+// on c.members belongs to the shard. The log is locked.
+func (l *eventLog) removeClient(c *Client) bool {
+	if !c.registered {
+		return false
+	}
 	c.registered = false
+	c.visible.Store(false)
 	c.shard.population--
 	l.clients--
 	if l.node != nil {
@@ -374,7 +409,19 @@ func (l *eventLog) unregister(c *Client) {
 		c.hooks.add(m.part.topic, true)
 		l.removeFromPart(m.part)
 	}
-	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryUnregister, client: c}))
+	return true
+}
+
+// reschedule makes c's shard look at its hard deadline, also after c has left.
+func (l *eventLog) reschedule(c *Client) {
+	l.mu.Lock()
+	l.unlockAndWake(l.append(c.shard, entry{kind: entryReschedule, client: c}))
+}
+
+// forget ends the checks of a client whose connection has ended.
+func (l *eventLog) forget(c *Client) {
+	l.mu.Lock()
+	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryForget, client: c}))
 }
 
 // appendFor appends an entry about a client without waiting for room.

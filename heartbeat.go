@@ -26,9 +26,9 @@ func (c *conn) tryControl(b []byte) bool {
 
 // replyToPing answers the latest ping that has not been answered. The readPump calls it.
 func (c *conn) replyToPing() {
-	if c.in.pinged {
-		c.in.pinged = false
-		c.sendPong(c.in.pong)
+	if payload := c.in.pong; payload != nil {
+		c.in.pong = nil
+		c.sendPong(*payload)
 	}
 }
 
@@ -80,7 +80,13 @@ func (d *deadlines) add(c *Client, due int64) {
 	heap.Push(d, c)
 }
 
-func (d *deadlines) remove(c *Client) { heap.Remove(d, c.heapIndex) }
+// remove does nothing for a client that is not there.
+func (d *deadlines) remove(c *Client) {
+	if c.heapIndex >= 0 {
+		heap.Remove(d, c.heapIndex)
+		c.heapIndex = -1
+	}
+}
 
 func (d *deadlines) update(c *Client, due int64) {
 	c.checkAt = due
@@ -113,7 +119,7 @@ func (d *deadlines) Pop() any {
 
 // reschedule moves the check of c forward to its hard deadline, if that is earlier.
 func (s *shard) reschedule(c *Client) {
-	if c.shardIndex < 0 {
+	if c.heapIndex < 0 {
 		return
 	}
 	if due := min(c.checkAt, s.hardDeadline(c)); due < c.checkAt {
@@ -128,7 +134,7 @@ func (s *shard) hardDeadline(c *Client) int64 {
 	if since := c.conn.progressAt.Load(); since != 0 {
 		due = since + int64(s.hub.config.WriteWait)
 	}
-	if expires := c.expires.Load(); expires != 0 {
+	if expires := c.expires.Load(); expires != 0 && c.shardIndex >= 0 {
 		due = min(due, expires)
 	}
 	return due
@@ -154,6 +160,9 @@ func (s *shard) check(c *Client, now int64) int64 {
 	if since != 0 && now-since >= int64(config.WriteWait) {
 		c.conn.abort(errWriteTimeout)
 		return math.MaxInt64 // the readPump ends it
+	}
+	if c.shardIndex < 0 {
+		return s.hardDeadline(c) // it has left
 	}
 	if expires := c.expires.Load(); expires != 0 && now >= expires {
 		c.expires.Store(0)

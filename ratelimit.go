@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
@@ -18,8 +19,7 @@ type inbound struct {
 	limitedSince int64 // hub clock of the first delay without a break since, or 0
 	lastLimited  int64 // hub clock of the latest delay
 
-	pinged bool   // a ping has come and is not answered yet
-	pong   string // its payload, if pinged
+	pong *string // payload of the latest ping, if it is not answered yet
 }
 
 // begin initializes in for a new connection.
@@ -28,6 +28,10 @@ func (in *inbound) begin(config *Config, deflate bool) {
 	in.messages = newRateLimit(config.MessageRate)
 	in.bytes = newRateLimit(config.ByteRate)
 }
+
+// errLeftWhileLimited ends the reading of a client that has left: its input beyond its
+// rates is discarded.
+var errLeftWhileLimited = errors.New("websocket: client has left")
 
 var errProtocol = errors.New("websocket: protocol error")
 
@@ -101,8 +105,11 @@ func (c *conn) waitForRate() error {
 			return errProtocol
 		}
 		in.lastLimited = now
+		if c.socket.PeerClosed() {
+			c.peerGone(io.ErrUnexpectedEOF)
+		}
 		if c.isClosing() {
-			return nil // the read returns the reason
+			return errLeftWhileLimited
 		}
 		time.Sleep(min(delay, maxPause))
 	}

@@ -22,13 +22,11 @@ func (c *Client) readPump() {
 	c.discardInput()
 }
 
-// disconnect ends the client: connection, memberships, ID, callbacks, in this order.
+// disconnect waits for the end of the connection, which the client may have left
+// before (see conn.leave), and runs the last callbacks.
 func (c *Client) disconnect(err error) {
-	defer c.endRequest()
-	c.closeErr.Store(c.conn.finish(err))
-	c.visible.Store(false)
-	c.hub.events.unregister(c)
-	c.hub.ids.free(c)
+	c.conn.finish(err)
+	c.hub.events.forget(c)
 	c.hooks.finish(c)
 	if c.hub.onDisconnect != nil {
 		c.hub.runCallback(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
@@ -41,7 +39,7 @@ func (c *Client) disconnect(err error) {
 // readMessages handles messages until nothing more can be read, and returns the reason.
 func (c *Client) readMessages() error {
 	c.ws.SetPingHandler(func(payload string) error {
-		c.conn.in.pong, c.conn.in.pinged = payload, true
+		c.conn.in.pong = &payload
 		return nil
 	})
 	c.ws.SetPongHandler(func(string) error { return nil })
@@ -73,8 +71,8 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		return err // over the limit, the frame checker has closed the connection already
 	}
 	compressed := c.conn.in.checker.NextCompressed()
-	if c.conn.isClosing() {
-		return nil // messages that come before the peer's Close frame are discarded
+	if c.conn.discardsInput() {
+		return nil
 	}
 	message := buf.b
 	if compressed {
@@ -171,7 +169,7 @@ func frameTypeName(messageType int) string {
 func (c *Client) discardInput() {
 	c.conn.mu.Lock()
 	ours := c.conn.state == connClosing || c.conn.state == connCloseSent
-	ours = ours && !c.conn.closeErr.ByPeer
+	ours = ours && !c.closeErr.Load().ByPeer
 	c.conn.mu.Unlock()
 	if !ours || c.gotClose {
 		return
@@ -180,7 +178,7 @@ func (c *Client) discardInput() {
 	defer putBuffer(buf)
 	b := buf.b[:cap(buf.b)]
 	for {
-		n, err := c.conn.socket.Read(b)
+		n, err := c.conn.readSocket(b)
 		if err != nil {
 			return
 		}

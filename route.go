@@ -133,13 +133,13 @@ func (s *shard) apply(e *entry, r *round) {
 			c.conn.close(s.shutdownErr)
 		}
 	case entryUnhold:
-		if c.shardIndex >= 0 {
-			s.flush(c)
-			c.conn.unhold()
-			s.reschedule(c)
-		}
+		s.flush(c)
+		c.conn.unhold()
+		s.reschedule(c)
 	case entryUnregister:
 		s.removeClient(c)
+	case entryForget:
+		s.deadlines.remove(c)
 	case entryJoin:
 		s.routedCost += entryCost
 		e.arg.(*membership).add()
@@ -153,10 +153,10 @@ func (s *shard) apply(e *entry, r *round) {
 			c.conn.setOutbound(c.formFor(own), own)
 		}
 	case entryClose:
-		if c.shardIndex >= 0 {
-			s.flush(c)
-			c.conn.close(e.arg.(*CloseError))
-		}
+		s.flush(c)
+		c.conn.close(e.arg.(*CloseError))
+		s.removeClient(c)
+		s.reschedule(c)
 	case entryReschedule:
 		s.reschedule(c)
 	case entryQuery:
@@ -175,7 +175,8 @@ func (s *shard) apply(e *entry, r *round) {
 	}
 }
 
-// removeClient removes c from everything that the shard owns.
+// removeClient removes a client that has left from the shard, except for the checks of
+// its connection, which may have bytes to write.
 func (s *shard) removeClient(c *Client) {
 	for _, m := range c.members.list {
 		m.remove()
@@ -187,7 +188,6 @@ func (s *shard) removeClient(c *Client) {
 	s.clients[last] = nil
 	s.clients = s.clients[:last]
 	c.shardIndex = -1
-	s.deadlines.remove(c)
 	if at := c.pending; at != nil {
 		c.pending, c.inSmall = nil, false
 		s.dropAll(c, s.messagesTo(at))

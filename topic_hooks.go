@@ -41,15 +41,34 @@ func (q *membershipHooks) add(t *topic, left bool) {
 
 // run calls the hooks that are queued.
 func (q *membershipHooks) run(c *Client) {
+	if q.begin() {
+		q.callAll(c)
+	}
+}
+
+// start is run on another goroutine.
+func (q *membershipHooks) start(c *Client) {
+	if q.begin() {
+		go q.callAll(c) // ends when the queue is empty
+	}
+}
+
+// begin reports whether the caller has to call the queued hooks.
+func (q *membershipHooks) begin() bool {
 	if q == nil {
-		return
+		return false
 	}
 	q.mu.Lock()
-	if q.running {
-		q.mu.Unlock()
-		return
+	defer q.mu.Unlock()
+	if q.running || len(q.queue) == 0 {
+		return false
 	}
 	q.running = true
+	return true
+}
+
+func (q *membershipHooks) callAll(c *Client) {
+	q.mu.Lock()
 	for len(q.queue) > 0 {
 		next := q.queue[0]
 		q.queue = q.queue[1:]
@@ -75,11 +94,7 @@ func (q *membershipHooks) call(c *Client, change membershipChange) {
 	returned := false
 	defer func() {
 		if !returned {
-			q.mu.Lock()
-			q.running = false
-			q.idle.Broadcast()
-			q.mu.Unlock()
-			go q.run(c) // ends when the queue is empty
+			go q.callAll(c) // ends when the queue is empty
 		}
 	}()
 	c.hub.protect(name, "client", c.ID, func() { hook(c, change.topic) }, c)

@@ -206,7 +206,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	c := &Client{
 		ID: id, hub: h, shard: h.shardOf(id),
 		codec: h.codecs[agreed.codec], codecIndex: agreed.codec, deflates: agreed.deflate,
-		shardIndex: -1, hooks: newMembershipHooks(&h.config),
+		shardIndex: -1, heapIndex: -1, hooks: newMembershipHooks(&h.config),
 	}
 	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
 	c.openKeys.Store(h.keys)
@@ -320,8 +320,9 @@ func (h *Hub) connect(c *Client, fc Context) {
 			old.replace()
 		}
 	}
-	h.events.register(c)
-	c.visible.Store(true)
+	if !h.events.register(c) {
+		h.ids.free(c) // put may have come after the end of the connection
+	}
 	if c.replaced.Load() {
 		c.replace() // a newer client took the ID over before c was registered
 	}

@@ -104,6 +104,13 @@ func (c *Conn) writeSome(b []byte, wait bool) (int, error) {
 // Direct returns true.
 func (c *Conn) Direct() bool { return true }
 
+// PeerClosed implements transport.Conn.
+func (c *Conn) PeerClosed() bool {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return c.in.end != nil
+}
+
 // TryWrite implements transport.Conn.
 func (c *Conn) TryWrite(b []byte) (int, error) { return c.writeSome(b, false) }
 

@@ -41,6 +41,9 @@ func (c *DiscardConn) SetWriteDeadline(time.Time) error { return nil }
 // Direct returns true.
 func (c *DiscardConn) Direct() bool { return true }
 
+// PeerClosed returns false.
+func (c *DiscardConn) PeerClosed() bool { return false }
+
 // Abort is like Close.
 func (c *DiscardConn) Abort() { _ = c.Close() }
 

@@ -49,6 +49,13 @@ func (c *blocking) WriteAll(b []byte, progress *atomic.Int64, clock func() int64
 	return written, nil
 }
 
+func (c *blocking) PeerClosed() bool {
+	if t, ok := c.conn.(*tls.Conn); ok {
+		return peerHasClosed(t.NetConn())
+	}
+	return false
+}
+
 // Abort closes the connection beneath TLS, because tls.Conn.Close may wait to send
 // an alert.
 func (c *blocking) Abort() {

@@ -7,5 +7,8 @@ import "net"
 // TCP is empty on this platform, which has no non-blocking writes.
 type TCP struct{}
 
+// peerHasClosed returns false: there is no way to tell.
+func peerHasClosed(net.Conn) bool { return false }
+
 // newDirect returns nil: New makes a blocking Conn.
 func newDirect(net.Conn, *TCP) Conn { return nil }

@@ -36,6 +36,16 @@ func newDirect(nc net.Conn, inPlace *TCP) Conn {
 	return inPlace
 }
 
+// peerHasClosed is PeerClosed for the connection beneath TLS.
+func peerHasClosed(nc net.Conn) bool {
+	conn, ok := nc.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	return err == nil && peerClosed(raw)
+}
+
 // rawCall holds the arguments and results of one call of RawConn's. Its function
 // value is made once, so that reading and writing do not allocate.
 type rawCall struct {
@@ -131,6 +141,9 @@ func (t *TCP) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (in
 	}
 	return written, nil
 }
+
+// PeerClosed implements Conn.
+func (t *TCP) PeerClosed() bool { return peerClosed(t.raw) }
 
 // Abort implements Conn.
 func (t *TCP) Abort() { _ = t.conn.Close() }

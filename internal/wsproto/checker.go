@@ -3,6 +3,7 @@ package wsproto
 import (
 	"encoding/binary"
 	"fmt"
+	"unicode/utf8"
 )
 
 // Violation is the reason why a connection has to be closed.
@@ -35,6 +36,8 @@ type Checker struct {
 	// NextCompressed, whose size bounds their number.
 	compressed []bool
 	read       int32
+
+	close *closePayload // of the Close frame, once its header has been checked
 
 	open  bool  // a fragmented message has begun
 	empty uint8 // empty fragments of the current message
@@ -70,6 +73,9 @@ func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
 	for n < len(b) {
 		if c.have == 0 && c.payload > 0 {
 			k := min(c.payload, uint64(len(b)-n))
+			if c.close != nil {
+				c.close.b = append(c.close.b, b[n:n+int(k)]...)
+			}
 			c.payload -= k
 			n += int(k)
 			continue
@@ -96,9 +102,48 @@ func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
 				return start, frames, v
 			}
 		}
+		if c.header[0]&opcodeBits == OpClose && c.close == nil {
+			c.close = &closePayload{}
+			copy(c.close.mask[:], c.header[c.have-maskSize:c.have])
+		}
 		c.have = 0
 	}
 	return n, frames, nil
+}
+
+// closePayload is the payload of a Close frame, still masked.
+type closePayload struct {
+	mask [maskSize]byte
+	b    []byte
+}
+
+// Closed returns the code and reason of the Close frame, once Check has passed it as a
+// whole. The code is 1005 if the frame has none. ok is false before, and for a code or
+// reason that must not be sent (RFC 6455 sections 5.5.1 and 7.4).
+func (c *Checker) Closed() (code int, reason string, ok bool) {
+	if c.close == nil || c.payload > 0 {
+		return 0, "", false
+	}
+	if len(c.close.b) == 0 {
+		return closeNoStatusReceived, "", true
+	}
+	b := make([]byte, len(c.close.b))
+	for i := range b {
+		b[i] = c.close.b[i] ^ c.close.mask[i%maskSize]
+	}
+	code, reason = int(binary.BigEndian.Uint16(b)), string(b[2:])
+	return code, reason, SendableCode(code) && utf8.ValidString(reason)
+}
+
+// Ahead returns a Checker for the bytes that follow those that c has checked, for a look
+// at input that c will check later. It does not affect c.
+func (c *Checker) Ahead() Checker {
+	ahead := *c
+	ahead.compressed, ahead.read = nil, 0
+	if c.close != nil {
+		ahead.close = &closePayload{mask: c.close.mask, b: append([]byte(nil), c.close.b...)}
+	}
+	return ahead
 }
 
 func isData(first byte) bool {
