@@ -10,8 +10,8 @@ import (
 
 // A callback may run for as long as its client is connected, for example to send the
 // lines of a log. The readPump does not read meanwhile, so it cannot notice that the
-// peer closes the connection. After watchDelay in a callback a goroutine reads ahead in
-// its place, at most watchAhead bytes. Beyond that the hub asks the operating system
+// peer closes the connection. After once to twice watchDelay in a callback a goroutine
+// reads ahead in its place, at most watchAhead bytes. Beyond that the hub asks the operating system
 // every watchInterval whether the peer has closed.
 const (
 	watchDelay    = 250 * time.Millisecond
@@ -25,6 +25,9 @@ type peerWatch struct {
 
 	mu         sync.Mutex
 	inCallback bool            // the readPump runs a callback
+	callbacks  uint64          // number of callbacks so far
+	seen       uint64          // callbacks when the timer fired last
+	armed      bool            // the timer is set
 	reading    bool            // watchPeer reads from the socket
 	delivered  sync.Cond       // signalled when reading has become false or there is more to take
 	buf        []byte          // read ahead and not taken yet
@@ -45,16 +48,15 @@ func (c *conn) beginCallback() {
 	}
 	w.mu.Lock()
 	w.inCallback = true
-	if len(w.buf) == 0 && w.err == nil {
-		w.ahead, w.broken = c.in.checker.Ahead(), false
+	w.callbacks++
+	if !w.armed { // else the timer of an earlier callback serves
+		w.rearm(watchDelay)
 	}
 	w.mu.Unlock()
-	w.timer.Reset(watchDelay)
 }
 
 func (c *conn) endCallback() {
 	w := c.watch
-	w.timer.Stop()
 	w.mu.Lock()
 	w.inCallback = false
 	w.mu.Unlock()
@@ -91,6 +93,18 @@ func (c *conn) watchPeer() {
 	w := c.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.armed = false
+	if !w.inCallback {
+		return
+	}
+	if w.seen != w.callbacks { // this callback may have begun just now
+		w.seen = w.callbacks
+		w.rearm(watchDelay)
+		return
+	}
+	if !w.reading && len(w.buf) == 0 && w.err == nil {
+		w.ahead, w.broken = c.in.checker.Ahead(), false
+	}
 	for w.inCallback && !w.reading && !c.isClosing() {
 		switch code, reason, closed := w.ahead.Closed(); {
 		case closed:
@@ -104,11 +118,16 @@ func (c *conn) watchPeer() {
 				c.peerGone(io.ErrUnexpectedEOF)
 				return
 			}
-			w.timer.Reset(watchInterval)
+			w.rearm(watchInterval)
 			return
 		}
 		w.readAhead(c)
 	}
+}
+
+func (w *peerWatch) rearm(delay time.Duration) {
+	w.armed = true
+	w.timer.Reset(delay)
 }
 
 // readAhead reads once. It unlocks mu meanwhile.
