@@ -9,7 +9,7 @@ func (c *conn) enqueue(p *publication) {
 		return
 	}
 	if c.exceedsBacklog(p) {
-		switch c.hub.config.SlowConsumer {
+		switch c.client.hub.config.SlowConsumer {
 		case EvictSlow:
 			c.evict()
 		case DropOldest:
@@ -28,7 +28,7 @@ func (c *conn) enqueue(p *publication) {
 			return
 		}
 	}
-	if c.hub.config.SlowConsumer != DropOldest { // its drops all come before the queue
+	if c.client.hub.config.SlowConsumer != DropOldest { // its drops all come before the queue
 		c.losses.split() // p separates earlier drops from later ones
 	}
 	p.retain(1)
@@ -39,7 +39,7 @@ func (c *conn) enqueue(p *publication) {
 // exceedsBacklog reports whether p would exceed the client's bound. Over the memory
 // budget every client with a queue counts as over its bound.
 func (c *conn) exceedsBacklog(p *publication) bool {
-	return c.queued+p.cost > c.hub.config.ClientBacklog || c.queued > 0 && c.hub.overBudget()
+	return c.queued+p.cost > c.client.hub.config.ClientBacklog || c.queued > 0 && c.client.hub.overBudget()
 }
 
 // dequeue takes the first message off the queue, together with its reference to the
@@ -69,8 +69,8 @@ func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 // messages that it announces are counted already.
 func (c *conn) drop(p *publication, reason dropReason) {
 	if p.announces == 0 {
-		c.shard.counters.drops[reason].Add(1)
-		c.hub.reportDrop(c.client, p, reason)
+		c.client.shard.counters.drops[reason].Add(1)
+		c.client.hub.reportDrop(c.client, p, reason)
 	}
 }
 

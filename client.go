@@ -28,8 +28,10 @@ type Client struct {
 	pending    *batch // messages that the next flush writes, or nil
 	shardIndex int    // in shard.clients; -1 if it is not there
 	inSmall    bool   // in round.small, for the messages in pending
+	mark       uint32 // transport.Conn.Progress at markAt
 	checkAt    int64  // hub clock when the shard checks the client next
-	heapIndex  int    // in shard.deadlines
+	heapIndex  int    // in shard.deadlines; -1 if it is not there
+	markAt     int64  // conn.progressAt or conn.pingSent that mark belongs to
 
 	shard      *shard
 	conn       conn

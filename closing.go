@@ -106,7 +106,7 @@ func (c *conn) evict() {
 	if c.state != connOpen {
 		return
 	}
-	c.shard.counters.evicted.Add(1)
+	c.client.shard.counters.evicted.Add(1)
 	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
 	c.dropQueue(dropSlowConsumer)
 	c.startPump()
@@ -117,7 +117,7 @@ func (c *conn) evict() {
 func (c *conn) leave(next connState, cause *CloseError) {
 	c.state = next
 	c.client.closeErr.CompareAndSwap(nil, cause) // Client.Close may have set it
-	c.hub.events.unregister(c.client)
+	c.client.hub.events.unregister(c.client)
 	c.client.left()
 }
 
@@ -153,7 +153,7 @@ const (
 func (c *conn) linger() time.Duration {
 	code := c.client.closeErr.Load().Code
 	lags := code == CloseTryAgainLater || code == CloseTimeout
-	if lags && !c.hub.stopping() {
+	if lags && !c.client.hub.stopping() {
 		return lagLinger
 	}
 	return closeLinger

@@ -40,8 +40,6 @@ type conn struct {
 	closeFrame []byte        // set by startClosing
 
 	net.Conn
-	hub    *Hub
-	shard  *shard // the owner of this connection's counters
 	client *Client
 
 	upgraded atomic.Bool
@@ -51,6 +49,9 @@ type conn struct {
 	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
 	// socket last accepted a byte, or when queueing began.
 	progressAt atomic.Int64
+	// pingSent is the hub clock when the socket accepted the latest ping, or 0 if input
+	// has come since.
+	pingSent atomic.Int64
 }
 
 // Read limits the rate of the peer and checks its frames. Every byte is a sign of life.
@@ -61,8 +62,8 @@ func (c *conn) Read(b []byte) (int, error) {
 	c.client.handling.Store(false)
 	n, err := c.readSocket(b)
 	if n > 0 {
-		c.lastRead.Store(c.hub.clock())
-		c.shard.counters.bytesReceived.Add(uint64(n))
+		c.lastRead.Store(c.client.hub.clock())
+		c.client.shard.counters.bytesReceived.Add(uint64(n))
 		c.in.bytes.spend(n)
 		n = c.in.check(b[:n])
 	}
@@ -117,7 +118,7 @@ func (c *conn) startPump() {
 		return
 	}
 	c.pumping = true
-	c.progressAt.Store(c.hub.clock())
+	c.progressAt.Store(c.client.hub.clock())
 	go c.writePump() // ends when nothing is queued, or with the connection
 }
 
@@ -127,7 +128,7 @@ func (c *conn) startPumpAndWatch() {
 	before := c.pumping
 	c.startPump()
 	if c.pumping && !before {
-		c.hub.events.reschedule(c.client)
+		c.client.hub.events.reschedule(c.client)
 	}
 }
 

@@ -15,7 +15,7 @@ func (c *conn) tryControl(b []byte) bool {
 		return false
 	}
 	n, err := c.socket.TryWrite(b)
-	c.shard.counters.bytesSent.Add(uint64(n))
+	c.client.shard.counters.bytesSent.Add(uint64(n))
 	if err != nil {
 		c.abortLocked(err)
 	} else if n < len(b) {
@@ -56,7 +56,9 @@ func (c *conn) sendPing() {
 	if c.state != connOpen || c.held {
 		return
 	}
-	if !c.tryControl(pingFrame) {
+	if c.tryControl(pingFrame) {
+		c.pingSent.Store(c.client.hub.clock())
+	} else {
 		c.pingQueued = true
 	}
 	c.startPump()
@@ -127,12 +129,16 @@ func (s *shard) reschedule(c *Client) {
 	}
 }
 
-// hardDeadline returns the time of a check that input from c cannot postpone: the end of
-// WriteWait for a connection that accepts nothing, or the client's expiry.
+// hardDeadline returns the time of a check that input from c cannot postpone: the
+// middle and the end of WriteWait for a connection that accepts nothing, or the client's
+// expiry.
 func (s *shard) hardDeadline(c *Client) int64 {
 	due := int64(math.MaxInt64)
 	if since := c.conn.progressAt.Load(); since != 0 {
 		due = since + int64(s.hub.config.WriteWait)
+		if c.markAt != since {
+			due -= int64(s.hub.config.WriteWait) / 2
+		}
 	}
 	if expires := c.expires.Load(); expires != 0 && c.shardIndex >= 0 {
 		due = min(due, expires)
@@ -148,16 +154,19 @@ func (s *shard) checkDeadlines() {
 	now := s.hub.clock()
 	for s.deadlines.next() <= now {
 		c := s.deadlines.clients[0]
-		s.deadlines.update(c, max(s.check(c, now), now+1))
+		late := now-c.checkAt > int64(lateCheck)
+		s.deadlines.update(c, max(s.check(c, now, late), now+1))
 	}
 }
 
-// check pings or closes c if it has been silent for too long, and returns the time of the
+// lateCheck is the lateness of a check from which on the process may have been stopped:
+// then bytes that have arrived may not have been read yet.
+const lateCheck = time.Second
+
+// check pings, closes or aborts c if it is time for that, and returns the time of the
 // next check.
-func (s *shard) check(c *Client, now int64) int64 {
-	config := &s.hub.config
-	since := c.conn.progressAt.Load()
-	if since != 0 && now-since >= int64(config.WriteWait) {
+func (s *shard) check(c *Client, now int64, late bool) int64 {
+	if s.stalled(c, now, late) {
 		c.conn.abort(errWriteTimeout)
 		return math.MaxInt64 // the readPump ends it
 	}
@@ -169,18 +178,75 @@ func (s *shard) check(c *Client, now int64) int64 {
 		s.flush(c)
 		c.conn.close(&CloseError{Code: CloseUnauthorized, Reason: "credentials have expired"})
 	}
-	heard := max(c.conn.lastRead.Load(), since) // accepting bytes is a sign of life
+	return min(s.checkSilence(c, now, late), s.hardDeadline(c))
+}
+
+// stalled reports whether the connection has accepted nothing for WriteWait, and the peer
+// has made no progress in the second half of that time. The kernel alone is no witness:
+// it accepts nothing until a third of its send buffer is free, which takes a slow peer
+// longer than WriteWait.
+func (s *shard) stalled(c *Client, now int64, late bool) bool {
+	since, wait := c.conn.progressAt.Load(), int64(s.hub.config.WriteWait)
+	switch {
+	case since == 0 || now-since < wait/2:
+		return false
+	case c.markAt != since || late:
+		since = s.extend(c, since, max(since, now-wait/2))
+		c.mark, _ = c.conn.socket.Progress()
+		c.markAt = since
+		return false
+	case now-since < wait:
+		return false
+	}
+	mark, known := c.conn.socket.Progress()
+	if !known || mark == c.mark {
+		return true
+	}
+	c.mark, c.markAt = mark, s.extend(c, since, now-wait/2)
+	return false
+}
+
+// extend moves progressAt from since to until, unless the writePump has moved it.
+func (s *shard) extend(c *Client, since, until int64) int64 {
+	if c.conn.progressAt.CompareAndSwap(since, until) {
+		return until
+	}
+	return since
+}
+
+// checkSilence pings c if it has sent nothing for PingPeriod. It closes c if a ping was
+// not answered within the rest of PongWait, and the peer has made no progress either: a
+// pong stands behind the data that a slow peer still has to read. It returns the time of
+// the next check.
+func (s *shard) checkSilence(c *Client, now int64, late bool) int64 {
+	config := &s.hub.config
+	answerTime := int64(config.PongWait - config.PingPeriod)
+	heard := max(c.conn.lastRead.Load(), c.conn.progressAt.Load()) // accepting bytes is a sign of life
 	if c.handling.Load() {
 		heard = now // the hub does not read from it at the moment
 	}
-	due := heard + int64(config.PingPeriod)
-	switch silent := now - heard; {
-	case silent >= int64(config.PongWait):
-		c.conn.closeNow(CloseTimeout, "no sign of life for "+time.Duration(silent).Round(time.Millisecond).String())
-		due = now + int64(config.WriteWait)
-	case silent >= int64(config.PingPeriod):
-		c.conn.sendPing()
-		due = heard + int64(config.PongWait)
+	if due := heard + int64(config.PingPeriod); now < due {
+		return due
 	}
-	return min(due, s.hardDeadline(c))
+	sent := c.conn.pingSent.Load()
+	if sent <= heard {
+		c.conn.pingSent.CompareAndSwap(sent, 0)
+		c.conn.sendPing()
+		return now + answerTime/2
+	}
+	mark, known := c.conn.socket.Progress()
+	switch {
+	case c.markAt != sent && known && now-sent < answerTime: // the ping itself has been acknowledged
+	case now-sent < answerTime:
+		return sent + answerTime
+	case !late && (!known || c.markAt == sent && mark == c.mark):
+		silent := time.Duration(now - heard).Round(time.Millisecond)
+		c.conn.closeNow(CloseTimeout, "no sign of life for "+silent.String())
+		return now + int64(config.WriteWait)
+	default: // the peer gets as much time again
+		c.conn.pingSent.CompareAndSwap(sent, now)
+		sent = now
+	}
+	c.mark, c.markAt = mark, sent
+	return sent + answerTime
 }

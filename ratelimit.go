@@ -89,7 +89,7 @@ func (c *conn) waitForRate() error {
 		return errProtocol
 	}
 	for {
-		now := c.hub.clock()
+		now := c.client.hub.clock()
 		c.lastRead.Store(now) // its silence begins now
 		delay := max(in.messages.wait(now), in.bytes.wait(now))
 		switch {

@@ -208,7 +208,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		codec: h.codecs[agreed.codec], codecIndex: agreed.codec, deflates: agreed.deflate,
 		shardIndex: -1, heapIndex: -1, hooks: newMembershipHooks(&h.config),
 	}
-	c.conn.hub, c.conn.shard, c.conn.client, c.conn.held = h, c.shard, c, true
+	c.conn.client, c.conn.held = c, true
 	c.openKeys.Store(h.keys)
 	c.handling.Store(true) // no silence is counted until the readPump reads
 	c.conn.form = c.formFor(nil)

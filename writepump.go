@@ -17,6 +17,7 @@ type pumpWrite struct {
 	controlFrames int          // number of frames at the start of out that are not items
 	tailOf        *publication // the message that the first of them ends, or nil
 	items         []item       // messages behind the control frames
+	pings         bool         // the last of the control frames is a ping
 	endsWithClose bool         // the Close frame is the last
 	failed        []item       // items that could not be encoded
 	sent          int          // number of items that the socket has accepted
@@ -92,7 +93,7 @@ func (c *conn) collect(f *pumpWrite) {
 	}
 	if c.pingQueued {
 		f.out.add(pingFrame)
-		c.pingQueued = false
+		c.pingQueued, f.pings = false, true
 	}
 	f.controlFrames = len(f.out.ends)
 	custom := isCustom(c.client.codec)
@@ -152,9 +153,12 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 	if f.endsWithClose {
 		f.out.add(c.closeFrame)
 	}
-	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.hub.clock)
-	c.shard.counters.bytesSent.Add(uint64(n))
+	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.client.hub.clock)
+	c.client.shard.counters.bytesSent.Add(uint64(n))
 	whole := f.out.whole(n)
+	if f.pings && whole >= f.controlFrames {
+		c.pingSent.Store(c.client.hub.clock())
+	}
 	f.sent = min(max(whole-f.controlFrames, 0), len(f.items))
 	if p := f.tailOf; p != nil && whole > 0 {
 		c.countSent(p)
@@ -170,9 +174,9 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 // countSent counts a message that the socket has accepted as a whole.
 func (c *conn) countSent(p *publication) {
 	if p.announces > 0 {
-		c.shard.counters.announced.Add(p.announces)
+		c.client.shard.counters.announced.Add(p.announces)
 	} else {
-		c.shard.counters.messagesSent.Add(1)
+		c.client.shard.counters.messagesSent.Add(1)
 	}
 }
 

@@ -59,6 +59,14 @@ func (c *Conn) Faults() *Faults { return c.faults }
 // SetWindow changes how many bytes this end's output buffers.
 func (c *Conn) SetWindow(n int) { c.out.setWindow(n) }
 
+// SetMinFree makes this end, once its output is full, block until n bytes are free. A kernel
+// reports a TCP socket as writable only when a third of its send buffer is free.
+func (c *Conn) SetMinFree(n int) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.minFree = n
+}
+
 // Pending returns the number of bytes that this end has not read yet.
 func (c *Conn) Pending() int {
 	c.in.mu.Lock()
@@ -103,6 +111,13 @@ func (c *Conn) writeSome(b []byte, wait bool) (int, error) {
 
 // Direct returns true.
 func (c *Conn) Direct() bool { return true }
+
+// Progress implements transport.Conn.
+func (c *Conn) Progress() (mark uint32, ok bool) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.taken, true
+}
 
 // PeerClosed implements transport.Conn.
 func (c *Conn) PeerClosed() bool {
@@ -170,8 +185,11 @@ type pipe struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	buf     []byte
-	window  int   // maximum length of buf at which a write is accepted
-	end     error // result of reads once buf is empty; see read and write
+	window  int    // maximum length of buf
+	full    bool   // see writable
+	minFree int    // see writable
+	taken   uint32 // bytes read so far
+	end     error  // result of reads once buf is empty; see read and write
 	readBy  deadline
 	writeBy deadline
 }
@@ -199,6 +217,7 @@ func (p *pipe) read(b []byte) (int, error) {
 		case len(p.buf) > 0:
 			n := copy(b, p.buf)
 			p.buf = append(p.buf[:0], p.buf[n:]...)
+			p.taken += uint32(n)
 			p.changed.Broadcast()
 			return n, nil
 		case p.end != nil:
@@ -210,6 +229,18 @@ func (p *pipe) read(b []byte) (int, error) {
 
 // write accepts as much of b as the window allows, and waits for at least one byte
 // if wait is set.
+// writable reports whether a write is accepted. A pipe that was full is not writable
+// until minFree bytes are free.
+func (p *pipe) writable() bool {
+	free := p.window - len(p.buf)
+	if free <= 0 {
+		p.full = true
+	} else if free >= p.minFree {
+		p.full = false
+	}
+	return !p.full
+}
+
 func (p *pipe) write(b []byte, wait bool) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +254,7 @@ func (p *pipe) write(b []byte, wait bool) (int, error) {
 			return 0, net.ErrClosed // closed by the writer
 		case p.writeBy.expired:
 			return 0, os.ErrDeadlineExceeded
-		case p.window > len(p.buf):
+		case p.writable():
 			n := min(len(b), p.window-len(p.buf))
 			p.buf = append(p.buf, b[:n]...)
 			p.changed.Broadcast()

@@ -41,6 +41,9 @@ func (c *DiscardConn) SetWriteDeadline(time.Time) error { return nil }
 // Direct returns true.
 func (c *DiscardConn) Direct() bool { return true }
 
+// Progress returns false.
+func (c *DiscardConn) Progress() (mark uint32, ok bool) { return 0, false }
+
 // PeerClosed returns false.
 func (c *DiscardConn) PeerClosed() bool { return false }
 

@@ -49,6 +49,13 @@ func (c *blocking) WriteAll(b []byte, progress *atomic.Int64, clock func() int64
 	return written, nil
 }
 
+func (c *blocking) Progress() (mark uint32, ok bool) {
+	if t, isTLS := c.conn.(*tls.Conn); isTLS {
+		return progressOf(t.NetConn())
+	}
+	return 0, false
+}
+
 func (c *blocking) PeerClosed() bool {
 	if t, ok := c.conn.(*tls.Conn); ok {
 		return peerHasClosed(t.NetConn())

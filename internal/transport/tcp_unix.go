@@ -38,12 +38,16 @@ func newDirect(nc net.Conn, inPlace *TCP) Conn {
 
 // peerHasClosed is PeerClosed for the connection beneath TLS.
 func peerHasClosed(nc net.Conn) bool {
-	conn, ok := nc.(*net.TCPConn)
-	if !ok {
-		return false
+	t, ok := newDirect(nc, new(TCP)).(*TCP)
+	return ok && t.PeerClosed()
+}
+
+// progressOf is Progress for the connection beneath TLS.
+func progressOf(nc net.Conn) (mark uint32, ok bool) {
+	if t, isTCP := newDirect(nc, new(TCP)).(*TCP); isTCP {
+		return t.Progress()
 	}
-	raw, err := conn.SyscallConn()
-	return err == nil && peerClosed(raw)
+	return 0, false
 }
 
 // rawCall holds the arguments and results of one call of RawConn's. Its function
@@ -141,6 +145,9 @@ func (t *TCP) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (in
 	}
 	return written, nil
 }
+
+// Progress implements Conn.
+func (t *TCP) Progress() (mark uint32, ok bool) { return progress(t.raw) }
 
 // PeerClosed implements Conn.
 func (t *TCP) PeerClosed() bool { return peerClosed(t.raw) }

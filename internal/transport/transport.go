@@ -36,6 +36,10 @@ type Conn interface {
 	WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error)
 	// Direct reports whether TryWrite can write anything. The result never changes.
 	Direct() bool
+	// Progress returns a value that changes when the peer acknowledges bytes or takes
+	// bytes out of its receive buffer. ok is false if that cannot be told. Any goroutine
+	// may call it.
+	Progress() (mark uint32, ok bool)
 	// PeerClosed reports whether the peer is known to have closed its side, although
 	// its input may not have been read. False may also mean that this cannot be told,
 	// as for connections that are not TCP or TLS on TCP. Any goroutine may call it.
