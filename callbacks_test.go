@@ -129,6 +129,9 @@ func (v *victimHub) requireBystander() {
 // nilMap returns a nil map, so that a write to it panics.
 func nilMap() map[int]int { return nil }
 
+// nilError returns a nil error, so that a panic with it has no value.
+func nilError() error { return nil }
+
 // A callback that panics or ends its goroutine closes its client with code 1011. Other
 // clients are not affected.
 func TestFailingCallbackClosesOnlyItsClient(t *testing.T) {
@@ -442,7 +445,7 @@ func TestPanicInCallbacks(t *testing.T) {
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {
 			if isBad(c) {
-				panic(error(nil)) // becomes a runtime.PanicNilError
+				panic(nilError()) // becomes a runtime.PanicNilError
 			}
 		}}},
 		{"onMessage", options{onMessage: func(c *websocket.Client, _ *websocket.Message) {

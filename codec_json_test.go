@@ -86,7 +86,7 @@ func TestJSONDecodesLikeEncodingJSON(t *testing.T) {
 func TestJSONStringsAreEscapedForEncodingJSON(t *testing.T) {
 	t.Parallel()
 	var all strings.Builder
-	for r := rune(0); r < 0x3000; r++ {
+	for r := range rune(0x3000) {
 		all.WriteRune(r)
 	}
 	all.WriteString("😀\u2028\u2029")

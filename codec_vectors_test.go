@@ -445,7 +445,8 @@ func (x *wireVector) requireControl(t testing.TB, codec websocket.Codec) {
 		} else {
 			require.NoError(t, json.Unmarshal(data, &reply))
 		}
-		require.Equal(t, x.Control, map[string]string{"code": reply.Code, "message": reply.Message})
+		got := map[string]string{"code": reply.Code, "message": reply.Message}
+		require.Equal(t, x.Control, got)
 	case "gap":
 		var notice struct {
 			Channel string

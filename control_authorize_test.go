@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,13 +192,11 @@ func TestAllowSubscribeAndAllowMembers(t *testing.T) {
 			for _, a := range controlRequests("name", "name") {
 				check := func(c *websocket.Client, allowed []websocket.Action) {
 					err := tt.hook(c, websocket.AuthorizeRequest{Action: a.action, Target: a.target})
-					for _, action := range allowed {
-						if action == a.action {
-							require.NoError(t, err, a.action)
-							return
-						}
+					if slices.Contains(allowed, a.action) {
+						require.NoError(t, err, a.action)
+					} else {
+						require.ErrorIs(t, err, websocket.ErrForbidden, a.action)
 					}
-					require.ErrorIs(t, err, websocket.ErrForbidden, a.action)
 				}
 				check(c, tt.outside)
 				check(member, tt.inside)

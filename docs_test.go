@@ -309,7 +309,7 @@ func firstCells(t testing.TB, document, heading string) (rows [][2]string) {
 	_, section, found := strings.Cut(document, "\n## "+heading+"\n")
 	require.True(t, found, "no section %q", heading)
 	section, _, _ = strings.Cut(section, "\n## ")
-	for _, line := range strings.Split(section, "\n") {
+	for line := range strings.SplitSeq(section, "\n") {
 		if cells := strings.Split(line, "|"); len(cells) > 3 {
 			rows = append(rows, [2]string{strings.Trim(cells[1], " `"), strings.Trim(cells[2], " `")})
 		}
@@ -338,9 +338,9 @@ func TestDocsTables(t *testing.T) {
 		errorCodes = append(errorCodes, row[0])
 	}
 	require.Equal(t, websocket.ErrorCodes, errorCodes)
-	require.Equal(t, websocket.ErrorCodes, []string{
+	require.Equal(t, []string{
 		client.CodeBadRequest, client.CodeForbidden, client.CodeInternal, client.CodeLimit, client.CodeTooLarge, client.CodeUnavailable,
-	})
+	}, websocket.ErrorCodes)
 
 	var reasons []string
 	for _, row := range firstCells(t, document, "Gaps") {
@@ -358,6 +358,6 @@ func TestDocsTables(t *testing.T) {
 		fmt.Sprintf("%.0f seconds' worth at once", websocket.PaceBurst.Seconds()),
 		fmt.Sprintf("for %.0f seconds without a break of %.0f second", websocket.FloodMinimum.Seconds(), websocket.FloodBreak.Seconds()),
 	} {
-		require.True(t, strings.Contains(strings.Join(strings.Fields(document), " "), text), "the document does not say %q", text)
+		require.Contains(t, strings.Join(strings.Fields(document), " "), text)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -181,7 +182,7 @@ func (p *rawPeer) rest() (frames []rawFrame) {
 	p.t.Helper()
 	for {
 		f, err := p.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return frames
 		}
 		require.NoError(p.t, err, "after %q", frames)
@@ -988,7 +989,7 @@ func TestConformanceHandshake(t *testing.T) {
 	// change replaces a header of a correct request. An empty value removes it.
 	change := func(name, value string) string {
 		var lines []string
-		for _, line := range strings.Split(strings.TrimSuffix(handshakeOf(), "\r\n\r\n"), "\r\n") {
+		for line := range strings.SplitSeq(strings.TrimSuffix(handshakeOf(), "\r\n\r\n"), "\r\n") {
 			if !strings.HasPrefix(line, name+":") {
 				lines = append(lines, line)
 			}

@@ -536,7 +536,7 @@ func TestSlowReaderIsNotDisconnected(t *testing.T) {
 			for i := range messages {
 				require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, 1000)))
 			}
-			slow := &fakePeer{Conn: gorillaOn(slowConn{peer.client, 700, 8 * time.Second}), client: peer.client}
+			slow := gorillaOn(slowConn{peer.client, 700, 8 * time.Second})
 			r := reception{}
 			for range messages {
 				_, b, err := slow.ReadMessage()

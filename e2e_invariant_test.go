@@ -113,11 +113,7 @@ func (r *invariantRun) run() {
 	}
 	var publishers sync.WaitGroup
 	for i, topic := range r.topics {
-		publishers.Add(1)
-		go func() {
-			defer publishers.Done()
-			r.publish(topic, rand.New(rand.NewPCG(r.seed, uint64(100+i))))
-		}()
+		publishers.Go(func() { r.publish(topic, rand.New(rand.NewPCG(r.seed, uint64(100+i)))) })
 	}
 	publishers.Wait()
 	time.Sleep(5 * time.Minute) // all messages are written, or WriteWait ends connections
@@ -145,11 +141,7 @@ func (r *invariantRun) addSubscriber() {
 		m.peer.server.Faults().Short(1 + r.rng.IntN(50))
 	}
 	r.members = append(r.members, m)
-	r.readers.Add(1)
-	go func() {
-		defer r.readers.Done()
-		m.read(r.config.Security != nil)
-	}()
+	r.readers.Go(func() { m.read(r.config.Security != nil) })
 }
 
 // publish publishes to one topic and changes its membership. No other goroutine does

@@ -505,7 +505,7 @@ func TestRepliesInEveryCodec(t *testing.T) {
 					require.NotEqual(t, "ack", p.read(t).Type, i)
 				}
 			}
-			require.Equal(t, 2*len(asks), len(b.messagesOf(t, c, 2*len(asks))))
+			require.Len(t, b.messagesOf(t, c, 2*len(asks)), 2*len(asks))
 
 			long := strings.Repeat("x", 256)
 			for _, invalid := range []struct {

@@ -859,7 +859,7 @@ func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
 		"RoomMembers":                func() error { _, err := h.RoomMembers(ctx, "room"); return err },
 	}
 	if c != nil {
-		for name, call := range map[string]func() error{
+		maps.Copy(calls, map[string]func() error{
 			"Subscribe":        func() error { return c.Subscribe("more") },
 			"Unsubscribe":      func() error { return c.Unsubscribe("more") },
 			"JoinRoom":         func() error { return c.JoinRoom("room") },
@@ -869,15 +869,13 @@ func callEverything(h *websocket.Hub, c *websocket.Client) map[string]error {
 			"SetEncryptionKey": func() error { return c.SetEncryptionKey(nil) },
 			"SetHMACKey":       func() error { return c.SetHMACKey(nil) },
 			"SetExpiry":        func() error { return c.SetExpiry(time.Time{}) },
-		} {
-			calls[name] = call
-		}
+		})
 		c.SetMetadata("k", 1)
 		c.GetMetadata("k")
 		c.Codec()
 		c.Request()
 		c.Context()
-		c.CloseError()
+		_ = c.CloseError()
 	}
 	failed := map[string]error{}
 	for name, call := range calls {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -612,7 +611,7 @@ func TestHypGoCompleteConfiguration(t *testing.T) {
 	require.NoError(t, config.Validate())
 	err := hub.ListenAndServeTLS("127.0.0.1:0", nil)
 	require.Error(t, err) // the certificate files do not exist
-	require.False(t, errors.Is(err, http.ErrServerClosed))
+	require.NotErrorIs(t, err, http.ErrServerClosed)
 
 	b := setup(t, config, options{})
 	p, _ := b.connect(t, dialing{codec: "flatbuffers", keys: keys, compress: true})

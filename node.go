@@ -99,11 +99,7 @@ func (n *node) start() error {
 		return fmt.Errorf("websocket: broker: %w", err)
 	}
 	for _, loop := range []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop} {
-		n.loops.Add(1)
-		go func() { // ends after stopping is closed
-			defer n.loops.Done()
-			loop()
-		}()
+		n.loops.Go(loop) // ends after stopping is closed
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -144,7 +145,7 @@ func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clust
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, q.ID)
-	if err == nil || err == ErrHubClosed {
+	if err == nil || errors.Is(err, ErrHubClosed) {
 		return open.clusterResult, err
 	}
 	unanswered := &UnansweredError{Err: err}

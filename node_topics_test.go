@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -14,14 +15,7 @@ func TestSubscriptionsFollowMembers(t *testing.T) {
 		hubs := nodes(t, engine, 2, joinNewsAndLobby)
 		of := func(topics ...string) int {
 			synctest.Wait()
-			return engine.Subscriptions(func(topic string) bool {
-				for _, t := range topics {
-					if t == topic {
-						return true
-					}
-				}
-				return false
-			})
+			return engine.Subscriptions(func(topic string) bool { return slices.Contains(topics, topic) })
 		}
 		require.Zero(t, of("c.news", "r.lobby", "b", "u.a", "u.b"))
 		a := hubs[0].connect(1<<16, idHeader("a"))

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -83,7 +84,7 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		config.Certificates = append(config.Certificates[:len(config.Certificates):len(config.Certificates)], certificate)
+		config.Certificates = append(slices.Clip(config.Certificates), certificate)
 	}
 	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
 		return nil, errNoCertificate

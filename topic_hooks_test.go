@@ -124,7 +124,9 @@ func TestTopicHooksMayChangeMembershipsAndFail(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, "join exit", l.take()[0])
 		_, _, err := peer.ReadMessage()
-		require.Equal(t, websocket.CloseInternalError, err.(*gorilla.CloseError).Code, "as after a panic")
+		var closed *gorilla.CloseError
+		require.ErrorAs(t, err, &closed)
+		require.Equal(t, websocket.CloseInternalError, closed.Code, "as after a panic")
 	})
 }
 
@@ -155,14 +157,12 @@ func TestTopicHooksAlternate(t *testing.T) {
 		c := onlyClient(t, hub)
 		var running sync.WaitGroup
 		for i := range 4 {
-			running.Add(1)
-			go func() {
-				defer running.Done()
+			running.Go(func() {
 				name := fmt.Sprint("t", i/2)
 				for c.Subscribe(name) == nil && c.Unsubscribe(name) == nil {
 					time.Sleep(time.Millisecond)
 				}
-			}()
+			})
 		}
 		time.Sleep(100 * time.Millisecond)
 		require.NoError(t, peer.Close())

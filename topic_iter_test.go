@@ -42,7 +42,7 @@ func TestTopicIterationAllowsChanges(t *testing.T) {
 		for range hub.Channels() {
 			break
 		}
-		require.Equal(t, hub.Stats().TotalChannels, len(channelsOf(hub.Hub)))
+		require.Len(t, channelsOf(hub.Hub), hub.Stats().TotalChannels)
 		require.Empty(t, roomsOf(hub.Hub))
 	})
 }

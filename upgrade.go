@@ -3,6 +3,7 @@ package websocket
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -139,8 +140,8 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 
 // writeRefusal writes an HTTP error. An err that is not a *refusal has status 500.
 func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
-	e, ok := err.(*refusal)
-	if !ok {
+	var e *refusal
+	if !errors.As(err, &e) {
 		e = &refusal{http.StatusInternalServerError, err.Error()}
 	}
 	switch e.status {

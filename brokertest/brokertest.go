@@ -9,10 +9,10 @@ package brokertest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,14 +224,7 @@ func (st *recorder) subscribe(topics ...string) {
 }
 
 func (st *recorder) has(payload string) func() bool {
-	return func() bool {
-		for _, p := range st.payloads {
-			if p == payload {
-				return true
-			}
-		}
-		return false
-	}
+	return func() bool { return slices.Contains(st.payloads, payload) }
 }
 
 // sync waits until all earlier publications of a have arrived at b, which must be
@@ -321,9 +314,7 @@ func (s *suite) order() {
 	var wg sync.WaitGroup
 	for p := range publishers {
 		a := s.open()
-		wg.Add(1)
-		go func() { // ends after the last round
-			defer wg.Done()
+		wg.Go(func() { // ends after the last round
 			for i := range rounds {
 				var list []websocket.BrokerMessage
 				for j := range batch {
@@ -336,7 +327,7 @@ func (s *suite) order() {
 					s.Errorf("publish: %v", err)
 				}
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	b.wait("all payloads", func() bool { return len(b.payloads) == publishers*rounds*batch })
@@ -568,7 +559,7 @@ func (s *suite) pause() {
 		err := a.tryPublish(ctx, topic, "paused")
 		cancel()
 		require.Error(s, err, "a stalled engine takes nothing")
-		require.False(s, errors.Is(err, websocket.ErrMessageTooLarge))
+		require.NotErrorIs(s, err, websocket.ErrMessageTooLarge)
 		require.Less(s, time.Since(begun), s.engine.Patience/2)
 	}
 	resume()

@@ -217,9 +217,7 @@ func (l *load) publishing() {
 	l.silence = func() { once.Do(func() { close(l.stop) }); ended.Wait() }
 	l.Cleanup(l.silence)
 	for i, hub := range l.hubs {
-		ended.Add(1)
-		go func() { // ends when stop is closed
-			defer ended.Done()
+		ended.Go(func() { // ends when stop is closed
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			for number := 1; ; number++ {
@@ -237,7 +235,7 @@ func (l *load) publishing() {
 				}
 				l.counts[i].Add(1)
 			}
-		}()
+		})
 	}
 }
 

@@ -164,8 +164,7 @@ func TestCloseSendsQueuedMessagesAndCloseFrame(t *testing.T) {
 		require.NoError(t, c.Send(testContext(t), &websocket.Message{Type: "queued"}))
 	}
 	require.NoError(t, c.Close())
-	var why *websocket.CloseError
-	require.ErrorAs(t, receive(t, ended), &why)
+	why := closeErrorOf(t, receive(t, ended))
 	require.Equal(t, websocket.CloseNormalClosure, why.Code)
 	require.True(t, why.ByPeer)
 	require.Len(t, received, 100)

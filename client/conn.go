@@ -346,7 +346,7 @@ func (cn *conn) readMessage(messageType int, r io.Reader) error {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	var corrupt flate.CorruptInputError
 	switch {
-	case errors.As(err, &corrupt), err == io.ErrUnexpectedEOF:
+	case errors.As(err, &corrupt), errors.Is(err, io.ErrUnexpectedEOF):
 		cn.closeNow(closeErrorf(websocket.CloseInvalidPayloadData, "message does not inflate: %v", err))
 		return nil
 	case err != nil:

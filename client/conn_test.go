@@ -24,8 +24,8 @@ func TestWrongKeysEndClient(t *testing.T) {
 		err := c.Publish(testContext(t), "ch", nil)
 		require.ErrorIs(t, err, client.ErrOutcomeUnknown)
 		closed := rec.waitState(t, client.Closed)
-		require.Equal(t, websocket.ClosePolicyViolation, closed.Err.(*websocket.CloseError).Code)
-		require.True(t, closed.Err.(*websocket.CloseError).ByPeer)
+		require.Equal(t, websocket.ClosePolicyViolation, closeErrorOf(t, closed.Err).Code)
+		require.True(t, closeErrorOf(t, closed.Err).ByPeer)
 	})
 	t.Run("client", func(t *testing.T) {
 		t.Parallel()
@@ -44,7 +44,7 @@ func TestWrongKeysEndClient(t *testing.T) {
 		_, rec := dial(t, s.url(), client.Options{Security: websocket.NewSecurityConfig(aesKey, nil)})
 		require.NoError(t, s.hub.Broadcast([]byte(`1`)))
 		closed := rec.waitState(t, client.Closed)
-		require.Equal(t, websocket.CloseUnsupportedData, closed.Err.(*websocket.CloseError).Code)
+		require.Equal(t, websocket.CloseUnsupportedData, closeErrorOf(t, closed.Err).Code)
 	})
 }
 
@@ -92,8 +92,8 @@ func TestInvalidMessagesFromHub(t *testing.T) {
 				require.Equal(t, tt.code, said.Code)
 			}
 			closed := rec.waitState(t, client.Closed)
-			require.Equal(t, tt.code, closed.Err.(*websocket.CloseError).Code, closed.Err)
-			require.False(t, closed.Err.(*websocket.CloseError).ByPeer)
+			require.Equal(t, tt.code, closeErrorOf(t, closed.Err).Code, closed.Err)
+			require.False(t, closeErrorOf(t, closed.Err).ByPeer)
 			require.Len(t, s.requests, 1)
 		})
 	}
@@ -151,7 +151,7 @@ func TestReadTimeoutEndsHalfOpenConnection(t *testing.T) {
 		require.ErrorIs(t, err, client.ErrOutcomeUnknown)
 		require.Equal(t, 75*time.Second, time.Since(began))
 		down := rec.waitState(t, client.Disconnected)
-		require.Equal(t, websocket.CloseTimeout, down.Err.(*websocket.CloseError).Code)
+		require.Equal(t, websocket.CloseTimeout, closeErrorOf(t, down.Err).Code)
 		require.True(t, down.WillRetry)
 		rec.waitState(t, client.Connected)
 		require.NoError(t, c.Publish(t.Context(), "ch", nil))
@@ -203,6 +203,6 @@ func TestWriteTimeout(t *testing.T) {
 		require.NoError(t, c.Send(t.Context(), &websocket.Message{Type: "t"}))
 		down := rec.waitState(t, client.Disconnected)
 		require.Equal(t, 10*time.Second, time.Since(began))
-		require.Equal(t, websocket.CloseAbnormalClosure, down.Err.(*websocket.CloseError).Code)
+		require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(t, down.Err).Code)
 	})
 }

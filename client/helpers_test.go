@@ -204,6 +204,14 @@ func (rec *recorder) waitState(t *testing.T, state client.State) client.StateCha
 	}
 }
 
+// closeErrorOf returns the *websocket.CloseError in err's tree.
+func closeErrorOf(t *testing.T, err error) *websocket.CloseError {
+	t.Helper()
+	var e *websocket.CloseError
+	require.ErrorAs(t, err, &e)
+	return e
+}
+
 func dial(t *testing.T, url string, o client.Options) (*client.Client, *recorder) {
 	t.Helper()
 	rec := newRecorder()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
@@ -64,7 +65,7 @@ func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 		if err != nil {
 			return err
 		}
-		if err := cn.send(ctx, &request{frame: frame}); err != errConnClosed {
+		if err := cn.send(ctx, &request{frame: frame}); !errors.Is(err, errConnClosed) {
 			return err
 		}
 	}
@@ -87,7 +88,7 @@ func (c *Client) call(ctx context.Context, m *websocket.Message, resend bool, on
 			return err
 		}
 		r := &request{id: m.ID, frame: frame, onReply: onReply, done: make(chan reply, 1)}
-		if err := cn.send(ctx, r); err == errConnClosed {
+		if err := cn.send(ctx, r); errors.Is(err, errConnClosed) {
 			continue
 		} else if err != nil {
 			return err

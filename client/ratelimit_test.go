@@ -37,6 +37,6 @@ func TestRateLimits(t *testing.T) {
 		require.Greater(t, took, 100*all/50_000*time.Second)
 	})
 	flood(client.Options{ByteRate: -1, MessageRate: -1}, func(_ *server, _ *client.Client, rec *recorder, _ time.Duration) {
-		require.Equal(t, websocket.ClosePolicyViolation, rec.waitState(t, client.Closed).Err.(*websocket.CloseError).Code)
+		require.Equal(t, websocket.ClosePolicyViolation, closeErrorOf(t, rec.waitState(t, client.Closed).Err).Code)
 	})
 }

@@ -37,8 +37,7 @@ func TestHubRestart(t *testing.T) {
 				before := time.Now()
 				s.stop()
 				down := rec.waitState(t, client.Disconnected)
-				var why *websocket.CloseError
-				require.ErrorAs(t, down.Err, &why)
+				why := closeErrorOf(t, down.Err)
 				require.Equal(t, websocket.CloseGoingAway, why.Code)
 				require.True(t, why.ByPeer)
 				require.True(t, down.WillRetry)

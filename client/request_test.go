@@ -24,9 +24,7 @@ func TestOutcomeUnknown(t *testing.T) {
 	require.NoError(t, ws.NetConn().Close())
 	err = receive(t, result)
 	require.ErrorIs(t, err, client.ErrOutcomeUnknown)
-	var why *websocket.CloseError
-	require.ErrorAs(t, err, &why)
-	require.Equal(t, websocket.CloseAbnormalClosure, why.Code)
+	require.Equal(t, websocket.CloseAbnormalClosure, closeErrorOf(t, err).Code)
 
 	rec.waitState(t, client.Disconnected)
 	ws = receive(t, s.conns)

@@ -279,7 +279,7 @@ func TestQuickStartPage(t *testing.T) {
 	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	profile, err := os.MkdirTemp("", "quickstart-")
+	profile, err := os.MkdirTemp("", "quickstart-") //nolint:usetesting // the test would fail with the removal of TempDir
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // fails if the browser still writes to it
 	start(t, profile, chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",

@@ -103,7 +103,7 @@ func startHub(b *testing.B, broker websocket.Broker) (*websocket.Hub, string) {
 func connect(b *testing.B, addr string) net.Conn {
 	c, err := net.Dial("tcp", addr)
 	require.NoError(b, err)
-	r, err := http.NewRequest("GET", "http://"+addr+"/", nil)
+	r, err := http.NewRequest(http.MethodGet, "http://"+addr+"/", nil)
 	require.NoError(b, err)
 	r.Header = http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
@@ -177,12 +177,9 @@ func BenchmarkForward(b *testing.B) {
 	for _, e := range engines {
 		b.Run("engine="+e.name, func(b *testing.B) {
 			broker := e.start(b)
-			from, _ := startHub(b, broker())
-			to, addr := from, ""
-			if e.name == "none" {
-				to, addr = startHub(b, nil)
-				from = to
-			} else {
+			from, addr := startHub(b, broker())
+			to := from
+			if e.name != "none" {
 				to, addr = startHub(b, broker())
 			}
 			c := connectMember(b, to, addr)

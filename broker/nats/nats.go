@@ -233,7 +233,7 @@ func (b *Broker) connect(config nats.Options) bool {
 			}
 			b.conn = conn
 			for topic := range b.topics {
-				b.subscribe(topic)
+				_ = b.subscribe(topic) // fails if the connection was closed, or for an invalid Prefix
 			}
 			b.wakeWatch()
 			return true

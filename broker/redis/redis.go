@@ -144,11 +144,7 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 		b.sessions = append(b.sessions, s)
 	}
 	for _, s := range b.sessions {
-		b.loops.Add(1)
-		go func() { // ends with Close
-			defer b.loops.Done()
-			s.run()
-		}()
+		b.loops.Go(s.run) // ends with Close
 	}
 	return nil
 }

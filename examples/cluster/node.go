@@ -149,7 +149,7 @@ func guarded(next http.Handler) http.Handler {
 // node can read it.
 func (n *node) clientID(r *http.Request) (string, error) {
 	p := person{Name: cleanName(r.URL.Query().Get("name")), Codec: "json"}
-	for _, offer := range strings.Split(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
+	for offer := range strings.SplitSeq(r.Header.Get("Sec-WebSocket-Protocol"), ",") {
 		if offer = strings.TrimSpace(offer); slices.Contains(websocket.DefaultConfig.Subprotocols, offer) {
 			p.Codec = offer
 			break

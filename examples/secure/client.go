@@ -24,7 +24,7 @@ func talk(ctx context.Context, url string, roots *x509.CertPool, keys *websocket
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetReadDeadline(deadline) // fails only if the connection is closed
 	}

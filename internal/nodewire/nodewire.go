@@ -26,6 +26,7 @@ import (
 // Audience is the group of clients that a publication is for.
 type Audience uint8
 
+// The audiences. Their values are part of the format.
 const (
 	ToClients Audience = iota // one client, or all of them
 	ToChannel                 // the subscribers of a channel
@@ -35,6 +36,7 @@ const (
 // Kind is the purpose of a payload.
 type Kind uint8
 
+// The kinds. Their values are part of the format.
 const (
 	kindNone        Kind = iota
 	KindPublication      // a message for the target

@@ -181,7 +181,7 @@ func TestAppendSealKeepsToItsRoom(t *testing.T) {
 			need := len(plaintext) + p.Overhead()
 			for _, room := range []int{0, 1, need - 1, need, need + 1, need + 100} {
 				buf := bytes.Repeat([]byte{0xee}, 7+room)
-				dst := append(buf[:0], "header "...)
+				dst := buf[:copy(buf, "header ")]
 
 				got := p.AppendSeal(dst, plaintext)
 				require.Len(t, got, len(dst)+need)

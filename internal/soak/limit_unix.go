@@ -16,5 +16,5 @@ func raiseFileLimit() uint64 {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err == nil {
 		l = raised
 	}
-	return uint64(l.Cur)
+	return uint64(l.Cur) //nolint:unconvert // Cur is an int64 on FreeBSD
 }

@@ -7,6 +7,7 @@
 package testnet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -210,7 +211,7 @@ func (p *pipe) read(b []byte) (int, error) {
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case p.end == net.ErrClosed || p.end == syscall.ECONNRESET:
+		case errors.Is(p.end, net.ErrClosed) || errors.Is(p.end, syscall.ECONNRESET):
 			return 0, p.end
 		case p.readBy.expired:
 			return 0, os.ErrDeadlineExceeded
@@ -246,9 +247,9 @@ func (p *pipe) write(b []byte, wait bool) (int, error) {
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case p.end == syscall.ECONNRESET:
+		case errors.Is(p.end, syscall.ECONNRESET):
 			return 0, p.end
-		case p.end == net.ErrClosed:
+		case errors.Is(p.end, net.ErrClosed):
 			return 0, syscall.EPIPE // closed by the reader
 		case p.end != nil:
 			return 0, net.ErrClosed // closed by the writer
@@ -276,7 +277,7 @@ func (p *pipe) setWindow(n int) {
 // close sets end. The reader's net.ErrClosed replaces the writer's io.EOF.
 func (p *pipe) close(end error) {
 	p.mu.Lock()
-	if p.end == nil || end == net.ErrClosed && p.end == io.EOF {
+	if p.end == nil || errors.Is(p.end, io.EOF) && errors.Is(end, net.ErrClosed) {
 		p.end = end
 	}
 	p.mu.Unlock()

@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ func (c *CutConn) limited(b []byte, write func([]byte) (int, error)) (int, error
 	n, err := write(b[:min(len(b), left)])
 	c.mu.Lock()
 	c.left -= n
-	reset := c.left == 0 && after == syscall.ECONNRESET
+	reset := c.left == 0 && errors.Is(after, syscall.ECONNRESET)
 	c.mu.Unlock()
 	if reset {
 		c.Reset()

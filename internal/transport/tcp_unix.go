@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -104,17 +105,27 @@ func (t *TCP) Read(b []byte) (int, error) {
 	err := t.raw.Read(c.run)
 	n, err := c.recycle(err)
 	keepSysmonAwake()
-	switch e := err.(type) {
-	case syscall.Errno:
-		err = &net.OpError{Op: "read", Net: "tcp", Source: t.conn.LocalAddr(), Addr: t.conn.RemoteAddr(), Err: os.NewSyscallError("read", e)}
-	case *net.OpError:
-		e.Op = "read" // RawConn sets "raw-read" after a deadline or Close
-	case nil:
-		if n == 0 {
-			err = io.EOF
-		}
+	switch {
+	case err != nil:
+		err = t.readError(err)
+	case n == 0:
+		err = io.EOF
 	}
 	return n, err
+}
+
+// readError returns the error of net.TCPConn.Read for an error of recycle.
+func (t *TCP) readError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		op.Op = "read" // RawConn sets "raw-read" after a deadline or Close
+		return err
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return &net.OpError{Op: "read", Net: "tcp", Source: t.conn.LocalAddr(), Addr: t.conn.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
+	}
+	return err
 }
 
 // Direct returns true.

@@ -4,7 +4,6 @@ package transport_test
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -127,5 +126,5 @@ func TestTCPAbort(t *testing.T) {
 	require.ErrorIs(t, <-errs, net.ErrClosed)
 	require.ErrorIs(t, <-errs, net.ErrClosed)
 	_, err := c.TryWrite([]byte("x"))
-	require.True(t, errors.Is(err, net.ErrClosed), err)
+	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -45,7 +45,7 @@ func IsToken(s string) bool {
 func ListOf(lines []string) []string {
 	var list []string
 	for _, line := range lines {
-		for _, element := range strings.Split(line, ",") {
+		for element := range strings.SplitSeq(line, ",") {
 			if element = strings.TrimSpace(element); element != "" {
 				list = append(list, element)
 			}

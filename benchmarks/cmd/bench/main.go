@@ -87,7 +87,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	b := &bench{config: cfg, server: filepath.Join(tmp, "server"), loadgen: filepath.Join(tmp, "loadgen")}
 	if err := build(ctx, cfg.dir, cfg.tags, b.server, "./cmd/server"); err != nil {
 		return err

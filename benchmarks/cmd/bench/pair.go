@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
@@ -194,13 +195,13 @@ type result struct {
 }
 
 func (r result) brief() string {
-	s := ""
+	var s strings.Builder
 	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mIdle, mAllocs, mLost, mDisconnected, mDisorder, mGenBusy, mOthers} {
 		if v, ok := r.sample[k]; ok && (v != 0 || k == mLost) {
-			s += fmt.Sprintf("%s=%.4g ", k, v)
+			fmt.Fprintf(&s, "%s=%.4g ", k, v)
 		}
 	}
-	return s
+	return s.String()
 }
 
 // window is the usage of the machine and of both processes when a measurement

@@ -181,7 +181,7 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 		case wire.Pong:
 			continue
 		case wire.Close:
-			c.send(wire.Close, fr.Payload[:min(len(fr.Payload), 2)]) // fails if the server has closed the connection
+			_ = c.send(wire.Close, fr.Payload[:min(len(fr.Payload), 2)]) // fails if the server has closed the connection
 			return used, errClosed(fr.Payload)
 		}
 		op, rsv1, msg, done, err := c.asm.Add(fr, maxMessage)
@@ -206,7 +206,7 @@ func (f *fleet) feed(c *client, b []byte) (used int, err error) {
 func (c *client) scan(msg []byte, now int64) (n uint64) {
 	f, size := c.fleet, c.opt.Size
 	if c.opt.Dialect == api.DialectCentrifuge && pinged(msg) {
-		c.send(wire.Text, []byte("{}")) // the next read reports a failure
+		_ = c.send(wire.Text, []byte("{}")) // the next read reports a failure
 	}
 	for hint := c.hint; len(msg) >= size; hint = 0 {
 		at := payload.Find(msg, hint)

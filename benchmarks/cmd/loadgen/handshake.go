@@ -28,7 +28,7 @@ func handshake(d net.Dialer, opt *api.Connect, id, target int) (conn net.Conn, e
 	}
 	defer func() {
 		if err != nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 	}()
 	if opt.CertPEM != "" {
@@ -69,7 +69,7 @@ func handshake(d net.Dialer, opt *api.Connect, id, target int) (conn net.Conn, e
 		err = fmt.Errorf("handshake: %s", res.Status)
 	case res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]):
 		err = errors.New("handshake: wrong Sec-WebSocket-Accept")
-	case opt.Deflate && !(strings.Contains(ext, "permessage-deflate") && strings.Contains(ext, "server_no_context_takeover")):
+	case opt.Deflate && (!strings.Contains(ext, "permessage-deflate") || !strings.Contains(ext, "server_no_context_takeover")):
 		err = fmt.Errorf("handshake: the server did not accept permessage-deflate with server_no_context_takeover, but %q", ext)
 	case !opt.Deflate && ext != "":
 		err = fmt.Errorf("handshake: extension %q was not offered", ext)

@@ -32,7 +32,7 @@ func (g goroutineReader) read(c *client, early []byte) {
 		}
 		if err != nil {
 			g.fleet.disconnected(c, err)
-			c.conn.Close()
+			_ = c.conn.Close()
 			return
 		}
 	}

@@ -110,7 +110,7 @@ func (e *epollReader) read(c *client, buf []byte) error {
 	}
 	n, err := syscall.Read(c.fd, buf[held:])
 	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR):
 		return nil
 	case err != nil:
 		return err
@@ -130,7 +130,7 @@ func (e *epollReader) end(c *client, err error) {
 	delete(e.byFD, int32(c.fd))
 	e.mu.Unlock()
 	c.out.Lock()
-	syscall.Close(c.fd)
+	_ = syscall.Close(c.fd)
 	c.fd = -1
 	c.out.Unlock()
 	e.fleet.disconnected(c, err)

@@ -50,7 +50,7 @@ type floorConn struct {
 func (c *floorConn) send(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Write(b) // after a failure, read ends the connection
+	_, _ = c.Write(b) // after a failure, read ends the connection
 }
 
 func newFloor(opt options, join int) (*floor, error) {
@@ -144,9 +144,9 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.deflate != nil {
 		ans += "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
 	}
-	conn.SetDeadline(time.Time{})
+	_ = conn.SetDeadline(time.Time{}) // fails only if conn is closed
 	if _, err := conn.Write([]byte(ans + "\r\n")); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return
 	}
 	c := &floorConn{Conn: conn}
@@ -156,7 +156,7 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // read publishes the connection's messages. It returns when the connection ends.
 func (f *floor) read(target int, c *floorConn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	defer f.roster.leave(target, c)
 	buf, n := make([]byte, 512), 0
 	for {
@@ -180,7 +180,9 @@ func (f *floor) read(target int, c *floorConn) {
 				c.send(wire.AppendServer(nil, 0x80|wire.Close, fr.Payload))
 				return
 			case wire.Text, wire.Binary:
-				f.publish(target, fr.Payload)
+				if f.publish(target, fr.Payload) != nil {
+					return
+				}
 			}
 		}
 		n = copy(buf, buf[at:n])

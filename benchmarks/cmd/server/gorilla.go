@@ -108,10 +108,10 @@ func (h *gorillaHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *gorillaHub) read(c *gorillaClient) {
 	defer func() {
 		h.leave <- c
-		c.ws.Close()
+		_ = c.ws.Close()
 	}()
 	c.ws.SetReadLimit(64 << 10)
-	c.ws.SetReadDeadline(time.Now().Add(pongWait))
+	_ = c.ws.SetReadDeadline(time.Now().Add(pongWait)) // fails only if ws is closed
 	c.ws.SetPongHandler(func(string) error { return c.ws.SetReadDeadline(time.Now().Add(pongWait)) })
 	for {
 		_, p, err := c.ws.ReadMessage()
@@ -126,20 +126,20 @@ func (h *gorillaHub) read(c *gorillaClient) {
 func (c *gorillaClient) write() {
 	ticker := time.NewTicker(pingPeriod)
 	defer ticker.Stop()
-	defer c.ws.Close()
+	defer func() { _ = c.ws.Close() }()
 	for {
 		select {
 		case p, ok := <-c.send:
-			c.ws.SetWriteDeadline(time.Now().Add(writeWait))
+			_ = c.ws.SetWriteDeadline(time.Now().Add(writeWait))
 			if !ok {
-				c.ws.WriteMessage(websocket.CloseMessage, nil)
+				_ = c.ws.WriteMessage(websocket.CloseMessage, nil)
 				return
 			}
 			if c.ws.WriteMessage(websocket.TextMessage, p) != nil {
 				return
 			}
 		case <-ticker.C:
-			c.ws.SetWriteDeadline(time.Now().Add(writeWait))
+			_ = c.ws.SetWriteDeadline(time.Now().Add(writeWait))
 			if c.ws.WriteMessage(websocket.PingMessage, nil) != nil {
 				return
 			}

@@ -51,8 +51,8 @@ func targetOf(c *gws.Conn) int {
 func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.roster.leave(targetOf(c), c) }
 
 func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
-	defer m.Close()
-	h.publish(targetOf(c), m.Bytes())
+	defer func() { _ = m.Close() }()
+	_ = h.publish(targetOf(c), m.Bytes()) // OnClose removes the clients that failed
 }
 
 func (h *gwsHub) publish(target int, p []byte) (err error) {
@@ -62,7 +62,7 @@ func (h *gwsHub) publish(target int, p []byte) (err error) {
 			err = e
 		}
 	})
-	b.Close()
+	_ = b.Close()
 	return err
 }
 

@@ -15,7 +15,7 @@ func init() {
 		h.m.Upgrader.EnableCompression = opt.deflate
 		h.m.HandleConnect(func(s *melody.Session) { h.roster.join(s.Keys["target"].(int), s) })
 		h.m.HandleDisconnect(func(s *melody.Session) { h.roster.leave(s.Keys["target"].(int), s) })
-		h.m.HandleMessage(func(s *melody.Session, p []byte) { h.publish(s.Keys["target"].(int), p) })
+		h.m.HandleMessage(func(s *melody.Session, p []byte) { _ = h.publish(s.Keys["target"].(int), p) })
 		return h, nil
 	}
 }
@@ -35,7 +35,7 @@ func (h *melodyHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	h.m.HandleRequestWithKeys(w, r, map[string]any{"target": t}) // it sends its own error responses
+	_ = h.m.HandleRequestWithKeys(w, r, map[string]any{"target": t}) // it sends its own error responses
 }
 
 func (h *melodyHub) publish(target int, p []byte) (err error) {

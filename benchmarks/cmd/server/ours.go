@@ -29,7 +29,12 @@ func init() {
 		h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
 		h.Handler = h.hub.Handler()
 		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, nil)
-		go h.hub.Run(context.Background()) // runs until the process exits
+		go func() { // runs until the process exits
+			if err := h.hub.Run(context.Background()); err != nil {
+				log.Error("the hub stopped", "error", err)
+				os.Exit(1)
+			}
+		}()
 		return h, nil
 	}
 }
@@ -57,7 +62,7 @@ func (h *oursHub) connected(c *websocket.Client) {
 		err = c.Subscribe(targetName(t))
 	}
 	if err != nil {
-		c.Close(websocket.CloseInternalError, err.Error())
+		_ = c.Close(websocket.CloseInternalError, err.Error())
 	}
 }
 

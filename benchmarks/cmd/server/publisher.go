@@ -30,7 +30,7 @@ func publishAll(ctx context.Context, sys system, sc api.Scenario) (out api.Outco
 	if err != nil {
 		return out, err
 	}
-	defer sync.Close()
+	defer func() { _ = sync.Close() }()
 	var latency uint64
 	if sc.Latency {
 		latency = 1

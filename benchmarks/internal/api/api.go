@@ -199,12 +199,12 @@ func (s *Sync) Ask(op byte, a, b uint64) (Arrived, error) {
 
 // ServeSync calls handle for each operation on c and sends the reply, until c
 // ends.
-func ServeSync(c net.Conn, handle func(op byte, a, b uint64) Arrived) error {
-	defer c.Close()
+func ServeSync(c net.Conn, handle func(op byte, a, b uint64) Arrived) {
+	defer func() { _ = c.Close() }()
 	for {
 		var req [17]byte
 		if _, err := io.ReadFull(c, req[:]); err != nil {
-			return err
+			return
 		}
 		r := handle(req[0], binary.BigEndian.Uint64(req[1:]), binary.BigEndian.Uint64(req[9:]))
 		var ans [24]byte
@@ -212,7 +212,7 @@ func ServeSync(c net.Conn, handle func(op byte, a, b uint64) Arrived) error {
 		binary.BigEndian.PutUint64(ans[8:], r.Disconnected)
 		binary.BigEndian.PutUint64(ans[16:], uint64(r.Last))
 		if _, err := c.Write(ans[:]); err != nil {
-			return err
+			return
 		}
 	}
 }

@@ -29,7 +29,7 @@ const Lifetime = 15 * time.Minute
 func ExitWithParent() {
 	time.AfterFunc(Lifetime, func() { os.Exit(3) })
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
+		_, _ = io.Copy(io.Discard, os.Stdin) // any failure means that the driver has exited
 		os.Exit(0)
 	}()
 }
@@ -54,7 +54,7 @@ func Handle[Req, Res any](mux *http.ServeMux, path string, fn func(context.Conte
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		json.NewEncoder(w).Encode(res)
+		_ = json.NewEncoder(w).Encode(res) // Call reports an incomplete response
 	})
 }
 
@@ -109,10 +109,10 @@ func Start(ctx context.Context, path string, args ...string) (*Process, error) {
 
 // Stop ends the child and waits for it.
 func (p *Process) Stop() {
-	p.stdin.Close()
-	late := time.AfterFunc(3*time.Second, func() { p.cmd.Process.Kill() })
+	_ = p.stdin.Close() // the child exits, see ExitWithParent
+	late := time.AfterFunc(3*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer late.Stop()
-	p.cmd.Wait() // the exit status does not matter
+	_ = p.cmd.Wait() // the exit status does not matter
 }
 
 // Call posts req to a control path and decodes the answer into res.
@@ -129,7 +129,7 @@ func (p *Process) Call(ctx context.Context, path string, req, res any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", p.name, err, p.log)
 	}
-	defer ans.Body.Close()
+	defer func() { _ = ans.Body.Close() }()
 	if ans.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(ans.Body, 4096))
 		return fmt.Errorf("%s: %s: %s", p.name, path, strings.TrimSpace(string(b)))

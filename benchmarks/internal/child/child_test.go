@@ -3,6 +3,8 @@ package child_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log"
 	"net/http"
 	"os"
 	"testing"
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 		case "serve":
 			serve()
 		case "fail":
-			os.Stderr.WriteString("cannot start\n")
+			fmt.Fprintln(os.Stderr, "cannot start")
 			os.Exit(1)
 		}
 	}
@@ -41,8 +43,10 @@ func serve() {
 		}
 		return 2 * n, nil
 	})
-	child.PrintReady(api.Ready{Control: l.Addr().String()})
-	http.Serve(l, mux)
+	if err := child.PrintReady(api.Ready{Control: l.Addr().String()}); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.Serve(l, mux))
 }
 
 func TestProcess(t *testing.T) {

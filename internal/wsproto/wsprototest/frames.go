@@ -113,7 +113,7 @@ func Mixed(n int, deflate func(string) string) (streams, texts []string, compres
 		if zip {
 			payload, first = deflate(text), textOp|rsv1
 		}
-		stream := ""
+		var stream string
 		switch half := len(payload) / 2; rng.IntN(4) {
 		case 0:
 			stream = Frame(first, payload[:half]) + pingFrame("p") + Frame(fin|contOp, payload[half:])
