@@ -199,6 +199,7 @@ func TestPeerEndsDuringCallback(t *testing.T) {
 						start := time.Now()
 						end(t, peer)
 						time.Sleep(3 * time.Second)
+						synctest.Wait()
 						if len(types) == 0 {
 							require.Equal(t, "reset", name, "only a reset may discard the first message")
 							ended = start
