@@ -181,3 +181,15 @@ func (r *ring) pop() item {
 	r.n--
 	return it
 }
+
+// evict closes a client whose backlog is full. The caller holds mu, and the shard's
+// lock.
+func (c *conn) evict() {
+	if c.state != connOpen {
+		return
+	}
+	c.client.shard.counters.evicted.Add(1)
+	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
+	c.dropQueue(dropSlowConsumer)
+	c.startPump()
+}

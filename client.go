@@ -3,7 +3,6 @@ package websocket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -215,16 +214,6 @@ func (c *Client) left() {
 	c.hub.ids.free(c)
 	c.endRequest()
 	c.hooks.start(c)
-}
-
-func closeCode(code int) (int, error) {
-	if code == 0 {
-		code = CloseNormalClosure
-	}
-	if !wsproto.SendableCode(code) {
-		return 0, fmt.Errorf("%w: %d", ErrInvalidCloseCode, code)
-	}
-	return code, nil
 }
 
 // SetExpiry sets the time at which the hub closes the client with CloseUnauthorized,

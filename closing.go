@@ -12,26 +12,30 @@ import (
 //	connOpen        messages are accepted and written
 //	   │
 //	   │ startClosing, called by
-//	   │   close       Client.Close, expiry, shutdown: the backlog goes out first
+//	   │   close       Client.Close, expiry, shutdown: the backlog is written first
 //	   │   closeNow    a broken rule, a failed callback, silence: the backlog is dropped
 //	   │   peerClosed  the peer's Close frame: as closeNow, with the peer's code
-//	   │   evict       a slow consumer: as closeNow, counted as evicted
+//	   │   evict       a slow consumer (backlog.go): as closeNow, counted as evicted
 //	   ▼
-//	connClosing     no message is accepted; the Close frame follows what is left
+//	connClosing     no message is accepted; the Close frame is written behind the rest
 //	   │
-//	   │ closeSent
+//	   │ startLinger, when the Close frame is written
 //	   ▼
 //	connCloseSent   nothing is written; the peer has linger() to answer
 //	   │
-//	   │ finish: the readPump has ended
+//	   │ finish, when the readPump can read no more
 //	   ▼
 //	connEnded       the socket is closed
 //
-// abort leads from every state to connEnded, without a Close frame. The first cause
-// stays in Client.closeErr.
+// Three shortcuts: peerGone leads from connOpen to connCloseSent when the peer has closed
+// the socket, abort leads from every state to connEnded without a Close frame, and finish
+// completes whatever is missing.
 //
-// The client has left the hub as soon as its connection has left connOpen: see leave.
-// All later states concern only the socket.
+// The client leaves the hub when its connection leaves connOpen: see leave. All later
+// states concern only the socket. The Code and Reason of the first cause stay in
+// Client.closeErr; abort adds an Err if the Close frame was not written.
+//
+// Methods that take no lock say that the caller holds mu.
 type connState uint8
 
 const (
@@ -50,7 +54,7 @@ func (c *conn) close(cause *CloseError) {
 	}
 	c.startClosing(cause)
 	if c.queue.len() == 0 && c.losses.len() == 0 && len(c.tail) == 0 && !c.held {
-		c.sendClose()
+		c.writeClose()
 	}
 	c.startPumpAndWatch()
 }
@@ -63,6 +67,7 @@ func (c *conn) closeNow(code int, reason string) {
 	c.closeNowLocked(&CloseError{Code: code, Reason: reason})
 }
 
+// closeNowLocked is closeNow for callers that hold mu.
 func (c *conn) closeNowLocked(cause *CloseError) {
 	if c.state != connOpen {
 		return
@@ -70,7 +75,7 @@ func (c *conn) closeNowLocked(cause *CloseError) {
 	c.startClosing(cause)
 	c.dropQueue(dropDisconnected)
 	if len(c.tail) == 0 {
-		c.sendClose()
+		c.writeClose()
 	}
 	c.startPumpAndWatch()
 }
@@ -100,20 +105,9 @@ func (c *conn) peerGone(err error) {
 	c.dropTail()
 }
 
-// evict closes a client whose backlog is full. The caller holds mu, and the shard's
-// lock.
-func (c *conn) evict() {
-	if c.state != connOpen {
-		return
-	}
-	c.client.shard.counters.evicted.Add(1)
-	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
-	c.dropQueue(dropSlowConsumer)
-	c.startPump()
-}
-
 // leave moves the connection out of connOpen. The client's context ends, its ID is
-// free, its memberships end, and calls for it return ErrClientClosed.
+// free, its memberships end, and calls for it return ErrClientClosed. The caller holds
+// mu.
 func (c *conn) leave(next connState, cause *CloseError) {
 	c.state = next
 	c.client.closeErr.CompareAndSwap(nil, cause) // Client.Close may have set it
@@ -121,6 +115,8 @@ func (c *conn) leave(next connState, cause *CloseError) {
 	c.client.left()
 }
 
+// startClosing makes the Close frame, which the caller or the writePump writes. The
+// caller holds mu.
 func (c *conn) startClosing(cause *CloseError) {
 	c.leave(connClosing, cause)
 	reason := cause.Reason
@@ -130,21 +126,23 @@ func (c *conn) startClosing(cause *CloseError) {
 	c.closeFrame = wsproto.CloseFrame(cause.Code, reason)
 }
 
-// sendClose writes the Close frame if the socket accepts it at once. Otherwise the
-// writePump writes it.
-func (c *conn) sendClose() {
-	switch {
-	case !c.tryControl(c.closeFrame):
-	case len(c.tail) > 0:
-		c.closeFrame = nil // tail is the rest of it
-	case c.state == connClosing:
-		c.closeSent()
+// writeClose writes the Close frame if the socket may be written to. Otherwise the
+// writePump writes it. The caller holds mu.
+func (c *conn) writeClose() {
+	if !c.tryControl(c.closeFrame) || c.state != connClosing { // tryControl may have aborted
+		return
 	}
+	if len(c.tail) > 0 { // the rest of the frame, which the writePump writes
+		c.closeFrame = nil
+		return
+	}
+	c.startLinger()
 }
 
-// The peer has closeLinger to answer the Close frame, or to accept the rest of it. A
-// peer that is closed because it lags has lagLinger: if it writes to a closed socket
-// it gets a TCP reset and may lose the close code.
+// The peer has closeLinger to answer the Close frame, or to accept the rest of it. After
+// that the socket is closed, and a peer that still writes to it gets a TCP reset and may
+// lose the close code. A peer that is closed for being slow or silent needs longer to read
+// as far as the Close frame: it has lagLinger, unless the hub shuts down.
 const (
 	closeLinger = time.Second
 	lagLinger   = 5 * time.Second
@@ -159,10 +157,10 @@ func (c *conn) linger() time.Duration {
 	return closeLinger
 }
 
-// closeSent begins the wait for the peer's Close frame or end. Closing a socket that
-// has unread input would reset the connection, and the peer might lose the close
-// code.
-func (c *conn) closeSent() {
+// startLinger begins the wait for the peer to answer the Close frame or to close the
+// socket. Closing the socket at once would reset the connection if there is unread input.
+// The caller holds mu.
+func (c *conn) startLinger() {
 	c.state = connCloseSent
 	c.dropQueue(dropDisconnected)
 	if !c.client.closeErr.Load().ByPeer {
@@ -213,18 +211,18 @@ func (c *conn) isClosing() bool {
 }
 
 // finish closes the socket. It gives the writePump linger() to write what it has. Only
-// the readPump calls it, when it can read no more; err is the reason for that.
+// the readPump calls it, when it can read no more, with the error of its last read.
 func (c *conn) finish(err error) {
 	c.mu.Lock()
 	if c.state == connOpen {
 		c.abortLocked(err)
 	}
-	if c.state == connClosing && !c.pumping { // the peer closed before the hold ended
+	if c.state == connClosing && !c.pumping { // reading has ended before onConnect's hold did
 		c.held = false
 		if c.queuedPong != nil && c.tryControl(c.queuedPong) {
 			c.queuedPong = nil
 		}
-		c.sendClose()
+		c.writeClose()
 		c.startPump()
 	}
 	if c.pumping {

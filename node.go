@@ -137,7 +137,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// signalChange ends the waiting of all calls of waitChange. The node is locked.
+// signalChange ends the waiting of all calls of unlockAndWait. The node is locked.
 func (n *node) signalChange() {
 	if n.change != nil {
 		close(n.change)
@@ -145,9 +145,9 @@ func (n *node) signalChange() {
 	}
 }
 
-// waitChange unlocks the node and waits for the next change. It returns ctx's
+// unlockAndWait unlocks the node and waits for the next change. It returns ctx's
 // error or ErrHubClosed if the waiting ended for another reason.
-func (n *node) waitChange(ctx context.Context) error {
+func (n *node) unlockAndWait(ctx context.Context) error {
 	if n.change == nil {
 		n.change = make(chan struct{})
 	}

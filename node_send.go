@@ -107,7 +107,7 @@ func (n *node) waitForRoom(ctx context.Context) {
 			n.mu.Unlock()
 			return
 		}
-		if n.waitChange(ctx) != nil {
+		if n.unlockAndWait(ctx) != nil {
 			return
 		}
 	}

@@ -205,7 +205,7 @@ func (n *node) ready(ctx context.Context) error {
 			n.mu.Unlock()
 			return nil
 		}
-		if err := n.waitChange(ctx); err != nil {
+		if err := n.unlockAndWait(ctx); err != nil {
 			return err
 		}
 	}

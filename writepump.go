@@ -55,7 +55,7 @@ func (c *conn) writePump() {
 		case err != nil:
 			c.abortLocked(err)
 		case f.endsWithClose && c.state == connClosing:
-			c.closeSent()
+			c.startLinger()
 		}
 	}
 	f.recycle() // not reached if a codec has ended the goroutine: f may hold messages then
