@@ -253,13 +253,16 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 	}
 	c.conn.Conn = nc
 	c.conn.socket = transport.New(nc, &c.conn.tcp)
+	if wrapper, ok := c.conn.socket.(net.Conn); ok {
+		c.conn.Conn = wrapper
+	}
 	var header http.Header
 	if agreed.named {
 		header = h.upgrader.protocolHeaders[agreed.codec]
 	}
 	defer func() {
 		if c.ws == nil {
-			_ = nc.Close() // gorilla may have closed it
+			_ = c.conn.Conn.Close() // gorilla may have closed it
 		}
 	}()
 	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), header)
