@@ -64,8 +64,8 @@ type Config struct {
 	// Security has the keys that seal every message. Defaults to nil: only clients
 	// with their own keys have sealed messages (Client.SetEncryptionKey).
 	Security *SecurityConfig
-	// TLS has the certificate for ListenAndServeTLS and Serve. Defaults to nil, no
-	// TLS.
+	// TLS has the certificate for ListenAndServeTLS and Serve. ListenAndServe returns an
+	// error if it is set. Defaults to nil, no TLS.
 	TLS *TLSConfig
 
 	// Handshakes.
@@ -236,12 +236,16 @@ type CompressionConfig struct {
 // TLSConfig has the certificate of a TLS server, as files, as a tls.Config, or both.
 type TLSConfig struct {
 	// CertFile and KeyFile are the names of PEM files. They are loaded when the server
-	// starts. Both may be empty if TLSConfig has a certificate.
+	// starts, and again when they have changed, for the connections after that. The
+	// files are checked at most once a second. If they cannot be loaded, an error is
+	// logged and the older certificate stays in use. Both may be empty if TLSConfig has
+	// a certificate.
 	CertFile string
 	KeyFile  string
 	// TLSConfig has further settings. The hub uses a copy, in which the minimum version
-	// is at least TLS 1.2 and the only application protocol is HTTP/1.1. Defaults to
-	// nil.
+	// is at least TLS 1.2 and NextProtos has no version of HTTP but "http/1.1". Other
+	// protocols stay, such as "acme-tls/1" of autocert. The same holds for results of
+	// GetConfigForClient. Defaults to nil.
 	TLSConfig *tls.Config
 }
 
