@@ -283,7 +283,7 @@ func withAgreement(r *http.Request, agreed agreement) *http.Request {
 // no body, and its context does not end with the server's handler but with the
 // connection.
 func (c *Client) keepRequest(r *http.Request) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	ctx, cancel := context.WithCancel(&keptContext{values: r.Context()})
 	kept := r.WithContext(ctx)
 	kept.Body = http.NoBody
 	kept.GetBody = nil
@@ -315,8 +315,10 @@ func (h *Hub) connect(c *Client, fc Context) {
 	if c.replaced.Load() {
 		c.replace() // a newer client took the ID over before c was registered
 	}
+	kept := c.request.Context().Value(keptKey{}).(*keptContext)
 	defer func() {
 		c.frameworkCtx.Store(nil)
+		kept.recycled.Store(true) // the router recycles its contexts when the handler has returned
 		h.events.unhold(c)
 	}()
 	if fc != nil {
