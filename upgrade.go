@@ -56,7 +56,8 @@ func (u *upgrader) init(config *Config) {
 // refuses a handshake with an HTTP status, which docs/wire.md lists: for example 401
 // if Config.ClientID returns an error, 403 for an origin that is not allowed, and 503
 // after shutdown has begun. A handshake that arrives before Run waits for it, at most
-// Config.HandshakeTimeout.
+// Config.HandshakeTimeout. Headers that middleware has set are in the response, also in
+// that with status 101, except for those that belong to the connection or the handshake.
 //
 // Handshakes need HTTP/1.1 (RFC 6455 section 4.1) and an http.ResponseWriter that can
 // be hijacked, directly or through http.ResponseController. The handler may be used
