@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -45,11 +46,12 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 		return "", errHook
 	}
 	if err == nil {
-		err = checkName(id, maxClientID)
+		if problem := nameProblem(id, maxClientID); problem != "" {
+			err = errors.New("websocket: Config.ClientID returned an invalid ID: " + problem)
+		}
 	}
 	if err != nil {
-		h.logger.Infof("websocket: handshake from %s refused: %v", r.RemoteAddr, err)
-		return "", refuse(http.StatusUnauthorized, "not authenticated")
+		return "", refusalOf(err)
 	}
 	return id, nil
 }

@@ -76,10 +76,17 @@ func (c *Client) Codec() Codec { return c.codec }
 // Request returns the request of the handshake, without its body. Its context is that
 // of Client.Context. It may be called and used at any time, also after the connection
 // has ended. It must not be changed.
+//
+// PathValue works for patterns of net/http, and of chi from 5.0.12 on. After OnConnect
+// has returned, the context of a router such as chi's cannot be reached through the
+// request, because the router reuses it: chi.URLParam then returns "". Copy what is
+// needed later in OnConnect, for example with SetMetadata. That also holds for values
+// that refer to such a context.
 func (c *Client) Request() *http.Request { return c.request }
 
 // Context returns a context for work that is done for this client. It has the values
-// that middleware stored in the context of the handshake's request. It is cancelled
+// that middleware stored in the context of the handshake's request, except for the
+// contexts of routers, see Request. It is cancelled
 // after the connection has ended and OnDisconnect has returned. It may be called at
 // any time.
 func (c *Client) Context() context.Context { return c.request.Context() }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path"
 	"runtime"
 	"slices"
 	"time"
@@ -64,8 +63,8 @@ type Config struct {
 	// Security has the keys that seal every message. Defaults to nil: only clients
 	// with their own keys have sealed messages (Client.SetEncryptionKey).
 	Security *SecurityConfig
-	// TLS has the certificate for ListenAndServeTLS and Serve. Defaults to nil, no
-	// TLS.
+	// TLS has the certificate for ListenAndServeTLS and Serve. ListenAndServe returns an
+	// error if it is set. Defaults to nil, no TLS.
 	TLS *TLSConfig
 
 	// Handshakes.
@@ -76,23 +75,35 @@ type Config struct {
 	// AllowedOrigins lists the origins from which browsers may connect, besides the
 	// host of the request itself. Each is a pattern of path.Match for the host and port
 	// of the Origin header, such as "*.example.com", or for scheme, host and port, such
-	// as "https://app.example.com". Case does not matter. Defaults to nil.
+	// as "https://app.example.com". Case does not matter, and the default port of http
+	// and https may be written or left out. A pattern that no Origin header can match is
+	// an error, such as one with a path. "null" allows pages without an origin, such as
+	// local files and sandboxed frames; any site can make such a page. Defaults to nil.
 	AllowedOrigins []string
 	// CheckOrigin reports whether a handshake is allowed; false refuses it with 403.
 	// It replaces AllowedOrigins. Defaults to nil, which allows requests without an
-	// Origin header, from the host of the request itself, and from AllowedOrigins.
+	// Origin header, from the host and port of the request itself, and from
+	// AllowedOrigins. If the hub's server ends TLS, a page of the same host without TLS
+	// has another port.
 	CheckOrigin func(r *http.Request) bool
 	// ClientID returns the ID of a new client, for example from an authenticated
 	// session. An ID is valid UTF-8 of 1 to 255 bytes without control characters. An
-	// error or an invalid ID refuses the handshake with 401. Defaults to nil, which
-	// means 128 random bits in hexadecimal.
+	// error or an invalid ID refuses the handshake with 401, and a *HandshakeError with
+	// its own status, header and text. The client does not get the text of other errors.
+	// Defaults to nil, which means 128 random bits in hexadecimal.
 	ClientID func(r *http.Request) (string, error)
+	// OnRefuse is called for every handshake that is refused, before the response is
+	// written and on the goroutine of the handler. It may be called at any time, also
+	// before Run and after shutdown. It must not write a response, and should return
+	// soon. Defaults to nil.
+	OnRefuse func(r Refusal)
 	// DuplicateID says what happens if the ID of a new client is in use. Defaults to
 	// RefuseDuplicate.
 	DuplicateID DuplicatePolicy
 
 	// Callbacks. A callback that panics is logged and its client is closed with 1011;
-	// in CheckOrigin and ClientID the handshake is refused with 500.
+	// in CheckOrigin and ClientID the handshake is refused with 500, and in OnRefuse it
+	// is refused as it would have been.
 	//
 	// Authorize decides about every control message of a client. It runs after
 	// OnMessage, on the goroutine that reads from the client. Nil allows the message.
@@ -236,12 +247,16 @@ type CompressionConfig struct {
 // TLSConfig has the certificate of a TLS server, as files, as a tls.Config, or both.
 type TLSConfig struct {
 	// CertFile and KeyFile are the names of PEM files. They are loaded when the server
-	// starts. Both may be empty if TLSConfig has a certificate.
+	// starts, and again when they have changed, for the connections after that. The
+	// files are checked at most once a second. If they cannot be loaded, an error is
+	// logged and the older certificate stays in use. Both may be empty if TLSConfig has
+	// a certificate.
 	CertFile string
 	KeyFile  string
 	// TLSConfig has further settings. The hub uses a copy, in which the minimum version
-	// is at least TLS 1.2 and the only application protocol is HTTP/1.1. Defaults to
-	// nil.
+	// is at least TLS 1.2 and NextProtos has no version of HTTP but "http/1.1". Other
+	// protocols stay, such as "acme-tls/1" of autocert. The same holds for results of
+	// GetConfigForClient. Defaults to nil.
 	TLSConfig *tls.Config
 }
 
@@ -438,8 +453,8 @@ func (c *Config) validate() error {
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
 	}
 	for _, pattern := range c.AllowedOrigins {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return configError("AllowedOrigins", "has the invalid pattern %q: %v", pattern, err)
+		if _, err := originPattern(pattern); err != nil {
+			return configError("AllowedOrigins", "has the pattern %q, which matches no origin: %v", pattern, err)
 		}
 	}
 	if err := c.validateCodecs(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -65,6 +66,34 @@ func ExampleConfig_authorize() {
 	// <nil>
 	// websocket: refused by hub: private: "user:bob": this channel belongs to another user
 	// websocket: refused by hub: forbidden: websocket: not allowed
+}
+
+// ClientID limits the number of logins, and OnRefuse counts the refusals by reason.
+func ExampleConfig_onRefuse() {
+	refused := make(chan websocket.Refusal, 1) // OnRefuse sends, the example receives; never closed
+	config := websocket.DefaultConfig
+	config.ClientID = func(r *http.Request) (string, error) {
+		return "", &websocket.HandshakeError{
+			Status:  http.StatusTooManyRequests,
+			Header:  http.Header{"Retry-After": {"30"}},
+			Message: "too many logins",
+		}
+	}
+	config.OnRefuse = func(r websocket.Refusal) { refused <- r }
+	hub := websocket.NewHub(websocket.SlogLogger(slog.New(slog.DiscardHandler)), config)
+	go func() { _ = hub.Run(context.Background()) }() // ends with the hub
+	defer func() { _ = hub.Shutdown(context.Background()) }()
+	server := httptest.NewServer(hub.Handler())
+	defer server.Close()
+
+	var dialer websocket.Dialer
+	_, response, _ := dialer.Dial("ws"+strings.TrimPrefix(server.URL, "http"), nil)
+	fmt.Println(response.Status, response.Header.Get("Retry-After"))
+	r := <-refused
+	fmt.Println(r.Reason, r.Status, r.Err)
+	// Output:
+	// 429 Too Many Requests 30
+	// client_id 429 websocket: handshake refused with 429: too many logins
 }
 
 // DropOldest keeps a client that reads too slowly, and drops the messages that have

@@ -1,8 +1,11 @@
 package websocket
 
 import (
+	"context"
 	"net/http"
 	"reflect"
+	"sync/atomic"
+	"time"
 )
 
 // Context is the request context of a web framework, as Hub.ServeHTTP takes it. The
@@ -66,4 +69,51 @@ func fieldsOf(c Context) (*http.Request, http.ResponseWriter) {
 		w, _ = field("Writer").(http.ResponseWriter)
 	}
 	return r, w
+}
+
+// keptContext has the values of a request's context, without its end. Once the handler
+// has returned it hides the context of the router, which the next request reuses: a
+// route parameter that is read there may be that of another user.
+type keptContext struct {
+	values   context.Context
+	recycled atomic.Bool // the handler has returned
+}
+
+// keptKey is the key under which a keptContext returns itself.
+type keptKey struct{}
+
+func (*keptContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (*keptContext) Done() <-chan struct{}       { return nil }
+func (*keptContext) Err() error                  { return nil }
+
+func (k *keptContext) Value(key any) any {
+	if key == (keptKey{}) {
+		return k
+	}
+	value := k.values.Value(key)
+	if k.recycled.Load() && isRecycled(value) {
+		return nil
+	}
+	return value
+}
+
+// isRecycled reports whether a value of a request's context is the context of a router,
+// which such routers keep in a pool. It knows them by their methods, because the hub
+// does not import them.
+func isRecycled(value any) bool {
+	switch value.(type) {
+	case Context, // HypGo, gin
+		interface { // chi
+			Reset()
+			URLParam(name string) string
+		},
+		interface { // echo
+			Reset(*http.Request, http.ResponseWriter)
+		},
+		interface { // beego
+			Reset(http.ResponseWriter, *http.Request)
+		}:
+		return true
+	}
+	return false
 }

@@ -622,7 +622,8 @@ func (b *bundle) connect(t testing.TB, d dialing) (*peer, *websocket.Client) {
 }
 
 // handshake sends an upgrade request with net/http and returns the response. A nil
-// value in header removes a header; "Test-Method" sets the method.
+// value in header removes a header; "Test-Method" sets the method, and "Test-Body" adds
+// a body, which may be "chunked".
 func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.server.URL+"?"+query, nil)
@@ -642,6 +643,12 @@ func (b *bundle) handshake(t testing.TB, query string, header http.Header) *http
 	}
 	if method := r.Header.Get("Test-Method"); method != "" {
 		r.Method = method
+	}
+	if body := r.Header.Get("Test-Body"); body != "" {
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		if body == "chunked" {
+			r.ContentLength = -1
+		}
 	}
 	response, err := b.server.Client().Do(r)
 	require.NoError(t, err)

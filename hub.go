@@ -21,6 +21,7 @@ import (
 type Hub struct {
 	config     Config
 	logger     Logger
+	logLimit   logLimiter
 	codecs     []Codec
 	keys       *pipeline // the hub's keys, or nil
 	deflaters  *flate.Deflater

@@ -34,7 +34,7 @@ func (h *Hub) negotiate(header http.Header) (agreement, error) {
 		}
 	}
 	if offered {
-		return agreed, refuse(http.StatusBadRequest, "no common subprotocol; the hub supports: %s", strings.Join(h.config.Subprotocols, ", "))
+		return agreed, refuse(RefusedCodec, http.StatusBadRequest, "no common subprotocol; the hub supports: %s", strings.Join(h.config.Subprotocols, ", "))
 	}
 	agreed.codec = h.codecNamed(h.config.Subprotocols[0])
 	if i := h.codecNamed("json"); i >= 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,8 +27,12 @@ const (
 // ListenAndServe serves until the hub has shut down, waits at most Config.DrainTimeout
 // for running requests, and returns http.ErrServerClosed. Before that it returns only
 // the errors of net.Listen and http.Server.Serve. It may be called more than once, for
-// several addresses.
+// several addresses. If Config.TLS is set it returns an error, so that no server is
+// without TLS by mistake: call ListenAndServeTLS, or use Handler with an http.Server.
 func (h *Hub) ListenAndServe(addr string, handler http.Handler) error {
+	if h.config.TLS != nil {
+		return errPlainWithTLS
+	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -37,7 +42,7 @@ func (h *Hub) ListenAndServe(addr string, handler http.Handler) error {
 
 // ListenAndServeTLS is like ListenAndServe but serves TLS with Config.TLS, for wss://
 // URLs. It returns an error if Config.TLS has no certificate or a certificate file
-// cannot be loaded.
+// cannot be loaded. If the files change later, new connections get the new certificate.
 func (h *Hub) ListenAndServeTLS(addr string, handler http.Handler) error {
 	config, err := h.tlsConfig()
 	if err != nil {
@@ -64,7 +69,10 @@ func (h *Hub) Serve(l net.Listener, handler http.Handler) error {
 	return h.serveListener(l, handler, config)
 }
 
-var errNoCertificate = errors.New("websocket: Config.TLS has no certificate: set CertFile and KeyFile, or a TLSConfig with certificates")
+var (
+	errNoCertificate = errors.New("websocket: Config.TLS has no certificate: set CertFile and KeyFile, or a TLSConfig with certificates")
+	errPlainWithTLS  = errors.New("websocket: ListenAndServe serves without TLS, but Config.TLS is set: call ListenAndServeTLS or Serve, or remove Config.TLS")
+)
 
 // tlsConfig returns a copy of the tls.Config with the certificate files and the
 // settings that WebSocket over TLS needs.
@@ -77,14 +85,22 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 	if t.TLSConfig != nil {
 		config = t.TLSConfig.Clone()
 	}
-	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	config.NextProtos = []string{"http/1.1"} // handshakes need HTTP/1.1
+	restrictTLS(config)
+	choose := config.GetConfigForClient
+	if choose != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(hello)
+			if chosen != nil && needsRestriction(chosen) {
+				chosen = chosen.Clone()
+				restrictTLS(chosen)
+			}
+			return chosen, err
+		}
+	}
 	if t.CertFile != "" || t.KeyFile != "" {
-		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
+		if err := newCertificateFiles(h, t.CertFile, t.KeyFile).addTo(config); err != nil {
 			return nil, err
 		}
-		config.Certificates = append(slices.Clip(config.Certificates), certificate)
 	}
 	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
 		return nil, errNoCertificate
@@ -92,12 +108,54 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
+// restrictTLS makes config fit for handshakes, which need HTTP/1.1.
+func restrictTLS(config *tls.Config) {
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	protocols := slices.DeleteFunc(slices.Clone(config.NextProtos), otherHTTP)
+	if !slices.Contains(protocols, "http/1.1") {
+		protocols = append(protocols, "http/1.1")
+	}
+	config.NextProtos = protocols
+}
+
+// needsRestriction reports whether restrictTLS would change config in a way that
+// matters. A configuration without protocols needs none: the client then speaks
+// HTTP/1.1.
+func needsRestriction(config *tls.Config) bool {
+	return config.MinVersion != 0 && config.MinVersion < tls.VersionTLS12 || slices.ContainsFunc(config.NextProtos, otherHTTP)
+}
+
+// otherHTTP reports whether an ALPN protocol is a version of HTTP that cannot carry a
+// handshake. Protocols for other purposes, such as "acme-tls/1" of RFC 8737, stay.
+func otherHTTP(protocol string) bool {
+	switch protocol {
+	case "h2", "h2c", "h3", "http/0.9", "http/1.0":
+		return true
+	}
+	return strings.HasPrefix(protocol, "spdy/") || strings.HasPrefix(protocol, "h3-")
+}
+
 // warnings logs the messages of an http.Server, such as failed TLS handshakes.
-type warnings struct{ logger Logger }
+type warnings struct{ hub *Hub }
 
 func (w warnings) Write(b []byte) (int, error) {
-	w.logger.Warningf("websocket: %s", bytes.TrimSpace(b))
+	line := string(bytes.TrimSpace(b))
+	w.hub.logLimited(kindOf(line), w.hub.logger.Warningf, "websocket: %s", line)
 	return len(b), nil
+}
+
+// kindOf returns the part of a message of http.Server that is the same for all peers:
+//
+//	http: TLS handshake error from 192.0.2.1:40112: EOF -> http: TLS handshake error: EOF
+func kindOf(line string) string {
+	if event, peer, ok := strings.Cut(line, " from "); ok {
+		_, reason, _ := strings.Cut(peer, ": ")
+		line = event + ": " + reason
+	}
+	if i := strings.IndexAny(line, "0123456789[\"\n"); i >= 0 {
+		line = line[:i]
+	}
+	return line
 }
 
 // serveListener serves on l until the hub has shut down. A nil config means no TLS.
@@ -105,12 +163,15 @@ func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Co
 	if handler == nil {
 		handler = h.Handler()
 	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // other versions cannot carry a handshake
 	server := &http.Server{
 		Handler:           handler,
 		TLSConfig:         config,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
-		ErrorLog:          log.New(warnings{h.logger}, "", 0),
+		Protocols:         &protocols,
+		ErrorLog:          log.New(warnings{h}, "", 0),
 	}
 	served := make(chan struct{}) // closed below, received by the goroutine
 	closed := make(chan struct{}) // closed by the goroutine, received below

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 )
 
 // certificate is a self-signed certificate for 127.0.0.1.
@@ -235,6 +236,7 @@ func TestListenErrors(t *testing.T) {
 	defer func() { require.NoError(t, taken.Close()) }()
 
 	require.Error(t, newHub(nil).ListenAndServe(taken.Addr().String(), nil), "the port is taken")
+	require.ErrorContains(t, newHub(&websocket.TLSConfig{TLSConfig: made.serverConfig()}).ListenAndServe("127.0.0.1:0", nil), "ListenAndServeTLS", "plain HTTP in spite of Config.TLS")
 	require.Error(t, newHub(&websocket.TLSConfig{TLSConfig: made.serverConfig()}).ListenAndServeTLS(taken.Addr().String(), nil))
 	require.ErrorContains(t, newHub(nil).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
 	require.ErrorContains(t, newHub(&websocket.TLSConfig{}).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
@@ -324,3 +326,151 @@ func (l pipeListener) Accept() (net.Conn, error) {
 
 func (l pipeListener) Close() error   { close(l.closed); return nil }
 func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// wrapped hides the type of a connection, as netutil.LimitListener does.
+type wrapped struct{ net.Conn }
+
+// TestStalledReaderBehindWrappedTLS has a peer on a wrapped TLS connection that reads
+// nothing for some time and then everything. It must get all messages.
+func TestStalledReaderBehindWrappedTLS(t *testing.T) {
+	made := makeCertificate(t, t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		l := pipeListener{make(chan net.Conn), make(chan struct{})}
+		hub := websocket.NewHub(&logCapture{}, websocket.Config{})
+		subscribeAll("news")(hub)
+		ran, served := make(chan error, 1), make(chan error, 1)
+		go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
+		go func() { served <- hub.Serve(l, nil) }() // ends with the hub
+
+		server, client := testnet.Pair(10_000)
+		l.conns <- wrapped{tls.Server(server, made.serverConfig())}
+		config := made.clientConfig()
+		config.InsecureSkipVerify = true // the bubble's clock is not the certificate's
+		ws, _, err := dialOver(tls.Client(client, config), nil)
+		require.NoError(t, err)
+		synctest.Wait()
+		const messages = 100
+		for i := range messages {
+			require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, 1000)))
+		}
+		time.Sleep(8 * time.Second) // shorter than WriteWait
+		for i := range messages {
+			_, b, err := ws.ReadMessage()
+			require.NoError(t, err)
+			require.Contains(t, string(b), string(numbered(i, 1000)))
+		}
+		require.Zero(t, hub.Stats().Dropped.Total())
+		_ = ws.Close()
+		require.NoError(t, hub.Shutdown(t.Context()))
+		require.NoError(t, <-ran)
+		require.ErrorIs(t, <-served, http.ErrServerClosed)
+	})
+}
+
+// tlsServing is a hub that serves TLS on in-memory connections, in a synctest bubble.
+type tlsServing struct {
+	t      *testing.T
+	hub    *websocket.Hub
+	logs   *logCapture
+	l      pipeListener
+	ran    chan error // Run's result
+	served chan error // Serve's result
+}
+
+func serveTLS(t *testing.T, config websocket.TLSConfig) *tlsServing {
+	s := &tlsServing{t, nil, &logCapture{}, pipeListener{make(chan net.Conn), make(chan struct{})}, make(chan error, 1), make(chan error, 1)}
+	s.hub = websocket.NewHub(s.logs, websocket.Config{TLS: &config})
+	go func() { s.ran <- s.hub.Run(t.Context()) }()   // ends with the hub
+	go func() { s.served <- s.hub.Serve(s.l, nil) }() // ends with the hub
+	return s
+}
+
+// stop shuts the hub down.
+func (s *tlsServing) stop() {
+	s.t.Helper()
+	require.NoError(s.t, s.hub.Shutdown(s.t.Context()))
+	require.NoError(s.t, <-s.ran)
+	require.ErrorIs(s.t, <-s.served, http.ErrServerClosed)
+}
+
+// handshake does a TLS handshake that offers protocols, and returns its result.
+func (s *tlsServing) handshake(protocols ...string) (tls.ConnectionState, error) {
+	server, client := testnet.Pair(1 << 16)
+	s.l.conns <- server
+	c := tls.Client(client, &tls.Config{NextProtos: protocols, InsecureSkipVerify: true}) // the bubble's clock is not the certificate's
+	err := c.Handshake()
+	state := c.ConnectionState()
+	_ = c.Close()
+	synctest.Wait()
+	return state, err
+}
+
+// TestALPN checks that the server selects no version of HTTP but HTTP/1.1, and keeps
+// protocols for other purposes.
+func TestALPN(t *testing.T) {
+	made := makeCertificate(t, t.TempDir())
+	with := func(protocols ...string) *tls.Config {
+		return &tls.Config{Certificates: []tls.Certificate{made.pair}, NextProtos: protocols}
+	}
+	perClient := func(c *tls.Config) *tls.Config {
+		return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c, nil }}
+	}
+	autocert := []string{"h2", "http/1.1", "acme-tls/1"}
+	for name, config := range map[string]*tls.Config{
+		"fixed":                  with(autocert...),
+		"for each client":        perClient(with(autocert...)),
+		"without HTTP/1.1":       with("h2", "acme-tls/1"),
+		"each, without HTTP/1.1": perClient(with("h2", "acme-tls/1")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serveTLS(t, websocket.TLSConfig{TLSConfig: config})
+				for offer, want := range map[string]string{"http/1.1": "http/1.1", "acme-tls/1": "acme-tls/1", "": ""} {
+					var offers []string
+					if offer != "" {
+						offers = []string{offer}
+					}
+					state, err := s.handshake(offers...)
+					require.NoError(t, err, offer)
+					require.Equal(t, want, state.NegotiatedProtocol)
+				}
+				state, err := s.handshake("h2", "http/1.1")
+				require.NoError(t, err)
+				require.Equal(t, "http/1.1", state.NegotiatedProtocol)
+				_, err = s.handshake("h2")
+				require.ErrorContains(t, err, "no application protocol")
+				s.stop()
+			})
+		})
+	}
+}
+
+// TestProbesDoNotFloodTheLog connects to the TLS port without a handshake.
+func TestProbesDoNotFloodTheLog(t *testing.T) {
+	made := makeCertificate(t, t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		s := serveTLS(t, websocket.TLSConfig{TLSConfig: made.serverConfig()})
+		probe := func(sent string) {
+			server, client := testnet.Pair(1 << 16)
+			s.l.conns <- server
+			_, err := client.Write([]byte(sent))
+			require.NoError(t, err)
+			_ = client.Close()
+			synctest.Wait()
+		}
+		for range 55 {
+			probe("")
+		}
+		require.Len(t, s.logs.matching("warning", "TLS handshake error"), 5)
+		probe("hello, this is no TLS\r\n")
+		require.Len(t, s.logs.matching("warning", "does not look like"), 1, "the first line of another kind")
+		time.Sleep(time.Minute)
+		probe("")
+		probe("")
+		lines := s.logs.matching("warning", "EOF")
+		require.Len(t, lines, 7)
+		require.Contains(t, lines[5], "EOF (50 similar lines were left out)")
+		require.NotContains(t, lines[6], "left out")
+		s.stop()
+	})
+}

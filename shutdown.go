@@ -118,11 +118,11 @@ func (h *Hub) beginHandshake() error {
 	defer h.mu.Unlock()
 	switch {
 	case h.phase >= hubStopping || h.stopping():
-		return refuse(http.StatusServiceUnavailable, "hub closed")
+		return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
 	case h.config.MaxClients > 0 && h.conns >= h.config.MaxClients:
-		return refuse(http.StatusServiceUnavailable, "hub is full")
+		return refuse(RefusedLimit, http.StatusServiceUnavailable, "hub is full")
 	case h.config.MaxHandshakes > 0 && h.handshakes.Load() >= int64(h.config.MaxHandshakes):
-		return refuse(http.StatusServiceUnavailable, "too many handshakes at once")
+		return refuse(RefusedLimit, http.StatusServiceUnavailable, "too many handshakes at once")
 	}
 	h.conns++
 	h.handshakes.Add(1)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -25,10 +24,15 @@ type Dialer = websocket.Dialer
 type upgrader struct {
 	gorilla         websocket.Upgrader
 	buffers         sync.Pool
+	origins         []string      // Config.AllowedOrigins as originPattern returns them; read-only after init
 	protocolHeaders []http.Header // by codec index: the response header that selects the codec; read-only after init
 }
 
 func (u *upgrader) init(config *Config) {
+	for _, pattern := range config.AllowedOrigins {
+		allowed, _ := originPattern(pattern) // Config.Validate has checked it
+		u.origins = append(u.origins, allowed)
+	}
 	for _, c := range config.Codecs {
 		u.protocolHeaders = append(u.protocolHeaders, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
 	}
@@ -52,25 +56,14 @@ func (u *upgrader) init(config *Config) {
 // refuses a handshake with an HTTP status, which docs/wire.md lists: for example 401
 // if Config.ClientID returns an error, 403 for an origin that is not allowed, and 503
 // after shutdown has begun. A handshake that arrives before Run waits for it, at most
-// Config.HandshakeTimeout.
+// Config.HandshakeTimeout. Headers that middleware has set are in the response, also in
+// that with status 101, except for those that belong to the connection or the handshake.
 //
 // Handshakes need HTTP/1.1 (RFC 6455 section 4.1) and an http.ResponseWriter that can
 // be hijacked, directly or through http.ResponseController. The handler may be used
 // for several routes and by any number of goroutines.
 func (h *Hub) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, nil) })
-}
-
-// refusal is the error of a handshake that is refused with an HTTP status.
-type refusal struct {
-	status int
-	text   string
-}
-
-func (e *refusal) Error() string { return e.text }
-
-func refuse(status int, format string, args ...any) error {
-	return &refusal{status, "websocket: " + fmt.Sprintf(format, args...)}
 }
 
 // serve performs a handshake and starts the readPump of the new client. fc is the
@@ -105,9 +98,6 @@ func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request) (c *Client
 	return c
 }
 
-// errHook is the refusal of a handshake whose hook panicked.
-var errHook = refuse(http.StatusInternalServerError, "internal error")
-
 // handshake writes a response, either 101 or a refusal, and returns the client.
 func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error) {
 	c, agreed, err := h.checkHandshake(r)
@@ -122,12 +112,12 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 		}
 	}()
 	if h.stopping() { // shutdown may have begun while a hook ran
-		err := refuse(http.StatusServiceUnavailable, "hub closed")
+		err := refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
 		h.writeRefusal(w, r, err)
 		return nil, err
 	}
 	if err := h.upgrade(w, r, c, agreed); err != nil {
-		h.logger.Debugf("websocket: handshake from %s failed: %v", r.RemoteAddr, err)
+		h.logger.Debugf("websocket: handshake from %v failed: %v", logText(r.RemoteAddr), err)
 		return nil, err
 	}
 	if added = h.addClient(c); !added { // CallbackTimeout passed while the response was written
@@ -138,41 +128,21 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 	return c, nil
 }
 
-// writeRefusal writes an HTTP error. An err that is not a *refusal has status 500.
-func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
-	var e *refusal
-	if !errors.As(err, &e) {
-		e = &refusal{http.StatusInternalServerError, err.Error()}
-	}
-	switch e.status {
-	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
-	case http.StatusMethodNotAllowed:
-		w.Header().Set("Allow", http.MethodGet)
-	case http.StatusUpgradeRequired:
-		if r.ProtoMajor != 1 {
-			break // other versions have no such fields (RFC 9113 section 8.2.2)
-		}
-		w.Header().Set("Connection", "Upgrade")
-		w.Header().Set("Upgrade", "websocket")
-	}
-	w.Header().Set("Sec-Websocket-Version", wsproto.Version)
-	http.Error(w, e.text, e.status)
-}
-
 // checkRequest returns a refusal if r is not a valid handshake (RFC 6455 section 4.2.1).
 func checkRequest(r *http.Request) error {
 	switch {
 	case !websocket.IsWebSocketUpgrade(r):
-		return refuse(http.StatusUpgradeRequired, "this is a WebSocket endpoint")
+		return refuse(RefusedNotWebSocket, http.StatusUpgradeRequired, "this is a WebSocket endpoint")
 	case !r.ProtoAtLeast(1, 1):
-		return refuse(http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1")
+		return refuse(RefusedMalformed, http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1")
 	case r.Method != http.MethodGet:
-		return refuse(http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+		return refuse(RefusedMalformed, http.StatusMethodNotAllowed, "a WebSocket handshake needs method GET")
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0: // the body would be read as frames
+		return refuse(RefusedMalformed, http.StatusBadRequest, "a WebSocket handshake has no body")
 	case !wsproto.ValidVersion(r.Header["Sec-Websocket-Version"]):
-		return refuse(http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
+		return refuse(RefusedMalformed, http.StatusBadRequest, "Sec-WebSocket-Version is not "+wsproto.Version)
 	case !wsproto.ValidKey(r.Header.Get("Sec-Websocket-Key")):
-		return refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
+		return refuse(RefusedMalformed, http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	}
 	return nil
 }
@@ -184,7 +154,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		return nil, agreement{}, err
 	}
 	if h.overBudget() {
-		return nil, agreement{}, refuse(http.StatusServiceUnavailable, "hub is at its memory budget")
+		return nil, agreement{}, refuse(RefusedMemory, http.StatusServiceUnavailable, "hub is at its memory budget")
 	}
 	if err := h.waitForRun(r.Context()); err != nil {
 		return nil, agreement{}, err
@@ -194,7 +164,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		return nil, agreement{}, errHook
 	}
 	if !allowed {
-		return nil, agreement{}, refuse(http.StatusForbidden, "origin %q is not allowed", r.Header.Get("Origin"))
+		return nil, agreement{}, h.refuseOrigin(r)
 	}
 	agreed, err := h.negotiate(r.Header)
 	if err != nil {
@@ -214,7 +184,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	c.handling.Store(true) // no silence is counted until the readPump reads
 	c.conn.form = c.formFor(nil)
 	if h.config.DuplicateID == RefuseDuplicate && h.ids.put(c, false) != nil {
-		return nil, agreed, refuse(http.StatusConflict, "client ID is in use")
+		return nil, agreed, refuse(RefusedDuplicateID, http.StatusConflict, "client ID is in use")
 	}
 	return c, agreed, nil
 }
@@ -233,11 +203,11 @@ func (h *Hub) waitForRun(ctx context.Context) error {
 	case <-h.started:
 		return nil
 	case <-h.stop:
-		return refuse(http.StatusServiceUnavailable, "hub closed")
+		return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
 	case <-timer.C:
-		return refuse(http.StatusServiceUnavailable, "hub is not running")
+		return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "hub is not running")
 	case <-ctx.Done():
-		return refuse(http.StatusServiceUnavailable, "request ended")
+		return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "request ended")
 	}
 }
 
@@ -246,24 +216,28 @@ func (h *Hub) waitForRun(ctx context.Context) error {
 // net/http's goroutine would have to copy its stack into a larger one. checkHandshake
 // has already refused the requests that gorilla would refuse.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed agreement) error {
+	set := w.Header()
 	nc, rw, err := http.NewResponseController(w).Hijack() // finds the server's writer behind those of middleware
 	if err != nil {
-		err = refuse(http.StatusInternalServerError, "%v", err)
+		err = refuseWriter(w, err)
 		h.writeRefusal(w, r, err)
 		return err
 	}
 	c.conn.Conn = nc
 	c.conn.socket = transport.New(nc, &c.conn.tcp)
+	if wrapper, ok := c.conn.socket.(net.Conn); ok {
+		c.conn.Conn = wrapper
+	}
 	var header http.Header
 	if agreed.named {
 		header = h.upgrader.protocolHeaders[agreed.codec]
 	}
 	defer func() {
 		if c.ws == nil {
-			_ = nc.Close() // gorilla may have closed it
+			_ = c.conn.Conn.Close() // gorilla may have closed it
 		}
 	}()
-	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), header)
+	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), responseHeader(set, header))
 	if err != nil {
 		return err
 	}
@@ -272,6 +246,22 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 	c.conn.lastRead.Store(h.clock())
 	c.keepRequest(r)
 	return nil
+}
+
+// refuseWriter returns the refusal for a writer whose connection cannot be hijacked.
+func refuseWriter(w http.ResponseWriter, err error) error {
+	if !errors.Is(err, http.ErrNotSupported) {
+		return refuse(RefusedWriter, http.StatusInternalServerError, "the connection cannot be taken over from %T: %v", w, err)
+	}
+	for range 100 { // a chain of wrappers may be a loop
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok || wrapper.Unwrap() == nil {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	return refuse(RefusedWriter, http.StatusInternalServerError, "the connection cannot be taken over: "+
+		"%T has no method Hijack or Unwrap; it is the writer of middleware such as http.TimeoutHandler, which this route must not use", w)
 }
 
 // withAgreement returns r with the agreed extensions in place of those that the client
@@ -294,7 +284,7 @@ func withAgreement(r *http.Request, agreed agreement) *http.Request {
 // no body, and its context does not end with the server's handler but with the
 // connection.
 func (c *Client) keepRequest(r *http.Request) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	ctx, cancel := context.WithCancel(&keptContext{values: r.Context()})
 	kept := r.WithContext(ctx)
 	kept.Body = http.NoBody
 	kept.GetBody = nil
@@ -327,8 +317,10 @@ func (h *Hub) connect(c *Client, fc Context) {
 	if c.replaced.Load() {
 		c.replace() // a newer client took the ID over before c was registered
 	}
+	kept := c.request.Context().Value(keptKey{}).(*keptContext)
 	defer func() {
 		c.frameworkCtx.Store(nil)
+		kept.recycled.Store(true) // the router recycles its contexts when the handler has returned
 		h.events.unhold(c)
 	}()
 	if fc != nil {

@@ -2,6 +2,7 @@ package websocket_test
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"runtime"
 	"strings"
@@ -30,6 +31,8 @@ func TestHandshakeRefusals(t *testing.T) {
 		{"other upgrade", nil, http.Header{"Upgrade": {"h2c"}}, 426},
 		{"POST", nil, http.Header{"Test-Method": {"POST"}}, 405},
 		{"old version", nil, http.Header{"Sec-Websocket-Version": {"8"}}, 400},
+		{"body", nil, http.Header{"Test-Body": {"5 bytes"}}, 400},
+		{"chunked body", nil, http.Header{"Test-Body": {"chunked"}}, 400},
 		{"no key", nil, http.Header{"Sec-Websocket-Key": nil}, 400},
 		{"unknown subprotocol", nil, http.Header{"Sec-Websocket-Protocol": {"soap"}}, 400},
 		{"not authenticated", func(c *websocket.Config) { c.ClientID = refuseID }, nil, 401},
@@ -141,3 +144,88 @@ func TestFailingHandshakeHooksFreeTheirPlaces(t *testing.T) {
 		}
 	}
 }
+
+// TestHeadersOfMiddleware sets headers before the hub. They must be in the 101 response,
+// except for those that would break it.
+func TestHeadersOfMiddleware(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{
+		handler: func(h *websocket.Hub) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				maps.Copy(w.Header(), http.Header{
+					"Set-Cookie":               {"session=1; Path=/", "theme=dark"},
+					"X-Request-Id":             {"42"},
+					"x-lower":                  {"kept"},
+					"X-Empty":                  nil,
+					"X-Value":                  {"1\r\nX-Injected: 2"},
+					"X-Name: 3\r\nX-Injected":  {"4"},
+					"":                         {"no name"},
+					"Connection":               {"close, X-Hop"},
+					"X-Hop":                    {"this connection only"},
+					"Keep-Alive":               {"timeout=5"},
+					"Upgrade":                  {"h2c"},
+					"Transfer-Encoding":        {"chunked"},
+					"Trailer":                  {"X"},
+					"Te":                       {"trailers"},
+					"Content-Length":           {"9"},
+					"Content-Encoding":         {"gzip"},
+					"content-type":             {"text/html"},
+					"Sec-Websocket-Accept":     {"forged"},
+					"sec-websocket-protocol":   {"soap"},
+					"Sec-Websocket-Extensions": {"x"},
+				})
+				h.Handler().ServeHTTP(w, r)
+			})
+		},
+	})
+	p, _ := b.connect(t, dialing{codec: "msgpack"})
+	response := http.Header{
+		"Upgrade":                {"websocket"},
+		"Connection":             {"Upgrade"},
+		"Sec-Websocket-Accept":   p.response.Header["Sec-Websocket-Accept"],
+		"Sec-Websocket-Protocol": {"msgpack"},
+		"Set-Cookie":             {"session=1; Path=/", "theme=dark"},
+		"X-Request-Id":           {"42"},
+		"X-Lower":                {"kept"},
+		"X-Value":                {"1  X-Injected: 2"},
+	}
+	require.Equal(t, response, p.response.Header)
+	p.do(t, wire{Type: "broadcast"})
+
+	// Refusals keep the headers, too.
+	refused := b.handshake(t, "", http.Header{"Sec-Websocket-Protocol": {"soap"}})
+	require.Equal(t, 400, refused.StatusCode)
+	require.Equal(t, "42", refused.Header.Get("X-Request-Id"))
+}
+
+// TestWriterWithoutHijack wraps the handler in middleware whose writer cannot hand over
+// the connection. The response and the log must name that writer.
+func TestWriterWithoutHijack(t *testing.T) {
+	t.Parallel()
+	wrap := func(f func(http.ResponseWriter) http.ResponseWriter) func(http.Handler) http.Handler {
+		return func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(f(w), r) })
+		}
+	}
+	for want, middleware := range map[string]func(http.Handler) http.Handler{
+		"*http.timeoutWriter":         func(next http.Handler) http.Handler { return http.TimeoutHandler(next, patience, "") },
+		"websocket_test.opaqueWriter": wrap(func(w http.ResponseWriter) http.ResponseWriter { return opaqueWriter{w} }),
+		"websocket_test.opaqueWriter ": wrap(func(w http.ResponseWriter) http.ResponseWriter {
+			return unwrapper{opaqueWriter{w}}
+		}),
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, websocket.DefaultConfig, options{
+				handler: func(h *websocket.Hub) http.Handler { return middleware(h.Handler()) },
+			})
+			response := b.handshake(t, "", nil)
+			require.Equal(t, 500, response.StatusCode)
+			require.Contains(t, bodyOf(t, response), strings.TrimSpace(want)+" has no method Hijack")
+			require.Len(t, b.logs.matching("warning", "http.TimeoutHandler"), 1)
+		})
+	}
+}
+
+// opaqueWriter hides all other methods of a writer.
+type opaqueWriter struct{ http.ResponseWriter }

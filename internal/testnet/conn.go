@@ -75,9 +75,15 @@ func (c *Conn) Pending() int {
 	return len(c.in.buf)
 }
 
-// Plain returns c with the methods of net.Conn only, so that it is no
-// transport.Conn.
-func (c *Conn) Plain() net.Conn { return struct{ net.Conn }{c} }
+// Plain returns c with the methods of net.Conn, so that it is no transport.Conn. It
+// survives write deadlines, as a Unix socket does.
+func (c *Conn) Plain() net.Conn { return plain{c} }
+
+// plain is the result of Plain.
+type plain struct{ net.Conn }
+
+// SurvivesWriteDeadline returns true.
+func (plain) SurvivesWriteDeadline() bool { return true }
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) { return c.in.read(b) }

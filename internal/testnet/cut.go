@@ -37,9 +37,8 @@ func (c *CutConn) limit(n int, after error) {
 	c.left, c.after = n, after
 }
 
-// Plain returns c with the methods of net.Conn only, so that it is no
-// transport.Conn.
-func (c *CutConn) Plain() net.Conn { return struct{ net.Conn }{c} }
+// Plain is like Conn.Plain.
+func (c *CutConn) Plain() net.Conn { return plain{c} }
 
 // limited writes as much of b as the limit allows. Like the kernel, it returns an
 // error only if nothing could be written.

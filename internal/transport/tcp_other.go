@@ -4,6 +4,10 @@ package transport
 
 import "net"
 
+// countsAbortedWrites is false: Windows does not tell how much of an aborted write was
+// sent.
+const countsAbortedWrites = false
+
 // TCP is empty on this platform, which has no non-blocking writes.
 type TCP struct{}
 

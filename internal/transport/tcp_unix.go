@@ -12,6 +12,10 @@ import (
 	"syscall"
 )
 
+// countsAbortedWrites is true: a write that a deadline ends returns the number of bytes
+// that the kernel has accepted.
+const countsAbortedWrites = true
+
 // TCP is the Conn of a plain TCP connection. Its zero value is not usable: New
 // initializes it.
 //

@@ -53,7 +53,9 @@ type Conn interface {
 //   - nc itself if it implements Conn, as in-memory connections of tests do,
 //   - inPlace for a *net.TCPConn on Unix, which New initializes, so that the caller
 //     can embed it and a connection costs no further allocation,
-//   - a Conn that is not Direct for everything else.
+//   - a Conn that is not Direct for everything else. It is also a net.Conn, which the
+//     caller should use in place of nc: write deadlines on it are safe for every type of
+//     nc, and Close waits for what Abort has begun.
 //
 // The Conn does not own nc: the caller still has to close it.
 func New(nc net.Conn, inPlace *TCP) Conn {
@@ -63,5 +65,5 @@ func New(nc net.Conn, inPlace *TCP) Conn {
 	if c := newDirect(nc, inPlace); c != nil {
 		return c
 	}
-	return &blocking{nc}
+	return newBlocking(nc)
 }

@@ -40,6 +40,25 @@ func IsToken(s string) bool {
 	return s != ""
 }
 
+// AllowedInResponse reports whether an application may set a header field of the
+// response to a handshake. It may not set the fields of the handshake, those of one
+// connection (RFC 9110 section 7.6.1), which connection may list too, and those that
+// describe the body.
+func AllowedInResponse(name string, connection []string) bool {
+	if !IsToken(name) {
+		return false
+	}
+	lower := strings.ToLower(name)
+	switch lower {
+	case "connection", "upgrade", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+		"content-encoding", "content-length", "content-range", "content-type":
+		return false
+	}
+	return !strings.HasPrefix(lower, "sec-websocket-") && !slices.ContainsFunc(connection, func(token string) bool {
+		return strings.EqualFold(token, name)
+	})
+}
+
 // ListOf returns the elements of a comma-separated header over all its lines,
 // without the empty ones (RFC 9110 section 5.6.1). It does not support quoted strings.
 func ListOf(lines []string) []string {
