@@ -195,11 +195,12 @@ func splitPattern(pattern string) (host, port string, err error) {
 
 var errPatternPort = errors.New("the port is invalid")
 
-func isPort(s string) bool { return s != "" && strings.Trim(s, "0123456789"+wildcards) == "" }
+func isPort(s string) bool { return s != "" && strings.Trim(s, "0123456789-"+wildcards) == "" }
 
-// Characters of patterns in lower case. wildcards are those of path.Match.
+// Characters of patterns in lower case. wildcards are those of path.Match, whose
+// classes also have hyphens.
 const (
 	schemeChars = "abcdefghijklmnopqrstuvwxyz0123456789+-."
 	hostChars   = "abcdefghijklmnopqrstuvwxyz0123456789-._"
-	wildcards   = "*?[]^-\\"
+	wildcards   = `*?[]^\`
 )

@@ -65,30 +65,31 @@ type Refusal struct {
 type RefusalReason string
 
 const (
-	// RefusedNotWebSocket: the request is no WebSocket handshake (426).
+	// RefusedNotWebSocket means that the request is no WebSocket handshake (426).
 	RefusedNotWebSocket RefusalReason = "not_websocket"
-	// RefusedMalformed: the handshake violates RFC 6455 or has a body (400, 405).
+	// RefusedMalformed means that the handshake violates RFC 6455 or has a body (400, 405).
 	RefusedMalformed RefusalReason = "malformed"
-	// RefusedCodec: the hub supports none of the client's codecs (400).
+	// RefusedCodec means that the hub supports none of the client's codecs (400).
 	RefusedCodec RefusalReason = "codec"
-	// RefusedOrigin: the origin is not allowed (403).
+	// RefusedOrigin means that the origin is not allowed (403).
 	RefusedOrigin RefusalReason = "origin"
-	// RefusedClientID: Config.ClientID returned an error or an invalid ID (401, or the
-	// status of a HandshakeError).
+	// RefusedClientID means that Config.ClientID returned an error or an invalid ID (401,
+	// or the status of a HandshakeError).
 	RefusedClientID RefusalReason = "client_id"
-	// RefusedDuplicateID: the ID is in use (409).
+	// RefusedDuplicateID means that the ID is in use (409).
 	RefusedDuplicateID RefusalReason = "duplicate_id"
-	// RefusedLimit: Config.MaxClients or Config.MaxHandshakes is reached (503).
+	// RefusedLimit means that Config.MaxClients or Config.MaxHandshakes is reached (503).
 	RefusedLimit RefusalReason = "limit"
-	// RefusedMemory: Config.MemoryBudget is used up (503).
+	// RefusedMemory means that Config.MemoryBudget is used up (503).
 	RefusedMemory RefusalReason = "memory"
-	// RefusedNotRunning: Run was not called in time, or the request ended before (503).
+	// RefusedNotRunning means that Run was not called in time, or that the request ended
+	// before (503).
 	RefusedNotRunning RefusalReason = "not_running"
-	// RefusedClosed: the hub is shutting down or has shut down (503).
+	// RefusedClosed means that the hub is shutting down or has shut down (503).
 	RefusedClosed RefusalReason = "closed"
-	// RefusedHook: CheckOrigin or ClientID panicked (500).
+	// RefusedHook means that CheckOrigin or ClientID panicked (500).
 	RefusedHook RefusalReason = "hook"
-	// RefusedWriter: the http.ResponseWriter cannot hand over the connection (500).
+	// RefusedWriter means that the http.ResponseWriter cannot hand over the connection (500).
 	RefusedWriter RefusalReason = "writer"
 )
 
@@ -134,8 +135,8 @@ func refusalOf(err error) error {
 
 // writeRefusal logs a refusal, reports it to Config.OnRefuse and writes its response.
 func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
-	e, ok := err.(*refusal)
-	if !ok {
+	var e *refusal
+	if !errors.As(err, &e) {
 		e = &refusal{reason: RefusedHook, status: http.StatusInternalServerError, text: err.Error()}
 	}
 	h.logRefusal(r, e)
