@@ -25,7 +25,7 @@ func (c *blocking) Read(b []byte) (int, error) { return c.conn.Read(b) }
 
 func (c *blocking) Direct() bool { return false }
 
-func (c *blocking) TryWrite([]byte) (int, error) { return 0, nil }
+func (c *blocking) TryWrite([]byte, bool) (int, error) { return 0, nil }
 
 // WriteAll interrupts a write every progressInterval with a deadline, to see
 // whether the peer accepted anything. It sets none on TLS, because a tls.Conn
