@@ -1,4 +1,4 @@
-//go:build unix && (!linux || 386 || s390x || asan || msan || race)
+//go:build unix && (!linux || asan || msan || race)
 
 package transport
 
