@@ -54,21 +54,23 @@ func (c spinningCodec) Unmarshal(b []byte, m *websocket.Message) error {
 }
 
 // TestUserCodeIsPreempted runs application code that computes for a long time on one
-// processor, for the first message after an idle time and for a later one. Other
-// goroutines must run meanwhile, although the hub's raw reads and writes do not wake
-// the runtime's monitor thread. The peer is another process because its writes would
-// wake that thread.
+// processor: for the first message after an idle time, for a later one, and for one of
+// many in quick succession, when the hub uses raw system calls. Other goroutines must run
+// meanwhile, although raw calls do not wake the runtime's monitor thread. The peer is
+// another process because its writes would wake that thread.
 func TestUserCodeIsPreempted(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // not parallel: this is for the whole process
 	for _, code := range []string{"onMessage", "Authorize", "decoding", "encoding"} {
 		for _, run := range []int32{1, lateMessages} {
-			testPreemption(t, code, run)
+			testPreemption(t, code, run, false)
 		}
+		testPreemption(t, code, quickMessages, true)
 	}
 }
 
-// testPreemption computes in the given run of the code, counted from 1.
-func testPreemption(t *testing.T, code string, run int32) {
+// testPreemption computes in the given run of the code, counted from 1. If quick is set,
+// the peer sends its next message as soon as it has received the last one.
+func testPreemption(t *testing.T, code string, run int32, quick bool) {
 	t.Run(fmt.Sprint(code, " ", run), func(t *testing.T) {
 		preempted := make(chan bool, 1) // compute sends once, the test receives
 		var runs atomic.Int32
@@ -103,7 +105,7 @@ func testPreemption(t *testing.T, code string, run int32) {
 		go server.Serve(listener) //nolint:errcheck // ends with Close
 
 		peer := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLatePeer$")
-		peer.Env = append(os.Environ(), "LATE_PEER=ws://"+listener.Addr().String())
+		peer.Env = append(os.Environ(), "LATE_PEER=ws://"+listener.Addr().String(), fmt.Sprint("QUICK=", quick))
 		require.NoError(t, peer.Start())
 		require.True(t, <-preempted, "no other goroutine ran for ten seconds")
 		require.NoError(t, peer.Process.Kill())
@@ -114,8 +116,11 @@ func testPreemption(t *testing.T, code string, run int32) {
 	})
 }
 
-// lateMessages is the number of messages that TestLatePeer sends.
-const lateMessages = 50
+// The number of messages that TestLatePeer sends.
+const (
+	lateMessages  = 50
+	quickMessages = 1000
+)
 
 // TestLatePeer is the peer of TestUserCodeIsPreempted, in another process.
 func TestLatePeer(t *testing.T) {
@@ -126,9 +131,19 @@ func TestLatePeer(t *testing.T) {
 	ws, _, err := gorilla.DefaultDialer.Dial(url, nil)
 	require.NoError(t, err)
 	time.Sleep(200 * time.Millisecond) // lets the hub's process become idle
-	for range lateMessages {
-		require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte(`{"type":"publish","channel":"news","data":1}`)))
-		time.Sleep(4 * time.Millisecond) // lets the hub's process become idle again
+	message := []byte(`{"type":"publish","channel":"news","data":1}`)
+	if os.Getenv("QUICK") == "true" {
+		for range quickMessages {
+			require.NoError(t, ws.WriteMessage(gorilla.TextMessage, message))
+			if _, _, err = ws.ReadMessage(); err != nil {
+				return // the hub's process has ended
+			}
+		}
+	} else {
+		for range lateMessages {
+			require.NoError(t, ws.WriteMessage(gorilla.TextMessage, message))
+			time.Sleep(4 * time.Millisecond) // lets the hub's process become idle again
+		}
 	}
 	for err == nil { // until the hub's process ends or kills this one
 		_, _, err = ws.ReadMessage()

@@ -48,6 +48,10 @@ func (s *shard) flush(c *Client) {
 	if at == nil {
 		return
 	}
+	s.brief = c.inSmall && s.briefLeft > 0
+	if s.brief {
+		s.briefLeft--
+	}
 	c.pending, c.inSmall = nil, false
 	c.conn.mu.Lock()
 	if c.conn.state == connOpen && c.conn.mayWrite() {
@@ -139,7 +143,8 @@ func (s *shard) writeAlone(c *Client, at *batch) (sent int, whole bool) {
 // writeBuffer returns the number of frames of b that were written, and whether all were.
 // It keeps the rest of a partly written frame in tail; keepUnsent finds its message.
 func (s *shard) writeBuffer(c *Client, b *frameBuffer) (sent int, whole bool) {
-	n, err := c.conn.socket.TryWrite(b.b)
+	n, err := c.conn.socket.TryWrite(b.b, s.brief)
+	s.brief = false // for one write of each flush
 	s.counters.bytesSent.Add(uint64(n))
 	if n == len(b.b) {
 		s.counters.messagesSent.Add(uint64(len(b.ends)))

@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
@@ -63,6 +64,58 @@ func testFairness(t *testing.T) {
 	h.waitUntilSent()
 	require.NotZero(t, delivered)
 	require.Less(t, delivered-published, 400, "too many writes to others between publication and delivery")
+}
+
+// TestBriefWrites checks which writes the hub makes as brief ones: those to small
+// audiences, and only a few in a millisecond.
+func TestBriefWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const members, briefWrites = 50, 32
+		config := websocket.DefaultConfig
+		config.Shards = 1
+		var clients []*websocket.Client
+		h := newBenchHub(t, config, func(c *websocket.Client) {
+			_ = c.Subscribe("c")
+			if len(clients) < 2 {
+				_ = c.JoinRoom("r")
+			}
+			clients = append(clients, c)
+		})
+		var conns []*testnet.DiscardConn
+		for range members {
+			nc := testnet.NewDiscardConn()
+			conns = append(conns, nc)
+			h.connectOn("json", nc)
+		}
+		requireBrief := func(want int64) {
+			t.Helper()
+			h.waitUntilSent()
+			var n int64
+			for _, nc := range conns {
+				n += nc.Brief.Swap(0)
+			}
+			require.Equal(t, want, n)
+			time.Sleep(time.Millisecond)
+		}
+		h.waitUntilSent()
+		for _, nc := range conns {
+			nc.Brief.Store(0)
+		}
+		time.Sleep(time.Millisecond)
+		require.NoError(t, h.PublishToChannelRaw("c", []byte("1")))
+		requireBrief(0)
+		require.NoError(t, h.Broadcast([]byte("1")))
+		requireBrief(0)
+		require.NoError(t, h.PublishToRoom("r", &websocket.Message{}))
+		requireBrief(2)
+		for _, c := range clients {
+			require.NoError(t, c.Send(&websocket.Message{}))
+		}
+		requireBrief(briefWrites)
+		require.NoError(t, clients[0].Send(&websocket.Message{}))
+		requireBrief(1)
+	})
 }
 
 // TestFloodReachesAllInParts publishes more than ClientBacklog to 1,000 members before

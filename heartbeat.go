@@ -14,7 +14,7 @@ func (c *conn) tryControl(b []byte) bool {
 	if !c.mayWrite() {
 		return false
 	}
-	n, err := c.socket.TryWrite(b)
+	n, err := c.socket.TryWrite(b, false)
 	c.client.shard.counters.bytesSent.Add(uint64(n))
 	if err != nil {
 		c.abortLocked(err)

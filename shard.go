@@ -38,6 +38,9 @@ type shard struct {
 	deadlines   deadlines
 	timer       *time.Timer
 	timerAt     int64 // the deadline that timer is set to
+	brief       bool  // the current flush may make brief writes
+	briefLeft   int   // flushes that may still make brief writes
+	briefSince  int64 // when briefLeft was last set to briefWrites
 
 	// Free lists and scratch space.
 	freeBatches []*batch
@@ -52,6 +55,13 @@ type shard struct {
 const (
 	assistPushes = 512
 	assistWrites = 32
+)
+
+// A shard makes at most briefWrites brief writes (see transport.Conn) in briefInterval, and
+// in one turn of its goroutine.
+const (
+	briefWrites   = 32
+	briefInterval = int64(time.Millisecond)
 )
 
 func newShard(h *Hub, index int) *shard {
@@ -88,12 +98,20 @@ func (s *shard) run() {
 func (s *shard) work() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.allowBrief()
 	for s.sweep(maxRoutePushes, writesPerSweep) {
 		s.checkDeadlines()
 	}
 	s.checkDeadlines()
 	s.setTimer()
 	return !s.stopped
+}
+
+// allowBrief is called when a goroutine begins to work for the shard.
+func (s *shard) allowBrief() {
+	if now := s.hub.clock(); now-s.briefSince >= briefInterval {
+		s.briefLeft, s.briefSince = briefWrites, now
+	}
 }
 
 // sweep routes the entries that were appended and writes some of the pending batches. If
@@ -114,6 +132,7 @@ func (s *shard) sweep(pushes, writes int) bool {
 // the rest if anything is left.
 func (s *shard) assist() {
 	if s.mu.TryLock() {
+		s.allowBrief()
 		s.sweep(assistPushes, assistWrites)
 		left := s.stopped || len(s.rounds) > 0 || s.nextEntry < len(s.entries) || s.events.takeQueue(s, true)
 		s.setTimer()

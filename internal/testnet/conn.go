@@ -134,7 +134,7 @@ func (c *Conn) PeerClosed() bool {
 }
 
 // TryWrite implements transport.Conn.
-func (c *Conn) TryWrite(b []byte) (int, error) { return c.writeSome(b, false) }
+func (c *Conn) TryWrite(b []byte, _ bool) (int, error) { return c.writeSome(b, false) }
 
 // WriteAll implements transport.Conn.
 func (c *Conn) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {

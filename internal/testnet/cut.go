@@ -79,7 +79,9 @@ func (c *CutConn) writeAll(b []byte, write func([]byte) (int, error)) (int, erro
 func (c *CutConn) Write(b []byte) (int, error) { return c.writeAll(b, c.Conn.Write) }
 
 // TryWrite implements transport.Conn.
-func (c *CutConn) TryWrite(b []byte) (int, error) { return c.limited(b, c.Conn.TryWrite) }
+func (c *CutConn) TryWrite(b []byte, brief bool) (int, error) {
+	return c.limited(b, func(b []byte) (int, error) { return c.Conn.TryWrite(b, brief) })
+}
 
 // WriteAll implements transport.Conn.
 func (c *CutConn) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {

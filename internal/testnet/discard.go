@@ -11,7 +11,8 @@ import (
 // DiscardConn accepts every write at once and never has anything to read: for
 // benchmarks of all work before the kernel's. Its addresses must not be used.
 type DiscardConn struct {
-	OnWrite func(n int) // if not nil, TryWrite calls it with the number of bytes
+	OnWrite func(n int)  // if not nil, TryWrite calls it with the number of bytes
+	Brief   atomic.Int64 // calls of TryWrite with brief set
 	net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -51,7 +52,10 @@ func (c *DiscardConn) PeerClosed() bool { return false }
 func (c *DiscardConn) Abort() { _ = c.Close() }
 
 // TryWrite calls OnWrite and discards b.
-func (c *DiscardConn) TryWrite(b []byte) (int, error) {
+func (c *DiscardConn) TryWrite(b []byte, brief bool) (int, error) {
+	if brief {
+		c.Brief.Add(1)
+	}
 	if c.OnWrite != nil {
 		c.OnWrite(len(b))
 	}

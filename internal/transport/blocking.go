@@ -48,7 +48,7 @@ func survivesDeadline(nc net.Conn) bool {
 
 func (c *blocking) Direct() bool { return false }
 
-func (c *blocking) TryWrite([]byte) (int, error) { return 0, nil }
+func (c *blocking) TryWrite([]byte, bool) (int, error) { return 0, nil }
 
 // WriteAll writes pieces of blockingWriteSize, so that progress is seen. On
 // connections that survive it, a deadline also interrupts a write every

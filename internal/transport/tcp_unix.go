@@ -58,12 +58,17 @@ func progressOf(nc net.Conn) (mark uint32, ok bool) {
 // rawCall holds the arguments and results of one call of RawConn's. Its function
 // value is made once, so that reading and writing do not allocate.
 type rawCall struct {
-	run     func(fd uintptr) bool // the method attempt
-	syscall func(fd uintptr, b []byte) (int, syscall.Errno)
-	b       []byte
-	wait    bool // until the descriptor is ready
-	n       int
-	errno   syscall.Errno
+	run func(fd uintptr) bool // the method attempt
+	callArgs
+	n     int
+	errno syscall.Errno
+}
+
+type callArgs struct {
+	call  func(fd uintptr, b []byte, raw bool) (int, syscall.Errno) // read or write
+	b     []byte
+	brief bool // may be a raw system call
+	wait  bool // until the descriptor is ready
 }
 
 var rawCalls = sync.Pool{New: func() any {
@@ -76,7 +81,7 @@ var rawCalls = sync.Pool{New: func() any {
 // makes RawConn wait for the descriptor, if the call would block and wait is set.
 func (c *rawCall) attempt(fd uintptr) bool {
 	for {
-		n, errno := c.syscall(fd, c.b)
+		n, errno := c.call(fd, c.b, c.brief && rawPays())
 		switch errno {
 		case 0:
 			c.n = n
@@ -94,7 +99,7 @@ func (c *rawCall) attempt(fd uintptr) bool {
 // recycle puts c into the pool and returns its results. err is RawConn's error.
 func (c *rawCall) recycle(err error) (int, error) {
 	n, errno := c.n, c.errno
-	*c = rawCall{run: c.run}
+	c.callArgs, c.n, c.errno = callArgs{}, 0, 0
 	rawCalls.Put(c)
 	if errno != 0 {
 		return n, errno
@@ -105,10 +110,10 @@ func (c *rawCall) recycle(err error) (int, error) {
 // Read returns the errors that net.TCPConn.Read returns.
 func (t *TCP) Read(b []byte) (int, error) {
 	c := rawCalls.Get().(*rawCall)
-	c.syscall, c.b, c.wait = rawRead, b, true
+	c.callArgs = callArgs{call: read, b: b, brief: true, wait: true}
 	err := t.raw.Read(c.run)
 	n, err := c.recycle(err)
-	keepSysmonAwake()
+	countRead()
 	switch {
 	case err != nil:
 		err = t.readError(err)
@@ -136,12 +141,9 @@ func (t *TCP) readError(err error) error {
 func (t *TCP) Direct() bool { return true }
 
 // TryWrite implements Conn.
-func (t *TCP) TryWrite(b []byte) (int, error) {
+func (t *TCP) TryWrite(b []byte, brief bool) (int, error) {
 	c := rawCalls.Get().(*rawCall)
-	c.syscall, c.b = rawWrite, b
-	if len(b) > JoinSize {
-		c.syscall = syscallWrite
-	}
+	c.callArgs = callArgs{call: write, b: b, brief: brief && len(b) <= JoinSize}
 	return c.recycle(t.raw.Write(c.run))
 }
 
@@ -150,7 +152,7 @@ func (t *TCP) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (in
 	written := 0
 	for written < len(b) {
 		c := rawCalls.Get().(*rawCall)
-		c.syscall, c.b, c.wait = syscallWrite, b[written:], true
+		c.callArgs = callArgs{call: write, b: b[written:], wait: true}
 		n, err := c.recycle(t.raw.Write(c.run))
 		written += n
 		if err != nil {

@@ -44,7 +44,7 @@ func fill(t *testing.T, c transport.Conn) []byte {
 	var all []byte
 	for size := transport.JoinSize; ; size = 100 + 2*transport.JoinSize - size { // both system calls
 		b := bytes.Repeat([]byte{byte(len(all) / 1000)}, size)
-		n, err := c.TryWrite(b)
+		n, err := c.TryWrite(b, true)
 		require.NoError(t, err)
 		all = append(all, b[:n]...)
 		if n == 0 {
@@ -86,7 +86,7 @@ func TestTCPReset(t *testing.T) {
 	require.ErrorAs(t, err, &op)
 	require.Equal(t, "read", op.Op)
 	require.Equal(t, end.RemoteAddr(), op.Addr)
-	_, err = c.TryWrite([]byte("x"))
+	_, err = c.TryWrite([]byte("x"), true)
 	require.ErrorIs(t, err, syscall.EPIPE)
 }
 
@@ -125,6 +125,6 @@ func TestTCPAbort(t *testing.T) {
 	c.Abort()
 	require.ErrorIs(t, <-errs, net.ErrClosed)
 	require.ErrorIs(t, <-errs, net.ErrClosed)
-	_, err := c.TryWrite([]byte("x"))
+	_, err := c.TryWrite([]byte("x"), true)
 	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -15,8 +15,8 @@ import (
 )
 
 // JoinSize is the size in bytes at which a caller stops joining frames for one write:
-// larger writes cost the kernel hardly less per byte. TryWrite uses an ordinary system
-// call for larger writes, because they may take long.
+// larger writes cost the kernel hardly less per byte. TryWrite treats no larger write as
+// brief, because it may take long.
 const JoinSize = 64 << 10
 
 // Conn is a connection's transport. At most one goroutine at a time may read and at
@@ -27,8 +27,10 @@ type Conn interface {
 	io.Reader
 	// TryWrite writes as much of b as the transport takes without waiting, which
 	// may be nothing, and returns the number of bytes written. To write less than
-	// all of b is no error.
-	TryWrite(b []byte) (int, error)
+	// all of b is no error. A caller sets brief for a few writes at a time, after which
+	// its goroutine waits or makes other writes: they may bypass the Go scheduler, which
+	// can run nothing else on the goroutine's processor meanwhile.
+	TryWrite(b []byte, brief bool) (int, error)
 	// WriteAll writes all of b and waits as long as that takes. It stores the time
 	// that clock returns in progress whenever the transport has accepted a part of
 	// b. It returns the number of bytes written, which is less than len(b) only

@@ -24,7 +24,7 @@ func TestNew(t *testing.T) {
 
 	c := transport.New(server.Plain(), new(transport.TCP))
 	require.False(t, c.Direct())
-	n, err := c.TryWrite([]byte("x"))
+	n, err := c.TryWrite([]byte("x"), true)
 	require.NoError(t, err)
 	require.Zero(t, n)
 }

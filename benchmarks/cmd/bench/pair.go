@@ -164,6 +164,10 @@ const (
 	mP50          = "p50_us"               // latency
 	mP99          = "p99_us"               //
 	mMax          = "max_us"               //
+	mHandlerP50   = "handler_p50_us"       // latency of the HTTP handler
+	mHandlerP90   = "handler_p90_us"       //
+	mHandlerP99   = "handler_p99_us"       //
+	mRequests     = "handler_requests"     //
 	mLost         = "lost"                 // deliveries
 	mDisorder     = "out_of_order"         // deliveries
 	mDisconnected = "disconnected"         // clients
@@ -196,7 +200,7 @@ type result struct {
 
 func (r result) brief() string {
 	var s strings.Builder
-	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mIdle, mAllocs, mLost, mDisconnected, mDisorder, mGenBusy, mOthers} {
+	for _, k := range []string{mCPU, mRate, mPerSec, mP99, mHandlerP50, mHandlerP90, mHandlerP99, mIdle, mAllocs, mLost, mDisconnected, mDisorder, mGenBusy, mOthers} {
 		if v, ok := r.sample[k]; ok && (v != 0 || k == mLost) {
 			fmt.Fprintf(&s, "%s=%.4g ", k, v)
 		}

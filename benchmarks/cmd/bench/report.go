@@ -199,6 +199,10 @@ var (
 	pacedColumns = slices.Concat([]column{cpuColumn, {head: "deliveries/s", metric: mPerSec},
 		{head: "p50 µs", metric: mP50}, {head: "p99 µs", metric: mP99, spread: true}, {head: "max µs", metric: mMax, worst: true},
 		allocColumn}, lossColumns, tailColumns)
+	handlerColumns = slices.Concat([]column{
+		{head: "handler p50 µs", metric: mHandlerP50, spread: true}, {head: "p90 µs", metric: mHandlerP90, spread: true},
+		{head: "p99 µs", metric: mHandlerP99, spread: true}, cpuColumn,
+	}, lossColumns, tailColumns)
 	rateColumns = slices.Concat([]column{{head: "messages/s", metric: mRate, spread: true}, cpuColumn,
 		{head: "p50 µs", metric: mP50}, {head: "p99 µs", metric: mP99}}, tailColumns)
 	slowColumns  = slices.Concat([]column{cpuColumn, memColumn, evictColumn, {head: "p99 µs", metric: mP99, spread: true}}, lossColumns, tailColumns)

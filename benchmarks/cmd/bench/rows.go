@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
+	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
 )
 
 // spec describes a system to the driver.
@@ -22,6 +23,7 @@ type spec struct {
 
 const (
 	ours       = "ours"
+	ordinary   = "ours-ordinary"
 	bare       = "bare"
 	joined     = "joined"
 	gorilla    = "gorilla"
@@ -33,6 +35,7 @@ const (
 
 var specs = []spec{
 	{name: ours, dialect: api.DialectEnvelope, subprotocol: "json", start: 4000},
+	{name: ordinary, dialect: api.DialectEnvelope, subprotocol: "json"},
 	{name: bare, dialect: api.DialectRaw, floor: true, start: 128},
 	{name: joined, dialect: api.DialectRaw, floor: true},
 	{name: gorilla, dialect: api.DialectRaw, start: 128},
@@ -133,6 +136,21 @@ func init() { // an initializer of rows would refer to itself through the functi
 			systems: withoutJoined, columns: pacedColumns,
 			goals: []goal{{metric: mCPU, ref: bare, factor: 1.1}, {metric: mAllocs, factor: 3}},
 			run:   echo,
+		},
+		{
+			name: "echo-rates", title: "like echo, at several rates of messages in; the variant is that rate",
+			systems: []string{ours, ordinary, bare}, columns: pacedColumns,
+			goals: echoGoals(),
+			run:   echoAtRates,
+		},
+		{
+			name: "handler", title: "latency of an HTTP handler in the server's process, beside 20 broadcasts/s to 2,000 clients, or beside echo at 3,000/s",
+			systems: []string{ours, ordinary, bare}, columns: handlerColumns,
+			goals: []goal{
+				{variant: "broadcasts", metric: mHandlerP90, ref: ordinary, factor: 1.05},
+				{variant: "echo", metric: mHandlerP90, ref: ordinary, factor: 1.05},
+			},
+			run: handler,
 		},
 		{
 			name: "sealed-hub", title: "200 messages at once to 1,000 clients, 128 bytes, signed and encrypted with the hub's keys",
@@ -356,6 +374,99 @@ func echo(ctx context.Context, b *bench, s spec) ([]result, error) {
 	}
 	m, err := p.echo(ctx, 5000, pick(b, 3*time.Second, time.Second))
 	return one(result{sample: m, note: p.note}, err)
+}
+
+// echoRates are the rates of the row echo-rates, in messages in per second.
+var echoRates = []int{20, 100, 300, 500, 1000, 3000, 5000}
+
+func echoVariant(rate int) string { return strconv.Itoa(rate) + "/s" }
+
+func echoGoals() (goals []goal) {
+	for _, rate := range echoRates {
+		goals = append(goals, goal{variant: echoVariant(rate), metric: mCPU, ref: ordinary, factor: 1.05})
+	}
+	return goals
+}
+
+func echoAtRates(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	p, err := b.connected(ctx, s, setup{clients: b.clients, targets: b.clients / 2})
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	for _, rate := range echoRates {
+		if _, err := p.echo(ctx, float64(rate), 200*time.Millisecond); err != nil { // warms up
+			return all, err
+		}
+		d := pick(b, 3*time.Second, time.Second)
+		if rate < 500 {
+			d *= 2
+		}
+		m, err := p.echo(ctx, float64(rate), d)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, result{echoVariant(rate), m, p.note})
+	}
+	return all, nil
+}
+
+// handler measures an HTTP handler beside the hub's work. A second load generator
+// makes the requests, because the first is busy with the deliveries.
+func handler(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	d := pick(b, 6*time.Second, time.Second)
+	res, err := b.handler(ctx, s, setup{clients: 2 * b.clients}, d, func(p *pair) (sample, error) {
+		res, err := p.paced(ctx, 20, d)
+		return res.sample, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.variant = "broadcasts"
+	all = append(all, res)
+	res, err = b.handler(ctx, s, setup{clients: b.clients, targets: b.clients / 2}, d, func(p *pair) (sample, error) {
+		return p.echo(ctx, 3000, d)
+	})
+	res.variant = "echo"
+	if err != nil {
+		return all, err
+	}
+	return append(all, res), nil
+}
+
+// handler runs work and, at the same time for d, requests to the handler.
+func (b *bench) handler(ctx context.Context, s spec, set setup, d time.Duration, work func(*pair) (sample, error)) (res result, err error) {
+	p, err := b.connected(ctx, s, set)
+	if err != nil {
+		return res, err
+	}
+	defer p.stop()
+	if p.targets == 1 {
+		if err := p.warm(ctx); err != nil {
+			return res, err
+		}
+	}
+	prober, err := child.Start(ctx, b.loadgen)
+	if err != nil {
+		return res, err
+	}
+	defer prober.Stop()
+	req := api.Probe{URL: "http://" + p.srv.Ready.WS + "/hello", Interval: 3 * time.Millisecond, Duration: d}
+	var got api.ProbeResult
+	probed := make(chan error, 1) // the goroutine sends once
+	go func() { probed <- prober.Call(ctx, "/probe", req, &got) }()
+	m, err := work(p)
+	if probeErr := <-probed; err == nil {
+		err = probeErr
+	}
+	if err != nil {
+		return res, err
+	}
+	m[mHandlerP50] = float64(got.P50) / 1e3
+	m[mHandlerP90] = float64(got.P90) / 1e3
+	m[mHandlerP99] = float64(got.P99) / 1e3
+	m[mRequests] = float64(got.Requests)
+	return result{sample: m, note: p.note}, nil
 }
 
 func churnRow(ctx context.Context, b *bench, s spec) ([]result, error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -371,4 +372,26 @@ func TestBadFrameEndsTheClient(t *testing.T) {
 	s := f.stats()
 	require.Equal(t, uint64(1), s.Disconnected)
 	require.Contains(t, s.Error, "bad frame")
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Uint64
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ok", func(http.ResponseWriter, *http.Request) { requests.Add(1) })
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	p := api.Probe{URL: server.URL + "/ok", Interval: time.Millisecond, Duration: 20 * time.Millisecond}
+	res, err := probe(t.Context(), p)
+	require.NoError(t, err)
+	require.Equal(t, requests.Load(), res.Requests+1, "all but the first request are measured")
+	require.Positive(t, res.P50)
+	require.LessOrEqual(t, res.P50, res.P90)
+	require.LessOrEqual(t, res.P90, res.P99)
+
+	p.URL = server.URL + "/missing"
+	_, err = probe(t.Context(), p)
+	require.ErrorContains(t, err, "404")
+	_, err = probe(t.Context(), api.Probe{URL: p.URL})
+	require.ErrorContains(t, err, "positive interval")
 }

@@ -79,5 +79,8 @@ func controls(f *fleet) http.Handler {
 	child.Handle(mux, "/churn", func(ctx context.Context, c api.Churn) (api.ChurnResult, error) {
 		return churn(ctx, c)
 	})
+	child.Handle(mux, "/probe", func(ctx context.Context, p api.Probe) (api.ProbeResult, error) {
+		return probe(ctx, p)
+	})
 	return mux
 }

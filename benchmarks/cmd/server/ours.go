@@ -13,30 +13,37 @@ import (
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/seal"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 )
 
 func init() {
-	systems["ours"] = func(opt options) (system, error) {
-		cfg := websocket.DefaultConfig
-		cfg.Compression = &websocket.CompressionConfig{Enabled: opt.deflate, Level: 1}
-		if opt.sealed != "" {
-			cfg.Security = &websocket.SecurityConfig{AESKey: seal.AESKey, HMACKey: seal.HMACKey, SignThenEncrypt: true}
-		}
-		if err := cfg.Validate(); err != nil {
-			return nil, err
-		}
-		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
-		h.Handler = h.hub.Handler()
-		h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, nil)
-		go func() { // runs until the process exits
-			if err := h.hub.Run(context.Background()); err != nil {
-				log.Error("the hub stopped", "error", err)
-				os.Exit(1)
-			}
-		}()
-		return h, nil
+	systems["ours"] = newOurs
+	systems["ours-ordinary"] = func(opt options) (system, error) {
+		transport.DisableRaw()
+		return newOurs(opt)
 	}
+}
+
+func newOurs(opt options) (system, error) {
+	cfg := websocket.DefaultConfig
+	cfg.Compression = &websocket.CompressionConfig{Enabled: opt.deflate, Level: 1}
+	if opt.sealed != "" {
+		cfg.Security = &websocket.SecurityConfig{AESKey: seal.AESKey, HMACKey: seal.HMACKey, SignThenEncrypt: true}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	h := &oursHub{hub: websocket.NewHub(websocket.SlogLogger(log), cfg), opt: opt}
+	h.Handler = h.hub.Handler()
+	h.hub.SetCallbacks(h.connected, func(*websocket.Client) { h.n.Add(-1) }, nil)
+	go func() { // runs until the process exits
+		if err := h.hub.Run(context.Background()); err != nil {
+			log.Error("the hub stopped", "error", err)
+			os.Exit(1)
+		}
+	}()
+	return h, nil
 }
 
 // oursHub is this library, with a channel for one large target and rooms for many

@@ -114,6 +114,22 @@ type EchoResult struct {
 	Wall     time.Duration `json:"wall"`
 }
 
+// Probe makes a load generator send HTTP GET requests, one after the other, with a
+// pause of Interval between a response and the next request.
+type Probe struct {
+	URL      string        `json:"url"`
+	Interval time.Duration `json:"interval"`
+	Duration time.Duration `json:"duration"`
+}
+
+// ProbeResult is the result of a Probe. Latencies are in nanoseconds.
+type ProbeResult struct {
+	Requests uint64 `json:"requests"`
+	P50      int64  `json:"p50"`
+	P90      int64  `json:"p90"`
+	P99      int64  `json:"p99"`
+}
+
 // Churn makes the load generator connect and close, Cycles times in total.
 type Churn struct {
 	Connect     Connect       `json:"connect"`

@@ -1,4 +1,4 @@
-//go:build !386 && !s390x && !asan && !msan && !race
+//go:build !asan && !msan && !race
 
 package transport_test
 
