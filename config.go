@@ -95,13 +95,13 @@ type Config struct {
 	// in CheckOrigin and ClientID the handshake is refused with 500.
 	//
 	// Authorize decides about every control message of a client. It runs after
-	// OnMessage, on the goroutine that reads from the client. Nil allows the message.
-	// An error that wraps ErrForbidden refuses it: the client gets an "error" message
-	// with code "forbidden" and the error's text. A *RequestError refuses it with its
-	// own code and text. Any other error is a failure: the client gets code "internal"
-	// and the text "internal error", and the error is logged. AllowSubscribe and
-	// AllowMembers are hooks for this field. Defaults to nil, which allows everything,
-	// as HypGo does.
+	// OnMessage, on the goroutine that reads from the client, with the message that
+	// OnMessage left. Nil allows the message. An error that wraps ErrForbidden refuses
+	// it: the client gets an "error" message with code "forbidden" and the error's
+	// text. A *RequestError refuses it with its own code and text. Any other error is a
+	// failure: the client gets code "internal" and the text "internal error", and the
+	// error is logged. AllowSubscribe and AllowMembers are hooks for this field.
+	// Defaults to nil, which allows everything, as HypGo does.
 	Authorize func(c *Client, r AuthorizeRequest) error
 	// OnConnect is called for each new client, before its first message is read.
 	// Messages for the client are held until OnConnect returns, so keys that it sets
@@ -118,9 +118,13 @@ type Config struct {
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
 	// one at a time and in the order of arrival. The hub does not read from the client
-	// while OnMessage runs. The Message is valid until OnMessage returns. The bytes of
-	// its Data must not be changed if it is a control message, because the hub
-	// publishes them next. Defaults to nil.
+	// while OnMessage runs. The Message is valid until OnMessage returns.
+	//
+	// The hub carries out the control message that OnMessage leaves. OnMessage may
+	// change its Type, Channel, ID and Data, also the bytes of Data; the hub sets
+	// ClientID and Timestamp again. If OnMessage releases the message or makes its Type
+	// empty, the hub does nothing and sends no reply. Authorize sees the changed
+	// message, and refuses one with a reply. Defaults to nil.
 	OnMessage func(c *Client, m *Message)
 	// OnJoin is called when a client has joined a channel or room, by a control message
 	// or by a method of Client. Messages that are published from then on are sent to

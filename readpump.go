@@ -97,7 +97,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 }
 
 // handle checks the frame type and UTF-8, opens and decodes the message, calls onMessage,
-// and carries out a control message.
+// and carries out the control message that onMessage leaves.
 func (c *Client) handle(messageType int, b []byte) {
 	keys := c.openKeys.Load()
 	want := c.codec.WebSocketMessageType()
@@ -127,13 +127,14 @@ func (c *Client) handle(messageType int, b []byte) {
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
 		return
 	}
-	m.ClientID = c.ID
-	m.Timestamp = c.hub.now()
+	now := c.hub.now()
+	m.ClientID, m.Timestamp = c.ID, now
 	c.shard.counters.messagesReceived.Add(1)
-	request := *m // the callback's changes to m have no effect
 	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
 		return
 	}
+	request := *m // after the callback, which may have changed, redirected or refused it
+	request.ClientID, request.Timestamp = c.ID, now
 	c.control(&request)
 }
 
