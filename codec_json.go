@@ -80,6 +80,20 @@ func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	return e.message(msg)
 }
 
+// MarshalJSON returns m as JSONCodec encodes it, so that encoding/json and the WriteJSON of
+// a connection write messages as they are on the wire. It never returns an error.
+func (m Message) MarshalJSON() ([]byte, error) { return JSONCodec{}.Marshal(&m) }
+
+// UnmarshalJSON decodes a message as JSONCodec does, for encoding/json and for the
+// ReadJSON of a connection. Like JSONCodec it overwrites all fields, and errors wrap
+// ErrMalformed. As is usual in encoding/json, null leaves m unchanged.
+func (m *Message) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	return JSONCodec{}.Unmarshal(data, m)
+}
+
 // checkUTF8 returns an error that wraps ErrMalformed if b is not valid UTF-8.
 func checkUTF8(b []byte) error {
 	if offset, ok := jsonscan.CheckUTF8(b); !ok {

@@ -159,3 +159,59 @@ func TestJSONFastPath(t *testing.T) {
 		require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = websocket.JSONCodec{}.Unmarshal(wire, &msg) }), 2.0, tt)
 	}
 }
+
+// encoding/json writes a Message as JSONCodec does, wherever the Message stands, and reads
+// it back.
+func TestMessageInEncodingJSON(t *testing.T) {
+	t.Parallel()
+	msg := websocket.Message{Type: "say", Channel: "news", Data: []byte(`{"n":1}`), Timestamp: 7, ClientID: "c", ID: "i"}
+	raw := websocket.Message{Type: "say", Data: []byte{0, 1, 0xff}}
+	const (
+		wantMsg = `{"type":"say","channel":"news","data":{"n":1},"timestamp":7,"client_id":"c","id":"i"}`
+		wantRaw = `{"type":"say","data":"AAH/","encoding":"base64","timestamp":0}`
+	)
+	type holder struct {
+		Value   websocket.Message            `json:"value"`
+		Pointer *websocket.Message           `json:"pointer"`
+		Nil     *websocket.Message           `json:"nil"`
+		Values  []websocket.Message          `json:"values"`
+		Keyed   map[string]websocket.Message `json:"keyed"`
+		Keyed2  map[string]*websocket.Message
+	}
+	held := holder{msg, &raw, nil, []websocket.Message{raw, msg}, map[string]websocket.Message{"k": msg}, map[string]*websocket.Message{"k": &raw}}
+	want := `{"value":` + wantMsg + `,"pointer":` + wantRaw + `,"nil":null,"values":[` + wantRaw + `,` + wantMsg +
+		`],"keyed":{"k":` + wantMsg + `},"Keyed2":{"k":` + wantRaw + `}}`
+	for _, v := range []any{held, &held} {
+		got, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.Equal(t, want, string(got))
+	}
+	for _, v := range []any{msg, &msg} {
+		got, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.Equal(t, wantMsg, string(got))
+	}
+	var back holder
+	require.NoError(t, json.Unmarshal([]byte(want), &back))
+	require.Equal(t, held, back)
+
+	unchanged := msg
+	require.NoError(t, json.Unmarshal([]byte("null"), &unchanged))
+	require.Equal(t, msg, unchanged)
+	require.ErrorIs(t, json.Unmarshal([]byte(`{"type":5}`), &unchanged), websocket.ErrMalformed)
+	require.Equal(t, websocket.Message{}, unchanged)
+}
+
+// WriteJSON and ReadJSON of a connection speak the wire format.
+func TestWriteJSONAndReadJSON(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+	p, c := b.connect(t, dialing{})
+	require.NoError(t, p.WriteJSON(&websocket.Message{Type: "subscribe", Data: []byte(`{"channel":"news"}`), ID: "1"}))
+	var got websocket.Message
+	require.NoError(t, p.ReadJSON(&got))
+	require.Equal(t, websocket.Message{Type: "ack", Channel: "news", Timestamp: got.Timestamp, ID: "1"}, got)
+	require.NoError(t, p.WriteJSON(websocket.Message{Type: "publish", Channel: "news", Data: []byte{0xff}}))
+	require.NoError(t, p.ReadJSON(&got))
+	require.Equal(t, websocket.Message{Type: "message", Channel: "news", Data: []byte{0xff}, Timestamp: got.Timestamp, ClientID: c.ID}, got)
+}

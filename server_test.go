@@ -338,7 +338,7 @@ func TestSlowHeader(t *testing.T) {
 				hub := websocket.NewHub(&logCapture{}, websocket.DefaultConfig)
 				l := pipeListener{make(chan net.Conn), make(chan struct{})}
 				ran, served := make(chan error, 1), make(chan error, 1)
-				go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
+				go func() { ran <- hub.Run(t.Context()) }()           // ends with the hub
 				go func() { served <- hub.Serve(l, hub.Handler()) }() // ends with the hub
 
 				client, server := net.Pipe()
