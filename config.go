@@ -62,7 +62,8 @@ type Config struct {
 	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
 	// Security has the keys that seal every message. Defaults to nil: only clients
-	// with their own keys have sealed messages (Client.SetEncryptionKey).
+	// with their own keys have sealed messages (Client.SetEncryptionKey). A
+	// SecurityConfig without keys sets the order for those clients.
 	Security *SecurityConfig
 	// TLS has the certificate for ListenAndServeTLS and Serve. Defaults to nil, no
 	// TLS.

@@ -61,7 +61,7 @@ func TestConfigValidate(t *testing.T) {
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a", 1), l("b", 1)} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{lines{name: "a", opcode: 8}} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = many }},
-		{"Security", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{} }},
+		{"", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{} }},
 		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 16)} }},
 		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 31)} }},
 		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: []byte{}} }},

@@ -276,6 +276,9 @@ func (o *Options) validate() error {
 		}
 	}
 	if o.Security != nil {
+		if o.Security.AESKey == nil && o.Security.HMACKey == nil {
+			return fmt.Errorf("websocket: Options.Security has neither AESKey nor HMACKey: %w", websocket.ErrInvalidKey)
+		}
 		config := websocket.Config{Security: o.Security}
 		if err := config.Validate(); err != nil {
 			return fmt.Errorf("websocket: Options.Security: %w", err)
