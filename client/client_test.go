@@ -156,7 +156,7 @@ func TestCloseSendsQueuedMessagesAndCloseFrame(t *testing.T) {
 		func(*websocket.Client, *websocket.Message) { received <- struct{}{} })
 	s.hub, s.addr = hub, l.Addr().String()
 	s.goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
-	s.goroutines.Go(func() { _ = hub.Serve(l, hub.Handler()) })             // ends with stop
+	s.goroutines.Go(func() { _ = hub.Serve(l, hub.Handler()) })   // ends with stop
 	t.Cleanup(s.stop)
 
 	c, _ := dial(t, s.url(), client.Options{})
