@@ -61,6 +61,12 @@ type Config struct {
 	// Codecs lists the codecs of the hub. Their names and indexes must be unique.
 	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
+	// IgnoreMalformed ignores messages from clients that their codec cannot decode,
+	// such as the text "ping" from a JSON client, as HypGo does. They are counted in
+	// Stats.MessagesIgnored. Frames of the other kind, text that is not UTF-8 and
+	// messages that do not open still close the connection. Defaults to false: a
+	// message that cannot be decoded closes the connection with 1007.
+	IgnoreMalformed bool
 	// Security has the keys that seal every message. Defaults to nil: only clients
 	// with their own keys have sealed messages (Client.SetEncryptionKey). A
 	// SecurityConfig without keys sets the order for those clients.

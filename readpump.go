@@ -124,6 +124,11 @@ func (c *Client) handle(messageType int, b []byte) {
 	m := inboundPool.Get().(*Message)
 	defer func() { *m = Message{}; inboundPool.Put(m) }()
 	if err := c.unmarshal(b, m); err != nil {
+		if c.hub.config.IgnoreMalformed {
+			c.shard.counters.messagesIgnored.Add(1)
+			c.hub.logger.Debugf("websocket: message of client %q ignored: %v", c.ID, err)
+			return
+		}
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
 		return
 	}
