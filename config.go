@@ -91,8 +91,10 @@ type Config struct {
 	CheckOrigin func(r *http.Request) bool
 	// ClientID returns the ID of a new client, for example from an authenticated
 	// session. An ID is valid UTF-8 of 1 to 255 bytes without control characters. An
-	// error or an invalid ID refuses the handshake with 401. Defaults to nil, which
-	// means 128 random bits in hexadecimal.
+	// error or an invalid ID refuses the handshake with 401. An empty ID without an
+	// error means a random one, so a hook that authenticates must return an error to
+	// refuse a client. ClientChosenID is a hook for IDs that clients choose. Defaults to
+	// nil, which means 128 random bits in hexadecimal.
 	ClientID func(r *http.Request) (string, error)
 	// DuplicateID says what happens if the ID of a new client is in use. Defaults to
 	// RefuseDuplicate.

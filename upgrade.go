@@ -72,19 +72,20 @@ func refuse(status int, format string, args ...any) error {
 	return &refusal{status, "websocket: " + fmt.Sprintf(format, args...)}
 }
 
-// serve performs a handshake and starts the readPump of the new client. fc is the
-// context of the web framework, or nil.
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) {
+// serve performs a handshake and starts the readPump of the new client. It reports
+// whether there is one. fc is the context of the web framework, or nil.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
 	if err := h.beginHandshake(); err != nil {
 		h.writeRefusal(w, r, err)
-		return
+		return false
 	}
 	c := h.acceptHandshake(w, r)
 	if c == nil {
-		return
+		return false
 	}
 	defer func() { go c.readPump() }() // ends with the connection
 	h.connect(c, fc)
+	return true
 }
 
 // acceptHandshake performs a handshake and returns the client, or nil if there is
