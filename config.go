@@ -29,8 +29,8 @@ type Config struct {
 	WriteBufferSize int
 	// MaxMessageSize is the maximum size of a message from a client, with its
 	// envelope and sealing. It applies to the bytes on the wire and again after
-	// decompression. A larger message closes the connection with 1009. Defaults to
-	// 64 KiB.
+	// decompression. A larger message closes the connection with 1009. A client can make
+	// the hub hold one unfinished message of this size. Defaults to 512 KiB.
 	MaxMessageSize int64
 	// WriteWait is the maximum time in which a connection with bytes to write must
 	// accept at least one of them, or it is aborted. With TLS, a write of up to 16 KiB
@@ -295,7 +295,7 @@ const (
 var DefaultConfig = Config{
 	ReadBufferSize:    512,
 	WriteBufferSize:   512,
-	MaxMessageSize:    64 << 10,
+	MaxMessageSize:    512 << 10,
 	WriteWait:         10 * time.Second,
 	PongWait:          60 * time.Second,
 	PingPeriod:        54 * time.Second,
@@ -306,7 +306,7 @@ var DefaultConfig = Config{
 
 const (
 	defaultBufferSize      = 512
-	defaultMaxMessageSize  = 64 << 10
+	defaultMaxMessageSize  = 512 << 10
 	defaultWriteWait       = 10 * time.Second
 	defaultPongWait        = 60 * time.Second
 	defaultHandshake       = 10 * time.Second

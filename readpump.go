@@ -78,7 +78,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	}
 	message := buf.b
 	if compressed {
-		out := getBuffer(4 * len(message))
+		out := getBuffer(int(min(4*int64(len(message)), limit)))
 		defer func() { putBuffer(out) }()
 		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
 			c.conn.closeNow(CloseInvalidPayloadData, "compressed data is corrupt")

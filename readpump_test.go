@@ -101,6 +101,7 @@ func TestBadInputClosesClient(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			config := websocket.DefaultConfig
+			config.MaxMessageSize = limit
 			config.Security = tt.keys.config()
 			b := setup(t, config, options{})
 			bystander, _ := b.connect(t, dialing{keys: tt.keys})

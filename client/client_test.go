@@ -118,7 +118,7 @@ func callAllMethods(t *testing.T, s *server, o client.Options) {
 	require.Equal(t, client.CodeBadRequest, refusal.Code)
 	require.ErrorIs(t, a.Publish(ctx, "", nil), websocket.ErrInvalidName)
 	require.ErrorIs(t, a.JoinRoom(ctx, "\xff", nil), websocket.ErrInvalidName)
-	require.ErrorIs(t, a.Publish(ctx, "news", make([]byte, 64<<10)), websocket.ErrMessageTooLarge)
+	require.ErrorIs(t, a.Publish(ctx, "news", make([]byte, 512<<10)), websocket.ErrMessageTooLarge)
 	require.ErrorIs(t, a.Send(ctx, &websocket.Message{Type: "subscribe"}), client.ErrReserved)
 	require.ErrorIs(t, a.Send(ctx, nil), websocket.ErrNilMessage)
 
