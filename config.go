@@ -44,6 +44,13 @@ type Config struct {
 	// PingPeriod is the time in which a client may send nothing before the hub pings
 	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
 	PingPeriod time.Duration
+	// WriteTimeout, PongTimeout and PingInterval are HypGo's names of WriteWait, PongWait
+	// and PingPeriod. A value that is not zero takes the place of a zero or default value
+	// under the other name. It is an error if both names have values that are not the
+	// default and differ. Default to 0.
+	WriteTimeout time.Duration
+	PongTimeout  time.Duration
+	PingInterval time.Duration
 
 	// Codecs, compression and security.
 	//
@@ -343,6 +350,11 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.ReadBufferSize, defaultBufferSize)
 	setDefault(&d.WriteBufferSize, defaultBufferSize)
 	setDefault(&d.MaxMessageSize, defaultMaxMessageSize)
+	for _, f := range d.secondNames() {
+		if *f.second != 0 && (*f.first == 0 || *f.first == f.usual) {
+			*f.first = *f.second
+		}
+	}
 	setDefault(&d.WriteWait, defaultWriteWait)
 	setDefault(&d.PongWait, defaultPongWait)
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
@@ -393,6 +405,22 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
+// secondName is a field that has a second name.
+type secondName struct {
+	firstName, secondName string
+	first, second         *time.Duration
+	usual                 time.Duration // the default, which DefaultConfig has
+}
+
+// secondNames returns the fields of c that have a second name.
+func (c *Config) secondNames() []secondName {
+	return []secondName{
+		{"WriteWait", "WriteTimeout", &c.WriteWait, &c.WriteTimeout, defaultWriteWait},
+		{"PongWait", "PongTimeout", &c.PongWait, &c.PongTimeout, defaultPongWait},
+		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPongWait / 10 * 9},
+	}
+}
+
 // setDefault sets a zero field to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
@@ -410,6 +438,9 @@ func (c *Config) validateSigns() error {
 		{"ReadBufferSize", int64(c.ReadBufferSize)},
 		{"WriteBufferSize", int64(c.WriteBufferSize)},
 		{"MaxMessageSize", c.MaxMessageSize},
+		{"WriteTimeout", int64(c.WriteTimeout)},
+		{"PongTimeout", int64(c.PongTimeout)},
+		{"PingInterval", int64(c.PingInterval)},
 		{"WriteWait", int64(c.WriteWait)},
 		{"PongWait", int64(c.PongWait)},
 		{"PingPeriod", int64(c.PingPeriod)},
@@ -437,6 +468,11 @@ func (c *Config) validateSigns() error {
 func (c *Config) validate() error {
 	if err := c.validateSigns(); err != nil {
 		return err
+	}
+	for _, f := range c.secondNames() {
+		if *f.second != 0 && *f.second != *f.first {
+			return configError(f.secondName, "is %v, but %s, another name of it, is %v: set one of them", *f.second, f.firstName, *f.first)
+		}
 	}
 	switch {
 	case c.PingPeriod >= c.PongWait:

@@ -37,6 +37,18 @@ func TestConfigValidate(t *testing.T) {
 		{"PingPeriod", func(c *websocket.Config) { c.PingPeriod = -1 }},
 		{"PingPeriod", func(c *websocket.Config) { c.PingPeriod = c.PongWait }},
 		{"PingPeriod", func(c *websocket.Config) { c.PongWait = 30 * time.Second }},
+		{"", func(c *websocket.Config) {
+			c.PingInterval, c.PongTimeout, c.WriteTimeout = 5*time.Second, 10*time.Second, time.Second
+		}},
+		{"", func(c *websocket.Config) { *c = websocket.Config{PongTimeout: 10 * time.Second} }},
+		{"", func(c *websocket.Config) { c.PingPeriod, c.PingInterval = 5*time.Second, 5*time.Second }},
+		{"WriteTimeout", func(c *websocket.Config) { c.WriteWait, c.WriteTimeout = time.Second, 2*time.Second }},
+		{"PongTimeout", func(c *websocket.Config) { c.PongWait, c.PongTimeout = 61*time.Second, 60*time.Second }},
+		{"PingInterval", func(c *websocket.Config) { c.PingPeriod, c.PingInterval = 5*time.Second, 6*time.Second }},
+		{"PingPeriod", func(c *websocket.Config) { c.PongTimeout, c.PingInterval = 5*time.Second, 5*time.Second }},
+		{"WriteTimeout", func(c *websocket.Config) { c.WriteTimeout = -1 }},
+		{"PongTimeout", func(c *websocket.Config) { c.PongTimeout = -1 }},
+		{"PingInterval", func(c *websocket.Config) { c.PingInterval = -1 }},
 		{"HandshakeTimeout", func(c *websocket.Config) { c.HandshakeTimeout = -1 }},
 		{"Shards", func(c *websocket.Config) { c.Shards = -1 }},
 		{"Shards", func(c *websocket.Config) { c.Shards = 65 }},

@@ -11,9 +11,9 @@ import (
 // originAllowed reports whether the origin of a handshake is allowed. A page of
 // another site must not connect unasked, because the browser sends the user's cookies
 // with the handshake (RFC 6455 section 10.2).
-func (h *Hub) originAllowed(r *http.Request) bool {
-	if h.config.CheckOrigin != nil {
-		return h.config.CheckOrigin(r)
+func (c *Config) originAllowed(r *http.Request) bool {
+	if c.CheckOrigin != nil {
+		return c.CheckOrigin(r)
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {
@@ -23,7 +23,7 @@ func (h *Hub) originAllowed(r *http.Request) bool {
 	if err != nil || u.Host == "" {
 		return false
 	}
-	return strings.EqualFold(u.Host, r.Host) || slices.ContainsFunc(h.config.AllowedOrigins, func(pattern string) bool {
+	return strings.EqualFold(u.Host, r.Host) || slices.ContainsFunc(c.AllowedOrigins, func(pattern string) bool {
 		return originMatches(pattern, u)
 	})
 }

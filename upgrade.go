@@ -190,7 +190,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		return nil, agreement{}, err
 	}
 	allowed := false
-	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.originAllowed(r) }, nil) {
+	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.config.originAllowed(r) }, nil) {
 		return nil, agreement{}, errHook
 	}
 	if !allowed {
