@@ -36,14 +36,15 @@ func BearerToken(r *http.Request) (string, bool) {
 // idFor returns the ID of a new client, or the refusal of its handshake.
 func (h *Hub) idFor(r *http.Request) (string, error) {
 	if h.config.ClientID == nil {
-		var b [16]byte
-		_, _ = rand.Read(b[:]) // never fails
-		return hex.EncodeToString(b[:]), nil
+		return randomID(), nil
 	}
 	var id string
 	var err error
 	if !h.protect("ClientID", "a handshake from", r.RemoteAddr, func() { id, err = h.config.ClientID(r) }, nil) {
 		return "", errHook
+	}
+	if err == nil && id == "" {
+		return randomID(), nil
 	}
 	if err == nil {
 		if problem := nameProblem(id, maxClientID); problem != "" {
@@ -54,6 +55,30 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 		return "", refusalOf(err)
 	}
 	return id, nil
+}
+
+// randomID returns 128 random bits in hexadecimal.
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// ClientChosenID is a hook for Config.ClientID that lets clients choose their IDs, as HypGo
+// does. It returns the header X-Client-ID of the handshake or, if that is empty, the
+// parameter client_id of its URL. Clients that send neither get random IDs.
+//
+// It trusts the clients: an ID proves nothing, because anyone may send it. With
+// ReplaceDuplicate, anyone who knows the ID of a client can close that client and receive
+// the messages for its ID. With RefuseDuplicate, anyone can occupy an ID, and a client
+// that reconnects gets status 409 until the hub has noticed the end of its earlier
+// connection. Use an ID from authentication where that matters. ClientChosenID may be
+// called from any goroutine.
+func ClientChosenID(r *http.Request) (string, error) {
+	if id := r.Header.Get("X-Client-ID"); id != "" {
+		return id, nil
+	}
+	return r.URL.Query().Get("client_id"), nil
 }
 
 // maxClientID is the maximum length of a client ID in bytes.

@@ -57,6 +57,7 @@ func FuzzJSONDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		requireLikeJSON(t, data)
+		requireJSONPathsAgree(t, data)
 		requireStable(t, websocket.JSONCodec{}, data)
 	})
 }

@@ -63,7 +63,9 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 
 // Unmarshal decodes one JSON object like encoding/json: keys match in any case, the
 // last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
-// it rejects input that is not valid UTF-8, and sets Data to nil if data is null.
+// it rejects input that is not valid UTF-8, and sets Data to nil if data is null. It
+// skips an id that is not a string and an encoding that is not "base64", as it skips
+// unknown keys: they are members of the application's own.
 // Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
@@ -78,6 +80,20 @@ func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 		return err
 	}
 	return e.message(msg)
+}
+
+// MarshalJSON returns m as JSONCodec encodes it, so that encoding/json and the WriteJSON of
+// a connection write messages as they are on the wire. It never returns an error.
+func (m Message) MarshalJSON() ([]byte, error) { return JSONCodec{}.Marshal(&m) }
+
+// UnmarshalJSON decodes a message as JSONCodec does, for encoding/json and for the
+// ReadJSON of a connection. Like JSONCodec it overwrites all fields, and errors wrap
+// ErrMalformed. As is usual in encoding/json, null leaves m unchanged.
+func (m *Message) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	return JSONCodec{}.Unmarshal(data, m)
 }
 
 // checkUTF8 returns an error that wraps ErrMalformed if b is not valid UTF-8.
@@ -167,24 +183,19 @@ func appendJSONEscape(dst []byte, c byte) []byte {
 // jsonEnvelope is an envelope whose data is the JSON of the member "data".
 type jsonEnvelope struct {
 	envelope
-	encoding []byte // the member "encoding"
+	base64 bool // data is a string in base64
 }
 
 // message decodes data and copies e into msg.
 func (e *jsonEnvelope) message(msg *Message) error {
-	raw := e.data
-	switch string(e.encoding) {
-	case "":
-		if string(raw) == "null" {
+	if !e.base64 {
+		if string(e.data) == "null" {
 			e.data = nil
 		}
 		e.envelope.message(msg)
 		return nil
-	case "base64":
-	default:
-		return fmt.Errorf("%w: json: unknown encoding %q", ErrMalformed, e.encoding)
 	}
-	payload, err := decodeBase64(raw)
+	payload, err := decodeBase64(e.data)
 	if err != nil {
 		return err
 	}
@@ -227,8 +238,8 @@ func (e *jsonEnvelope) decode(data []byte) error {
 		Data      json.RawMessage `json:"data"`
 		Timestamp int64           `json:"timestamp"`
 		ClientID  string          `json:"client_id"`
-		ID        string          `json:"id"`
-		Encoding  string          `json:"encoding"`
+		ID        ownString       `json:"id"`
+		Encoding  base64Mark      `json:"encoding"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
 		return jsonError(err)
@@ -242,9 +253,33 @@ func (e *jsonEnvelope) decode(data []byte) error {
 			id:        []byte(v.ID),
 			timestamp: v.Timestamp,
 		},
-		encoding: []byte(v.Encoding),
+		base64: bool(v.Encoding),
 	}
 	return nil
+}
+
+// ownString is a string that skips values of other types.
+type ownString string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *ownString) UnmarshalJSON(b []byte) error {
+	if b[0] != '"' {
+		return nil
+	}
+	return json.Unmarshal(b, (*string)(s))
+}
+
+// base64Mark is true after the value "base64" and skips other values.
+type base64Mark bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *base64Mark) UnmarshalJSON(b []byte) error {
+	var s ownString
+	err := s.UnmarshalJSON(b)
+	if s == "base64" {
+		*m = true
+	}
+	return err
 }
 
 // jsonError returns an error that wraps ErrMalformed for an error of encoding/json.
@@ -282,9 +317,17 @@ func (e *jsonEnvelope) scan(data []byte) bool {
 		case "client_id":
 			e.clientID = s.Text()
 		case "id":
-			e.id = s.Text()
+			if s.IsString() {
+				e.id = s.Text()
+			} else {
+				s.Value()
+			}
 		case "encoding":
-			e.encoding = s.Text()
+			if !s.IsString() {
+				s.Value()
+			} else if string(s.Text()) == "base64" {
+				e.base64 = true
+			}
 		default:
 			s.Skip()
 		}

@@ -28,8 +28,8 @@ type Config struct {
 	WriteBufferSize int
 	// MaxMessageSize is the maximum size of a message from a client, with its
 	// envelope and sealing. It applies to the bytes on the wire and again after
-	// decompression. A larger message closes the connection with 1009. Defaults to
-	// 64 KiB.
+	// decompression. A larger message closes the connection with 1009. A client can make
+	// the hub hold one unfinished message of this size. Defaults to 512 KiB.
 	MaxMessageSize int64
 	// WriteWait is the maximum time in which a connection with bytes to write must
 	// accept at least one of them, or it is aborted. With TLS, a write of up to 16 KiB
@@ -43,6 +43,13 @@ type Config struct {
 	// PingPeriod is the time in which a client may send nothing before the hub pings
 	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
 	PingPeriod time.Duration
+	// WriteTimeout, PongTimeout and PingInterval are HypGo's names of WriteWait, PongWait
+	// and PingPeriod. A value that is not zero takes the place of a zero or default value
+	// under the other name. It is an error if both names have values that are not the
+	// default and differ. Default to 0.
+	WriteTimeout time.Duration
+	PongTimeout  time.Duration
+	PingInterval time.Duration
 
 	// Codecs, compression and security.
 	//
@@ -60,8 +67,15 @@ type Config struct {
 	// Codecs lists the codecs of the hub. Their names and indexes must be unique.
 	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
+	// IgnoreMalformed ignores messages from clients that their codec cannot decode,
+	// such as the text "ping" from a JSON client, as HypGo does. They are counted in
+	// Stats.MessagesIgnored. Frames of the other kind, text that is not UTF-8 and
+	// messages that do not open still close the connection. Defaults to false: a
+	// message that cannot be decoded closes the connection with 1007.
+	IgnoreMalformed bool
 	// Security has the keys that seal every message. Defaults to nil: only clients
-	// with their own keys have sealed messages (Client.SetEncryptionKey).
+	// with their own keys have sealed messages (Client.SetEncryptionKey). A
+	// SecurityConfig without keys sets the order for those clients.
 	Security *SecurityConfig
 	// TLS has the certificate for ListenAndServeTLS and Serve. ListenAndServe returns an
 	// error if it is set. Defaults to nil, no TLS.
@@ -90,7 +104,9 @@ type Config struct {
 	// session. An ID is valid UTF-8 of 1 to 255 bytes without control characters. An
 	// error or an invalid ID refuses the handshake with 401, and a *HandshakeError with
 	// its own status, header and text. The client does not get the text of other errors.
-	// Defaults to nil, which means 128 random bits in hexadecimal.
+	// An empty ID without an error means a random one, so a hook that authenticates must
+	// return an error to refuse a client. ClientChosenID is a hook for IDs that clients
+	// choose. Defaults to nil, which means 128 random bits in hexadecimal.
 	ClientID func(r *http.Request) (string, error)
 	// OnRefuse is called for every handshake that is refused, before the response is
 	// written and on the goroutine of the handler. It may be called at any time, also
@@ -106,13 +122,13 @@ type Config struct {
 	// is refused as it would have been.
 	//
 	// Authorize decides about every control message of a client. It runs after
-	// OnMessage, on the goroutine that reads from the client. Nil allows the message.
-	// An error that wraps ErrForbidden refuses it: the client gets an "error" message
-	// with code "forbidden" and the error's text. A *RequestError refuses it with its
-	// own code and text. Any other error is a failure: the client gets code "internal"
-	// and the text "internal error", and the error is logged. AllowSubscribe and
-	// AllowMembers are hooks for this field. Defaults to nil, which allows everything,
-	// as HypGo does.
+	// OnMessage, on the goroutine that reads from the client, with the message that
+	// OnMessage left. Nil allows the message. An error that wraps ErrForbidden refuses
+	// it: the client gets an "error" message with code "forbidden" and the error's
+	// text. A *RequestError refuses it with its own code and text. Any other error is a
+	// failure: the client gets code "internal" and the text "internal error", and the
+	// error is logged. AllowSubscribe and AllowMembers are hooks for this field.
+	// Defaults to nil, which allows everything, as HypGo does.
 	Authorize func(c *Client, r AuthorizeRequest) error
 	// OnConnect is called for each new client, before its first message is read.
 	// Messages for the client are held until OnConnect returns, so keys that it sets
@@ -129,9 +145,13 @@ type Config struct {
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
 	// one at a time and in the order of arrival. The hub does not read from the client
-	// while OnMessage runs. The Message is valid until OnMessage returns. The bytes of
-	// its Data must not be changed if it is a control message, because the hub
-	// publishes them next. Defaults to nil.
+	// while OnMessage runs. The Message is valid until OnMessage returns.
+	//
+	// The hub carries out the control message that OnMessage leaves. OnMessage may
+	// change its Type, Channel, ID and Data, also the bytes of Data; the hub sets
+	// ClientID and Timestamp again. If OnMessage releases the message or makes its Type
+	// empty, the hub does nothing and sends no reply. Authorize sees the changed
+	// message, and refuses one with a reply. Defaults to nil.
 	OnMessage func(c *Client, m *Message)
 	// OnJoin is called when a client has joined a channel or room, by a control message
 	// or by a method of Client. Messages that are published from then on are sent to
@@ -297,7 +317,7 @@ const (
 var DefaultConfig = Config{
 	ReadBufferSize:    512,
 	WriteBufferSize:   512,
-	MaxMessageSize:    64 << 10,
+	MaxMessageSize:    512 << 10,
 	WriteWait:         10 * time.Second,
 	PongWait:          60 * time.Second,
 	PingPeriod:        54 * time.Second,
@@ -308,7 +328,7 @@ var DefaultConfig = Config{
 
 const (
 	defaultBufferSize      = 512
-	defaultMaxMessageSize  = 64 << 10
+	defaultMaxMessageSize  = 512 << 10
 	defaultWriteWait       = 10 * time.Second
 	defaultPongWait        = 60 * time.Second
 	defaultHandshake       = 10 * time.Second
@@ -345,6 +365,11 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.ReadBufferSize, defaultBufferSize)
 	setDefault(&d.WriteBufferSize, defaultBufferSize)
 	setDefault(&d.MaxMessageSize, defaultMaxMessageSize)
+	for _, f := range d.secondNames() {
+		if *f.second != 0 && (*f.first == 0 || *f.first == f.usual) {
+			*f.first = *f.second
+		}
+	}
 	setDefault(&d.WriteWait, defaultWriteWait)
 	setDefault(&d.PongWait, defaultPongWait)
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
@@ -395,6 +420,22 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
+// secondName is a field that has a second name.
+type secondName struct {
+	firstName, secondName string
+	first, second         *time.Duration
+	usual                 time.Duration // the default, which DefaultConfig has
+}
+
+// secondNames returns the fields of c that have a second name.
+func (c *Config) secondNames() []secondName {
+	return []secondName{
+		{"WriteWait", "WriteTimeout", &c.WriteWait, &c.WriteTimeout, defaultWriteWait},
+		{"PongWait", "PongTimeout", &c.PongWait, &c.PongTimeout, defaultPongWait},
+		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPongWait / 10 * 9},
+	}
+}
+
 // setDefault sets a zero field to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
@@ -412,6 +453,9 @@ func (c *Config) validateSigns() error {
 		{"ReadBufferSize", int64(c.ReadBufferSize)},
 		{"WriteBufferSize", int64(c.WriteBufferSize)},
 		{"MaxMessageSize", c.MaxMessageSize},
+		{"WriteTimeout", int64(c.WriteTimeout)},
+		{"PongTimeout", int64(c.PongTimeout)},
+		{"PingInterval", int64(c.PingInterval)},
 		{"WriteWait", int64(c.WriteWait)},
 		{"PongWait", int64(c.PongWait)},
 		{"PingPeriod", int64(c.PingPeriod)},
@@ -439,6 +483,11 @@ func (c *Config) validateSigns() error {
 func (c *Config) validate() error {
 	if err := c.validateSigns(); err != nil {
 		return err
+	}
+	for _, f := range c.secondNames() {
+		if *f.second != 0 && *f.second != *f.first {
+			return configError(f.secondName, "is %v, but %s, another name of it, is %v: set one of them", *f.second, f.firstName, *f.first)
+		}
 	}
 	switch {
 	case c.PingPeriod >= c.PongWait:

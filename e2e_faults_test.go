@@ -944,7 +944,7 @@ func TestTinySocketBuffers(t *testing.T) {
 	go func() { ran <- hub.Run(context.Background()) }()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	go func() { served <- hub.Serve(tinyBuffers{listener}, nil) }()
+	go func() { served <- hub.Serve(tinyBuffers{listener}, hub.Handler()) }()
 
 	dialer := gorilla.Dialer{NetDial: func(network, addr string) (net.Conn, error) {
 		c, err := net.Dial(network, addr)

@@ -96,8 +96,8 @@ func TestMaxMessageSize(t *testing.T) {
 		{"noise that deflate makes longer", 64 << 10, zipped(string(noise), flate.BestSpeed), 64 << 10},
 		{"noise in stored blocks", 64 << 10, zipped(string(noise), flate.NoCompression), 64 << 10},
 		{"noise in Huffman blocks", 64 << 10, zipped(string(noise), flate.HuffmanOnly), 64 << 10},
-		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10)), 64 << 10},
-		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 64<<10+1)), 0},
+		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10)), 512 << 10},
+		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10+1)), 0},
 		{"very large", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10},
 		{"largest", 1<<63 - 1, frameOf(fin|binaryOp, string(noise)), 64 << 10},
 	}
@@ -143,7 +143,8 @@ func TestInflatingIsBounded(t *testing.T) {
 	block := deflated(strings.Repeat("0", 1<<20), 9)
 	bomb := frameOf(fin|rsv1|textOp, strings.Repeat(block+"\x00\x00\xff\xff", 47)+block)
 	require.Less(t, len(bomb), 64<<10)
-	config := websocket.DefaultConfig // MaxMessageSize is 64 KiB, more than the compressed bomb
+	config := websocket.DefaultConfig
+	config.MaxMessageSize = 64 << 10 // more than the compressed bomb
 	b := setup(t, config, options{})
 	peer := b.rawTCP(t, handshakeOf("Sec-WebSocket-Extensions: permessage-deflate")).requireOpen()
 	require.NotEmpty(t, peer.header.Get("Sec-WebSocket-Extensions"))

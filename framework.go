@@ -27,8 +27,10 @@ type Context interface {
 //
 //	router.GET("/ws", func(c *gin.Context) { hub.ServeHTTP(c) })
 //
-// ServeHTTP behaves like Handler: it returns when Config.OnConnect has returned, or
-// when the handshake is refused. Until then Client.FrameworkContext returns c. If c
+// Route returns such a function. ServeHTTP behaves like Handler: it returns when
+// Config.OnConnect has returned, or when the handshake is refused. Until then
+// Client.FrameworkContext returns c. After a refusal ServeHTTP calls the method Abort
+// of c, if there is one, so that the later handlers of the route do not run. If c
 // has no fields for the request and the writer (see Context), ServeHTTP logs an error
 // and aborts with status 500. It may be called from any goroutine.
 func (h *Hub) ServeHTTP(c Context) {
@@ -38,7 +40,23 @@ func (h *Hub) ServeHTTP(c Context) {
 		c.AbortWithStatus(http.StatusInternalServerError)
 		return
 	}
-	h.serve(w, r, c)
+	if h.serve(w, r, c) {
+		return
+	}
+	if c, ok := c.(interface{ Abort() }); ok {
+		c.Abort()
+	}
+}
+
+// Route returns Hub.ServeHTTP as a handler for a framework whose contexts have type C.
+// The method itself cannot be one, because its parameter is an interface:
+//
+//	router.GET("/ws", websocket.Route[*hypcontext.Context](hub)) // HypGo
+//	engine.GET("/ws", websocket.Route[*gin.Context](hub))        // gin
+//
+// The handler may be used for several routes and by any number of goroutines.
+func Route[C Context](h *Hub) func(C) {
+	return func(c C) { h.ServeHTTP(c) }
 }
 
 // fieldsOf returns the request and the writer of a framework's context, nil for those

@@ -93,7 +93,11 @@ func NewHub(logger Logger, config Config) *Hub {
 		live:      make(map[*Client]struct{}),
 		drops:     dropReports{wake: make(chan struct{}, 1)},
 	}
-	if s := config.Security; s != nil {
+	switch s := config.Security; {
+	case s == nil:
+	case !s.hasKeys():
+		logger.Warningf("websocket: Config.Security has neither AESKey nor HMACKey: only messages of clients with their own keys are sealed")
+	default:
 		keys, err := s.newPipeline()
 		if err != nil {
 			panic(err)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -616,6 +617,122 @@ func TestHypGoCompleteConfiguration(t *testing.T) {
 	b := setup(t, config, options{})
 	p, _ := b.connect(t, dialing{codec: "flatbuffers", keys: keys, compress: true})
 	p.do(t, wire{Type: "broadcast"})
+}
+
+// TestHypGoSecondNames sets HypGo's names of timeouts in a copy of DefaultConfig, which
+// has other values under the documented names.
+func TestHypGoSecondNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.PingInterval = 2 * time.Second
+		config.PongTimeout = 5 * time.Second
+		config.WriteTimeout = time.Second
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		peer := hub.raw(handshakeOf()).requireOpen()
+		began := time.Now()
+		peer.require(fin|pingOp, "")
+		require.Equal(t, 2*time.Second, time.Since(began))
+		peer.requireEnd(websocket.CloseTimeout)
+		require.Equal(t, 10*time.Second, time.Since(began), "PongTimeout, and 5 s for the Close frame")
+		_ = peer.nc.Close()
+	})
+}
+
+// TestHypGoNames uses names that HypGo's package has and its documentation does not.
+func TestHypGoNames(t *testing.T) {
+	t.Parallel()
+	b := setup(t, withQueryID(websocket.DefaultConfig), options{})
+	p, client := b.connect(t, dialing{query: "id=ann"})
+	hub := client.Hub()
+	require.Same(t, b.hub, hub)
+
+	for _, name := range subprotocols {
+		require.Equal(t, name, websocket.CodecByName(name).Name())
+	}
+	require.Equal(t, websocket.JSONCodec{}, websocket.CodecByName(""))
+	require.Equal(t, websocket.JSONCodec{}, websocket.CodecByName("soap"))
+
+	p.subscribe(t, "news")
+	p.joinRoom(t, "room_101")
+	room := hub.Room("room_101")
+	require.Equal(t, "room_101", room.ID)
+	require.NoError(t, room.Broadcast([]byte(`1`)))
+	require.NoError(t, room.Publish(&websocket.Message{Type: "own", Data: []byte(`2`)}))
+	require.NoError(t, client.SendJSON(map[string]int{"n": 3}))
+	require.NoError(t, hub.SendJSON("ann", []int{4}))
+	require.NoError(t, hub.SendJSON("ann", &websocket.Message{Type: "own", Data: []byte(`5`)}))
+	for _, want := range []wire{
+		{Type: "room_message", Channel: "room_101", Data: []byte(`1`)},
+		{Type: "own", Channel: "room_101", Data: []byte(`2`)},
+		{Type: "message", Data: []byte(`{"n":3}`)},
+		{Type: "message", Data: []byte(`[4]`)},
+		{Type: "own", Data: []byte(`5`)},
+	} {
+		got := p.read(t)
+		want.Timestamp = got.Timestamp
+		require.Equal(t, want, got)
+	}
+	require.Error(t, client.SendJSON(func() {}))
+	require.Error(t, hub.SendJSON("ann", func() {}))
+	require.ErrorIs(t, hub.SendJSON("bob", 1), websocket.ErrClientNotFound)
+	members, err := room.Members(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"ann"}, members)
+
+	stats := hub.GetStats()
+	st := hub.Stats()
+	require.Equal(t, map[string]any{
+		"total_connections": int64(1), "active_connections": int64(1), "total_clients": 1,
+		"messages_sent": stats["messages_sent"], "messages_received": int64(2),
+		"bytes_sent": stats["bytes_sent"], "bytes_received": int64(st.BytesReceived),
+		"total_channels": 1, "total_rooms": 1, "channels": map[string]int{"news": 1}, "rooms": map[string]int{"room_101": 1},
+	}, stats)
+	require.IsType(t, int64(0), stats["messages_sent"])
+	require.IsType(t, int64(0), stats["bytes_sent"])
+}
+
+// TestUpgrader accepts connections beside the hub, with the Config's checks.
+func TestUpgrader(t *testing.T) {
+	t.Parallel()
+	config := websocket.DefaultConfig
+	config.AllowedOrigins = []string{"app.example.com"}
+	config.MaxMessageSize = 100
+	upgrader := websocket.NewUpgrader(config)
+	served := make(chan error, 1) // the handler sends, the test receives
+	b := setup(t, config, options{handler: func(*websocket.Hub) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, err := upgrader.Upgrade(w, r, http.Header{"X-Node": {"a"}})
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			for {
+				kind, data, err := conn.ReadMessage()
+				if err != nil {
+					served <- err
+					return
+				}
+				_ = conn.WriteMessage(kind, data) // the peer notices a failure
+			}
+		})
+	}})
+	p := b.dial(t, dialing{codec: "msgpack", compress: true, header: http.Header{"Origin": {"https://app.example.com"}}})
+	require.Equal(t, "msgpack", p.Subprotocol())
+	require.Equal(t, "a", p.response.Header.Get("X-Node"))
+	require.Empty(t, p.response.Header.Get("Sec-Websocket-Extensions"))
+	p.sendRaw(t, websocket.BinaryMessage, []byte("echo"))
+	_, data, err := p.ReadMessage()
+	require.NoError(t, err)
+	require.Equal(t, "echo", string(data))
+	p.sendRaw(t, websocket.BinaryMessage, make([]byte, 101))
+	require.Error(t, await(t, served))
+
+	refused, err := b.tryDial(dialing{header: http.Header{"Origin": {"https://evil.example"}}})
+	require.Error(t, err)
+	require.Equal(t, http.StatusForbidden, refused.response.StatusCode)
+	require.Panics(t, func() { websocket.NewUpgrader(websocket.Config{Shards: -1}) })
 }
 
 var _ = websocket.Context((*hypContext)(nil))

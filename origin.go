@@ -64,12 +64,21 @@ func bracketed(host string) (netip.Addr, bool) {
 	return ip, err == nil && ip.Is6()
 }
 
+// originPatterns returns AllowedOrigins in the form that originAllowed needs.
+func (c *Config) originPatterns() []string {
+	patterns := make([]string, len(c.AllowedOrigins))
+	for i, pattern := range c.AllowedOrigins {
+		patterns[i], _ = originPattern(pattern) // Validate has checked it
+	}
+	return patterns
+}
+
 // originAllowed reports whether the origin of a handshake is allowed. A page of
 // another site must not connect unasked, because the browser sends the user's cookies
 // with the handshake (RFC 6455 section 10.2).
-func (h *Hub) originAllowed(r *http.Request) bool {
-	if h.config.CheckOrigin != nil {
-		return h.config.CheckOrigin(r)
+func (c *Config) originAllowed(r *http.Request, origins []string) bool {
+	if c.CheckOrigin != nil {
+		return c.CheckOrigin(r)
 	}
 	lines := r.Header["Origin"]
 	if len(lines) == 0 || len(lines) == 1 && lines[0] == "" {
@@ -79,10 +88,10 @@ func (h *Hub) originAllowed(r *http.Request) bool {
 		return false
 	}
 	if lines[0] == nullOrigin {
-		return slices.Contains(h.upgrader.origins, nullOrigin)
+		return slices.Contains(origins, nullOrigin)
 	}
 	o, ok := parseOrigin(lines[0])
-	return ok && (o.isHostOf(r) || o.matchesAny(h.upgrader.origins))
+	return ok && (o.isHostOf(r) || o.matchesAny(origins))
 }
 
 // refuseOrigin returns the refusal of a handshake whose origin is not allowed.

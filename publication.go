@@ -134,7 +134,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.announces = 0
 	p.remote = false
 	p.msg = *m
-	p.msg.pooled = false
+	p.msg.pooled = nil
 	p.data = append(p.data[:0], m.Data...)
 	p.msg.Data = p.data
 	p.cost = messageCost(m)

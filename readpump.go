@@ -76,7 +76,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	}
 	message := buf.b
 	if compressed {
-		out := getBuffer(4 * len(message))
+		out := getBuffer(int(min(4*int64(len(message)), limit)))
 		defer func() { putBuffer(out) }()
 		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
 			c.conn.closeNow(CloseInvalidPayloadData, "compressed data is corrupt")
@@ -95,7 +95,7 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 }
 
 // handle checks the frame type and UTF-8, opens and decodes the message, calls onMessage,
-// and carries out a control message.
+// and carries out the control message that onMessage leaves.
 func (c *Client) handle(messageType int, b []byte) {
 	keys := c.openKeys.Load()
 	want := c.codec.WebSocketMessageType()
@@ -122,16 +122,22 @@ func (c *Client) handle(messageType int, b []byte) {
 	m := inboundPool.Get().(*Message)
 	defer func() { *m = Message{}; inboundPool.Put(m) }()
 	if err := c.unmarshal(b, m); err != nil {
+		if c.hub.config.IgnoreMalformed {
+			c.shard.counters.messagesIgnored.Add(1)
+			c.hub.logger.Debugf("websocket: message of client %q ignored: %v", c.ID, err)
+			return
+		}
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
 		return
 	}
-	m.ClientID = c.ID
-	m.Timestamp = c.hub.now()
+	now := c.hub.now()
+	m.ClientID, m.Timestamp = c.ID, now
 	c.shard.counters.messagesReceived.Add(1)
-	request := *m // the callback's changes to m have no effect
 	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
 		return
 	}
+	request := *m // after the callback, which may have changed, redirected or refused it
+	request.ClientID, request.Timestamp = c.ID, now
 	c.control(&request)
 }
 

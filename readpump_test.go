@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"encoding/binary"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -13,6 +14,49 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
+
+// With IgnoreMalformed, a message that the codec cannot decode has no effect. Everything
+// else that closes a connection still does.
+func TestIgnoreMalformed(t *testing.T) {
+	t.Parallel()
+	keys := randomKeys()
+	malformed := map[string][]byte{"json": []byte("ping"), "protobuf": {0x0a, 0x7f, 'x'}, "flatbuffers": []byte("ping"), "msgpack": {0xc1}}
+	for _, codec := range subprotocols {
+		for _, k := range []wireKeys{{}, keys} {
+			t.Run(fmt.Sprint(codec, " sealed ", !k.none()), func(t *testing.T) {
+				t.Parallel()
+				config := websocket.DefaultConfig
+				config.IgnoreMalformed = true
+				config.Security = k.config()
+				b := setup(t, config, options{})
+				p, c := b.connect(t, dialing{codec: codec, keys: k})
+				opcode, valid := p.encoded(t, wire{Type: "own"})
+				bad := malformed[codec]
+				if !k.none() {
+					bad = k.seal(bad)
+				}
+				for range 3 {
+					p.sendRaw(t, opcode, bad)
+				}
+				p.sendRaw(t, opcode, valid)
+				p.subscribe(t, "news")
+				require.Equal(t, "own", b.messages.take(t).message.Type, "OnMessage got a malformed message")
+				st := b.hub.Stats()
+				require.EqualValues(t, 3, st.MessagesIgnored)
+				require.EqualValues(t, 2, st.MessagesReceived)
+				require.NoError(t, c.CloseError())
+
+				if k.none() {
+					p.sendRaw(t, websocket.TextMessage+websocket.BinaryMessage-opcode, valid)
+					p.requireClosed(t, 1003)
+				} else {
+					p.sendRaw(t, opcode, valid[1:])
+					p.requireClosed(t, 1008)
+				}
+			})
+		}
+	}
+}
 
 func TestBadInputClosesClient(t *testing.T) {
 	t.Parallel()
@@ -57,6 +101,7 @@ func TestBadInputClosesClient(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			config := websocket.DefaultConfig
+			config.MaxMessageSize = limit
 			config.Security = tt.keys.config()
 			b := setup(t, config, options{})
 			bystander, _ := b.connect(t, dialing{keys: tt.keys})

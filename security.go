@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
@@ -10,9 +9,14 @@ import (
 // pipeline seals and opens messages with one set of keys.
 type pipeline = seal.Pipeline
 
-// SecurityConfig holds the keys that seal messages. A hub with a SecurityConfig
+// SecurityConfig holds the keys that seal messages. A hub with at least one key
 // seals every message that it sends. It closes a connection that sends a message
 // which does not open, with ClosePolicyViolation.
+//
+// Without keys, a SecurityConfig only sets the order for clients that have keys of
+// their own (Client.SetEncryptionKey, Client.SetHMACKey). Messages of other clients
+// are not sealed, and NewHub logs a warning. A key that is empty but not nil, for
+// example from an unset environment variable, is an error.
 //
 // The zero value of SignThenEncrypt means encrypt-then-sign. NewSecurityConfig
 // returns the usual order, sign-then-encrypt.
@@ -62,10 +66,10 @@ func NewSecurityConfig(aesKey, hmacKey []byte) *SecurityConfig {
 	}
 }
 
+// hasKeys reports whether c seals anything.
+func (c *SecurityConfig) hasKeys() bool { return c.AESKey != nil || c.HMACKey != nil }
+
 func (c *SecurityConfig) validate() error {
-	if c.AESKey == nil && c.HMACKey == nil {
-		return fmt.Errorf("websocket: Security has neither AESKey nor HMACKey, and would leave messages in the clear: %w", ErrInvalidKey)
-	}
 	if c.AESKey != nil {
 		if err := seal.CheckAESKey("Security.AESKey", c.AESKey); err != nil {
 			return err

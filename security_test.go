@@ -23,7 +23,8 @@ func TestSecurityConfigValidate(t *testing.T) {
 		{"AES key only", sealtest.AESKey, nil, ""},
 		{"HMAC key only", nil, sealtest.HMACKey, ""},
 		{"HMAC key of one byte", nil, []byte{1}, ""},
-		{"no key", nil, nil, "websocket: Security has neither AESKey nor HMACKey"},
+		{"no key", nil, nil, ""},
+		{"empty keys", []byte{}, []byte{}, "websocket: Security.AESKey is 0 bytes, want 32: "},
 		{"empty AES key", []byte{}, sealtest.HMACKey, "websocket: Security.AESKey is 0 bytes, want 32: "},
 		{"AES-128 key", make([]byte, 16), nil, "websocket: Security.AESKey is 16 bytes, want 32: "},
 		{"AES-192 key", make([]byte, 24), nil, "websocket: Security.AESKey is 24 bytes, want 32: "},
@@ -42,6 +43,36 @@ func TestSecurityConfigValidate(t *testing.T) {
 			}
 			require.ErrorIs(t, err, websocket.ErrInvalidKey)
 			require.ErrorContains(t, err, tt.wantErr)
+		})
+	}
+}
+
+// A SecurityConfig without keys sets the order for clients with their own keys. Other
+// clients have no sealing, about which NewHub warns.
+func TestSecurityConfigWithoutKeys(t *testing.T) {
+	t.Parallel()
+	for _, signThenEncrypt := range []bool{false, true} {
+		t.Run(fmt.Sprint("sign then encrypt ", signThenEncrypt), func(t *testing.T) {
+			t.Parallel()
+			keys := randomKeys()
+			keys.signThenEncrypt = signThenEncrypt
+			config := websocket.DefaultConfig
+			config.Security = &websocket.SecurityConfig{SignThenEncrypt: signThenEncrypt}
+			b := setup(t, config, options{onConnect: func(c *websocket.Client) {
+				if c.Request().URL.Query().Get("own") != "" {
+					require.NoError(t, c.SetEncryptionKey(keys.aes))
+					require.NoError(t, c.SetHMACKey(keys.hmac))
+				}
+			}})
+			require.Len(t, b.logs.matching("warning", "neither AESKey nor HMACKey"), 1)
+
+			sealed, _ := b.connect(t, dialing{codec: "protobuf", keys: keys, query: "own=1"})
+			clear, _ := b.connect(t, dialing{codec: "msgpack"})
+			sealed.subscribe(t, "news")
+			clear.subscribe(t, "news")
+			sealed.send(t, wire{Type: "publish", Channel: "news", Data: []byte("x")})
+			require.Equal(t, "x", string(sealed.read(t).Data))
+			require.Equal(t, "x", string(clear.read(t).Data))
 		})
 	}
 }

@@ -21,8 +21,9 @@ const (
 )
 
 // ListenAndServe listens on a TCP address, such as "localhost:8080", and serves handler
-// over HTTP. A nil handler means Hub.Handler. Run must be called in another goroutine;
-// until then handshakes wait.
+// over HTTP. A nil handler means http.DefaultServeMux, as in net/http; to serve only
+// the hub, pass Hub.Handler. Run must be called in another goroutine; until then
+// handshakes wait.
 //
 // ListenAndServe serves until the hub has shut down, waits at most Config.DrainTimeout
 // for running requests, and returns http.ErrServerClosed. Before that it returns only
@@ -160,13 +161,10 @@ func kindOf(line string) string {
 
 // serveListener serves on l until the hub has shut down. A nil config means no TLS.
 func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Config) error {
-	if handler == nil {
-		handler = h.Handler()
-	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // other versions cannot carry a handshake
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           handler, // nil means http.DefaultServeMux
 		TLSConfig:         config,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,

@@ -10,12 +10,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,14 +142,14 @@ func TestListenAndServe(t *testing.T) {
 		name, path string
 		start      func(h *websocket.Hub, addr string) error
 	}{
-		{"own handler", "/", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, nil) }},
+		{"own handler", "/", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, h.Handler()) }},
 		{"mux", "/ws", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, mux(h)) }},
 		{"Serve", "/", func(h *websocket.Hub, addr string) error {
 			l, err := net.Listen("tcp", addr)
 			if err != nil {
 				return err
 			}
-			return h.Serve(l, nil)
+			return h.Serve(l, h.Handler())
 		}},
 	}
 	for _, tt := range tests {
@@ -159,11 +162,61 @@ func TestListenAndServe(t *testing.T) {
 	}
 }
 
+// defaultMuxRoutes counts the routes of http.DefaultServeMux, which cannot be removed.
+var defaultMuxRoutes atomic.Int64
+
+// A nil handler means http.DefaultServeMux, as in net/http. The hub is not reachable on
+// paths that the application did not give it.
+func TestNilHandlerIsDefaultServeMux(t *testing.T) {
+	t.Parallel()
+	made := makeCertificate(t, t.TempDir())
+	serveOn := func(serve func(h *websocket.Hub, l net.Listener) error) func(h *websocket.Hub, addr string) error {
+		return func(h *websocket.Hub, addr string) error {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			return serve(h, l)
+		}
+	}
+	tests := []struct {
+		name   string
+		scheme string
+		start  func(h *websocket.Hub, addr string) error
+	}{
+		{"ListenAndServe", "http", func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, nil) }},
+		{"ListenAndServeTLS", "https", func(h *websocket.Hub, addr string) error { return h.ListenAndServeTLS(addr, nil) }},
+		{"Serve", "http", serveOn(func(h *websocket.Hub, l net.Listener) error { return h.Serve(l, nil) })},
+		{"Serve with TLS", "https", serveOn(func(h *websocket.Hub, l net.Listener) error { return h.Serve(l, nil) })},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			dialer := gorilla.Dialer{}
+			if tt.scheme == "https" {
+				config.TLS = &websocket.TLSConfig{TLSConfig: made.serverConfig()}
+				dialer.TLSClientConfig = made.clientConfig()
+			}
+			route := fmt.Sprint("/hub/", defaultMuxRoutes.Add(1))
+			s := serve(t, config, func(h *websocket.Hub, addr string) error {
+				http.Handle(route, h.Handler())
+				return tt.start(h, addr)
+			})
+			ws := s.dial(t, "ws"+strings.TrimPrefix(tt.scheme, "http")+"://"+s.addr+route, &dialer)
+			_, response, err := dialer.Dial("ws"+strings.TrimPrefix(tt.scheme, "http")+"://"+s.addr+"/", nil)
+			require.ErrorIs(t, err, gorilla.ErrBadHandshake)
+			require.Equal(t, http.StatusNotFound, response.StatusCode)
+			s.requireStops(t, ws)
+		})
+	}
+}
+
 func TestListenAndServeTLS(t *testing.T) {
 	t.Parallel()
 	made := makeCertificate(t, t.TempDir())
 	other := makeCertificate(t, t.TempDir())
-	listen := func(h *websocket.Hub, addr string) error { return h.ListenAndServeTLS(addr, nil) }
+	listen := func(h *websocket.Hub, addr string) error { return h.ListenAndServeTLS(addr, h.Handler()) }
 	tests := []struct {
 		name  string
 		tls   websocket.TLSConfig
@@ -182,7 +235,7 @@ func TestListenAndServeTLS(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return h.Serve(l, nil)
+			return h.Serve(l, h.Handler())
 		}},
 	}
 	for _, tt := range tests {
@@ -256,7 +309,7 @@ func TestServerEndsOtherConnections(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
 	config.DrainTimeout = 200 * time.Millisecond
-	s := serve(t, config, func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, nil) })
+	s := serve(t, config, func(h *websocket.Hub, addr string) error { return h.ListenAndServe(addr, h.Handler()) })
 	ws := s.dial(t, "ws://"+s.addr, &gorilla.Dialer{})
 	idle, err := net.Dial("tcp", s.addr)
 	require.NoError(t, err)
@@ -287,8 +340,8 @@ func TestSlowHeader(t *testing.T) {
 				hub := websocket.NewHub(&logCapture{}, websocket.DefaultConfig)
 				l := pipeListener{make(chan net.Conn), make(chan struct{})}
 				ran, served := make(chan error, 1), make(chan error, 1)
-				go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
-				go func() { served <- hub.Serve(l, nil) }() // ends with the hub
+				go func() { ran <- hub.Run(t.Context()) }()           // ends with the hub
+				go func() { served <- hub.Serve(l, hub.Handler()) }() // ends with the hub
 
 				client, server := net.Pipe()
 				l.conns <- server

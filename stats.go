@@ -6,6 +6,7 @@ import "sync/atomic"
 type counters struct {
 	messagesSent     atomic.Uint64
 	messagesReceived atomic.Uint64
+	messagesIgnored  atomic.Uint64
 	bytesSent        atomic.Uint64
 	bytesReceived    atomic.Uint64
 	evicted          atomic.Uint64
@@ -31,6 +32,9 @@ type Stats struct {
 	// messages. MessagesReceived counts the messages from clients that were decoded.
 	MessagesSent     uint64 `json:"messages_sent"`
 	MessagesReceived uint64 `json:"messages_received"`
+	// MessagesIgnored counts the messages from clients that could not be decoded and
+	// were ignored, see Config.IgnoreMalformed.
+	MessagesIgnored uint64 `json:"messages_ignored"`
 	// BytesSent and BytesReceived count the bytes of WebSocket frames, before TLS
 	// and without handshakes.
 	BytesSent     uint64 `json:"bytes_sent"`
@@ -80,6 +84,7 @@ func (h *Hub) Stats() Stats {
 		c := &s.counters
 		st.MessagesSent += c.messagesSent.Load()
 		st.MessagesReceived += c.messagesReceived.Load()
+		st.MessagesIgnored += c.messagesIgnored.Load()
 		st.BytesSent += c.bytesSent.Load()
 		st.BytesReceived += c.bytesReceived.Load()
 		st.Evicted += c.evicted.Load()

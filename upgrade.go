@@ -24,15 +24,12 @@ type Dialer = websocket.Dialer
 type upgrader struct {
 	gorilla         websocket.Upgrader
 	buffers         sync.Pool
-	origins         []string      // Config.AllowedOrigins as originPattern returns them; read-only after init
+	origins         []string      // of Config.originPatterns; read-only after init
 	protocolHeaders []http.Header // by codec index: the response header that selects the codec; read-only after init
 }
 
 func (u *upgrader) init(config *Config) {
-	for _, pattern := range config.AllowedOrigins {
-		allowed, _ := originPattern(pattern) // Config.Validate has checked it
-		u.origins = append(u.origins, allowed)
-	}
+	u.origins = config.originPatterns()
 	for _, c := range config.Codecs {
 		u.protocolHeaders = append(u.protocolHeaders, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
 	}
@@ -66,19 +63,20 @@ func (h *Hub) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, nil) })
 }
 
-// serve performs a handshake and starts the readPump of the new client. fc is the
-// context of the web framework, or nil.
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) {
+// serve performs a handshake and starts the readPump of the new client. It reports
+// whether there is one. fc is the context of the web framework, or nil.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
 	if err := h.beginHandshake(); err != nil {
 		h.writeRefusal(w, r, err)
-		return
+		return false
 	}
 	c := h.acceptHandshake(w, r)
 	if c == nil {
-		return
+		return false
 	}
 	defer func() { go c.readPump() }() // ends with the connection
 	h.connect(c, fc)
+	return true
 }
 
 // acceptHandshake performs a handshake and returns the client, or nil if there is
@@ -160,7 +158,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		return nil, agreement{}, err
 	}
 	allowed := false
-	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.originAllowed(r) }, nil) {
+	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.config.originAllowed(r, h.upgrader.origins) }, nil) {
 		return nil, agreement{}, errHook
 	}
 	if !allowed {

@@ -36,7 +36,10 @@ func TestHandshakeRefusals(t *testing.T) {
 		{"no key", nil, http.Header{"Sec-Websocket-Key": nil}, 400},
 		{"unknown subprotocol", nil, http.Header{"Sec-Websocket-Protocol": {"soap"}}, 400},
 		{"not authenticated", func(c *websocket.Config) { c.ClientID = refuseID }, nil, 401},
-		{"empty ID", func(c *websocket.Config) { c.ClientID = fixed("") }, nil, 401},
+		{"empty ID with an error", func(c *websocket.Config) {
+			c.ClientID = func(*http.Request) (string, error) { return "", errors.New("no session") }
+		}, nil, 401},
+		{"ID of spaces and a line", func(c *websocket.Config) { c.ClientID = fixed(" \n") }, nil, 401},
 		{"long ID", func(c *websocket.Config) { c.ClientID = fixed(strings.Repeat("x", 256)) }, nil, 401},
 		{"ID is not UTF-8", func(c *websocket.Config) { c.ClientID = fixed("\xff") }, nil, 401},
 		{"cross origin", nil, http.Header{"Origin": {"https://evil.example"}}, 403},

@@ -66,7 +66,7 @@
 // application.
 //
 // Clients send control messages. The hub carries them out after Config.OnMessage has
-// returned, if Config.Authorize allows it:
+// returned, as OnMessage left them, if Config.Authorize allows it:
 //
 //   - subscribe and unsubscribe name a channel in their data, {"channel":"news"}
 //     with the JSON codec
@@ -103,7 +103,8 @@ import "sync"
 //
 // A Message passed to Config.OnMessage is valid until the callback returns. Use
 // Clone to keep it for longer. The hub never reuses the bytes of its Data, so a Data
-// slice may be kept without a copy.
+// slice may be kept without a copy. The callback may change the Message; Config.OnMessage
+// says what that does.
 //
 // A Message must not be changed while another goroutine uses it.
 type Message struct {
@@ -125,7 +126,7 @@ type Message struct {
 	// has the same ID.
 	ID string
 
-	pooled bool // m came from AcquireMessage and has not been released
+	pooled *Message // m itself if m came from AcquireMessage and has not been released; in a copy of m another Message
 }
 
 var messagePool = sync.Pool{New: func() any { return new(Message) }}
@@ -135,7 +136,7 @@ var messagePool = sync.Pool{New: func() any { return new(Message) }}
 // called from any goroutine.
 func AcquireMessage() *Message {
 	m := messagePool.Get().(*Message)
-	m.pooled = true
+	m.pooled = m
 	return m
 }
 
@@ -143,7 +144,7 @@ func AcquireMessage() *Message {
 // afterwards. The pool does not keep the Data slice. Release only empties a Message
 // that did not come from AcquireMessage.
 func (m *Message) Release() {
-	pooled := m.pooled
+	pooled := m.pooled == m
 	*m = Message{}
 	if pooled {
 		messagePool.Put(m)
@@ -154,7 +155,7 @@ func (m *Message) Release() {
 // be kept.
 func (m *Message) Clone() *Message {
 	c := *m
-	c.pooled = false
+	c.pooled = nil
 	if m.Data != nil {
 		c.Data = append(make([]byte, 0, len(m.Data)), m.Data...)
 	}

@@ -118,7 +118,7 @@ func callAllMethods(t *testing.T, s *server, o client.Options) {
 	require.Equal(t, client.CodeBadRequest, refusal.Code)
 	require.ErrorIs(t, a.Publish(ctx, "", nil), websocket.ErrInvalidName)
 	require.ErrorIs(t, a.JoinRoom(ctx, "\xff", nil), websocket.ErrInvalidName)
-	require.ErrorIs(t, a.Publish(ctx, "news", make([]byte, 64<<10)), websocket.ErrMessageTooLarge)
+	require.ErrorIs(t, a.Publish(ctx, "news", make([]byte, 512<<10)), websocket.ErrMessageTooLarge)
 	require.ErrorIs(t, a.Send(ctx, &websocket.Message{Type: "subscribe"}), client.ErrReserved)
 	require.ErrorIs(t, a.Send(ctx, nil), websocket.ErrNilMessage)
 
@@ -156,7 +156,7 @@ func TestCloseSendsQueuedMessagesAndCloseFrame(t *testing.T) {
 		func(*websocket.Client, *websocket.Message) { received <- struct{}{} })
 	s.hub, s.addr = hub, l.Addr().String()
 	s.goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
-	s.goroutines.Go(func() { _ = hub.Serve(l, nil) })             // ends with stop
+	s.goroutines.Go(func() { _ = hub.Serve(l, hub.Handler()) })   // ends with stop
 	t.Cleanup(s.stop)
 
 	c, _ := dial(t, s.url(), client.Options{})

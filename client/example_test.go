@@ -28,7 +28,7 @@ func restartableHub() (url string, restart, stop func()) {
 	}
 	var goroutines sync.WaitGroup
 	goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
-	goroutines.Go(func() { _ = hub.Serve(l, nil) })             // ends with stop
+	goroutines.Go(func() { _ = hub.Serve(l, hub.Handler()) })   // ends with stop
 	restart = func() {
 		for c := range hub.Clients() {
 			_ = c.Close(websocket.CloseServiceRestart, "back in a moment")

@@ -95,7 +95,7 @@ type Options struct {
 	// MaxSendSize is the maximum size in bytes of an encoded and sealed message.
 	// Calls return websocket.ErrMessageTooLarge for larger ones. It must not exceed
 	// the hub's Config.MaxMessageSize, because the hub closes with code 1009, after
-	// which the client does not reconnect. Defaults to 64 KiB, the hub's default.
+	// which the client does not reconnect. Defaults to 512 KiB, the hub's default.
 	MaxSendSize int
 	// MessageRate is the maximum number of messages per second, and of messages in
 	// one burst. Further messages wait in the queue. It must be less than the hub's
@@ -202,7 +202,7 @@ func (o *Options) withDefaults() Options {
 	setDefault(&d.ReadTimeout, 75*time.Second)
 	setDefault(&d.PingPeriod, d.ReadTimeout/5*4)
 	setDefault(&d.CloseTimeout, 5*time.Second)
-	setDefault(&d.MaxSendSize, 64<<10)
+	setDefault(&d.MaxSendSize, 512<<10)
 	setDefault(&d.MessageRate, 900)
 	setDefault(&d.ByteRate, 4<<20/10*9)
 	setDefault(&d.MaxReceiveSize, 2<<20)
@@ -276,6 +276,9 @@ func (o *Options) validate() error {
 		}
 	}
 	if o.Security != nil {
+		if o.Security.AESKey == nil && o.Security.HMACKey == nil {
+			return fmt.Errorf("websocket: Options.Security has neither AESKey nor HMACKey: %w", websocket.ErrInvalidKey)
+		}
 		config := websocket.Config{Security: o.Security}
 		if err := config.Validate(); err != nil {
 			return fmt.Errorf("websocket: Options.Security: %w", err)

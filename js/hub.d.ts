@@ -250,7 +250,7 @@ export interface Options extends Callbacks {
   };
   /** Decides whether to reconnect after a close. If it returns undefined, `closeCodes` decides. */
   shouldReconnect?: (close: { code: number; reason: string }) => boolean | undefined;
-  /** The hub's limit for a message in bytes, sealing included. Larger messages are not sent. Defaults to 64 KiB. */
+  /** The hub's limit for a message in bytes, sealing included. Larger messages are not sent. Defaults to 512 KiB. */
   maxMessageSize?: number;
   /** The maximum number of calls that wait for a reply. Defaults to 1024. */
   maxPending?: number;

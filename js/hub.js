@@ -1393,7 +1393,7 @@ const defaults = {
   timeout: 10_000,
   handshakeTimeout: 10_000,
   idleTimeout: 0,
-  maxMessageSize: 65_536,
+  maxMessageSize: 524_288,
   maxPending: 1024,
   maxQueuedBytes: 4 << 20,
 };

@@ -39,9 +39,7 @@ func main() {
 func newRouter(hub *websocket.Hub) *gin.Engine {
 	r := gin.New()
 	r.Use(gin.Recovery(), identify)
-	r.GET("/ws", func(c *gin.Context) {
-		hub.ServeHTTP(c)
-	})
+	r.GET("/ws", websocket.Route[*gin.Context](hub))
 	return r
 }
 

@@ -56,8 +56,8 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended, served := make(chan error, 1), make(chan error, 1)
-	go func() { ended <- hub.Run(ctx) }()              // returns after ctx ends
-	go func() { served <- hub.Serve(listener, nil) }() // returns after the hub has ended
+	go func() { ended <- hub.Run(ctx) }()                        // returns after ctx ends
+	go func() { served <- hub.Serve(listener, hub.Handler()) }() // returns after the hub has ended
 
 	talked := talk(ctx, "wss://localhost:"+port, roots, keys, out)
 	stop()

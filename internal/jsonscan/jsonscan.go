@@ -140,7 +140,7 @@ func (s *Scanner) Complete() bool { return s.state == complete }
 
 // Text reads a string without escapes. Other values are unsupported.
 func (s *Scanner) Text() []byte {
-	if s.pos < len(s.buf) && s.buf[s.pos] == '"' {
+	if s.IsString() {
 		first := s.pos + 1
 		end := skipPlain(s.buf, first)
 		if end < len(s.buf) && s.buf[end] == '"' {
@@ -151,6 +151,9 @@ func (s *Scanner) Text() []byte {
 	s.stop()
 	return nil
 }
+
+// IsString reports whether the value is a string. It reads nothing.
+func (s *Scanner) IsString() bool { return s.pos < len(s.buf) && s.buf[s.pos] == '"' }
 
 // Integer reads an integer of at most 19 digits that fits in an int64. Other
 // values are unsupported, and so is math.MinInt64. 19 digits never overflow a

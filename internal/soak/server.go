@@ -66,7 +66,7 @@ func newHubServer(name string, config websocket.Config, topics int, res *results
 	s.server = &http.Server{Handler: s.hub.Handler(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: res.stdLogger()}
 	go func() { s.ran <- s.hub.Run(context.Background()) }() // returns after Shutdown
 	s.closing.Go(func() { res.serveEnded(s.server.Serve(listeners[0])) })
-	s.closing.Go(func() { res.serveEnded(s.hub.Serve(listeners[1], nil)) }) // returns after Shutdown
+	s.closing.Go(func() { res.serveEnded(s.hub.Serve(listeners[1], s.hub.Handler())) }) // returns after Shutdown
 	return s, nil
 }
 

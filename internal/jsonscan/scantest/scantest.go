@@ -27,6 +27,11 @@ func Inputs() []string {
 		`{"data":"eA==","encoding":"base64"}`, `{"encoding":"base64","data":"eA=="}`, `{"data":"","encoding":"base64"}`, `{"data":"e\u0041==","encoding":"base64"}`, `{"data":"eA\n==","encoding":"base64"}`,
 		`{"data":"eA","encoding":"base64"}`, `{"data":"!","encoding":"base64"}`, `{"data":"eA==","encoding":"hex"}`, `{"data":1,"encoding":"base64"}`, `{"data":null,"encoding":"base64"}`, `{"encoding":"base64"}`,
 		`{"data":{},"encoding":"base64"}`, `{"data":"bnVsbA==","encoding":"base64"}`, `{"data":"eA==","Encoding":"base64"}`, `{"data":"eA==","encoding":"BASE64"}`, `{"data":"eA==","encoding":7}`,
+		`{"id":7,"type":"a"}`, `{"id":{"a":"}"},"type":"a"}`, `{"id":[1,"]"],"type":"a"}`, `{"id":true}`, `{"id":null}`, `{"id":7.5e3}`, `{"id":07}`, `{"id":-}`, `{"id":tru}`, `{"id":{}`, `{"id":}`,
+		`{"id":"a","id":7}`, `{"id":7,"id":"a"}`, `{"id":"a","id":null}`, `{"ID":7}`, `{"id":"\u0061","id":7}`, `{"id":"\x"}`, `{"id":` + nested(66) + `}`, `{"id":"a","Id":"b","ID":7}`,
+		`{"data":{"a":1},"encoding":"gzip"}`, `{"data":1,"encoding":{"base64":"base64"}}`, `{"data":1,"encoding":["base64"]}`, `{"data":1,"encoding":false}`, `{"data":1,"encoding":x}`,
+		`{"data":"eA==","encoding":"base\u00364"}`, `{"data":"eA==","encoding":"base64","encoding":"gzip"}`, `{"data":"eA==","encoding":"gzip","encoding":"base64"}`, `{"data":"eA==","encoding":"base64","ENCODING":7}`,
+		`{"data":"eA==","encoding":"base64","encoding":""}`, `{"data":"eA==","encoding":"base64","encoding":null}`, `{"data":"\ud800","encoding":"\ud800"}`,
 		`{"extra":{"type":"x"},"type":"a"}`, `{"extra":"x","Extra":[1,2]}`, `{"":1}`, `{"extra":}`, `{"extra":[}`, `{"日本":1}`,
 	}
 	for _, depth := range []int{62, 63, 64, 65, 66, 9998, 9999, 10000, 10001} {

@@ -84,7 +84,7 @@ func run() error {
 		stop()
 	}()
 	served := make(chan error, 1)
-	go func() { served <- hub.Serve(listener, nil) }() // ends when the hub has shut down
+	go func() { served <- hub.Serve(listener, hub.Handler()) }() // ends when the hub has shut down
 	fmt.Println(listener.Addr())
 	err = hub.Run(ctx)
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
