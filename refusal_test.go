@@ -222,7 +222,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 // TestInvalidIDIsExplained checks that the log says what is wrong with an ID.
 func TestInvalidIDIsExplained(t *testing.T) {
 	t.Parallel()
-	for id, want := range map[string]string{"": "empty", strings.Repeat("x", 256): "256 bytes", "\xff": "UTF-8", "a\n": "control character"} {
+	for id, want := range map[string]string{strings.Repeat("x", 256): "256 bytes", "\xff": "UTF-8", "a\n": "control character"} {
 		config := websocket.DefaultConfig
 		config.ClientID = func(*http.Request) (string, error) { return id, nil }
 		b := setup(t, config, options{})

@@ -392,8 +392,8 @@ func TestStalledReaderBehindWrappedTLS(t *testing.T) {
 		hub := websocket.NewHub(&logCapture{}, websocket.Config{})
 		subscribeAll("news")(hub)
 		ran, served := make(chan error, 1), make(chan error, 1)
-		go func() { ran <- hub.Run(t.Context()) }() // ends with the hub
-		go func() { served <- hub.Serve(l, nil) }() // ends with the hub
+		go func() { ran <- hub.Run(t.Context()) }()           // ends with the hub
+		go func() { served <- hub.Serve(l, hub.Handler()) }() // ends with the hub
 
 		server, client := testnet.Pair(10_000)
 		l.conns <- wrapped{tls.Server(server, made.serverConfig())}
