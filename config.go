@@ -159,14 +159,22 @@ type Config struct {
 	// MaxNameLength is the maximum length of channel names and room IDs, in bytes of
 	// UTF-8. Defaults to 255.
 	MaxNameLength int
-	// MessageRate is the number of frames, of all kinds, that a client may send per
-	// second on average, and twice as many at once. The hub reads more slowly from a
-	// client that sends more, and closes it with 1008 after ten seconds without a
-	// break. Defaults to 1,000; negative means no limit.
+	// MessageRate is the number of frames, of all kinds, that the hub reads from a
+	// client per second on average, and twice as many at once. It reads more slowly
+	// from a client that sends more, so that the client's writes block; nothing is
+	// lost. The default is the highest of the measured rates at which one client does
+	// not noticeably delay others; docs/configuration.md has the figures. Defaults to
+	// 1,000; negative means no limit.
 	MessageRate int64
 	// ByteRate is like MessageRate, for bytes on the wire. Defaults to 4 MiB; negative
 	// means no limit.
 	ByteRate int64
+	// FloodTimeout is the time after which a client is closed with 1008 because
+	// MessageRate or ByteRate has delayed it without a break of a second. A client that
+	// sends each message after the reply to the last one is delayed too, if it is
+	// faster than MessageRate. Defaults to 0: a client is delayed, and never closed for
+	// it.
+	FloodTimeout time.Duration
 
 	// Queues and memory. A message counts as the length of its strings and Data, and
 	// 128 bytes.
@@ -406,6 +414,7 @@ func (c *Config) validateSigns() error {
 		{"ClientBacklog", c.ClientBacklog},
 		{"MemoryBudget", c.MemoryBudget},
 		{"MaxNameLength", int64(c.MaxNameLength)},
+		{"FloodTimeout", int64(c.FloodTimeout)},
 		{"BrokerQueue", c.BrokerQueue},
 		{"BrokerTimeout", int64(c.BrokerTimeout)},
 		{"AnnounceInterval", int64(c.AnnounceInterval)},

@@ -42,6 +42,7 @@ func TestConfigValidate(t *testing.T) {
 		{"Shards", func(c *websocket.Config) { c.Shards = 65 }},
 		{"LogSize", func(c *websocket.Config) { c.LogSize = -1 }},
 		{"ClientBacklog", func(c *websocket.Config) { c.ClientBacklog = -1 }},
+		{"FloodTimeout", func(c *websocket.Config) { c.FloodTimeout = -1 }},
 		{"DrainTimeout", func(c *websocket.Config) { c.DrainTimeout = -1 }},
 		{"CallbackTimeout", func(c *websocket.Config) { c.CallbackTimeout = -1 }},
 		{"", func(c *websocket.Config) { c.NodeName = strings.Repeat("é", 127) + "e" }},

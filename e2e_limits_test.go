@@ -423,7 +423,7 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 	}
 }
 
-// TestFloodsCloseWith1008 exceeds a rate without a pause.
+// TestFloodsCloseWith1008 exceeds a rate without a pause, with a FloodTimeout.
 func TestFloodsCloseWith1008(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -445,6 +445,7 @@ func TestFloodsCloseWith1008(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config := rawConfig()
 				config.MessageRate, config.ByteRate = tt.messages, tt.bytes
+				config.FloodTimeout = 10 * time.Second
 				config.PongWait = time.Hour
 				config.PingPeriod = 0
 				hub := runEcho(t, paths[0], config)
@@ -511,6 +512,7 @@ func TestSteadyClientsAreNotClosed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config := rawConfig()
 				config.MessageRate = 10
+				config.FloodTimeout = 10 * time.Second
 				hub := runEcho(t, paths[0], config)
 				defer hub.stop()
 				peer := hub.raw(handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()
