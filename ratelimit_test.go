@@ -12,12 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestFastPublishersAreOnlySlowedDown publishes a minute's worth of messages with the
+// TestFastPublishersAreOnlySlowedDown publishes for up to a minute with the
 // default rates, and waits for each ack or for none. The hub must not close the client.
 func TestFastPublishersAreOnlySlowedDown(t *testing.T) {
 	t.Parallel()
-	const n = 60_000
 	onBothPaths(t, func(t *testing.T, p path) {
+		n := 60_000
+		if p.plain {
+			n = 20_000 // a writePump per ack takes long with the race detector
+		}
 		for _, pipelined := range []bool{false, true} {
 			t.Run(fmt.Sprint("pipelined=", pipelined), func(t *testing.T) {
 				t.Parallel()
@@ -44,9 +47,9 @@ func TestFastPublishersAreOnlySlowedDown(t *testing.T) {
 							peer.write(frames(1))
 						}
 						f, err := peer.next()
-						require.NoError(t, err)
-						require.Equal(t, byte(fin|textOp), f.first, "%q", f.payload)
-						require.Contains(t, string(f.payload), `"ack"`)
+						if err != nil || f.first != fin|textOp || !strings.Contains(string(f.payload), `"ack"`) { // cheaper than require
+							require.FailNow(t, "not an ack", "%v %x %q", err, f.first, f.payload)
+						}
 					}
 					rate := websocket.Defaults().MessageRate
 					require.InDelta(t, float64(n)/float64(rate)-2, time.Since(start).Seconds(), 1, "the hub must still limit the rate")
