@@ -1,5 +1,7 @@
 package websocket
 
+import "time"
+
 // enqueue adds a message that could not be written directly to the queue, within the
 // client's backlog. The caller holds mu and the shard's lock, and calls startPump after
 // the last message.
@@ -32,21 +34,61 @@ func (c *conn) enqueue(p *publication) {
 		c.losses.split() // p separates earlier drops from later ones
 	}
 	p.retain(1)
-	c.queued += p.cost
+	c.addQueued(p)
 	c.queue.push(item{pub: p, form: c.form, keys: c.keys})
 }
+
+// Bounds of a client's backlog. While its connection accepts bytes, no message counts as
+// more than 1/largeShare of Config.ClientBacklog, and the real cost may be up to
+// readingFactor times ClientBacklog: a burst of large messages arrives faster than any
+// network takes it. A connection that has accepted nothing for stallTime has the exact
+// bound.
+const (
+	largeShare    = 8
+	readingFactor = 4
+	stallTime     = 2 * time.Second // blocking connections may report progress a second late
+)
 
 // exceedsBacklog reports whether p would exceed the client's bound. Over the memory
 // budget every client with a queue counts as over its bound.
 func (c *conn) exceedsBacklog(p *publication) bool {
-	return c.queued+p.cost > c.client.hub.config.ClientBacklog || c.queued > 0 && c.client.hub.overBudget()
+	bound, cost := c.client.hub.config.ClientBacklog, c.queued+p.cost
+	switch {
+	case c.queued > 0 && c.client.hub.overBudget():
+		return true
+	case cost <= bound:
+		return false
+	case (cost-1)/readingFactor >= bound || cost-c.excess-c.excessOf(p) > bound:
+		return true
+	default:
+		since := c.progressAt.Load()
+		return since != 0 && c.client.hub.clock()-since > int64(stallTime)
+	}
+}
+
+// excessOf returns the part of p's cost that does not count while the connection accepts
+// bytes.
+func (c *conn) excessOf(p *publication) int64 {
+	return max(0, p.cost-c.client.hub.config.ClientBacklog/largeShare)
+}
+
+// addQueued counts p against the backlog.
+func (c *conn) addQueued(p *publication) {
+	c.queued += p.cost
+	c.excess += c.excessOf(p)
+}
+
+// subQueued undoes addQueued.
+func (c *conn) subQueued(p *publication) {
+	c.queued -= p.cost
+	c.excess -= c.excessOf(p)
 }
 
 // dequeue takes the first message off the queue, together with its reference to the
 // publication.
 func (c *conn) dequeue() item {
 	it := c.queue.pop()
-	c.queued -= it.pub.cost
+	c.subQueued(it.pub)
 	return it
 }
 
@@ -145,8 +187,8 @@ func (it *item) encoded() bool {
 // ring is a queue in a circular slice, which grows to powers of two.
 type ring struct {
 	items []item
-	head  int
-	n     int
+	head  int32 // these are 32 bits long to keep Client small
+	n     int32
 }
 
 // shrink frees an empty ring's slice unless it is small.
@@ -158,26 +200,26 @@ func (r *ring) shrink() {
 
 const minRing = 8
 
-func (r *ring) len() int { return r.n }
+func (r *ring) len() int { return int(r.n) }
 
-func (r *ring) at(i int) *item { return &r.items[(r.head+i)&(len(r.items)-1)] }
+func (r *ring) at(i int) *item { return &r.items[(int(r.head)+i)&(len(r.items)-1)] }
 
 func (r *ring) push(it item) {
-	if r.n == len(r.items) {
+	if r.len() == len(r.items) {
 		grown := make([]item, max(minRing, 2*len(r.items)))
-		for i := range r.n {
+		for i := range r.len() {
 			grown[i] = *r.at(i)
 		}
 		r.items, r.head = grown, 0
 	}
 	r.n++
-	*r.at(r.n - 1) = it
+	*r.at(r.len() - 1) = it
 }
 
 func (r *ring) pop() item {
 	it := *r.at(0)
 	*r.at(0) = item{}
-	r.head = (r.head + 1) & (len(r.items) - 1)
+	r.head = (r.head + 1) & int32(len(r.items)-1)
 	r.n--
 	return it
 }

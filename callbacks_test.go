@@ -50,7 +50,7 @@ func startVictim(t *testing.T, p path, hook string, gate chan struct{}, do func(
 	config := websocket.DefaultConfig
 	config.ClientID = byID
 	config.SlowConsumer = websocket.DropNewest
-	config.ClientBacklog = 10_000
+	config.MaxMessageSize, config.ClientBacklog = 1000, 10_000
 	config.Authorize = func(c *websocket.Client, r websocket.AuthorizeRequest) error { at("Authorize", c); return nil }
 	config.OnDrop = func(c *websocket.Client, _ websocket.Gap) { v.drops.Add(1); at("OnDrop", c) }
 	hub = websocket.NewHub(v.logs, config)

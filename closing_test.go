@@ -188,7 +188,7 @@ func TestSendAfterCloseInCallbackIsNotDelivered(t *testing.T) {
 // CloseError.Err is set if the hub's Close frame could not be written.
 func TestCloseErrorReportsUnwrittenCloseFrame(t *testing.T) {
 	config := websocket.DefaultConfig
-	config.ClientBacklog = 10_000
+	config.MaxMessageSize, config.ClientBacklog = 1000, 10_000
 	run := func(t *testing.T, p path, window int, end func(*fakeHub, *fakePeer)) *websocket.CloseError {
 		var ce *websocket.CloseError
 		synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"encoding/binary"
-	"fmt"
 	"sync"
 	"unicode/utf8"
 
@@ -48,16 +47,16 @@ func (FlatBuffersCodec) Index() int { return 2 }
 func (FlatBuffersCodec) WebSocketMessageType() int { return BinaryMessage }
 
 // Marshal returns msg as a FlatBuffer whose root is a WsMessage. It returns
-// ErrMessageTooLarge if msg is larger than 512 MiB. In strings it replaces bytes that
-// are not UTF-8 by U+FFFD.
+// a *MessageTooLargeError if msg is larger than 512 MiB. In strings it replaces bytes
+// that are not UTF-8 by U+FFFD.
 func (c FlatBuffersCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
 // AppendMarshal appends msg to dst, encoded as by Marshal. Offsets are relative to the
 // first appended byte.
-func (FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
+func (c FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
 	if size > maxFlatMessage {
-		return dst, fmt.Errorf("%w: flatbuffers cannot encode %d bytes", ErrMessageTooLarge, size)
+		return dst, &MessageTooLargeError{Size: int64(size), Limit: maxFlatMessage, LimitedBy: c.Name()}
 	}
 	b := builderPool.Get().(*flatbuffers.Builder)
 	b.Reset()

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"slices"
 	"unicode/utf8"
@@ -27,15 +26,15 @@ func (MsgpackCodec) Index() int { return 3 }
 // WebSocketMessageType returns BinaryMessage.
 func (MsgpackCodec) WebSocketMessageType() int { return BinaryMessage }
 
-// Marshal returns msg as a MessagePack map. It returns ErrMessageTooLarge if msg is
+// Marshal returns msg as a MessagePack map. It returns a *MessageTooLargeError if msg is
 // larger than about 1.3 GiB. In strings it replaces bytes that are not UTF-8 by U+FFFD.
 func (c MsgpackCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarshal(nil, msg) }
 
 // AppendMarshal appends msg to dst, encoded as by Marshal.
-func (MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
+func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
 	if size > math.MaxUint32/3 { // U+FFFD takes three bytes and may replace one
-		return dst, fmt.Errorf("%w: msgpack cannot encode %d bytes", ErrMessageTooLarge, size)
+		return dst, &MessageTooLargeError{Size: int64(size), Limit: math.MaxUint32 / 3, LimitedBy: c.Name()}
 	}
 	// The keys take 39 bytes, and the heads of the six values at most 34.
 	const overhead = 80

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"runtime"
 	"slices"
@@ -29,7 +30,11 @@ type Config struct {
 	// MaxMessageSize is the maximum size of a message from a client, with its
 	// envelope and sealing. It applies to the bytes on the wire and again after
 	// decompression. A larger message closes the connection with 1009. A client can make
-	// the hub hold one unfinished message of this size. Defaults to 512 KiB.
+	// the hub hold one unfinished message of this size. The hub must be able to publish
+	// every message that it accepts, so the defaults of LogSize, ClientBacklog and
+	// MemoryBudget follow large values, and Validate refuses values of theirs that are
+	// too small. A limit of the broker cannot be checked before it is known: while it is
+	// smaller, the hub logs a warning. Defaults to 512 KiB.
 	MaxMessageSize int64
 	// WriteWait is the maximum time in which a connection with bytes to write must
 	// accept at least one of them, or it is aborted. With TLS, a write of up to 16 KiB
@@ -190,14 +195,22 @@ type Config struct {
 	// MaxNameLength is the maximum length of channel names and room IDs, in bytes of
 	// UTF-8. Defaults to 255.
 	MaxNameLength int
-	// MessageRate is the number of frames, of all kinds, that a client may send per
-	// second on average, and twice as many at once. The hub reads more slowly from a
-	// client that sends more, and closes it with 1008 after ten seconds without a
-	// break. Defaults to 1,000; negative means no limit.
+	// MessageRate is the number of frames, of all kinds, that the hub reads from a
+	// client per second on average, and twice as many at once. It reads more slowly
+	// from a client that sends more, so that the client's writes block; nothing is
+	// lost. The default is the highest of the measured rates at which one client does
+	// not noticeably delay others; docs/configuration.md has the figures. Defaults to
+	// 1,000; negative means no limit.
 	MessageRate int64
 	// ByteRate is like MessageRate, for bytes on the wire. Defaults to 4 MiB; negative
 	// means no limit.
 	ByteRate int64
+	// FloodTimeout is the time after which a client is closed with 1008 because
+	// MessageRate or ByteRate has delayed it without a break of a second. A client that
+	// sends each message after the reply to the last one is delayed too, if it is
+	// faster than MessageRate. Defaults to 0: a client is delayed, and never closed for
+	// it.
+	FloodTimeout time.Duration
 
 	// Queues and memory. A message counts as the length of its strings and Data, and
 	// 128 bytes.
@@ -206,10 +219,18 @@ type Config struct {
 	// GOMAXPROCS.
 	Shards int
 	// LogSize is the maximum size of the messages that are accepted but not yet routed
-	// to their recipients. Publishing waits while it is used up. Defaults to 64 MiB.
+	// to their recipients. Publishing waits while it is used up. A larger message
+	// cannot be published. Defaults to 64 MiB, or to MaxMessageSize and 512 bytes if
+	// that is more, and must not be less than the latter.
 	LogSize int64
 	// ClientBacklog is the maximum size of the messages that are queued for one client
-	// because its connection did not accept them. Defaults to 1 MiB.
+	// because its connection did not accept them. A larger message cannot be
+	// published. A message of more than an eighth of ClientBacklog counts as an eighth
+	// while the connection accepts bytes, so that a few large messages at once do not
+	// make a client that reads look slow. At most four times ClientBacklog are queued
+	// then. A connection that has accepted nothing for two seconds has the exact bound.
+	// Defaults to 1 MiB, or to MaxMessageSize and 512 bytes if that is more, and must
+	// not be less than the latter.
 	ClientBacklog int64
 	// SlowConsumer says what happens if a message would exceed ClientBacklog. Defaults
 	// to EvictSlow.
@@ -217,7 +238,8 @@ type Config struct {
 	// MemoryBudget is the maximum size of all messages that the hub holds, with their
 	// encoded forms. A message for many clients counts once. While it is exceeded, new
 	// handshakes are refused with 503, and SlowConsumer applies to every client with
-	// queued messages. Defaults to 1 GiB.
+	// queued messages. Defaults to 1 GiB, or to four times MaxMessageSize and 2 KiB if
+	// that is more, and must not be less than the latter.
 	MemoryBudget int64
 
 	// Cluster.
@@ -375,8 +397,8 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
 	setDefault(&d.HandshakeTimeout, defaultHandshake)
 	setDefault(&d.Shards, min(runtime.GOMAXPROCS(0), maxShards))
-	setDefault(&d.LogSize, defaultLogSize)
-	setDefault(&d.ClientBacklog, defaultClientBacklog)
+	setDefault(&d.LogSize, max(defaultLogSize, d.largestCost()))
+	setDefault(&d.ClientBacklog, max(defaultClientBacklog, d.largestCost()))
 	setDefault(&d.MaxClients, defaultMaxClients)
 	setDefault(&d.MaxHandshakes, defaultMaxHandshakes)
 	setDefault(&d.MaxSubscriptions, defaultSubscriptions)
@@ -384,7 +406,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.MessageRate, defaultMessageRate)
 	setDefault(&d.ByteRate, defaultByteRate)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
-	setDefault(&d.MemoryBudget, defaultMemoryBudget)
+	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
 	setDefault(&d.BrokerQueue, defaultBrokerQueue)
 	setDefault(&d.BrokerTimeout, defaultBrokerTimeout)
 	setDefault(&d.AnnounceInterval, defaultAnnounce)
@@ -436,6 +458,20 @@ func (c *Config) secondNames() []secondName {
 	}
 }
 
+// maxOverhead is at least the difference between the cost of a client's message, when it
+// is published, and its size: the cost of the envelope, the client's ID and the longest
+// type that the hub sets. Names and data are part of the size.
+const maxOverhead = 512
+
+// largestCost returns the largest cost of a message from a client.
+func (c *Config) largestCost() int64 {
+	return min(max(c.MaxMessageSize, 0), math.MaxInt64-maxOverhead) + maxOverhead
+}
+
+// leastBudget returns the smallest MemoryBudget with which the largest message does not
+// make all clients count as slow: room for it, a JSON form in base64 and another form.
+func (c *Config) leastBudget() int64 { return 4 * min(c.largestCost(), math.MaxInt64/4) }
+
 // setDefault sets a zero field to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
@@ -465,6 +501,7 @@ func (c *Config) validateSigns() error {
 		{"ClientBacklog", c.ClientBacklog},
 		{"MemoryBudget", c.MemoryBudget},
 		{"MaxNameLength", int64(c.MaxNameLength)},
+		{"FloodTimeout", int64(c.FloodTimeout)},
 		{"BrokerQueue", c.BrokerQueue},
 		{"BrokerTimeout", int64(c.BrokerTimeout)},
 		{"AnnounceInterval", int64(c.AnnounceInterval)},
@@ -501,6 +538,9 @@ func (c *Config) validate() error {
 	case c.Compression.Level < flate.DefaultCompression || c.Compression.Level > flate.BestCompression:
 		return configError("Compression.Level", "is %d, want 1 to 9, or 0 for the default", c.Compression.Level)
 	}
+	if err := c.validateSizes(); err != nil {
+		return err
+	}
 	for _, pattern := range c.AllowedOrigins {
 		if _, err := originPattern(pattern); err != nil {
 			return configError("AllowedOrigins", "has the pattern %q, which matches no origin: %v", pattern, err)
@@ -516,6 +556,23 @@ func (c *Config) validate() error {
 	}
 	if c.Security != nil {
 		return c.Security.validate()
+	}
+	return nil
+}
+
+// validateSizes returns an error for a bound that a message of MaxMessageSize exceeds.
+func (c *Config) validateSizes() error {
+	for _, f := range []struct {
+		name        string
+		size, least int64
+	}{
+		{"LogSize", c.LogSize, c.largestCost()},
+		{"ClientBacklog", c.ClientBacklog, c.largestCost()},
+		{"MemoryBudget", c.MemoryBudget, c.leastBudget()},
+	} {
+		if f.size < f.least {
+			return configError(f.name, "is %d, but MaxMessageSize %d needs at least %d: reduce MaxMessageSize, or set %s to 0 for a default that fits", f.size, c.MaxMessageSize, f.least, f.name)
+		}
 	}
 	return nil
 }

@@ -31,7 +31,8 @@ type conn struct {
 	tcp        transport.TCP // what socket points to for plain TCP
 	pumpDone   *sync.Cond    // made by finish, which waits for pumping to become false
 	queue      ring          // messages that the socket has not accepted
-	queued     int64         // cost of queue and of what the writePump is writing
+	queued     int64         // cost of queue, of losses and of what the writePump is writing
+	excess     int64         // the part of queued that does not count while the socket accepts bytes
 	losses     *losses       // dropped and not announced yet; nil before the first
 	tail       []byte        // rest of a partly written frame; it is written before all else
 	tailOf     *publication  // the message that tail ends, or nil for a control frame

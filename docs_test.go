@@ -286,7 +286,7 @@ func limitsTable() string {
 	}
 	row("a message from a client, after decompression, including sealing", kib(d.MaxMessageSize), "`MaxMessageSize`", "close 1009")
 	row("the same on the wire", "that, plus 1/1,024 of it, plus 256 bytes", "", "close 1009")
-	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly; later close 1008")
+	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly")
 	row("bytes per second", kib(d.ByteRate), "`ByteRate`", "the same")
 	row("empty fragments of one message", strconv.Itoa(websocket.MaxEmptyFragment), "", "close 1008")
 	row("a channel name or room ID, in bytes of UTF-8", strconv.Itoa(d.MaxNameLength), "`MaxNameLength`", "error `bad_request`")
@@ -356,7 +356,7 @@ func TestDocsTables(t *testing.T) {
 	require.Equal(t, "zoë", token)
 	for _, text := range []string{
 		fmt.Sprintf("%.0f seconds' worth at once", websocket.PaceBurst.Seconds()),
-		fmt.Sprintf("for %.0f seconds without a break of %.0f second", websocket.FloodMinimum.Seconds(), websocket.FloodBreak.Seconds()),
+		fmt.Sprintf("without a break of %.0f second", websocket.FloodBreak.Seconds()),
 	} {
 		require.Contains(t, strings.Join(strings.Fields(document), " "), text)
 	}

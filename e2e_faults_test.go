@@ -765,7 +765,7 @@ func newScene(t *testing.T, p path, hold bool, window int) *scene {
 	config := websocket.DefaultConfig
 	config.ClientID = byID
 	config.DuplicateID = websocket.ReplaceDuplicate
-	config.ClientBacklog = 20_000
+	config.MaxMessageSize, config.ClientBacklog = 1000, 20_000
 	var held atomic.Bool
 	s.hub = startFake(t, p, config, s.gate, func(h *websocket.Hub) {
 		h.SetCallbacks(func(c *websocket.Client) {

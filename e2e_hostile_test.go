@@ -250,7 +250,7 @@ func TestUnreadRepliesAreBounded(t *testing.T) {
 			onBothPaths(t, func(t *testing.T, p path) {
 				synctest.Test(t, func(t *testing.T) {
 					config := websocket.DefaultConfig
-					config.ClientBacklog = 20_000
+					config.MaxMessageSize, config.ClientBacklog = 10_000, 20_000
 					ended := make(chan *websocket.CloseError, 2)
 					hub := runFake(t, p, config, func(h *websocket.Hub) {
 						h.SetCallbacks(nil, func(c *websocket.Client) { ended <- closeErrorOf(c) }, nil)

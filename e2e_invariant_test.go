@@ -91,6 +91,7 @@ func newInvariantRun(t *testing.T, seed uint64) *invariantRun {
 	r := &invariantRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), arrivals: make(chan *websocket.Client, 1)}
 	r.config = websocket.DefaultConfig
 	r.config.Shards = 1 + r.rng.IntN(4)
+	r.config.MaxMessageSize = 2000
 	r.config.ClientBacklog = []int64{3_000, 20_000, 1 << 20}[r.rng.IntN(3)]
 	r.config.LogSize = []int64{5_000, 100_000, 64 << 20}[r.rng.IntN(3)]
 	r.config.SlowConsumer = websocket.SlowConsumerPolicy(r.rng.IntN(3))

@@ -79,34 +79,35 @@ func TestMaxMessageSize(t *testing.T) {
 		name   string
 		limit  int64
 		stream string
-		want   int // size of the message that the hub processes; 0 if it closes with 1009
+		want   int    // size of the message that the hub processes; 0 if it closes with 1009
+		reason string // of 1009
 	}{
-		{"exact", limit, frameOf(fin|binaryOp, full), limit},
-		{"over", limit, frameOf(fin|binaryOp, over), 0},
-		{"exact in fragments", limit, fragments(binaryOp, chopped(full, 99)...), limit},
-		{"over in fragments", limit, fragments(binaryOp, chopped(over, 99)...), 0},
-		{"over by one in the last fragment", limit, fragments(binaryOp, full, "x"), 0},
-		{"header alone", limit, headerOf(fin|binaryOp, 0x80, 1<<40, 0) + "mask", 0},
-		{"header of a fragment alone", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<62, 0) + "mask", 0},
-		{"fragments that add up beyond 63 bits", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<63-1, 0) + "mask", 0},
-		{"exact after inflating", limit, zipped(full, 9), limit},
-		{"over after inflating", limit, zipped(over, 9), 0},
-		{"over after inflating fragments", limit, fragments(binaryOp|rsv1, chopped(deflated(over, 9), 3)...), 0},
-		{"far over after inflating", limit, zipped(strings.Repeat("x", 1<<20), 9), 0},
-		{"noise that deflate makes longer", 64 << 10, zipped(string(noise), flate.BestSpeed), 64 << 10},
-		{"noise in stored blocks", 64 << 10, zipped(string(noise), flate.NoCompression), 64 << 10},
-		{"noise in Huffman blocks", 64 << 10, zipped(string(noise), flate.HuffmanOnly), 64 << 10},
-		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10)), 512 << 10},
-		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10+1)), 0},
-		{"very large", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10},
-		{"largest", 1<<63 - 1, frameOf(fin|binaryOp, string(noise)), 64 << 10},
+		{"exact", limit, frameOf(fin|binaryOp, full), limit, ""},
+		{"over", limit, frameOf(fin|binaryOp, over), 0, `of 1001 bytes is larger than 1000 bytes$`},
+		{"exact in fragments", limit, fragments(binaryOp, chopped(full, 99)...), limit, ""},
+		{"over in fragments", limit, fragments(binaryOp, chopped(over, 99)...), 0, `of 1001 bytes is larger than 1000 bytes$`},
+		{"over by one in the last fragment", limit, fragments(binaryOp, full, "x"), 0, `of 1001 bytes is larger than 1000 bytes$`},
+		{"header alone", limit, headerOf(fin|binaryOp, 0x80, 1<<40, 0) + "mask", 0, `of 1099511627776 bytes is larger than 1256 bytes on the wire$`},
+		{"header of a fragment alone", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<62, 0) + "mask", 0, `of at least 4611686018427387905 bytes is larger than 1256 bytes on the wire$`},
+		{"fragments that add up beyond 63 bits", limit, frameOf(binaryOp, "x") + headerOf(contOp, 0x80, 1<<63-1, 0) + "mask", 0, `of at least 9223372036854775808 bytes is larger than 1256 bytes on the wire$`},
+		{"exact after inflating", limit, zipped(full, 9), limit, ""},
+		{"over after inflating", limit, zipped(over, 9), 0, `^message is larger than 1000 bytes$`},
+		{"over after inflating fragments", limit, fragments(binaryOp|rsv1, chopped(deflated(over, 9), 3)...), 0, `^message is larger than 1000 bytes$`},
+		{"far over after inflating", limit, zipped(strings.Repeat("x", 1<<20), 9), 0, `^message is larger than (1000|1256) bytes`},
+		{"noise that deflate makes longer", 64 << 10, zipped(string(noise), flate.BestSpeed), 64 << 10, ""},
+		{"noise in stored blocks", 64 << 10, zipped(string(noise), flate.NoCompression), 64 << 10, ""},
+		{"noise in Huffman blocks", 64 << 10, zipped(string(noise), flate.HuffmanOnly), 64 << 10, ""},
+		{"default exact", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10)), 512 << 10, ""},
+		{"default over", 0, frameOf(fin|binaryOp, strings.Repeat("x", 512<<10+1)), 0, `of 524289 bytes is larger than 524288 bytes$`},
+		{"very large", 1 << 62, frameOf(fin|binaryOp, string(noise)), 64 << 10, ""},
+		{"largest", 1<<63 - 1, frameOf(fin|binaryOp, string(noise)), 64 << 10, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				config := rawConfig()
-				config.MaxMessageSize = tt.limit
+				config.MaxMessageSize, config.ClientBacklog = tt.limit, 0
 				hub := runEcho(t, paths[0], config)
 				defer hub.stop()
 				other := hub.bystander()
@@ -122,7 +123,7 @@ func TestMaxMessageSize(t *testing.T) {
 					peer.leave()
 					want = append(want, tt.want)
 				} else {
-					require.Contains(t, peer.requireEnd(1009), "larger than")
+					require.Regexp(t, tt.reason, peer.requireEnd(1009))
 				}
 				<-hub.ended
 				var got []int
@@ -336,7 +337,7 @@ func TestMemoryBudget(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			config := websocket.DefaultConfig
-			config.MemoryBudget = 4000
+			config.MaxMessageSize, config.MemoryBudget = 400, 4000
 			hub := runFake(t, p, config)
 			defer hub.stop()
 			server, client := testnet.Pair(300)
@@ -424,7 +425,7 @@ func TestBurstsAreDelayedAndProcessed(t *testing.T) {
 	}
 }
 
-// TestFloodsCloseWith1008 exceeds a rate without a pause.
+// TestFloodsCloseWith1008 exceeds a rate without a pause, with a FloodTimeout.
 func TestFloodsCloseWith1008(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -446,6 +447,7 @@ func TestFloodsCloseWith1008(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config := rawConfig()
 				config.MessageRate, config.ByteRate = tt.messages, tt.bytes
+				config.FloodTimeout = 10 * time.Second
 				config.PongWait = time.Hour
 				config.PingPeriod = 0
 				hub := runEcho(t, paths[0], config)
@@ -512,6 +514,7 @@ func TestSteadyClientsAreNotClosed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config := rawConfig()
 				config.MessageRate = 10
+				config.FloodTimeout = 10 * time.Second
 				hub := runEcho(t, paths[0], config)
 				defer hub.stop()
 				peer := hub.raw(handshakeOf(protocolHeader(rawText.name), underTest)).requireOpen()

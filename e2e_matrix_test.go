@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 )
 
 // payload is the Data of a message that a matrix delivers.
@@ -547,14 +548,18 @@ func (b *bundle) messagesOf(t testing.TB, c *websocket.Client, n int) []*websock
 	return messages
 }
 
-func TestPublicationAboveBacklogIsRejected(t *testing.T) {
+// TestPublicationAboveBrokersLimitIsRejected has a broker that takes less than
+// MaxMessageSize. The hub must warn of it, and the error must name the limit.
+func TestPublicationAboveBrokersLimitIsRejected(t *testing.T) {
 	t.Parallel()
 	config := websocket.DefaultConfig
-	config.ClientBacklog = 2000
+	config.Broker = brokertest.NewMemory(2000).Broker()
 	b := setup(t, config, options{})
+	require.NoError(t, b.hub.BrokerReady(t.Context()))
 	p, _ := b.connect(t, dialing{codec: "msgpack"})
 	p.send(t, wire{Type: "publish", Channel: "a", ID: "1", Data: make([]byte, 2000)})
-	p.requireError(t, "1", "a", "too_large")
+	require.Regexp(t, `^websocket: message too large: 2\d\d\d bytes, but Broker\.MaxPayload allows 2000$`, p.requireError(t, "1", "a", "too_large"))
+	require.NotEmpty(t, b.logs.matching("warning", "at most 2000 bytes, which is too small for Config.MaxMessageSize 65536"))
 }
 
 // TestKeysFromOnConnectApplyToFirstMessage sends messages while onConnect runs. The

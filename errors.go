@@ -8,7 +8,8 @@ import (
 )
 
 // Errors to be tested with errors.Is. The types CloseError, RequestError,
-// CallbackTimeoutError and UnansweredError have more data, for errors.As.
+// MessageTooLargeError, CallbackTimeoutError and UnansweredError have more data, for
+// errors.As.
 var (
 	// ErrHubClosed means that the hub is shutting down or has shut down.
 	ErrHubClosed = errors.New("websocket: hub closed")
@@ -23,7 +24,8 @@ var (
 	// reused, so later calls return the same error.
 	ErrClientClosed = errors.New("websocket: client closed")
 	// ErrMessageTooLarge means that a message is larger than Config.ClientBacklog,
-	// Config.LogSize or the broker's limit, and so could never be delivered.
+	// Config.LogSize or the broker's limit, and so could never be delivered. The error
+	// is a *MessageTooLargeError, which names the limit.
 	ErrMessageTooLarge = errors.New("websocket: message too large")
 	// ErrInvalidName means that a channel name or room ID is empty, longer than
 	// Config.MaxNameLength, not valid UTF-8, or contains a control character.
@@ -72,6 +74,28 @@ func (e *RequestError) Error() string {
 	}
 	return "websocket: " + e.Code + ": " + e.Message
 }
+
+// MessageTooLargeError says how large a message is and which limit it exceeds. It wraps
+// ErrMessageTooLarge.
+type MessageTooLargeError struct {
+	// Size is the size of the message in bytes, as the limit counts it. The limits of
+	// Config count the length of a message's strings and Data, and 128 bytes.
+	Size int64
+	// Limit is the largest size that is allowed.
+	Limit int64
+	// LimitedBy names the limit: "Config.ClientBacklog", "Config.LogSize",
+	// "Broker.MaxPayload", the name of a codec, or "Options.MaxSendSize" in package
+	// client.
+	LimitedBy string
+}
+
+// Error implements error.
+func (e *MessageTooLargeError) Error() string {
+	return fmt.Sprintf("%v: %d bytes, but %s allows %d", ErrMessageTooLarge, e.Size, e.LimitedBy, e.Limit)
+}
+
+// Unwrap returns ErrMessageTooLarge.
+func (e *MessageTooLargeError) Unwrap() error { return ErrMessageTooLarge }
 
 // CallbackTimeoutError is the error of Run if callbacks were still running after
 // Config.CallbackTimeout.

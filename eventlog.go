@@ -66,6 +66,9 @@ type entry struct {
 	arg    any
 }
 
+// limitedByLog is the MessageTooLargeError.LimitedBy of the log's bound.
+const limitedByLog = "Config.LogSize"
+
 // entryCost is the cost of an entry without a message.
 const entryCost = 128
 
@@ -98,7 +101,7 @@ func isCustom(c Codec) bool {
 // the log is closed. On error the log is not locked.
 func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 	if cost > l.size {
-		return ErrMessageTooLarge
+		return &MessageTooLargeError{Size: cost, Limit: l.size, LimitedBy: limitedByLog}
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -27,7 +27,7 @@ func TestPublishersWaitWhileLogIsFull(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				gate, l := newGateCodec(), newLives()
 				config := gate.config()
-				config.LogSize = 10_000
+				config.MaxMessageSize, config.LogSize = 1000, 10_000
 				hub := startFake(t, paths[0], config, gate.open, func(h *websocket.Hub) {
 					h.SetCallbacks(func(c *websocket.Client) {
 						l.connect(c)

@@ -102,7 +102,7 @@ func ExampleConfig_onDrop() {
 	ctx := context.Background()
 	dropped := make(chan string, 1)
 	config := websocket.DefaultConfig
-	config.ClientBacklog = 256 << 10
+	config.MaxMessageSize, config.ClientBacklog = 64<<10, 256<<10
 	config.SlowConsumer = websocket.DropOldest
 	config.OnConnect = func(c *websocket.Client) { _ = c.Subscribe("prices") } // fails only if the client has gone
 	config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) {

@@ -7,7 +7,6 @@ const (
 	CloseLinger      = closeLinger
 	LagLinger        = lagLinger
 	PaceBurst        = rateBurst
-	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak
 	MaxEmptyFragment = wsproto.MaxEmptyFragments
 )

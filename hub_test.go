@@ -43,7 +43,7 @@ func TestHubBeforeRun(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		t.Run("verbs", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := websocket.NewHub(quietLogger{}, websocket.Config{LogSize: 1000})
+				h := websocket.NewHub(quietLogger{}, websocket.Config{MaxMessageSize: 400, LogSize: 1000})
 				for range 100 { // without recipients nothing fills the event log
 					for name, err := range callEverything(h, nil) {
 						switch name {

@@ -73,7 +73,7 @@ func TestAnEndingConnectionHasLeft(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					config := websocket.DefaultConfig
 					config.ClientID = func(r *http.Request) (string, error) { return r.Header.Get("X-Id"), nil }
-					config.ClientBacklog = 5000
+					config.ClientBacklog, config.MaxMessageSize = 5000, 4000
 					left := map[string]int{}
 					config.OnConnect = func(c *websocket.Client) { _ = c.Subscribe("news"); _ = c.JoinRoom("lobby") }
 					config.OnLeave = func(_ *websocket.Client, topic websocket.Topic) { left[topic.Name]++ }

@@ -31,7 +31,7 @@ func TestLossesInManyChannelsAreBounded(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					config := websocket.DefaultConfig
 					config.SlowConsumer = policy
-					config.ClientBacklog = 10_000
+					config.MaxMessageSize, config.ClientBacklog = 1000, 10_000
 					config.MaxSubscriptions = -1
 					config.ClientID = byID
 					reported := uint64(0)
@@ -132,7 +132,7 @@ func TestLossesBeyondTheBoundKeepTheirReasons(t *testing.T) {
 			config.Codecs = []websocket.Codec{pickyCodec{}}
 			config.Subprotocols = nil
 			config.SlowConsumer = websocket.DropNewest
-			config.ClientBacklog = 10_000
+			config.MaxMessageSize, config.ClientBacklog = 1000, 10_000
 			config.MaxSubscriptions = -1
 			hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
 				h.SetCallbacks(func(c *websocket.Client) {
@@ -230,7 +230,7 @@ func newDropHub(t *testing.T, clients int) *dropHub {
 	over := make(chan struct{}) // closed by the cleanup; ends blocked hooks
 	config := websocket.DefaultConfig
 	config.SlowConsumer = websocket.DropNewest
-	config.ClientBacklog = 2000
+	config.MaxMessageSize, config.ClientBacklog = 1000, 2000
 	config.ClientID = byID
 	config.OnDrop = func(c *websocket.Client, lost websocket.Gap) {
 		end := make(chan bool, 1)
@@ -400,7 +400,7 @@ func TestReportsAreBounded(t *testing.T) {
 		var reports []websocket.Gap // the hook's goroutines append, the test reads while the hook is idle
 		config := websocket.DefaultConfig
 		config.SlowConsumer = websocket.DropNewest
-		config.ClientBacklog = 2000
+		config.MaxMessageSize, config.ClientBacklog = 1000, 2000
 		config.MaxSubscriptions = -1
 		config.ClientID = byID
 		config.OnDrop = func(_ *websocket.Client, lost websocket.Gap) {
@@ -435,7 +435,7 @@ func TestReportsAreBounded(t *testing.T) {
 		stall := func(id string) *fakePeer {
 			p := hub.connect(1<<16, withID(id))
 			p.server.SetWindow(1)
-			for range 6 {
+			for range 20 { // more than four times ClientBacklog
 				require.NoError(t, hub.SendToClient(id, &websocket.Message{Data: numbered(0, 400)}))
 			}
 			return p

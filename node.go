@@ -209,6 +209,7 @@ func (n *node) Up() {
 	n.signalChange()
 	n.mu.Unlock()
 	logIt()
+	n.warnOfLimit()
 }
 
 // Down implements BrokerHandler.
@@ -334,7 +335,7 @@ func (n *node) deliver(to target, envelope []byte) {
 		n.dropMalformed(err)
 		return
 	}
-	if messageCost(m) > min(h.config.ClientBacklog, h.config.LogSize) {
+	if h.checkSize(messageCost(m)) != nil {
 		n.oversized.Add(1)
 		if to.Audience != toClients {
 			to.Name = m.Channel // the head leaves it out

@@ -51,7 +51,7 @@ func TestNodesWithDifferentLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		large := nodes(t, engine, 1, joinNewsAndLobby)
-		small := nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.ClientBacklog = 5000 })
+		small := nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) { c.MaxMessageSize, c.ClientBacklog = 1000, 5000 })
 		defer stopAll(append(large, small...))
 		b := small[0].connect(1<<20, idHeader("b"))
 		ready(t, append(large, small...)...)
@@ -100,7 +100,7 @@ func TestOversizedPublicationsMakeGaps(t *testing.T) {
 					case "both":
 						joinNewsAndLobby(c)
 					}
-				}, func(c *websocket.Config) { c.NodeName, c.ClientBacklog = "small", 5000 })...)
+				}, func(c *websocket.Config) { c.NodeName, c.MaxMessageSize, c.ClientBacklog = "small", 1000, 5000 })...)
 				defer stopAll(hubs)
 				peers := map[string]*fakePeer{}
 				for _, id := range []string{"a", "b", "both", "none"} {

@@ -32,10 +32,25 @@ func (o *outgoing) topicName() string {
 	return o.to.Topic()
 }
 
-// fits reports whether m, published under name, is within the engine's limit.
-func (n *node) fits(m *Message, name string) bool {
-	limit := n.broker.MaxPayload()
-	return limit <= 0 || messageCost(m)+int64(len(name))+nodewire.MaxHead <= int64(limit)
+// limitedByBroker is the MessageTooLargeError.LimitedBy of the engine's limit.
+const limitedByBroker = "Broker.MaxPayload"
+
+// checkSize returns an error if m, published under name, is over the engine's limit.
+func (n *node) checkSize(m *Message, name string) error {
+	limit := int64(n.broker.MaxPayload())
+	if size := messageCost(m) + int64(len(name)) + nodewire.MaxHead; limit > 0 && size > limit {
+		return &MessageTooLargeError{Size: size, Limit: limit, LimitedBy: limitedByBroker}
+	}
+	return nil
+}
+
+// warnOfLimit logs a warning if clients may send messages that the engine does not take.
+func (n *node) warnOfLimit() {
+	config := &n.hub.config
+	overhead := maxOverhead + int64(config.MaxNameLength) + nodewire.MaxHead
+	if limit := int64(n.broker.MaxPayload()); limit > 0 && config.MaxMessageSize > limit-overhead {
+		n.hub.logger.Warningf("websocket: the broker takes payloads of at most %d bytes, which is too small for Config.MaxMessageSize %d: clients get the error too_large for larger publications", limit, config.MaxMessageSize)
+	}
 }
 
 // forward queues a publication for the other nodes and retains it. It does not
@@ -63,8 +78,10 @@ func (n *node) send(ctx context.Context, id string, m *Message) error {
 	if checkName(id, maxClientID) != nil {
 		return ErrClientNotFound // no hub accepts such an ID
 	}
-	if m != nil && !n.fits(m, m.Channel+id) {
-		return ErrMessageTooLarge
+	if m != nil {
+		if err := n.checkSize(m, m.Channel+id); err != nil {
+			return err
+		}
 	}
 	p, err := n.hub.prepare(m, typeMessage, m.channel(), toClients)
 	if err != nil {
@@ -154,8 +171,9 @@ func (n *node) dropOversized(o *outgoing) {
 	}
 }
 
-func (n *node) logOversized(topic string) {
-	n.hub.logger.Errorf("websocket: dropped a payload for topic %q: it is too large for the broker", topic)
+// logOversized logs a payload that was dropped with err, an ErrMessageTooLarge.
+func (n *node) logOversized(topic string, err error) {
+	n.hub.logger.Errorf("websocket: dropped a payload for topic %q: %v", topic, err)
 }
 
 // sendLoop publishes the queue and announces this node at intervals.
@@ -268,7 +286,7 @@ func (n *node) publish(ctx context.Context, messages []BrokerMessage, errs []err
 func (n *node) finishBatch(batch []outgoing, errs []error) {
 	logIt := func() {}
 	var failed error
-	var oversized []string
+	var oversized []int // indexes into batch and errs
 	taken := false
 	n.mu.Lock()
 	for i := range batch {
@@ -283,7 +301,7 @@ func (n *node) finishBatch(batch []outgoing, errs []error) {
 			}
 		case errors.Is(err, ErrMessageTooLarge):
 			n.dropOversized(o)
-			oversized = append(oversized, o.topicName())
+			oversized = append(oversized, i)
 		default:
 			failed = err
 			n.dropUnsent(o)
@@ -298,8 +316,8 @@ func (n *node) finishBatch(batch []outgoing, errs []error) {
 	n.signalChange()
 	n.mu.Unlock()
 	logIt()
-	for _, topic := range oversized {
-		n.logOversized(topic)
+	for _, i := range oversized {
+		n.logOversized(batch[i].topicName(), errs[i])
 	}
 }
 
@@ -355,12 +373,12 @@ func (n *node) encode(batch []outgoing) (fit []outgoing, messages []BrokerMessag
 		o := batch[i]
 		begin := len(out)
 		out = n.appendPayload(out, &o)
-		if limit > 0 && len(out)-begin > limit {
+		if size := len(out) - begin; limit > 0 && size > limit {
 			out = out[:begin]
 			n.mu.Lock()
 			n.dropOversized(&o)
 			n.mu.Unlock()
-			n.logOversized(o.topicName())
+			n.logOversized(o.topicName(), &MessageTooLargeError{Size: int64(size), Limit: int64(limit), LimitedBy: limitedByBroker})
 			continue
 		}
 		ends = append(ends, len(out))

@@ -23,14 +23,28 @@ func (m *Message) channel() string {
 	return m.Channel
 }
 
-// prepare copies m into a publication with name as its Channel. It returns
-// ErrMessageTooLarge for a message that no client could receive.
+// checkSize returns an error for a message of a cost that no client could receive.
+func (h *Hub) checkSize(cost int64) error {
+	switch {
+	case cost > h.config.ClientBacklog:
+		return &MessageTooLargeError{Size: cost, Limit: h.config.ClientBacklog, LimitedBy: "Config.ClientBacklog"}
+	case cost > h.config.LogSize:
+		return &MessageTooLargeError{Size: cost, Limit: h.config.LogSize, LimitedBy: limitedByLog}
+	default:
+		return nil
+	}
+}
+
+// prepare copies m into a publication with name as its Channel. It returns a
+// *MessageTooLargeError for a message that no client could receive.
 func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publication, error) {
 	if m == nil {
 		return nil, ErrNilMessage
 	}
-	if h.node != nil && !h.node.fits(m, name) {
-		return nil, ErrMessageTooLarge
+	if h.node != nil {
+		if err := h.node.checkSize(m, name); err != nil {
+			return nil, err
+		}
 	}
 	out := *m
 	out.Channel = name
@@ -40,8 +54,8 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	if out.Timestamp == 0 {
 		out.Timestamp = h.now()
 	}
-	if messageCost(&out) > min(h.config.ClientBacklog, h.config.LogSize) {
-		return nil, ErrMessageTooLarge
+	if err := h.checkSize(messageCost(&out)); err != nil {
+		return nil, err
 	}
 	return h.newPublication(&out, to), nil
 }
@@ -56,10 +70,10 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 // channel without subscribers is no error. The call waits while Config.LogSize or
 // Config.BrokerQueue is used up.
 //
-// Errors: ErrHubClosed after shutdown has begun, ErrMessageTooLarge, ErrInvalidName,
-// ErrNilMessage, ErrHubNotRunning if the call would have to wait before Run, and with a
-// broker ErrBrokerUnavailable if m reaches only the subscribers on this node. It may be
-// called from any goroutine, callbacks included.
+// Errors: ErrHubClosed after shutdown has begun, a *MessageTooLargeError, which wraps
+// ErrMessageTooLarge, ErrInvalidName, ErrNilMessage, ErrHubNotRunning if the call would
+// have to wait before Run, and with a broker ErrBrokerUnavailable if m reaches only the
+// subscribers on this node. It may be called from any goroutine, callbacks included.
 func (h *Hub) PublishToChannel(channel string, m *Message) error {
 	return h.PublishToChannelContext(context.Background(), channel, m)
 }

@@ -3,9 +3,13 @@ package websocket_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
+	"testing/synctest"
 
+	gorilla "github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -49,7 +53,7 @@ func TestMessageThatFitsBacklogIsDelivered(t *testing.T) {
 		t.Run(fmt.Sprint("TLS=", tls), func(t *testing.T) {
 			t.Parallel()
 			config := websocket.DefaultConfig
-			config.ClientBacklog = bound
+			config.MaxMessageSize, config.ClientBacklog = bound-512, bound
 			b := setup(t, config, options{tls: tls})
 			for _, verb := range []func(*websocket.Client, []byte) error{
 				func(c *websocket.Client, data []byte) error { return c.Send(&websocket.Message{Data: data}) },
@@ -81,5 +85,81 @@ func TestMessageThatFitsBacklogIsDelivered(t *testing.T) {
 			}
 			require.Zero(t, b.hub.Stats().Evicted)
 		})
+	}
+}
+
+// TestLargestMessageIsPublished sends messages of exactly MaxMessageSize with a long
+// client ID. The hub must publish them, whatever MaxMessageSize is.
+func TestLargestMessageIsPublished(t *testing.T) {
+	t.Parallel()
+	for size, codecs := range map[int][]string{0: {"json", "msgpack"}, 8 << 20: {"msgpack"}} {
+		onBothPaths(t, func(t *testing.T, p path) {
+			for _, codec := range codecs {
+				synctest.Test(t, func(t *testing.T) {
+					config := websocket.DefaultConfig
+					config.MaxMessageSize = int64(size)
+					config.ReadBufferSize = 64 << 10
+					config.EnableCompression = false
+					config.ClientID = queryID
+					hub := runFake(t, p, config, subscribeAll("news"))
+					defer hub.stop()
+					header := codecHeader(codec)
+					header.Set("X-Id", strings.Repeat("i", 255))
+					peer := hub.connect(1<<20, header)
+					m := wire{Type: "publish", Channel: "news"}
+					b, err := wireCodecs[codec].encode(m)
+					require.NoError(t, err)
+					largest := int(websocket.Defaults().MaxMessageSize)
+					if size > 0 {
+						largest = size
+					}
+					for len(b) != largest {
+						if n := len(m.Data) + largest - len(b); codec == "json" {
+							m.Data = mustJSON(strings.Repeat("x", n-2))
+						} else {
+							m.Data = make([]byte, n)
+						}
+						b, err = wireCodecs[codec].encode(m)
+						require.NoError(t, err)
+					}
+					kind := gorilla.TextMessage
+					if wireCodecs[codec].binary {
+						kind = gorilla.BinaryMessage
+					}
+					go func() { _ = peer.WriteMessage(kind, b) }() // ends when the hub has read it
+					_, b, err = peer.ReadMessage()
+					require.NoError(t, err)
+					got, err := wireCodecs[codec].decode(b)
+					require.NoError(t, err)
+					require.Equal(t, "message", got.Type, "%.300q", got.Data)
+					require.Equal(t, len(m.Data), len(got.Data))
+					_ = peer.Close()
+				})
+			}
+		})
+	}
+}
+
+func TestTooLargeNamesLimit(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		config websocket.Config
+		want   websocket.MessageTooLargeError
+	}{
+		{websocket.Config{MaxMessageSize: 1000, ClientBacklog: 2000}, websocket.MessageTooLargeError{Limit: 2000, LimitedBy: "Config.ClientBacklog"}},
+		{websocket.Config{MaxMessageSize: 1000, LogSize: 2000}, websocket.MessageTooLargeError{Limit: 2000, LimitedBy: "Config.LogSize"}},
+		{websocket.Config{Broker: brokertest.NewMemory(2000).Broker()}, websocket.MessageTooLargeError{Limit: 2000, LimitedBy: "Broker.MaxPayload"}},
+	}
+	for _, tt := range tests {
+		hub := websocket.NewHub(quietLogger{}, tt.config)
+		err := hub.PublishToChannelRaw("c", make([]byte, 3000))
+		require.ErrorIs(t, err, websocket.ErrMessageTooLarge)
+		var got *websocket.MessageTooLargeError
+		require.ErrorAs(t, err, &got)
+		require.Equal(t, tt.want.Limit, got.Limit)
+		require.Equal(t, tt.want.LimitedBy, got.LimitedBy)
+		require.GreaterOrEqual(t, got.Size, int64(3000+128))
+		require.Less(t, got.Size, int64(3000+128+100))
+		require.EqualError(t, err, fmt.Sprintf("websocket: message too large: %d bytes, but %s allows 2000", got.Size, got.LimitedBy))
 	}
 }

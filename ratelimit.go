@@ -69,18 +69,16 @@ func (p *rateLimit) wait(now int64) time.Duration {
 	return time.Duration(p.ahead-float64(now)) - rateBurst
 }
 
-// A client that is delayed by its rates for floodMinimum, without a break of floodBreak,
-// is closed. The readPump sleeps for at most maxPause at a time.
 const (
-	rateBurst    = 2 * time.Second
-	floodMinimum = 10 * time.Second
-	floodBreak   = time.Second
-	maxPause     = 100 * time.Millisecond
+	rateBurst  = 2 * time.Second
+	floodBreak = time.Second            // a break of this length starts FloodTimeout anew
+	maxPause   = 100 * time.Millisecond // the longest time that the readPump sleeps at once
 )
 
 // waitForRate waits until the rates allow the next read. The client's silence counts from
 // then on. It first answers the latest ping since the last read (RFC 6455 section 5.5.3),
-// and closes the connection if the input had a violation.
+// and closes the connection if the input had a violation. It also closes a connection that
+// it has delayed for Config.FloodTimeout without a break.
 func (c *conn) waitForRate() error {
 	in := &c.in
 	c.replyToPing()
@@ -100,7 +98,7 @@ func (c *conn) waitForRate() error {
 			return nil
 		case in.limitedSince == 0:
 			in.limitedSince = now
-		case now-in.limitedSince > int64(floodMinimum):
+		case c.client.hub.config.FloodTimeout > 0 && now-in.limitedSince > int64(c.client.hub.config.FloodTimeout):
 			c.closeNow(ClosePolicyViolation, "message rate limit exceeded for too long")
 			return errProtocol
 		}

@@ -85,7 +85,11 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		message = out.b
 	}
 	if int64(len(message)) > limit {
-		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("message is larger than %d bytes", limit))
+		what := "message" // inflating stops at the limit, so the size is not known
+		if !compressed {
+			what = fmt.Sprintf("message of %d bytes", len(message))
+		}
+		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("%s is larger than %d bytes", what, limit))
 		return nil
 	}
 	c.conn.replyToPing() // now, because the callback may take long

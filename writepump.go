@@ -127,7 +127,8 @@ func (c *conn) nextItem() (item, bool) {
 	}
 	if l, ok := c.losses.takeBefore(seq); ok {
 		next.pub = c.client.gapNotice(&l)
-		c.queued += next.pub.cost - lossCost
+		c.addQueued(next.pub)
+		c.queued -= lossCost
 		return next, true
 	}
 	if next.pub == nil {
@@ -191,12 +192,12 @@ func (c *conn) account(f *pumpWrite) {
 		if i >= f.sent {
 			c.drop(it.pub, dropDisconnected)
 		}
-		c.queued -= it.pub.cost
+		c.subQueued(it.pub)
 		it.pub.release()
 	}
 	for _, it := range f.failed {
 		c.dropAndAnnounce(it.pub, dropCodec)
-		c.queued -= it.pub.cost
+		c.subQueued(it.pub)
 		it.pub.release()
 	}
 	clear(f.items)

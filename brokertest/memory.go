@@ -221,7 +221,7 @@ func (b *memoryBroker) Publish(ctx context.Context, batch []websocket.BrokerMess
 	var err error
 	for _, m := range batch {
 		if e.maxPayload > 0 && len(m.Payload) > e.maxPayload {
-			err = websocket.ErrMessageTooLarge
+			err = &websocket.MessageTooLargeError{Size: int64(len(m.Payload)), Limit: int64(e.maxPayload), LimitedBy: "Broker.MaxPayload"}
 			continue
 		}
 		e.published++

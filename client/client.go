@@ -236,7 +236,7 @@ func (c *Client) encode(m *websocket.Message) ([]byte, error) {
 		b = c.keys.AppendSeal(nil, b)
 	}
 	if len(b) > c.options.MaxSendSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most Options.MaxSendSize %d", websocket.ErrMessageTooLarge, len(b), c.options.MaxSendSize)
+		return nil, &websocket.MessageTooLargeError{Size: int64(len(b)), Limit: int64(c.options.MaxSendSize), LimitedBy: "Options.MaxSendSize"}
 	}
 	return b, nil
 }

@@ -98,10 +98,11 @@ type Options struct {
 	// which the client does not reconnect. Defaults to 512 KiB, the hub's default.
 	MaxSendSize int
 	// MessageRate is the maximum number of messages per second, and of messages in
-	// one burst. Further messages wait in the queue. It must be less than the hub's
-	// Config.MessageRate, because the hub closes with code 1008 when that is
-	// exceeded for long, after which the client does not reconnect. Defaults to 900,
-	// nine tenths of the hub's default. Negative means no limit.
+	// one burst. Further messages wait in the queue. Above its Config.MessageRate the
+	// hub reads more slowly. If it has a Config.FloodTimeout, MessageRate must be less:
+	// the hub then closes a faster client with code 1008, after which the client does
+	// not reconnect. Defaults to 900, nine tenths of the hub's default. Negative means
+	// no limit.
 	MessageRate int64
 	// ByteRate is like MessageRate but limits bytes of encoded and sealed messages.
 	// Defaults to nine tenths of 4 MiB. Negative means no limit.

@@ -343,7 +343,7 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	for _, m := range batch {
 		switch err := b.conn.PublishRequest(b.subject(m.Topic), b.origins.own(b.conn.Stats().Reconnects), m.Payload); {
 		case errors.Is(err, nats.ErrMaxPayload):
-			tooLarge = fmt.Errorf("nats: %d bytes: %w", len(m.Payload), websocket.ErrMessageTooLarge)
+			tooLarge = &websocket.MessageTooLargeError{Size: int64(len(m.Payload)), Limit: b.conn.MaxPayload(), LimitedBy: "Broker.MaxPayload"}
 		case err != nil:
 			return unavailable(err)
 		}

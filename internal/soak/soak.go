@@ -66,7 +66,7 @@ func runSoak(o options) []string {
 func newHubServers(o options, res *results) ([]*hubServer, error) {
 	config := websocket.DefaultConfig
 	config.Shards = shards
-	config.ClientBacklog = 48 << 10
+	config.MaxMessageSize, config.ClientBacklog = 32<<10, 48<<10
 	config.HandshakeTimeout = 30 * time.Second // the machine may be overloaded
 	config.PongWait, config.PingPeriod = 30*time.Second, 25*time.Second
 	config.MaxSubscriptions = 100

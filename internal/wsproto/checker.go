@@ -237,7 +237,11 @@ func (c *Checker) checkLength() *Violation {
 	}
 	c.open = c.header[0]&FinalBit == 0
 	if length > uint64(c.limit-c.size) {
-		return &Violation{closeMessageTooBig, fmt.Sprintf("message is larger than %d bytes on the wire", c.limit)}
+		atLeast := ""
+		if c.open {
+			atLeast = "at least "
+		}
+		return &Violation{closeMessageTooBig, fmt.Sprintf("message of %s%d bytes is larger than %d bytes on the wire", atLeast, uint64(c.size)+length, c.limit)}
 	}
 	c.size += int64(length)
 	if length == 0 && c.open {

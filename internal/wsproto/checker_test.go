@@ -2,6 +2,7 @@ package wsproto_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -94,8 +95,10 @@ func TestCheckerViolations(t *testing.T) {
 		{"long form of 125", wsprototest.Header(0x81, 0x80, 125, 3) + "mask", true, 1002, "length is not in its shortest form"},
 		{"longest form of 65535", wsprototest.Header(0x81, 0x80, 65535, 9) + "mask", true, 1002, "length is not in its shortest form"},
 		{"top bit", wsprototest.Header(0x81, 0x80, 1<<63, 9) + "mask", true, 1002, "length has its top bit set"},
-		{"too big", wsprototest.Header(0x81, 0x80, 1001, 0) + "mask", true, 1009, "message is larger than 1000 bytes on the wire"},
-		{"too big together", wsprototest.Frame(0x01, "x") + wsprototest.Header(0x80, 0x80, 1000, 0) + "mask", true, 1009, "message is larger than 1000 bytes on the wire"},
+		{"too big", wsprototest.Header(0x81, 0x80, 1001, 0) + "mask", true, 1009, "message of 1001 bytes is larger than 1000 bytes on the wire"},
+		{"too big so far", wsprototest.Header(0x01, 0x80, 1001, 0) + "mask", true, 1009, "message of at least 1001 bytes is larger than 1000 bytes on the wire"},
+		{"largest sum", wsprototest.Frame(0x01, "x") + wsprototest.Header(0x80, 0x80, math.MaxInt64, 0) + "mask", true, 1009, "message of 9223372036854775808 bytes is larger than 1000 bytes on the wire"},
+		{"too big together", wsprototest.Frame(0x01, "x") + wsprototest.Header(0x80, 0x80, 1000, 0) + "mask", true, 1009, "message of 1001 bytes is larger than 1000 bytes on the wire"},
 		{"empty fragments", wsprototest.Frame(0x01, "") + strings.Repeat(wsprototest.Frame(0, ""), 128), true, 1008, "too many empty fragments"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 )
 
 // The tests have the same keys.
@@ -37,7 +38,8 @@ var settings = map[string]func(*websocket.Config){
 	},
 	"/json-only": func(c *websocket.Config) { c.Subprotocols = []string{"json"} },
 	"/limited": func(c *websocket.Config) {
-		c.MaxMessageSize, c.ClientBacklog, c.MaxSubscriptions = 8<<10, 4<<10, 2
+		c.MaxMessageSize, c.MaxSubscriptions = 8<<10, 2
+		c.Broker = brokertest.NewMemory(4 << 10).Broker() // larger publications are refused
 	},
 	"/dropping":  func(c *websocket.Config) { c.SlowConsumer, c.EnableCompression = websocket.DropNewest, false },
 	"/evicting":  func(c *websocket.Config) { c.EnableCompression = false },
