@@ -11,12 +11,10 @@ func (c *conn) enqueue(p *publication) {
 	if c.exceedsBacklog(p) {
 		switch c.hub.config.SlowConsumer {
 		case EvictSlow:
-			c.evict()
+			c.evict("slow consumer: backlog limit reached")
 		case DropOldest:
 			for c.queue.len() > 0 && c.exceedsBacklog(p) {
-				oldest := c.dequeue()
-				c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
-				oldest.pub.release()
+				c.dropOldest()
 			}
 		}
 		if c.state != connOpen {
@@ -33,13 +31,19 @@ func (c *conn) enqueue(p *publication) {
 	}
 	p.retain(1)
 	c.queued += p.cost
-	c.queue.push(item{pub: p, form: c.form, keys: c.keys})
+	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
 }
 
-// exceedsBacklog reports whether p would exceed the client's bound. Over the memory
-// budget every client with a queue counts as over its bound.
+// dropOldest drops the first message of the queue, and records it for a gap notice.
+func (c *conn) dropOldest() {
+	oldest := c.dequeue()
+	c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
+	oldest.pub.release()
+}
+
+// exceedsBacklog reports whether p would exceed the client's bound.
 func (c *conn) exceedsBacklog(p *publication) bool {
-	return c.queued+p.cost > c.hub.config.ClientBacklog || c.queued > 0 && c.hub.overBudget()
+	return c.queued+p.cost > c.hub.config.ClientBacklog
 }
 
 // dequeue takes the first message off the queue, together with its reference to the
@@ -62,6 +66,7 @@ func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 	}
 	if c.losses.add(p, reason) {
 		c.queued += lossCost
+		c.client.charge(lossCost)
 	}
 }
 
@@ -81,8 +86,9 @@ func (c *conn) dropQueue(reason dropReason) {
 		c.drop(it.pub, reason)
 		it.pub.release()
 	}
-	c.queue.shrink()
+	c.shrinkQueue()
 	c.queued -= int64(c.losses.len()) * lossCost
+	c.client.charge(-int64(c.losses.len()) * lossCost)
 	c.losses = nil
 }
 
@@ -149,29 +155,38 @@ type ring struct {
 	n     int
 }
 
-// shrink frees an empty ring's slice unless it is small.
-func (r *ring) shrink() {
-	if r.n == 0 && len(r.items) > minRing {
+// shrinkQueue frees the slice of an empty queue unless it is small.
+func (c *conn) shrinkQueue() {
+	if r := &c.queue; r.n == 0 && len(r.items) > minRing {
+		c.client.charge(-r.charged())
 		*r = ring{}
 	}
 }
 
+// minRing is the length of the smallest slice, which is not counted.
 const minRing = 8
+
+// charged returns the bytes that the slice counts.
+func (r *ring) charged() int64 { return max(0, int64(len(r.items))-minRing) * itemSize }
 
 func (r *ring) len() int { return r.n }
 
 func (r *ring) at(i int) *item { return &r.items[(r.head+i)&(len(r.items)-1)] }
 
-func (r *ring) push(it item) {
+// push returns the bytes by which the slice has grown.
+func (r *ring) push(it item) (grown int64) {
 	if r.n == len(r.items) {
-		grown := make([]item, max(minRing, 2*len(r.items)))
+		before := r.charged()
+		items := make([]item, max(minRing, 2*len(r.items)))
 		for i := range r.n {
-			grown[i] = *r.at(i)
+			items[i] = *r.at(i)
 		}
-		r.items, r.head = grown, 0
+		r.items, r.head = items, 0
+		grown = r.charged() - before
 	}
 	r.n++
 	*r.at(r.n - 1) = it
+	return grown
 }
 
 func (r *ring) pop() item {

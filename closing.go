@@ -80,14 +80,14 @@ func (c *conn) peerClosed(code int, reason string) {
 	c.closeNowLocked(&CloseError{Code: code, Reason: reason, ByPeer: true})
 }
 
-// evict closes a client whose backlog is full. The caller holds mu, and the shard's
-// lock.
-func (c *conn) evict() {
+// evict closes a client that is too slow or holds too much memory. The caller holds mu,
+// and makes the shard watch a writePump that evict starts.
+func (c *conn) evict(reason string) {
 	if c.state != connOpen {
 		return
 	}
 	c.shard.counters.evicted.Add(1)
-	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
+	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: reason})
 	c.dropQueue(dropSlowConsumer)
 	c.startPump()
 }

@@ -38,6 +38,8 @@ type conn struct {
 	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
 	closeErr   *CloseError   // why the connection ended; the first cause stays
+	// closingSeen is the hub clock when reclaim first saw the connection closing, or 0.
+	closingSeen int64
 
 	net.Conn
 	hub    *Hub
@@ -54,7 +56,7 @@ type conn struct {
 
 // Read limits the rate of the peer and checks its frames. Every byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
-	if err := c.waitForRate(); err != nil {
+	if err := c.waitToRead(); err != nil {
 		return 0, err
 	}
 	c.client.handling.Store(false)
@@ -63,6 +65,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.lastRead.Store(c.hub.clock())
 		c.shard.counters.bytesReceived.Add(uint64(n))
 		c.in.bytes.spend(n)
+		c.in.arrived(n)
 		n = c.in.check(b[:n])
 	}
 	if err == nil && n == 0 {

@@ -309,7 +309,7 @@ func (r *invariantRun) check() {
 	}
 	st := r.hub.Stats()
 	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed must be sent + dropped: %+v", st)
-	require.Zero(r.t, st.HeldBytes, "%+v", st)
+	require.Zero(r.t, r.hub.HeldByMessages(), "%+v", st)
 }
 
 // protobufGap decodes a gap notice with the generated code.

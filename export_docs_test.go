@@ -10,6 +10,7 @@ const (
 	FloodMinimum     = floodMinimum
 	FloodBreak       = floodBreak
 	MaxEmptyFragment = wsproto.MaxEmptyFragments
+	MaxHeaderFields  = maxHeaderFields
 )
 
 // Defaults returns a Config with every default.

@@ -18,8 +18,10 @@ type inbound struct {
 	limitedSince int64 // hub clock of the first delay without a break since, or 0
 	lastLimited  int64 // hub clock of the latest delay
 
-	pinged bool   // a ping has come and is not answered yet
-	pong   string // its payload, if pinged
+	pinged    bool   // a ping has come and is not answered yet
+	inMessage bool   // a message has begun and not ended
+	pong      string // payload of the latest ping, if pinged
+	timeout   *messageTimeout
 }
 
 // begin initializes in for a new connection.

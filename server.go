@@ -109,6 +109,7 @@ func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Co
 		TLSConfig:         config,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    h.config.MaxHeaderBytes,
 		ErrorLog:          log.New(warnings{h.logger}, "", 0),
 	}
 	served := make(chan struct{}) // closed below, received by the goroutine
