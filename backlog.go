@@ -13,12 +13,10 @@ func (c *conn) enqueue(p *publication) {
 	if c.exceedsBacklog(p) {
 		switch c.client.hub.config.SlowConsumer {
 		case EvictSlow:
-			c.evict()
+			c.evict("slow consumer: backlog limit reached")
 		case DropOldest:
 			for c.queue.len() > 0 && c.exceedsBacklog(p) {
-				oldest := c.dequeue()
-				c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
-				oldest.pub.release()
+				c.dropOldest()
 			}
 		}
 		if c.state != connOpen {
@@ -35,7 +33,14 @@ func (c *conn) enqueue(p *publication) {
 	}
 	p.retain(1)
 	c.addQueued(p)
-	c.queue.push(item{pub: p, form: c.form, keys: c.keys})
+	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
+}
+
+// dropOldest drops the first message of the queue, and records it for a gap notice.
+func (c *conn) dropOldest() {
+	oldest := c.dequeue()
+	c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
+	oldest.pub.release()
 }
 
 // Bounds of a client's backlog. While its connection accepts bytes, no message counts as
@@ -49,13 +54,10 @@ const (
 	stallTime     = 2 * time.Second // blocking connections may report progress a second late
 )
 
-// exceedsBacklog reports whether p would exceed the client's bound. Over the memory
-// budget every client with a queue counts as over its bound.
+// exceedsBacklog reports whether p would exceed the client's bound.
 func (c *conn) exceedsBacklog(p *publication) bool {
 	bound, cost := c.client.hub.config.ClientBacklog, c.queued+p.cost
 	switch {
-	case c.queued > 0 && c.client.hub.overBudget():
-		return true
 	case cost <= bound:
 		return false
 	case (cost-1)/readingFactor >= bound || cost-c.excess-c.excessOf(p) > bound:
@@ -104,6 +106,7 @@ func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 	}
 	if c.losses.add(p, reason) {
 		c.queued += lossCost
+		c.client.charge(lossCost)
 	}
 }
 
@@ -123,8 +126,9 @@ func (c *conn) dropQueue(reason dropReason) {
 		c.drop(it.pub, reason)
 		it.pub.release()
 	}
-	c.queue.shrink()
+	c.shrinkQueue()
 	c.queued -= int64(c.losses.len()) * lossCost
+	c.client.charge(-int64(c.losses.len()) * lossCost)
 	c.losses = nil
 }
 
@@ -191,29 +195,38 @@ type ring struct {
 	n     int32
 }
 
-// shrink frees an empty ring's slice unless it is small.
-func (r *ring) shrink() {
-	if r.n == 0 && len(r.items) > minRing {
+// shrinkQueue frees the slice of an empty queue unless it is small.
+func (c *conn) shrinkQueue() {
+	if r := &c.queue; r.n == 0 && len(r.items) > minRing {
+		c.client.charge(-r.charged())
 		*r = ring{}
 	}
 }
 
+// minRing is the length of the smallest slice, which is not counted.
 const minRing = 8
+
+// charged returns the bytes that the slice counts.
+func (r *ring) charged() int64 { return max(0, int64(len(r.items))-minRing) * itemSize }
 
 func (r *ring) len() int { return int(r.n) }
 
 func (r *ring) at(i int) *item { return &r.items[(int(r.head)+i)&(len(r.items)-1)] }
 
-func (r *ring) push(it item) {
+// push returns the bytes by which the slice has grown.
+func (r *ring) push(it item) (grown int64) {
 	if r.len() == len(r.items) {
-		grown := make([]item, max(minRing, 2*len(r.items)))
+		before := r.charged()
+		items := make([]item, max(minRing, 2*len(r.items)))
 		for i := range r.len() {
-			grown[i] = *r.at(i)
+			items[i] = *r.at(i)
 		}
-		r.items, r.head = grown, 0
+		r.items, r.head = items, 0
+		grown = r.charged() - before
 	}
 	r.n++
 	*r.at(r.len() - 1) = it
+	return grown
 }
 
 func (r *ring) pop() item {
@@ -224,14 +237,14 @@ func (r *ring) pop() item {
 	return it
 }
 
-// evict closes a client whose backlog is full. The caller holds mu, and the shard's
-// lock.
-func (c *conn) evict() {
+// evict closes a client that is too slow or holds too much memory. The caller holds mu,
+// and makes the shard watch a writePump that evict starts.
+func (c *conn) evict(reason string) {
 	if c.state != connOpen {
 		return
 	}
 	c.client.shard.counters.evicted.Add(1)
-	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: "slow consumer: backlog limit reached"})
+	c.startClosing(&CloseError{Code: CloseTryAgainLater, Reason: reason})
 	c.dropQueue(dropSlowConsumer)
 	c.startPump()
 }

@@ -27,26 +27,26 @@ type Client struct {
 	pending    *batch // messages that the next flush writes, or nil
 	shardIndex int    // in shard.clients; -1 if it is not there
 	inSmall    bool   // in round.small, for the messages in pending
+	deflates   bool   // permessage-deflate was agreed; set before the client is registered
 	mark       uint32 // transport.Conn.Progress at markAt
 	checkAt    int64  // hub clock when the shard checks the client next
 	heapIndex  int    // in shard.deadlines; -1 if it is not there
 	markAt     int64  // conn.progressAt or conn.pingSent that mark belongs to
 
-	shard      *shard
-	conn       conn
-	hub        *Hub
-	codec      Codec
-	codecIndex int // of codec in hub.codecs
-	ws         *websocket.Conn
+	shard *shard
+	conn  conn
+	hub   *Hub
+	codec *guardedCodec
+	ws    *websocket.Conn
 
 	request      *http.Request
 	endRequest   context.CancelFunc
-	deflates     bool                    // permessage-deflate was agreed
 	frameworkCtx atomic.Pointer[Context] // set until onConnect has returned
 	visible      atomic.Bool             // between register and unregister
 	replaced     atomic.Bool             // a newer client took over the ID
 	expires      atomic.Int64            // hub clock, or 0
 	closeErr     atomic.Pointer[CloseError]
+	charged      atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
 	gotClose bool                     // the peer's Close frame has been read
@@ -71,9 +71,11 @@ type Client struct {
 
 // Codec returns the codec that was agreed in the handshake. It may be called at any
 // time, also after the connection has ended.
-func (c *Client) Codec() Codec { return c.codec }
+func (c *Client) Codec() Codec { return c.codec.Codec }
 
-// Request returns the request of the handshake, without its body. Its context is that
+// Request returns the request of the handshake, without its body, its multipart form and
+// the header fields that only the handshake needs: Connection, Upgrade and
+// Sec-WebSocket-Key, -Version and -Extensions. Its context is that
 // of Client.Context. It may be called and used at any time, also after the connection
 // has ended. It must not be changed.
 //
@@ -335,7 +337,7 @@ func (c *Client) formFor(own *pipeline) form {
 	case c.deflates:
 		variant = deflated
 	}
-	return formOf(c.codecIndex, variant)
+	return formOf(c.codec.at, variant)
 }
 
 // clientKeys returns the pipeline of a client with its own keys, or nil if both are nil.

@@ -27,8 +27,13 @@ const (
 //
 // The hub calls a Codec from several goroutines at once, and other clients wait for
 // the call to return. So a Codec must be safe for concurrent use, must not wait for
-// the hub or a client, and must not call runtime.Goexit. A panic in Marshal or
-// Unmarshal counts as an error.
+// the hub or a client. NewHub calls Name, Index and WebSocketMessageType; the hub uses
+// their results from then on.
+//
+// A panic in any other method ends only the call: in Marshal and Unmarshal it counts as
+// an error, in the methods of ControlDecoder as "", and in those of ControlEncoder the
+// message has no data. A method must not call runtime.Goexit. If it does, it ends its
+// goroutine, which may be the client's, or one that delivers to many clients.
 type Codec interface {
 	// Name returns the subprotocol that selects the codec in the handshake.
 	Name() string
@@ -167,9 +172,9 @@ func validText(s string) string {
 
 // controlChannel returns the channel in the data of a control message. Errors wrap
 // ErrMalformed.
-func controlChannel(c Codec, data []byte) (string, error) {
-	if d, ok := c.(ControlDecoder); ok {
-		return requireName("channel", d.DecodeChannel(data))
+func controlChannel(c *guardedCodec, data []byte) (string, error) {
+	if c.decoder != nil {
+		return requireName("channel", c.decodeChannel(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
@@ -189,9 +194,9 @@ func controlChannel(c Codec, data []byte) (string, error) {
 
 // controlRoom returns the room in the data of a control message. Errors wrap
 // ErrMalformed.
-func controlRoom(c Codec, data []byte) (string, error) {
-	if d, ok := c.(ControlDecoder); ok {
-		return requireName("room_id", d.DecodeRoomID(data))
+func controlRoom(c *guardedCodec, data []byte) (string, error) {
+	if c.decoder != nil {
+		return requireName("room_id", c.decodeRoomID(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
@@ -215,22 +220,6 @@ func requireName(key, name string) (string, error) {
 		return "", fmt.Errorf("%w: control data has no valid %s", ErrMalformed, key)
 	}
 	return name, nil
-}
-
-// encodeError returns the data of an "error" message for clients of c.
-func encodeError(c Codec, code, message string) []byte {
-	if e, ok := c.(ControlEncoder); ok {
-		return e.EncodeError(code, message)
-	}
-	return appendJSONError(nil, code, message)
-}
-
-// encodeGap returns the data of a "gap" message for clients of c.
-func encodeGap(c Codec, g Gap) []byte {
-	if e, ok := c.(ControlEncoder); ok {
-		return e.EncodeGap(g)
-	}
-	return appendJSONGap(nil, g)
 }
 
 // ProtobufCodec encodes messages as the WsMessage of proto/message.proto, in binary

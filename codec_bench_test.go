@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // benchMessage returns a message whose payload is a JSON object of size bytes.

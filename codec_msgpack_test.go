@@ -7,11 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 	"github.com/vmihailenco/msgpack/v5"
 	"google.golang.org/protobuf/encoding/protowire"
-
-	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // packed is the envelope as an application declares it for a MessagePack library.

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	protobuf "google.golang.org/protobuf/proto"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal/sealtest"

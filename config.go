@@ -88,6 +88,11 @@ type Config struct {
 
 	// Handshakes.
 	//
+	// MaxHeaderBytes is the maximum size of a handshake's request line and header. A
+	// larger request, or one with more than 100 fields, is refused with 431. For the
+	// servers of ListenAndServe it is http.Server.MaxHeaderBytes too, so it also applies
+	// to requests that are no handshakes. Defaults to 16 KiB.
+	MaxHeaderBytes int
 	// HandshakeTimeout is the maximum time for writing the response to a handshake,
 	// and the maximum time that a handshake waits for Run. Defaults to 10 s.
 	HandshakeTimeout time.Duration
@@ -202,7 +207,8 @@ type Config struct {
 	// not noticeably delay others; docs/configuration.md has the figures. Defaults to
 	// 1,000; negative means no limit.
 	MessageRate int64
-	// ByteRate is like MessageRate, for bytes on the wire. Defaults to 4 MiB; negative
+	// ByteRate is like MessageRate, for bytes on the wire. A compressed message counts
+	// as its bytes on the wire and those after decompression. Defaults to 4 MiB; negative
 	// means no limit.
 	ByteRate int64
 	// FloodTimeout is the time after which a client is closed with 1008 because
@@ -211,6 +217,12 @@ type Config struct {
 	// faster than MessageRate. Defaults to 0: a client is delayed, and never closed for
 	// it.
 	FloodTimeout time.Duration
+	// MessageTimeout limits the time that a client may take to send one message. From its
+	// first byte to its last a message may take MessageTimeout, and one second more for
+	// each KiB of it that has arrived. A client that takes longer is closed with 1008. The
+	// time in which the hub delays a client because of its rates does not count. Defaults
+	// to 60 s; negative means no limit.
+	MessageTimeout time.Duration
 
 	// Queues and memory. A message counts as the length of its strings and Data, and
 	// 128 bytes.
@@ -235,11 +247,19 @@ type Config struct {
 	// SlowConsumer says what happens if a message would exceed ClientBacklog. Defaults
 	// to EvictSlow.
 	SlowConsumer SlowConsumerPolicy
-	// MemoryBudget is the maximum size of all messages that the hub holds, with their
-	// encoded forms. A message for many clients counts once. While it is exceeded, new
-	// handshakes are refused with 503, and SlowConsumer applies to every client with
-	// queued messages. Defaults to 1 GiB, or to four times MaxMessageSize and 2 KiB if
-	// that is more, and must not be less than the latter.
+	// MemoryBudget is the maximum size of everything that clients make the hub hold:
+	// messages with their encoded forms, where a message for many clients counts once,
+	// messages that have arrived in part, memberships and the names of channels and rooms,
+	// the requests of handshakes, and buffers for slow clients. A connection itself does
+	// not count; MaxClients limits their number.
+	//
+	// While the budget is exceeded, new handshakes are refused with 503, and SlowConsumer
+	// applies to the clients that hold the most, until an eighth of the budget is free.
+	// Under DropOldest and DropNewest their oldest queued messages are dropped. A client
+	// that holds mostly other things is closed with 1013 in any case. Clients that hold
+	// less than 4 KiB are left alone. Defaults to 1 GiB, or to
+	// four times MaxMessageSize and 2 KiB if that is more, and must not be less than the
+	// latter.
 	MemoryBudget int64
 
 	// Cluster.
@@ -369,6 +389,8 @@ const (
 	defaultNameLength      = 255
 	defaultMessageRate     = 1000
 	defaultByteRate        = 4 << 20
+	defaultHeaderBytes     = 16 << 10
+	defaultMessageTimeout  = 60 * time.Second
 	maxNodeName            = 255
 	maxShards              = 64 // the log marks the shards to wake in a uint64
 )
@@ -396,6 +418,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.PongWait, defaultPongWait)
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
 	setDefault(&d.HandshakeTimeout, defaultHandshake)
+	setDefault(&d.MaxHeaderBytes, defaultHeaderBytes)
 	setDefault(&d.Shards, min(runtime.GOMAXPROCS(0), maxShards))
 	setDefault(&d.LogSize, max(defaultLogSize, d.largestCost()))
 	setDefault(&d.ClientBacklog, max(defaultClientBacklog, d.largestCost()))
@@ -405,6 +428,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.MaxNameLength, defaultNameLength)
 	setDefault(&d.MessageRate, defaultMessageRate)
 	setDefault(&d.ByteRate, defaultByteRate)
+	setDefault(&d.MessageTimeout, defaultMessageTimeout)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
 	setDefault(&d.BrokerQueue, defaultBrokerQueue)
@@ -496,6 +520,7 @@ func (c *Config) validateSigns() error {
 		{"PongWait", int64(c.PongWait)},
 		{"PingPeriod", int64(c.PingPeriod)},
 		{"HandshakeTimeout", int64(c.HandshakeTimeout)},
+		{"MaxHeaderBytes", int64(c.MaxHeaderBytes)},
 		{"Shards", int64(c.Shards)},
 		{"LogSize", c.LogSize},
 		{"ClientBacklog", c.ClientBacklog},

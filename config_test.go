@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,11 +57,11 @@ func TestConfigValidate(t *testing.T) {
 		{"FloodTimeout", func(c *websocket.Config) { c.FloodTimeout = -1 }},
 		{"", func(c *websocket.Config) { c.MaxMessageSize = 1 << 30 }},
 		{"", func(c *websocket.Config) { c.ClientBacklog, c.LogSize = 64<<10+512, 64<<10+512 }},
-		{"ClientBacklog is 66047, but MaxMessageSize 65536 needs at least 66048", func(c *websocket.Config) { c.ClientBacklog = 64<<10 + 511 }},
+		{"ClientBacklog is 524799, but MaxMessageSize 524288 needs at least 524800", func(c *websocket.Config) { c.ClientBacklog = 64<<10 + 511 }},
 		{"ClientBacklog is 1048576, but MaxMessageSize 8388608 needs at least 8389120", func(c *websocket.Config) { c.MaxMessageSize, c.ClientBacklog = 8<<20, 1<<20 }},
-		{"LogSize is 66047, but MaxMessageSize 65536 needs at least 66048", func(c *websocket.Config) { c.LogSize = 64<<10 + 511 }},
+		{"LogSize is 524799, but MaxMessageSize 524288 needs at least 524800", func(c *websocket.Config) { c.LogSize = 64<<10 + 511 }},
 		{"", func(c *websocket.Config) { c.MemoryBudget = 4 * (64<<10 + 512) }},
-		{"MemoryBudget is 264191, but MaxMessageSize 65536 needs at least 264192", func(c *websocket.Config) { c.MemoryBudget = 4*(64<<10+512) - 1 }},
+		{"MemoryBudget is 2099199, but MaxMessageSize 524288 needs at least 2099200", func(c *websocket.Config) { c.MemoryBudget = 4*(64<<10+512) - 1 }},
 		{"ClientBacklog", func(c *websocket.Config) { c.MaxMessageSize, c.ClientBacklog = math.MaxInt64, math.MaxInt64-1 }},
 		{"DrainTimeout", func(c *websocket.Config) { c.DrainTimeout = -1 }},
 		{"CallbackTimeout", func(c *websocket.Config) { c.CallbackTimeout = -1 }},

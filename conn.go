@@ -25,6 +25,7 @@ type conn struct {
 	held       bool // onConnect has not returned: nothing is written
 	pumping    bool // a writePump owns the socket
 	pingQueued bool
+	peerEnded  bool      // the peer has closed: its earlier messages are still handled
 	form       form      // the form of messages for this client; set by the shard
 	keys       *pipeline // the client's own keys, or nil; set by the shard
 	socket     transport.Conn
@@ -36,9 +37,10 @@ type conn struct {
 	losses     *losses       // dropped and not announced yet; nil before the first
 	tail       []byte        // rest of a partly written frame; it is written before all else
 	tailOf     *publication  // the message that tail ends, or nil for a control frame
-	peerEnded  bool          // the peer has closed: its earlier messages are still handled
 	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
+	// closingSeen is the hub clock when reclaim first saw the connection closing, or 0.
+	closingSeen int64
 
 	net.Conn
 	client *Client
@@ -57,7 +59,7 @@ type conn struct {
 
 // Read limits the rate of the peer and checks its frames. Every byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
-	if err := c.waitForRate(); err != nil {
+	if err := c.waitToRead(); err != nil {
 		return 0, err
 	}
 	c.client.handling.Store(false)
@@ -66,6 +68,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.lastRead.Store(c.client.hub.clock())
 		c.client.shard.counters.bytesReceived.Add(uint64(n))
 		c.in.bytes.spend(n)
+		c.in.arrived(n)
 		n = c.in.check(b[:n])
 	}
 	if err == nil && n == 0 {

@@ -118,13 +118,17 @@ func (c *Client) authorize(m *Message, action Action, target string) bool {
 	defer func() { *seen = Message{}; inboundPool.Put(seen) }()
 	*seen = *m
 	var err error
-	if !c.hub.runCallback(c, callingAuthorize, func() { err = hook(c, AuthorizeRequest{action, target, seen}) }) {
+	var code, text string
+	if !c.hub.runCallback(c, callingAuthorize, func() {
+		if err = hook(c, AuthorizeRequest{action, target, seen}); err != nil {
+			code, text = c.refusal(action, target, err) // calls methods of err
+		}
+	}) {
 		return false
 	}
 	if err == nil {
 		return true
 	}
-	code, text := c.refusal(action, target, err)
 	c.replyError(m, target, code, text)
 	return false
 }
@@ -202,7 +206,7 @@ func (c *Client) ack(m *Message, target string) *publication {
 func (c *Client) replyError(m *Message, target, code, text string) {
 	p := c.hub.newPublication(&Message{
 		Type: typeError, Channel: target, ID: m.ID, Timestamp: m.Timestamp,
-		Data: encodeError(c.codec, code, text),
+		Data: c.codec.encodeError(code, text),
 	}, toClients)
 	if err := c.hub.events.send(context.Background(), c, p); err != nil {
 		c.hub.logger.Debugf("websocket: error reply to client %q not sent: %v", c.ID, err)

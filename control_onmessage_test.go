@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -175,7 +175,7 @@ func TestChangedControlMessageIsChecked(t *testing.T) {
 		t.Run(codec, func(t *testing.T) {
 			t.Parallel()
 			config := websocket.DefaultConfig
-			config.ClientBacklog = 100 << 10
+			config.ClientBacklog, config.MaxMessageSize = 100<<10, 64<<10
 			config.Authorize = func(_ *websocket.Client, r websocket.AuthorizeRequest) error {
 				if r.Target == "private" {
 					return websocket.ErrForbidden

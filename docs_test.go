@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
@@ -274,6 +274,9 @@ func (v *wireVectors) annotateSealed(t testing.TB, x *wireVector, mode string) [
 func limitsTable() string {
 	d := websocket.Defaults()
 	kib := func(n int64) string {
+		if n >= 1<<30 {
+			return strconv.FormatInt(n>>30, 10) + " GiB"
+		}
 		if n >= 1<<20 {
 			return strconv.FormatInt(n>>20, 10) + " MiB"
 		}
@@ -288,6 +291,8 @@ func limitsTable() string {
 	row("the same on the wire", "that, plus 1/1,024 of it, plus 256 bytes", "", "close 1009")
 	row("frames per second, of all kinds", strconv.FormatInt(d.MessageRate, 10), "`MessageRate`", "the hub reads more slowly")
 	row("bytes per second", kib(d.ByteRate), "`ByteRate`", "the same")
+	row("bytes per second after decompression", "the same limit", "`ByteRate`", "the same")
+	row("time for one message, plus 1 s for each KiB received", d.MessageTimeout.String(), "`MessageTimeout`", "close 1008")
 	row("empty fragments of one message", strconv.Itoa(websocket.MaxEmptyFragment), "", "close 1008")
 	row("a channel name or room ID, in bytes of UTF-8", strconv.Itoa(d.MaxNameLength), "`MaxNameLength`", "error `bad_request`")
 	row("channels and rooms of one client", strconv.Itoa(d.MaxSubscriptions), "`MaxSubscriptions`", "error `limit`")
@@ -296,6 +301,9 @@ func limitsTable() string {
 	row("time without accepting a byte while data is pending", d.WriteWait.String(), "`WriteWait`", "the connection ends")
 	row("silence of a client before it is pinged", d.PingPeriod.String(), "`PingPeriod`", "a ping")
 	row("silence of a client before it is closed", d.PongWait.String(), "`PongWait`", "close 3008")
+	row("request line and header of a handshake", kib(int64(d.MaxHeaderBytes)), "`MaxHeaderBytes`", "HTTP 431")
+	row("header fields of a handshake", strconv.Itoa(websocket.MaxHeaderFields), "", "HTTP 431")
+	row("memory that clients make the hub hold", kib(d.MemoryBudget), "`MemoryBudget`", "HTTP 503; close 1013 or gaps for the clients that hold the most")
 	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
 	row("handshakes at the same time", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
 	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection ends")

@@ -12,9 +12,8 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
-
-	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // TestChurn connects and disconnects clients as fast as possible. Meanwhile it

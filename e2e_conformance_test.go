@@ -18,7 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
 	"github.com/stretchr/testify/require"

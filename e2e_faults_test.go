@@ -18,7 +18,7 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
@@ -129,7 +129,7 @@ func requireSums(t *testing.T, h *websocket.Hub) websocket.Stats {
 	t.Helper()
 	st := h.Stats()
 	require.Equal(t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed = sent + dropped: %+v", st)
-	require.Zero(t, st.HeldBytes, "%+v", st)
+	require.Zero(t, h.HeldByMessages(), "%+v", st)
 	return st
 }
 
@@ -598,7 +598,9 @@ func TestSlowWriterIsNotDisconnected(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLives()
-			hub := startFake(t, p, websocket.DefaultConfig, nil, func(h *websocket.Hub) {
+			config := websocket.DefaultConfig
+			config.MessageTimeout = -1
+			hub := startFake(t, p, config, nil, func(h *websocket.Hub) {
 				h.SetCallbacks(l.connect, l.disconnect, l.message)
 			})
 			peer := hub.connect(1<<16, nil)

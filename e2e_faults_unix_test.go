@@ -16,9 +16,8 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
-
-	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // interruptions sends the process a signal every 20 microseconds. Each one may

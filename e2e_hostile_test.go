@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
@@ -279,7 +279,9 @@ func TestUnreadRepliesAreBounded(t *testing.T) {
 					}
 					ce := <-ended
 					require.Equal(t, websocket.CloseTryAgainLater, ce.Code, ce.Reason)
-					require.LessOrEqual(t, most, 3*config.ClientBacklog) // a message may be held both as received and encoded
+					// A message may be held both as received and encoded. The rest is the buffer of the
+					// writePump, which may have been larger, and what two clients hold while they are idle.
+					require.LessOrEqual(t, most, 3*config.ClientBacklog+(256<<10)+(4<<10))
 					require.EqualValues(t, 1, hub.Stats().Evicted)
 					other.leave()
 					_ = peer.nc.Close()

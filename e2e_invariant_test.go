@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/stretchr/testify/require"
 	pb "google.golang.org/protobuf/proto"
@@ -302,7 +302,7 @@ func (r *invariantRun) check() {
 	}
 	st := r.hub.Stats()
 	require.Equal(r.t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total(), "addressed must be sent + dropped: %+v", st)
-	require.Zero(r.t, st.HeldBytes, "%+v", st)
+	require.Zero(r.t, r.hub.HeldByMessages(), "%+v", st)
 }
 
 // protobufGap decodes a gap notice with the generated code.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 )
 
@@ -559,7 +559,7 @@ func TestPublicationAboveBrokersLimitIsRejected(t *testing.T) {
 	p, _ := b.connect(t, dialing{codec: "msgpack"})
 	p.send(t, wire{Type: "publish", Channel: "a", ID: "1", Data: make([]byte, 2000)})
 	require.Regexp(t, `^websocket: message too large: 2\d\d\d bytes, but Broker\.MaxPayload allows 2000$`, p.requireError(t, "1", "a", "too_large"))
-	require.NotEmpty(t, b.logs.matching("warning", "at most 2000 bytes, which is too small for Config.MaxMessageSize 65536"))
+	require.NotEmpty(t, b.logs.matching("warning", "at most 2000 bytes, which is too small for Config.MaxMessageSize 524288"))
 }
 
 // TestKeysFromOnConnectApplyToFirstMessage sends messages while onConnect runs. The

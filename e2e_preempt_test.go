@@ -13,9 +13,8 @@ import (
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
-
-	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // spin waits in a busy loop for another goroutine to run. With one processor it runs

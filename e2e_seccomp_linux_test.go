@@ -12,9 +12,8 @@ import (
 	"unsafe"
 
 	gorilla "github.com/gorilla/websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
-
-	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // TestSystemCallsNotPermitted runs a hub under a seccomp profile that does not allow

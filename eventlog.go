@@ -22,6 +22,7 @@ type eventLog struct {
 	done           chan struct{} // closed by close
 	node           *node         // nil without a broker
 	customCodecs   bool          // the application brings codecs
+	budget         *budget
 
 	mu         sync.Mutex // guards the following fields, and fields elsewhere that say so
 	seq        uint64     // of the last entry with a message
@@ -29,7 +30,7 @@ type eventLog struct {
 	waiters    list.List  // of *waiter
 	running    bool
 	closed     bool
-	topics     [topicKinds]map[string]*topic
+	topics     [topicKinds]peakMap[string, *topic]
 	topicOrder [topicKinds]topicOrder
 	clients    int
 	// addressed counts each message once per recipient.
@@ -79,12 +80,8 @@ type waiter struct {
 	granted bool
 }
 
-func newEventLog(c *Config) *eventLog {
-	l := &eventLog{size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, customCodecs: slices.ContainsFunc(c.Codecs, isCustom), done: make(chan struct{})}
-	for kind := range l.topics {
-		l.topics[kind] = make(map[string]*topic)
-	}
-	return l
+func newEventLog(c *Config, b *budget) *eventLog {
+	return &eventLog{budget: b, size: c.LogSize, nameLimit: c.MaxNameLength, maxMemberships: c.MaxSubscriptions, customCodecs: slices.ContainsFunc(c.Codecs, isCustom), done: make(chan struct{})}
 }
 
 // isCustom reports whether c is a codec of the application.
@@ -244,7 +241,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 	}
 	var wake uint64
 	recipients := 0
-	t := l.topics[kind][name]
+	t := l.topics[kind].m[name]
 	if t != nil {
 		recipients = t.members
 		l.stamp(pub, len(t.parts), recipients)
@@ -410,7 +407,7 @@ func (l *eventLog) removeClient(c *Client) bool {
 	}
 	for _, m := range c.members.list {
 		c.hooks.add(m.part.topic, true)
-		l.removeFromPart(m.part)
+		l.removeMember(c, m)
 	}
 	return true
 }

@@ -1,12 +1,15 @@
 package websocket
 
 // Functions for the codec tests.
-var (
-	ControlChannel = controlChannel
-	ControlRoom    = controlRoom
-	EncodeErrorFor = encodeError
-	EncodeGapFor   = encodeGap
-)
+func guard(c Codec) *guardedCodec { return guardCodec(c, SlogLogger(nil)) }
+
+func ControlChannel(c Codec, data []byte) (string, error) { return controlChannel(guard(c), data) }
+
+func ControlRoom(c Codec, data []byte) (string, error) { return controlRoom(guard(c), data) }
+
+func EncodeErrorFor(c Codec, code, message string) []byte { return guard(c).encodeError(code, message) }
+
+func EncodeGapFor(c Codec, g Gap) []byte { return guard(c).encodeGap(g) }
 
 // JSONUnmarshalSlow is JSONCodec's Unmarshal without the fast path.
 func JSONUnmarshalSlow(data []byte, msg *Message) error {

@@ -9,6 +9,7 @@ const (
 	PaceBurst        = rateBurst
 	FloodBreak       = floodBreak
 	MaxEmptyFragment = wsproto.MaxEmptyFragments
+	MaxHeaderFields  = maxHeaderFields
 )
 
 // Defaults returns a Config with every default.

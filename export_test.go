@@ -14,5 +14,32 @@ func (h *Hub) Unsent() uint64 {
 	return h.events.addressed - sent
 }
 
+// HeldByMessages is Stats.HeldBytes without the requests and memberships of connected
+// clients. It must be 0 when no message is queued or in progress.
+func (h *Hub) HeldByMessages() int64 {
+	n := h.budget.used.Load()
+	h.events.mu.Lock()
+	defer h.events.mu.Unlock()
+	for kind := range h.events.topics {
+		for _, t := range h.events.topics[kind].m {
+			n -= h.events.topicCost(t) + int64(len(t.parts))*partCost
+		}
+	}
+	for i := range h.ids.stripes {
+		for _, c := range h.ids.snapshot(i) {
+			if c.registered {
+				n -= c.requestSize() + int64(len(c.members.list))*membershipCost
+			}
+		}
+	}
+	return n
+}
+
+// requestSize returns what keepRequest has charged.
+func (c *Client) requestSize() int64 {
+	_, size := compactHeader(c.request.Header)
+	return size + int64(requestCost+2*len(c.request.RequestURI)+len(c.request.Host))
+}
+
 // ClientSize is the size of a Client in bytes.
 const ClientSize = unsafe.Sizeof(Client{})

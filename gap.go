@@ -46,7 +46,7 @@ func (l *loss) gap() Gap {
 func (c *Client) gapNotice(l *loss) *publication {
 	p := c.hub.newPublication(&Message{
 		Type: typeGap, Channel: l.topic.name, Timestamp: c.hub.now(),
-		Data: encodeGap(c.codec, l.gap()),
+		Data: c.codec.encodeGap(l.gap()),
 	}, l.topic.to)
 	p.announces = l.count
 	return p

@@ -27,7 +27,7 @@ import (
 
 	flatbuffers "github.com/google/flatbuffers/go"
 	gorilla "github.com/gorilla/websocket"
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/proto"
 	"github.com/maoxiaoyue/hypgo-websocket/proto/fbs"
 	"github.com/stretchr/testify/require"

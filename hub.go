@@ -22,7 +22,7 @@ type Hub struct {
 	config     Config
 	logger     Logger
 	logLimit   logLimiter
-	codecs     []Codec
+	codecs     []*guardedCodec
 	keys       *pipeline // the hub's keys, or nil
 	deflaters  *flate.Deflater
 	events     *eventLog
@@ -34,7 +34,7 @@ type Hub struct {
 	connected  atomic.Uint64
 	handshakes atomic.Int64 // handshakes under way
 	upgrader   upgrader
-	budget     struct{ used atomic.Int64 } // bytes of all publications that are not recycled
+	budget     budget
 	drops      dropReports
 
 	onConnect    func(*Client)
@@ -51,7 +51,7 @@ type Hub struct {
 	served    bool // there was a connection: SetCallbacks is no longer allowed
 	cut       bool // DrainTimeout has passed: new connections are aborted at once
 	abandoned bool // CallbackTimeout has passed: handshakes that finish now are rejected
-	live      map[*Client]struct{}
+	live      peakMap[*Client, struct{}]
 	conns     int           // handshakes and connections
 	drained   chan struct{} // closed when the hub is stopping and conns is 0
 	result    error         // of Run
@@ -78,21 +78,22 @@ func NewHub(logger Logger, config Config) *Hub {
 	if logger == nil {
 		logger = SlogLogger(nil)
 	}
+	logger = &guardedLogger{l: logger}
 	h := &Hub{
 		config:    config,
 		logger:    logger,
-		codecs:    config.Codecs,
+		codecs:    guardCodecs(config.Codecs, logger),
 		deflaters: flate.NewDeflater(config.Compression.Level),
-		events:    newEventLog(&config),
+		budget:    budget{limit: config.MemoryBudget, wake: make(chan struct{}, 1)},
 		seed:      maphash.MakeSeed(),
 		epoch:     time.Now(),
 		started:   make(chan struct{}),
 		stop:      make(chan struct{}),
 		done:      make(chan struct{}),
 		drained:   make(chan struct{}),
-		live:      make(map[*Client]struct{}),
 		drops:     dropReports{wake: make(chan struct{}, 1)},
 	}
+	h.events = newEventLog(&h.config, &h.budget)
 	switch s := config.Security; {
 	case s == nil:
 	case !s.hasKeys():
@@ -149,9 +150,10 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, s := range h.shards {
 		go s.run() // ends when it applies entryStop
 	}
-	stopReports := make(chan struct{})     // closed below, received by runReports
+	stopReports := make(chan struct{})     // closed below, received by runReports and runReclaim
 	reported := make(chan struct{})        // closed by runReports, received below
 	go h.runReports(stopReports, reported) // ends after the last report
+	go h.runReclaim(stopReports)           // ends when stopReports is closed
 	h.events.start()
 	var err error
 	if h.node != nil {
@@ -188,9 +190,6 @@ func (h *Hub) clock() int64 { return int64(time.Since(h.epoch)) + 1 }
 
 // now returns the current time as a Message.Timestamp.
 func (h *Hub) now() int64 { return time.Now().UnixNano() }
-
-// overBudget reports whether publications take more than Config.MemoryBudget.
-func (h *Hub) overBudget() bool { return h.budget.used.Load() > h.config.MemoryBudget }
 
 // shardOf returns the shard of a client ID.
 func (h *Hub) shardOf(id string) *shard {

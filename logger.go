@@ -9,7 +9,9 @@ import (
 // Logger receives the hub's log messages. SlogLogger adapts log/slog, and HypGo's
 // *logger.Logger (0.8.11 or newer) implements it. The hub calls its Logger from many
 // goroutines, including those that deliver messages. A Logger must be safe for
-// concurrent use and must not wait for the hub.
+// concurrent use and must not wait for the hub. A panic ends only the call; the first one
+// is printed to standard error. A Logger must not call runtime.Goexit, which ends the
+// goroutine that logs.
 type Logger interface {
 	Debugf(format string, args ...any)
 	Infof(format string, args ...any)

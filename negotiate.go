@@ -48,5 +48,5 @@ func (h *Hub) codecNamed(name string) int {
 	if !slices.Contains(h.config.Subprotocols, name) {
 		return -1
 	}
-	return slices.IndexFunc(h.codecs, func(c Codec) bool { return c.Name() == name })
+	return slices.IndexFunc(h.codecs, func(c *guardedCodec) bool { return c.Name() == name })
 }

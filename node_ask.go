@@ -268,7 +268,7 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 		a.IDs, err = h.RoomMembers(ctx, q.Name)
 	case askCount:
 		h.events.mu.Lock()
-		if t := h.events.topics[ChannelTopic][q.Name]; t != nil {
+		if t := h.events.topics[ChannelTopic].m[q.Name]; t != nil {
 			a.Count = t.members
 		}
 		h.events.mu.Unlock()

@@ -55,8 +55,8 @@ func (l *eventLog) appendGaps(ctx context.Context, gaps targets) (count int) {
 	if gaps.All {
 		list = append(list, target{})
 		l.mu.Lock()
-		for kind, topics := range l.topics {
-			for name := range topics {
+		for kind := range l.topics {
+			for name := range l.topics[kind].m {
 				list = append(list, target{Audience: TopicKind(kind).audience(), Name: name})
 			}
 		}
@@ -100,7 +100,7 @@ func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved i
 			if to.Audience == toRoom {
 				kind = RoomTopic
 			}
-			if t := l.topics[kind][to.Name]; t != nil {
+			if t := l.topics[kind].m[to.Name]; t != nil {
 				count++
 				for _, p := range t.parts {
 					put(p.shard, entry{kind: entryGap, part: p, arg: gap}, p.count)
@@ -130,12 +130,12 @@ func (s *shard) routeGap(e *entry, r *round) {
 	gap := e.arg.(*brokerGap)
 	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
 	push := func(c *Client) {
-		if runs[c.codecIndex] == nil {
+		if runs[c.codec.at] == nil {
 			notice := gap.notice(c)
 			r.pubs = append(r.pubs, notice)
-			runs[c.codecIndex] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
+			runs[c.codec.at] = r.pubs[len(r.pubs)-1 : len(r.pubs) : len(r.pubs)]
 		}
-		s.push(c, runs[c.codecIndex], gap.seq, r, false)
+		s.push(c, runs[c.codec.at], gap.seq, r, false)
 	}
 	switch {
 	case e.part != nil:
@@ -161,7 +161,7 @@ func (g *brokerGap) notice(c *Client) *publication {
 	case toRoom:
 		lost.RoomID, m.Channel = g.to.Name, g.to.Name
 	}
-	m.Data = encodeGap(c.codec, lost)
+	m.Data = c.codec.encodeGap(lost)
 	p := c.hub.newPublication(&m, g.to.Audience)
 	p.seq = g.seq
 	return p

@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -139,7 +138,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.msg.Data = p.data
 	p.cost = messageCost(m)
 	p.bytes = p.cost
-	h.budget.used.Add(p.bytes)
+	h.budget.add(p.bytes)
 	p.refs.Store(1)
 	return p
 }
@@ -161,7 +160,7 @@ func (p *publication) release() {
 	case n < 0:
 		panic("websocket: publication released more often than retained")
 	}
-	p.hub.budget.used.Add(-p.bytes)
+	p.hub.budget.add(-p.bytes)
 	for i := range min(int(p.built.Load()), len(p.inline)) {
 		p.inline[i].bytes = nil
 		if cap(p.inline[i].buf) > maxKeptBuffer {
@@ -228,7 +227,7 @@ func (p *publication) build(f form) frame {
 	}
 	if len(s.bytes) > 0 {
 		p.bytes += int64(cap(s.buf))
-		p.hub.budget.used.Add(int64(cap(s.buf)))
+		p.hub.budget.add(int64(cap(s.buf)))
 	}
 	p.built.Add(1)
 	return s.frame
@@ -258,19 +257,19 @@ func withRoom(buf []byte, n int) []byte {
 
 func (p *publication) buildPlain(s *encodedForm) frame {
 	codec := p.hub.codecs[s.form.codecIndex()]
-	out, err := appendMarshal(codec, withRoom(s.buf, int(p.cost)), &p.msg)
+	out, err := codec.AppendMarshal(withRoom(s.buf, int(p.cost)), &p.msg)
 	if err != nil {
 		p.logCodecError(codec, err)
 		return frame{}
 	}
 	s.buf = out
-	return prependHeader(out, byte(codec.WebSocketMessageType()))
+	return prependHeader(out, byte(codec.frameType))
 }
 
 // logCodecError logs a form that could not be built. It is called once per form, not
 // once per client.
-func (p *publication) logCodecError(codec Codec, err error) {
-	p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.Name(), err)
+func (p *publication) logCodecError(codec *guardedCodec, err error) {
+	p.hub.logger.Errorf("websocket: message of type %q for %q dropped for %s clients: %v", p.msg.Type, p.msg.Channel, codec.name, err)
 }
 
 // buildDeflated returns the plain frame for a payload below Compression.MinSize, and
@@ -298,7 +297,7 @@ func (p *publication) buildSealed(s *encodedForm) frame {
 	codec := p.hub.codecs[s.form.codecIndex()]
 	scratch := getBuffer(int(p.cost))
 	defer putBuffer(scratch)
-	payload, err := appendMarshal(codec, scratch.b, &p.msg)
+	payload, err := codec.AppendMarshal(scratch.b, &p.msg)
 	if err != nil {
 		p.logCodecError(codec, err)
 		return frame{}
@@ -316,22 +315,4 @@ func prependHeader(buf []byte, first byte) frame {
 	at := wsproto.MaxHeader - wsproto.HeaderSize(n)
 	wsproto.AppendHeader(buf[at:at], first, n)
 	return frame{bytes: buf[at:]}
-}
-
-// appendMarshal calls AppendMarshal, or Marshal if c is not an AppendCodec. The codec
-// may be the application's, so a panic becomes an error.
-func appendMarshal(c Codec, dst []byte, m *Message) (out []byte, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("websocket: codec %s panicked: %v", c.Name(), r)
-		}
-	}()
-	if a, ok := c.(AppendCodec); ok {
-		return a.AppendMarshal(dst, m)
-	}
-	b, err := c.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	return append(dst, b...), nil
 }

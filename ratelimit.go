@@ -19,7 +19,9 @@ type inbound struct {
 	limitedSince int64 // hub clock of the first delay without a break since, or 0
 	lastLimited  int64 // hub clock of the latest delay
 
-	pong *string // payload of the latest ping, if it is not answered yet
+	inMessage bool    // a message has begun and not ended
+	pong      *string // payload of the latest ping, if it is not answered yet
+	timeout   *messageTimeout
 }
 
 // begin initializes in for a new connection.

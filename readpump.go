@@ -48,6 +48,7 @@ func (c *Client) readMessages() error {
 		c.conn.peerClosed(code, reason)
 		return nil
 	})
+	defer c.conn.in.endTimeout()
 	for {
 		messageType, r, err := c.ws.NextReader()
 		if err == nil {
@@ -64,10 +65,14 @@ func (c *Client) readMessages() error {
 // error: reading goes on until the peer has answered.
 func (c *Client) readMessage(messageType int, r io.Reader) error {
 	limit := c.hub.config.MaxMessageSize
-	buf := getBuffer(512)
-	defer func() { putBuffer(buf) }()
+	buf := getBuffer(smallMessage)
+	held := int64(0)
+	defer func() {
+		c.charge(-held)
+		putBuffer(buf)
+	}()
 	var err error
-	if buf.b, err = flate.ReadAll(buf.b, r, c.conn.in.checker.Limit()); err != nil {
+	if err = c.readWhole(buf, r, &held); err != nil {
 		return err // over the limit, the frame checker has closed the connection already
 	}
 	compressed := c.conn.in.checker.NextCompressed()
@@ -78,7 +83,10 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 	if compressed {
 		out := getBuffer(int(min(4*int64(len(message)), limit)))
 		defer func() { putBuffer(out) }()
-		if out.b, err = flate.AppendInflated(out.b, message, limit); err != nil && !errors.Is(err, flate.ErrTooBig) {
+		out.b, err = flate.AppendInflated(out.b, message, limit)
+		c.conn.in.bytes.spend(len(out.b))
+		c.hold(&held, cap(out.b))
+		if err != nil && !errors.Is(err, flate.ErrTooBig) {
 			c.conn.closeNow(CloseInvalidPayloadData, "compressed data is corrupt")
 			return nil
 		}
@@ -92,10 +100,47 @@ func (c *Client) readMessage(messageType int, r io.Reader) error {
 		c.conn.closeNow(CloseMessageTooBig, fmt.Sprintf("%s is larger than %d bytes", what, limit))
 		return nil
 	}
-	c.conn.replyToPing() // now, because the callback may take long
+	c.conn.replyToPing()        // now, because the callback may take long
+	c.hold(&held, len(message)) // the decoded copy
 	c.handling.Store(true)
 	c.handle(messageType, message)
 	return nil
+}
+
+// smallMessage is the size of the buffers that are not counted against the budget.
+const smallMessage = 512
+
+// hold charges the client for a buffer of a message, unless it is small.
+func (c *Client) hold(held *int64, size int) {
+	if size > smallMessage {
+		c.charge(int64(size))
+		*held += int64(size)
+	}
+}
+
+// readWhole reads a message to its end into buf, within MessageTimeout. It adds to held
+// what the client is charged for the buffer.
+func (c *Client) readWhole(buf *buffer, r io.Reader, held *int64) error {
+	limit := c.conn.in.checker.Limit()
+	c.conn.in.inMessage = true
+	defer c.conn.in.endMessage()
+	for {
+		if len(buf.b) == cap(buf.b) {
+			buf.b = append(buf.b, 0)[:len(buf.b)]
+			c.charge(int64(cap(buf.b)) - *held)
+			*held = int64(cap(buf.b))
+		}
+		n, err := r.Read(buf.b[len(buf.b):cap(buf.b)])
+		buf.b = buf.b[:len(buf.b)+n]
+		switch {
+		case int64(len(buf.b)) > limit:
+			return flate.ErrTooBig
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
 }
 
 // handle checks the frame type and UTF-8, opens and decodes the message, calls onMessage,
@@ -125,7 +170,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	}
 	m := inboundPool.Get().(*Message)
 	defer func() { *m = Message{}; inboundPool.Put(m) }()
-	if err := c.unmarshal(b, m); err != nil {
+	if err := c.codec.Unmarshal(b, m); err != nil {
 		if c.hub.config.IgnoreMalformed {
 			c.shard.counters.messagesIgnored.Add(1)
 			c.hub.logger.Debugf("websocket: message of client %q ignored: %v", c.ID, err)
@@ -148,16 +193,6 @@ func (c *Client) handle(messageType int, b []byte) {
 // inboundPool is separate from AcquireMessage's pool. A callback that wrongly releases
 // its Message does no harm then.
 var inboundPool = sync.Pool{New: func() any { return new(Message) }}
-
-// unmarshal decodes b. The panic of an application's codec becomes an error.
-func (c *Client) unmarshal(b []byte, m *Message) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: codec %s panicked: %v", ErrMalformed, c.codec.Name(), r)
-		}
-	}()
-	return c.codec.Unmarshal(b, m)
-}
 
 // describe names the client's frames for a close reason.
 func (c *Client) describe(keys *pipeline) string {

@@ -78,7 +78,8 @@ const (
 	RefusedClientID RefusalReason = "client_id"
 	// RefusedDuplicateID means that the ID is in use (409).
 	RefusedDuplicateID RefusalReason = "duplicate_id"
-	// RefusedLimit means that Config.MaxClients or Config.MaxHandshakes is reached (503).
+	// RefusedLimit means that Config.MaxClients or Config.MaxHandshakes is reached (503), or
+	// that the header is larger than Config.MaxHeaderBytes (431).
 	RefusedLimit RefusalReason = "limit"
 	// RefusedMemory means that Config.MemoryBudget is used up (503).
 	RefusedMemory RefusalReason = "memory"

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/maoxiaoyue/hypgo-websocket"
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // TestHandshakeErrorChoosesResponse lets ClientID choose the response of a refusal.
@@ -198,7 +198,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 			r.RemoteAddr = "192.0.2.1:1"
 			hub.Handler().ServeHTTP(newRecorder(), r)
 		}
-		refuse("https://evil.example\nERROR forged " + strings.Repeat("é", 1<<20))
+		refuse("https://evil.example\nERROR forged " + strings.Repeat("é", 1<<12))
 		lines := logs.matching("", "")
 		require.Len(t, lines, 1)
 		require.Contains(t, lines[0], `origin="https://evil.example\nERROR forged éé`)

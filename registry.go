@@ -13,7 +13,7 @@ import (
 type registry struct {
 	stripes [64]struct {
 		sync.RWMutex
-		clients map[string]*Client
+		clients peakMap[string, *Client]
 	}
 	seed maphash.Seed
 	once sync.Once
@@ -30,12 +30,9 @@ func (r *registry) put(c *Client, replace bool) *Client {
 	s := &r.stripes[r.stripe(c.ID)]
 	s.Lock()
 	defer s.Unlock()
-	old := s.clients[c.ID]
+	old := s.clients.m[c.ID]
 	if old == nil || replace {
-		if s.clients == nil {
-			s.clients = make(map[string]*Client)
-		}
-		s.clients[c.ID] = c
+		s.clients.put(c.ID, c)
 	}
 	return old
 }
@@ -44,7 +41,7 @@ func (r *registry) get(id string) *Client {
 	s := &r.stripes[r.stripe(id)]
 	s.RLock()
 	defer s.RUnlock()
-	return s.clients[id]
+	return s.clients.m[id]
 }
 
 // free removes c, unless another client has taken over its ID.
@@ -52,8 +49,8 @@ func (r *registry) free(c *Client) {
 	s := &r.stripes[r.stripe(c.ID)]
 	s.Lock()
 	defer s.Unlock()
-	if s.clients[c.ID] == c {
-		delete(s.clients, c.ID)
+	if s.clients.m[c.ID] == c {
+		s.clients.remove(c.ID)
 	}
 }
 
@@ -62,8 +59,8 @@ func (r *registry) snapshot(stripe int) []*Client {
 	s := &r.stripes[stripe]
 	s.RLock()
 	defer s.RUnlock()
-	clients := make([]*Client, 0, len(s.clients))
-	for _, c := range s.clients {
+	clients := make([]*Client, 0, len(s.clients.m))
+	for _, c := range s.clients.m {
 		clients = append(clients, c)
 	}
 	return clients

@@ -169,6 +169,7 @@ func (h *Hub) serveListener(l net.Listener, handler http.Handler, config *tls.Co
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		Protocols:         &protocols,
+		MaxHeaderBytes:    h.config.MaxHeaderBytes,
 		ErrorLog:          log.New(warnings{h}, "", 0),
 	}
 	served := make(chan struct{}) // closed below, received by the goroutine

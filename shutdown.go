@@ -89,8 +89,8 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 func (h *Hub) liveClients() []*Client {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	clients := make([]*Client, 0, len(h.live))
-	for c := range h.live {
+	clients := make([]*Client, 0, len(h.live.m))
+	for c := range h.live.m {
 		clients = append(clients, c)
 	}
 	return clients
@@ -102,7 +102,7 @@ func (h *Hub) abandon() (callbacks []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.abandoned = true
-	for c := range h.live {
+	for c := range h.live.m {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}
 	if n := h.handshakes.Load(); n > 0 {
@@ -136,7 +136,7 @@ func (h *Hub) addClient(c *Client) bool {
 	abandoned, cut := h.abandoned, h.cut
 	if !abandoned {
 		h.served = true
-		h.live[c] = struct{}{}
+		h.live.put(c, struct{}{})
 	}
 	h.mu.Unlock()
 	if cut && !abandoned {
@@ -150,7 +150,7 @@ func (h *Hub) addClient(c *Client) bool {
 func (h *Hub) connectionDone(c *Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.live, c)
+	h.live.remove(c)
 	h.conns--
 	if h.phase == hubStopping && h.conns == 0 {
 		close(h.drained)

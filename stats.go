@@ -39,8 +39,8 @@ type Stats struct {
 	// and without handshakes.
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
-	// Evicted counts the clients that the hub closed with 1013 because they were
-	// too slow.
+	// Evicted counts the clients that the hub closed with 1013, because they were too
+	// slow or held the most while Config.MemoryBudget was exceeded.
 	Evicted uint64 `json:"evicted"`
 	// Dropped counts the messages that were not delivered, once per recipient.
 	Dropped DropStats `json:"dropped"`
@@ -50,7 +50,8 @@ type Stats struct {
 	// Unreported counts the dropped messages that were not reported to Config.OnDrop,
 	// because too many reports were waiting.
 	Unreported uint64 `json:"unreported"`
-	// HeldBytes is the number of bytes that count against Config.MemoryBudget now.
+	// HeldBytes is the number of bytes that count against Config.MemoryBudget now. It is
+	// not zero while clients are connected.
 	HeldBytes int64 `json:"held_bytes"`
 	// Broker has the statistics of the broker; nil without a broker.
 	Broker *BrokerStats `json:"broker,omitempty"`
@@ -101,7 +102,7 @@ func (h *Hub) Stats() Stats {
 	defer l.mu.Unlock()
 	st.MessagesAddressed = l.addressed
 	st.ActiveConnections = l.clients
-	st.TotalChannels = len(l.topics[ChannelTopic])
-	st.TotalRooms = len(l.topics[RoomTopic])
+	st.TotalChannels = len(l.topics[ChannelTopic].m)
+	st.TotalRooms = len(l.topics[RoomTopic].m)
 	return st
 }

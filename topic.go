@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -74,7 +75,8 @@ type member struct {
 type membership struct {
 	client *Client
 	part   *part
-	index  int // in part.members; guarded by the shard's lock
+	index  int32 // in part.members; guarded by the shard's lock
+	paid   int32 // bytes of Client.charged: those of the membership, and of the part and topic that it made
 }
 
 // membershipSet holds a client's memberships: a list, and an index if the list is long.
@@ -128,6 +130,12 @@ func (s *membershipSet) remove(m *membership) {
 			s.index[s.list[i].part] = i
 		}
 		delete(s.index, m.part)
+	}
+	if len(s.list) < cap(s.list)/4 && cap(s.list) > longList {
+		s.list = append(make([]*membership, 0, 2*len(s.list)), s.list...)
+		if len(s.list) <= longList/2 {
+			s.index = nil
+		}
 	}
 }
 
@@ -191,7 +199,7 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 	if err := l.beginChange(ctx, c, name, reply); err != nil {
 		return err
 	}
-	p := l.partFor(c.shard, kind, name)
+	p, made := l.partFor(c.shard, kind, name)
 	if c.members.in(p) != nil {
 		l.unreserve(entryCost)
 		l.finishReply(0, c, reply)
@@ -204,11 +212,13 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 		reply.releaseIfAny()
 		return ErrTooManySubscriptions
 	}
-	m := &membership{client: c, part: p}
+	m := &membership{client: c, part: p, paid: int32(membershipCost + made)}
 	c.members.add(m)
 	c.hooks.add(p.topic, false)
 	p.count++
 	p.topic.members++
+	c.charged.Add(int64(m.paid))
+	l.budget.add(membershipCost)
 	wake := l.appendLazy(c.shard, entry{kind: entryJoin, arg: m})
 	l.finishReply(wake, c, reply)
 	return nil
@@ -227,7 +237,7 @@ func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name st
 	} else {
 		c.members.remove(m)
 		c.hooks.add(m.part.topic, true)
-		l.removeFromPart(m.part)
+		l.removeMember(c, m)
 		wake = l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
 	l.finishReply(wake, c, reply)
@@ -237,7 +247,7 @@ func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name st
 // membership returns c's membership in a topic as of the last entry appended, or nil. The
 // log is locked.
 func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membership {
-	if t := l.topics[kind][name]; t != nil {
+	if t := l.topics[kind].m[name]; t != nil {
 		for _, p := range t.parts {
 			if p.shard == c.shard {
 				return c.members.in(p)
@@ -247,13 +257,16 @@ func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membershi
 	return nil
 }
 
-// partFor finds or makes a shard's part of a topic. A new part must get a member, or be
-// removed by dropIfEmpty, before the log is unlocked.
-func (l *eventLog) partFor(s *shard, kind TopicKind, name string) *part {
-	t := l.topics[kind][name]
+// partFor finds or makes a shard's part of a topic. It returns the cost of what it has
+// made. A new part must get a member, or be removed by dropIfEmpty, before the log is
+// unlocked.
+func (l *eventLog) partFor(s *shard, kind TopicKind, name string) (_ *part, made int64) {
+	t := l.topics[kind].m[name]
 	if t == nil {
+		name = strings.Clone(name) // it may be a part of a larger string
 		t = &topic{kind: kind, name: name}
-		l.topics[kind][name] = t
+		made = l.topicCost(t)
+		l.topics[kind].put(name, t)
 		l.topicOrder[kind].add(t)
 		if l.node != nil {
 			l.node.setInterest(target{Audience: kind.audience(), Name: name}.Topic(), true)
@@ -261,18 +274,33 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string) *part {
 	}
 	for _, p := range t.parts {
 		if p.shard == s {
-			return p
+			return p, 0
 		}
 	}
 	p := &part{topic: t, shard: s}
 	t.parts = append(t.parts, p)
-	return p
+	made += partCost
+	l.budget.add(made)
+	return p, made
 }
 
-// removeFromPart counts a member out.
-func (l *eventLog) removeFromPart(p *part) {
+// topicCost returns the bytes that a topic without parts counts.
+func (l *eventLog) topicCost(t *topic) int64 {
+	cost := int64(topicCost + len(t.name))
+	if l.node != nil {
+		cost += int64(interestCost + len(t.name))
+	}
+	return cost
+}
+
+// removeMember counts a member out. Its client gives back what it has paid, also if the
+// topic that it made lives on.
+func (l *eventLog) removeMember(c *Client, m *membership) {
+	p := m.part
 	p.count--
 	p.topic.members--
+	c.charged.Add(-int64(m.paid))
+	l.budget.add(-membershipCost)
 	l.dropIfEmpty(p)
 }
 
@@ -285,8 +313,10 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	t := p.topic
 	i := slices.Index(t.parts, p)
 	t.parts = slices.Delete(t.parts, i, i+1)
+	l.budget.add(-partCost)
 	if len(t.parts) == 0 {
-		delete(l.topics[t.kind], t.name)
+		l.budget.add(-l.topicCost(t))
+		l.topics[t.kind].remove(t.name)
 		l.topicOrder[t.kind].remove(t)
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
@@ -296,7 +326,7 @@ func (l *eventLog) dropIfEmpty(p *part) {
 
 // add adds m to its part. It runs in the shard.
 func (m *membership) add() {
-	m.index = len(m.part.members)
+	m.index = int32(len(m.part.members))
 	m.part.members = append(m.part.members, member{m.client, m})
 }
 
@@ -308,6 +338,9 @@ func (m *membership) remove() {
 	p.members[m.index].membership.index = m.index
 	p.members[last] = member{}
 	p.members = p.members[:last]
+	if last < cap(p.members)/4 && cap(p.members) > longList {
+		p.members = append(make([]member, 0, 2*last), p.members...) // the array may have been large
+	}
 }
 
 // memberQuery collects the IDs of a topic's members at one point of the log.
@@ -342,7 +375,7 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 	if err := l.reserve(ctx, 0); err != nil {
 		return nil, err
 	}
-	t := l.topics[RoomTopic][roomID]
+	t := l.topics[RoomTopic].m[roomID]
 	if !l.running || t == nil {
 		running := l.running
 		l.mu.Unlock()

@@ -151,7 +151,10 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	if err := checkRequest(r); err != nil {
 		return nil, agreement{}, err
 	}
-	if h.overBudget() {
+	if err := h.checkHeaderSize(r); err != nil {
+		return nil, agreement{}, err
+	}
+	if h.budget.exceeded() {
 		return nil, agreement{}, refuse(RefusedMemory, http.StatusServiceUnavailable, "hub is at its memory budget")
 	}
 	if err := h.waitForRun(r.Context()); err != nil {
@@ -174,7 +177,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 	}
 	c := &Client{
 		ID: id, hub: h, shard: h.shardOf(id),
-		codec: h.codecs[agreed.codec], codecIndex: agreed.codec, deflates: agreed.deflate,
+		codec: h.codecs[agreed.codec], deflates: agreed.deflate,
 		shardIndex: -1, heapIndex: -1, hooks: newMembershipHooks(&h.config),
 	}
 	c.conn.client, c.conn.held = c, true
@@ -276,18 +279,6 @@ func withAgreement(r *http.Request, agreed agreement) *http.Request {
 		changed.Header.Set("Sec-Websocket-Extensions", "permessage-deflate")
 	}
 	return changed
-}
-
-// keepRequest stores a copy of the handshake's request for Client.Request. The copy has
-// no body, and its context does not end with the server's handler but with the
-// connection.
-func (c *Client) keepRequest(r *http.Request) {
-	ctx, cancel := context.WithCancel(&keptContext{values: r.Context()})
-	kept := r.WithContext(ctx)
-	kept.Body = http.NoBody
-	kept.GetBody = nil
-	kept.Response = nil
-	c.request, c.endRequest = kept, cancel
 }
 
 // hijacked makes gorilla use conn, which wraps the server's connection.

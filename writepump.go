@@ -21,6 +21,8 @@ type pumpWrite struct {
 	endsWithClose bool         // the Close frame is the last
 	failed        []item       // items that could not be encoded
 	sent          int          // number of items that the socket has accepted
+	charged       int64        // bytes of out that the client is charged for
+	done          bool         // f holds no messages and may be recycled
 }
 
 var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
@@ -35,7 +37,14 @@ func (f *pumpWrite) recycle() {
 
 func (f *pumpWrite) clear() {
 	f.out.reset()
-	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0]}
+	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0], charged: f.charged}
+}
+
+// chargeMore returns the bytes by which out has grown since the last call.
+func (f *pumpWrite) chargeMore() int64 {
+	n := int64(cap(f.out.b)) - f.charged
+	f.charged += n
+	return n
 }
 
 func (f *pumpWrite) empty() bool {
@@ -47,7 +56,8 @@ func (f *pumpWrite) empty() bool {
 func (c *conn) writePump() {
 	f := pumpWritePool.Get().(*pumpWrite)
 	c.mu.Lock()
-	defer c.pumpEnded()
+	defer c.pumpEnded(f)
+	c.client.charge(f.chargeMore())
 	for c.collect(f); !f.empty(); c.collect(f) {
 		err := c.writeCollected(f)
 		c.account(f)
@@ -58,16 +68,21 @@ func (c *conn) writePump() {
 			c.startLinger()
 		}
 	}
-	f.recycle() // not reached if a codec has ended the goroutine: f may hold messages then
+	f.done = true // not reached if a codec has ended the goroutine: f may hold messages then
 }
 
 // pumpEnded records the end of a writePump and unlocks mu. It is deferred, because a
 // codec may end the goroutine.
-func (c *conn) pumpEnded() {
+func (c *conn) pumpEnded(f *pumpWrite) {
 	defer c.mu.Unlock()
+	c.client.charge(-f.charged)
+	f.charged = 0
+	if f.done {
+		f.recycle()
+	}
 	c.pumping = false
 	c.progressAt.Store(0)
-	c.queue.shrink()
+	c.shrinkQueue()
 	if c.pumpDone != nil {
 		c.pumpDone.Signal()
 	}
@@ -96,7 +111,7 @@ func (c *conn) collect(f *pumpWrite) {
 		c.pingQueued, f.pings = false, true
 	}
 	f.controlFrames = len(f.out.ends)
-	custom := isCustom(c.client.codec)
+	custom := c.client.codec.custom
 	for size := len(f.out.b); ; {
 		if custom && len(f.items) > 0 && (c.nextMayFail() || !f.items[len(f.items)-1].encoded()) {
 			return
@@ -129,6 +144,7 @@ func (c *conn) nextItem() (item, bool) {
 		next.pub = c.client.gapNotice(&l)
 		c.addQueued(next.pub)
 		c.queued -= lossCost
+		c.client.charge(-lossCost)
 		return next, true
 	}
 	if next.pub == nil {

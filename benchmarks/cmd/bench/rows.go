@@ -196,6 +196,11 @@ func init() { // an initializer of rows would refer to itself through the functi
 			systems: append([]string{ours}, peers...), columns: slowColumns,
 			run: slowReader,
 		},
+		{
+			name: "hostile", title: "echo in 10 rooms of 2, 200 messages/s; the variant is the kind of hostile clients beside them",
+			systems: []string{ours}, columns: pacedColumns,
+			run: hostile,
+		},
 	}
 }
 
