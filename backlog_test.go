@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -8,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -128,7 +129,7 @@ func TestLargeMessagesDoNotEvictReader(t *testing.T) {
 					_, r, err := peer.NextReader()
 					require.NoError(t, err, "message %d", i)
 					var got []byte
-					for b := make([]byte, 100_000); err != io.EOF; {
+					for b := make([]byte, 100_000); !errors.Is(err, io.EOF); {
 						var n int
 						n, err = r.Read(b)
 						got = append(got, b[:n]...)

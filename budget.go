@@ -3,6 +3,7 @@ package websocket
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -203,8 +204,6 @@ func (p *peakMap[K, V]) remove(k K) {
 		return
 	}
 	m := make(map[K]V, len(p.m))
-	for k, v := range p.m {
-		m[k] = v
-	}
+	maps.Copy(m, p.m)
 	p.m, p.peak = m, len(m)
 }

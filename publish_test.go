@@ -132,7 +132,7 @@ func TestLargestMessageIsPublished(t *testing.T) {
 					got, err := wireCodecs[codec].decode(b)
 					require.NoError(t, err)
 					require.Equal(t, "message", got.Type, "%.300q", got.Data)
-					require.Equal(t, len(m.Data), len(got.Data))
+					require.Len(t, got.Data, len(m.Data))
 					_ = peer.Close()
 				})
 			}

@@ -67,12 +67,12 @@ func TestSecurityConfigWithoutKeys(t *testing.T) {
 			require.Len(t, b.logs.matching("warning", "neither AESKey nor HMACKey"), 1)
 
 			sealed, _ := b.connect(t, dialing{codec: "protobuf", keys: keys, query: "own=1"})
-			clear, _ := b.connect(t, dialing{codec: "msgpack"})
+			inClear, _ := b.connect(t, dialing{codec: "msgpack"})
 			sealed.subscribe(t, "news")
-			clear.subscribe(t, "news")
+			inClear.subscribe(t, "news")
 			sealed.send(t, wire{Type: "publish", Channel: "news", Data: []byte("x")})
 			require.Equal(t, "x", string(sealed.read(t).Data))
-			require.Equal(t, "x", string(clear.read(t).Data))
+			require.Equal(t, "x", string(inClear.read(t).Data))
 		})
 	}
 }

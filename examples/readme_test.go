@@ -25,6 +25,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"expvar"
 	"log"
 	"log/slog"
 	"net/http"
@@ -36,6 +37,7 @@ import (
 var (
 	_ client.Client
 	_ = errors.New
+	_ = expvar.NewMap
 	_ = bytes.ToLower
 	_ = rand.Text
 	_ http.Handler

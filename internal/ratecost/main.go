@@ -100,7 +100,7 @@ func measure(rate int64, members int, duration time.Duration) (r result, err err
 	}
 	server := &http.Server{Handler: hub.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // ends with Close
-	defer server.Close()
+	defer func() { _ = server.Close() }()      // the program ends
 	url := "ws://" + listener.Addr().String()
 	if rate != 0 {
 		stop, err := startChild(url, members)
@@ -144,7 +144,7 @@ func bystand(url string, duration time.Duration) (latencies []time.Duration, err
 		if peers[i], _, err = gorilla.DefaultDialer.Dial(url+"/", nil); err != nil {
 			return nil, err
 		}
-		defer peers[i].Close()
+		defer func() { _ = peers[i].Close() }() // the program ends
 	}
 	if err := peers[1].WriteMessage(gorilla.TextMessage, []byte(`{"type":"join_room","data":{"room_id":"bystanders"},"id":"1"}`)); err != nil {
 		return nil, err

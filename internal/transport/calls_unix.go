@@ -2,7 +2,10 @@
 
 package transport
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
 func plainRead(fd uintptr, b []byte) (int, syscall.Errno) {
 	n, err := syscall.Read(int(fd), b)
@@ -16,6 +19,7 @@ func plainWrite(fd uintptr, b []byte) (int, syscall.Errno) {
 
 // errnoOf returns the error of a function of package syscall, which is an Errno or nil.
 func errnoOf(err error) syscall.Errno {
-	errno, _ := err.(syscall.Errno)
+	var errno syscall.Errno
+	_ = err != nil && errors.As(err, &errno)
 	return errno
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
@@ -71,7 +72,7 @@ func (r *Router) Use(middleware ...HandlerFunc) { r.used = append(r.used, middle
 
 // GET registers a route.
 func (r *Router) GET(path string, handlers ...HandlerFunc) {
-	chain := append(r.used[:len(r.used):len(r.used)], handlers...)
+	chain := slices.Concat(r.used, handlers)
 	r.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, req *http.Request) {
 		c := &Context{Request: req, Response: w, handlers: chain, index: -1}
 		c.Next()

@@ -44,7 +44,7 @@ func get(ctx context.Context, client *http.Client, url string) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }() // it was read to its end
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		return 0, err
 	}

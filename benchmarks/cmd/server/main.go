@@ -104,7 +104,7 @@ func run() error {
 
 	mux := http.NewServeMux()
 	mux.Handle("/ws", sys)
-	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })
+	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	ws, err := child.Listen()
 	if err != nil {
 		return err
