@@ -88,9 +88,9 @@ func (c *Client) Request() *http.Request { return c.request }
 
 // Context returns a context for work that is done for this client. It has the values
 // that middleware stored in the context of the handshake's request, except for the
-// contexts of routers, see Request. It is cancelled
-// after the connection has ended and OnDisconnect has returned. It may be called at
-// any time.
+// contexts of routers, see Request. It is cancelled as soon as the hub begins to close
+// the connection or notices that the peer has closed it, also while a callback of the
+// client runs. It may be called at any time.
 func (c *Client) Context() context.Context { return c.request.Context() }
 
 // FrameworkContext returns the context that was passed to Hub.ServeHTTP, such as gin's.
@@ -202,8 +202,11 @@ func (c *Client) Rooms() []string { return c.hub.events.topicNames(c, RoomTopic)
 // 1013 and 3008). Close does not wait for that.
 //
 // Code 0 means CloseNormalClosure. Close returns ErrInvalidCloseCode for a code that
-// may not be sent (section 7.4), and ErrClientClosed after the connection has ended. A
-// reason longer than 123 bytes is cut. Closing a second time has no effect.
+// may not be sent (section 7.4), and ErrClientClosed if the connection is ending already.
+// A reason longer than 123 bytes is cut.
+//
+// The client leaves the hub at once: its Context is cancelled, its memberships end, its
+// ID is free, and later calls for it return ErrClientClosed.
 func (c *Client) Close(code int, reason string) error {
 	code, err := closeCode(code)
 	if err != nil {

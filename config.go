@@ -37,13 +37,17 @@ type Config struct {
 	// smaller, the hub logs a warning. Defaults to 512 KiB.
 	MaxMessageSize int64
 	// WriteWait is the maximum time in which a connection with bytes to write must
-	// accept at least one of them, or it is aborted. With TLS, a write of up to 16 KiB
-	// is accepted as a whole. Defaults to 10 s.
+	// accept at least one of them, or it is aborted. A connection whose peer acknowledges
+	// bytes or empties its receive buffer meanwhile is not aborted, where the operating
+	// system tells (TCP on Linux, also beneath TLS). With TLS, a write of up to 16 KiB is
+	// accepted as a whole. Defaults to 10 s.
 	WriteWait time.Duration
 	// PongWait is the maximum time in which a client may send nothing, after which it
 	// is closed with 3008. Every received byte ends that time, not only a pong, and so
 	// does every byte that the connection accepts while messages are queued. The time
-	// in which OnMessage or Authorize runs does not count. Defaults to 60 s.
+	// in which OnMessage or Authorize runs does not count. No client is closed without a
+	// ping that it had PongWait minus PingPeriod to answer; a peer that acknowledges
+	// bytes in that time gets it again. Defaults to 60 s.
 	PongWait time.Duration
 	// PingPeriod is the time in which a client may send nothing before the hub pings
 	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
@@ -151,7 +155,8 @@ type Config struct {
 	OnConnect func(c *Client)
 	// OnDisconnect is called once for each client, after its connection and its
 	// memberships have ended and its last OnMessage has returned. Client.CloseError
-	// says why the connection ended. Defaults to nil.
+	// says why the connection ended, and Client.Channels and Client.Rooms return the
+	// topics that it was in. Defaults to nil.
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
 	// one at a time and in the order of arrival. The hub does not read from the client
@@ -162,6 +167,11 @@ type Config struct {
 	// ClientID and Timestamp again. If OnMessage releases the message or makes its Type
 	// empty, the hub does nothing and sends no reply. Authorize sees the changed
 	// message, and refuses one with a reply. Defaults to nil.
+	//
+	// A callback may run for long, for example to send the lines of a log until
+	// Client.Context is done: the hub notices within about half a second that the peer
+	// has closed the connection, as long as the peer has not sent more than 4 KiB that
+	// are not read. Messages that a client has sent before its end are still handled.
 	OnMessage func(c *Client, m *Message)
 	// OnJoin is called when a client has joined a channel or room, by a control message
 	// or by a method of Client. Messages that are published from then on are sent to

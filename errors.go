@@ -20,8 +20,8 @@ var (
 	ErrHubNotRunning = errors.New("websocket: hub is not running")
 	// ErrClientNotFound means that no client with the ID is connected.
 	ErrClientNotFound = errors.New("websocket: client not found")
-	// ErrClientClosed means that the client's connection has ended. A Client is never
-	// reused, so later calls return the same error.
+	// ErrClientClosed means that the client's connection has ended or is ending. A Client
+	// is never reused, so later calls return the same error.
 	ErrClientClosed = errors.New("websocket: client closed")
 	// ErrMessageTooLarge means that a message is larger than Config.ClientBacklog,
 	// Config.LogSize or the broker's limit, and so could never be delivered. The error
