@@ -39,20 +39,22 @@ type Client struct {
 	codec *guardedCodec
 	ws    *websocket.Conn
 
-	request      *http.Request
-	endRequest   context.CancelFunc
-	frameworkCtx atomic.Pointer[Context] // set until onConnect has returned
-	visible      atomic.Bool             // between register and unregister
-	replaced     atomic.Bool             // a newer client took over the ID
-	expires      atomic.Int64            // hub clock, or 0
-	closeErr     atomic.Pointer[CloseError]
-	charged      atomic.Int64 // bytes of the hub's budget that are held for this client alone
+	request       *http.Request
+	cancelRequest context.CancelFunc
+	frameworkCtx  atomic.Pointer[Context] // set until onConnect has returned
+	visible       atomic.Bool             // between register and unregister
+	replaced      atomic.Bool             // a newer client took over the ID
+	expires       atomic.Int64            // hub clock, or 0
+	closeErr      atomic.Pointer[CloseError]
+	charged       atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
-	gotClose bool                     // the peer's Close frame has been read
-	handling atomic.Bool              // the readPump handles a message and does not read
-	calling  atomic.Uint32            // the running callback
-	openKeys atomic.Pointer[pipeline] // opens the client's messages, or nil
+	gotClose bool          // the peer's Close frame has been read
+	handling atomic.Bool   // the readPump handles a message and does not read
+	calling  atomic.Uint32 // the running callback
+	// requestCharge is the part of charged for the request, until endRequest.
+	requestCharge atomic.Uint32
+	openKeys      atomic.Pointer[pipeline] // opens the client's messages, or nil
 
 	// Guarded by the log's lock. members passes to the shard in unregister.
 	registered bool
@@ -219,7 +221,6 @@ func (c *Client) Close(code int, reason string) error {
 	return err
 }
 
-// closeCode checks a close code and replaces 0 by CloseNormalClosure.
 // left frees everything that a client loses when it leaves the hub, except for what
 // the event log keeps. It does not block.
 func (c *Client) left() {

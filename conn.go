@@ -45,10 +45,11 @@ type conn struct {
 	net.Conn
 	client *Client
 
-	upgraded atomic.Bool
-	in       inbound      // owned by the readPump
-	watch    *peerWatch   // made by the readPump before its first callback
-	lastRead atomic.Int64 // hub clock of the last byte received, or of the start of the current read
+	upgraded  atomic.Bool
+	callbacks callbacks // what the hub's callbackWatch sees
+	ahead     atomic.Pointer[readAhead]
+	in        inbound      // owned by the readPump
+	lastRead  atomic.Int64 // hub clock of the last byte received, or of the start of the current read
 	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
 	// socket last accepted a byte, or when queueing began.
 	progressAt atomic.Int64

@@ -35,6 +35,7 @@ type Hub struct {
 	handshakes atomic.Int64 // handshakes under way
 	upgrader   upgrader
 	budget     budget
+	watch      callbackWatch
 	drops      dropReports
 
 	onConnect    func(*Client)

@@ -3,6 +3,7 @@ package websocket
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
@@ -10,139 +11,216 @@ import (
 
 // A callback may run for as long as its client is connected, for example to send the
 // lines of a log. The readPump does not read meanwhile, so it cannot notice that the
-// peer closes the connection. After once to twice watchDelay in a callback a goroutine
-// reads ahead in its place, at most watchAhead bytes. Beyond that the hub asks the operating system
-// every watchInterval whether the peer has closed.
+// peer closes the connection. After once to twice watchInterval in a callback a goroutine
+// reads ahead in its place, at most watchAhead bytes. Beyond that the hub asks the
+// operating system every watchInterval whether the peer has closed.
 const (
-	watchDelay    = 250 * time.Millisecond
 	watchInterval = 250 * time.Millisecond
 	watchAhead    = 4 << 10
 )
 
-// peerWatch is the state of reading ahead.
-type peerWatch struct {
-	timer *time.Timer // calls conn.watchPeer
+// callbackWatch finds the callbacks of a hub that run for long. A client costs it one
+// entry while it runs callbacks, and nothing while it is silent.
+type callbackWatch struct {
+	mu    sync.Mutex
+	conns []*conn     // those whose callbacks.listed is set
+	timer *time.Timer // calls check; made with the first entry
+}
 
-	mu         sync.Mutex
-	inCallback bool            // the readPump runs a callback
-	callbacks  uint64          // number of callbacks so far
-	seen       uint64          // callbacks when the timer fired last
-	armed      bool            // the timer is set
-	reading    bool            // watchPeer reads from the socket
-	delivered  sync.Cond       // signalled when reading has become false or there is more to take
-	buf        []byte          // read ahead and not taken yet
-	err        error           // end of the input, behind buf
-	ahead      wsproto.Checker // has checked everything up to the end of buf
-	broken     bool            // a violation stands in buf: ahead cannot be used any more
+// callbacks is what a connection tells the callbackWatch.
+type callbacks struct {
+	count  atomic.Uint32 // callbacks begun and ended, so it is odd while one runs
+	listed atomic.Bool   // in callbackWatch.conns, or being read ahead
+	seen   uint32        // count at the last check; owned by who owns the listing
 }
 
 // beginCallback is called before each callback on the goroutine that reads, or will
 // read, from the client. endCallback is called after it.
 func (c *conn) beginCallback() {
-	w := c.watch
-	if w == nil {
-		w = &peerWatch{}
-		w.delivered.L = &w.mu
-		w.timer = time.AfterFunc(time.Hour, c.watchPeer)
-		c.watch = w
+	c.callbacks.count.Add(1)
+	if !c.callbacks.listed.Load() {
+		c.client.hub.watch.add(c)
 	}
-	w.mu.Lock()
-	w.inCallback = true
-	w.callbacks++
-	if !w.armed { // else the timer of an earlier callback serves
-		w.rearm(watchDelay)
-	}
-	w.mu.Unlock()
 }
 
 func (c *conn) endCallback() {
-	w := c.watch
+	c.callbacks.count.Add(1)
+	if a := c.ahead.Load(); a != nil {
+		a.waitForCopy()
+	}
+}
+
+// running reports whether a callback runs.
+func (s *callbacks) running() bool { return s.count.Load()%2 == 1 }
+
+func (w *callbackWatch) add(c *conn) {
 	w.mu.Lock()
-	w.inCallback = false
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	if c.callbacks.listed.CompareAndSwap(false, true) {
+		w.insert(c)
+	}
+}
+
+// insert appends c, whose listed is set. The caller holds mu.
+func (w *callbackWatch) insert(c *conn) {
+	if w.conns = append(w.conns, c); len(w.conns) > 1 {
+		return
+	}
+	if w.timer == nil {
+		w.timer = time.AfterFunc(watchInterval, w.check)
+	} else {
+		w.timer.Reset(watchInterval)
+	}
+}
+
+// check starts to read ahead for the callbacks that have run since the last check. It
+// removes connections without a callback.
+func (w *callbackWatch) check() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	kept := w.conns[:0]
+	for _, c := range w.conns {
+		s := &c.callbacks
+		count := s.count.Load()
+		switch {
+		case count%2 == 1 && count == s.seen:
+			go c.watchPeer(count) // ends with the callback and the read that has begun
+			continue
+		case count%2 == 0:
+			s.listed.Store(false)
+			if !s.running() || !s.listed.CompareAndSwap(false, true) {
+				continue
+			}
+			count = s.count.Load() // a callback has begun just now, and saw that c was listed
+		}
+		s.seen = count
+		kept = append(kept, c)
+	}
+	clear(w.conns[len(kept):])
+	w.conns = kept
+	if len(kept) > 0 {
+		w.timer.Reset(watchInterval)
+	} else {
+		w.conns = nil // a rare peak keeps no memory
+	}
+}
+
+// release makes c, whose callback has been watched, unlisted or watched again at the next
+// check.
+func (w *callbackWatch) release(c *conn, again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &c.callbacks
+	if !again {
+		s.listed.Store(false)
+		if !s.running() || !s.listed.CompareAndSwap(false, true) {
+			return
+		}
+	}
+	w.insert(c)
+}
+
+// readAhead holds input that was read during a callback. It exists from the first time
+// that a callback of the client ran for long.
+type readAhead struct {
+	mu        sync.Mutex
+	reading   bool            // watchPeer reads from the socket
+	delivered sync.Cond       // signalled when reading has become false
+	buf       []byte          // read ahead and not taken yet
+	err       error           // end of the input, behind buf
+	checker   wsproto.Checker // has checked everything up to the end of buf
+	broken    bool            // a violation stands in buf: checker cannot be used any more
+}
+
+// waitForCopy waits while watchPeer copies the state of the frame checker.
+func (a *readAhead) waitForCopy() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 }
 
 // readSocket reads from the socket for the readPump, first the bytes that were read
 // ahead.
 func (c *conn) readSocket(b []byte) (int, error) {
-	w := c.watch
-	if w == nil {
+	a := c.ahead.Load()
+	if a == nil {
 		return c.socket.Read(b)
 	}
-	w.mu.Lock()
-	for w.reading && len(w.buf) == 0 && w.err == nil {
-		w.delivered.Wait() // for the read that has begun
+	a.mu.Lock()
+	for a.reading && len(a.buf) == 0 && a.err == nil {
+		a.delivered.Wait() // for the read that has begun
 	}
-	n, err := copy(b, w.buf), w.err
-	w.buf = w.buf[n:]
-	if len(w.buf) > 0 {
+	n, err := copy(b, a.buf), a.err
+	a.buf = a.buf[n:]
+	if len(a.buf) > 0 {
 		err = nil
-	} else if cap(w.buf) > 0 {
-		w.buf = nil
+	} else if cap(a.buf) > 0 {
+		a.buf = nil
 	}
-	w.mu.Unlock()
+	a.mu.Unlock()
 	if n > 0 || err != nil {
 		return n, err
 	}
 	return c.socket.Read(b)
 }
 
-// watchPeer looks for the peer's end while a callback runs. It runs on a goroutine of
-// its own, and ends when the callback ends and the read that has begun returns.
-func (c *conn) watchPeer() {
-	w := c.watch
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.armed = false
-	if !w.inCallback {
-		return
+// watchPeer looks for the peer's end while the callback with this count runs.
+func (c *conn) watchPeer(count uint32) {
+	a := c.ahead.Load()
+	if a == nil {
+		a = &readAhead{}
+		a.delivered.L = &a.mu
 	}
-	if w.seen != w.callbacks { // this callback may have begun just now
-		w.seen = w.callbacks
-		w.rearm(watchDelay)
-		return
+	a.mu.Lock()
+	// The readPump ends a callback before it looks for a readAhead. So if the callback runs
+	// now, the readPump will find the readAhead and wait for mu.
+	c.ahead.Store(a)
+	again := c.watchLocked(a, count)
+	a.mu.Unlock()
+	if !c.isClosing() { // else it stays listed, and nothing looks at it again
+		c.client.hub.watch.release(c, again)
 	}
-	if !w.reading && len(w.buf) == 0 && w.err == nil {
-		w.ahead, w.broken = c.in.checker.Ahead(), false
+}
+
+// watchLocked reads ahead, and reports whether watching goes on at the next check. The
+// caller holds a.mu.
+func (c *conn) watchLocked(a *readAhead, count uint32) (again bool) {
+	stillRunning := func() bool { return c.callbacks.count.Load() == count }
+	if stillRunning() && len(a.buf) == 0 && a.err == nil {
+		a.checker, a.broken = c.in.checker.Ahead(), false
 	}
-	for w.inCallback && !w.reading && !c.isClosing() {
-		switch code, reason, closed := w.ahead.Closed(); {
+	for stillRunning() && !c.isClosing() {
+		switch code, reason, closed := a.checker.Closed(); {
 		case closed:
 			c.peerClosed(code, reason)
-			return
-		case w.err != nil:
-			c.peerGone(readError(w.err))
-			return
-		case len(w.buf) >= watchAhead || w.broken:
+			return false
+		case a.err != nil:
+			c.peerGone(readError(a.err))
+			return false
+		case len(a.buf) >= watchAhead || a.broken:
 			if c.socket.PeerClosed() {
 				c.peerGone(io.ErrUnexpectedEOF)
-				return
+				return false
 			}
-			w.rearm(watchInterval)
-			return
+			return true
 		}
-		w.readAhead(c)
+		a.readOnce(c)
 	}
+	return false
 }
 
-func (w *peerWatch) rearm(delay time.Duration) {
-	w.armed = true
-	w.timer.Reset(delay)
-}
-
-// readAhead reads once. It unlocks mu meanwhile.
-func (w *peerWatch) readAhead(c *conn) {
-	w.reading = true
+// readOnce reads once. It unlocks mu meanwhile.
+func (a *readAhead) readOnce(c *conn) {
+	a.reading = true
 	defer func() {
-		w.reading = false
-		w.delivered.Signal()
+		a.reading = false
+		a.delivered.Signal()
 	}()
-	b := make([]byte, watchAhead-len(w.buf))
-	w.mu.Unlock()
+	b := make([]byte, watchAhead-len(a.buf))
+	a.mu.Unlock()
 	n, err := c.socket.Read(b)
-	w.mu.Lock()
-	w.buf, w.err = append(w.buf, b[:n]...), err
-	if _, _, violation := w.ahead.Check(b[:n]); violation != nil { // changes b
-		w.broken = true
+	a.mu.Lock()
+	a.buf, a.err = append(a.buf, b[:n]...), err
+	if _, _, violation := a.checker.Check(b[:n]); violation != nil { // changes b
+		a.broken = true
 	}
 }

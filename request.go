@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strings"
-	"sync"
 )
 
 // maxHeaderFields is the maximum number of header fields of a handshake. A browser sends
@@ -56,11 +55,14 @@ func (c *Client) keepRequest(r *http.Request) {
 	kept.Header, size = compactHeader(r.Header)
 	size += int64(requestCost + 2*len(r.RequestURI) + len(r.Host)) // the URL repeats the request's
 	c.charge(size)
-	c.request = kept
-	c.endRequest = sync.OnceFunc(func() { // Client.Close and the connection both call it
-		cancel()
-		c.charge(-size)
-	})
+	c.requestCharge.Store(uint32(size))
+	c.request, c.cancelRequest = kept, cancel
+}
+
+// endRequest ends the context of the request. Client.Close and the connection both call it.
+func (c *Client) endRequest() {
+	c.cancelRequest()
+	c.charge(-int64(c.requestCharge.Swap(0)))
 }
 
 // compactHeader returns a copy of header without handshakeFields, and its size. All values

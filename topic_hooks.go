@@ -106,8 +106,7 @@ func (q *membershipHooks) finish(c *Client) {
 	if q == nil {
 		return
 	}
-	c.calling.Store(callingTopicHook)
-	defer c.calling.Store(callingNothing)
+	defer c.calling.Store(c.calling.Swap(callingTopicHook))
 	q.run(c)
 	q.mu.Lock()
 	for q.running || len(q.queue) > 0 {

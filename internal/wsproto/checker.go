@@ -37,11 +37,11 @@ type Checker struct {
 	compressed []bool
 	read       int32
 
-	close *closePayload // of the Close frame, once its header has been checked
-
 	open  bool  // a fragmented message has begun
 	empty uint8 // empty fragments of the current message
 	size  int64 // bytes of the current message so far
+
+	close *closePayload // of the Close frame, once its header has been checked
 }
 
 // MaxEmptyFragments is the maximum number of empty fragments in a message, except for
