@@ -356,7 +356,7 @@ func TestMemoryBudget(t *testing.T) {
 		for range n {
 			require.NoError(t, hub.Broadcast(payload))
 		}
-		synctest.Wait()
+		// No synctest.Wait: reclaim may wait for the lock of the client whose codec is stuck.
 		require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
 		hub.raw(handshakeOf()).requireBusy("memory budget")
 		close(gate)
