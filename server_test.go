@@ -89,7 +89,8 @@ func serve(t *testing.T, config websocket.Config, start func(h *websocket.Hub, a
 	s := &serving{addr: l.Addr().String(), ran: make(chan error, 1), served: make(chan error, 1)}
 	require.NoError(t, l.Close()) // the port is not given out again soon
 	s.hub = websocket.NewHub(&logCapture{}, config)
-	go func() { s.ran <- s.hub.Run(context.Background()) }()       // ends with the hub
+	go func() { s.ran <- s.hub.Run(context.Background()) }() // ends with the hub
+	await(t, s.hub.Started())
 	go func() { s.served <- start(s.hub, s.addr) }()               // ends with the hub
 	t.Cleanup(func() { _ = s.hub.Shutdown(context.Background()) }) // already stopped, unless the test failed
 	return s
@@ -433,7 +434,8 @@ type tlsServing struct {
 func serveTLS(t *testing.T, config websocket.TLSConfig) *tlsServing {
 	s := &tlsServing{t, nil, &logCapture{}, pipeListener{make(chan net.Conn), make(chan struct{})}, make(chan error, 1), make(chan error, 1)}
 	s.hub = websocket.NewHub(s.logs, websocket.Config{TLS: &config})
-	go func() { s.ran <- s.hub.Run(t.Context()) }()   // ends with the hub
+	go func() { s.ran <- s.hub.Run(t.Context()) }() // ends with the hub
+	<-s.hub.Started()
 	go func() { s.served <- s.hub.Serve(s.l, nil) }() // ends with the hub
 	return s
 }
