@@ -71,10 +71,13 @@ type Config struct {
 	// Subprotocols lists the names of the codecs that clients may choose. A client
 	// that offers no subprotocol gets JSON, or the first of this list if JSON is not in
 	// it. A client that offers only others is refused with 400. Defaults to the names
-	// of all Codecs; DefaultConfig lists the four codecs of this package.
+	// of all Codecs. DefaultConfig lists the four codecs of this package; this list in
+	// its order means the default too, so that a copy of DefaultConfig with other Codecs
+	// offers these.
 	Subprotocols []string
 	// Codecs lists the codecs of the hub. Their names and indexes must be unique.
-	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
+	// Subprotocols can restrict the codecs that clients may choose. Defaults to JSON,
+	// Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
 	// IgnoreMalformed ignores messages from clients that their codec cannot decode,
 	// such as the text "ping" from a JSON client, as HypGo does. They are counted in
@@ -455,18 +458,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&compression.MinSize, defaultMinCompress)
 	d.Compression = &compression
 
-	d.Codecs = slices.Clone(d.Codecs)
-	if len(d.Codecs) == 0 {
-		d.Codecs = []Codec{JSONCodec{}, ProtobufCodec{}, FlatBuffersCodec{}, MsgpackCodec{}}
-	}
-	d.Subprotocols = slices.Clone(d.Subprotocols)
-	if len(d.Subprotocols) == 0 {
-		for _, codec := range d.Codecs {
-			if codec != nil {
-				d.Subprotocols = append(d.Subprotocols, codec.Name())
-			}
-		}
-	}
+	d.setCodecs()
 	if d.Security != nil {
 		security := *d.Security
 		security.AESKey = slices.Clone(security.AESKey)
@@ -474,6 +466,31 @@ func (c *Config) withDefaults() Config {
 		d.Security = &security
 	}
 	return d
+}
+
+// setCodecs sets the defaults of Codecs and Subprotocols. Subprotocols as in DefaultConfig
+// count as not set, so that they follow the Codecs of a copy of it.
+func (c *Config) setCodecs() {
+	builtIn := []Codec{JSONCodec{}, ProtobufCodec{}, FlatBuffersCodec{}, MsgpackCodec{}}
+	c.Codecs = slices.Clone(c.Codecs)
+	if len(c.Codecs) == 0 {
+		c.Codecs = builtIn
+	}
+	c.Subprotocols = slices.Clone(c.Subprotocols)
+	if len(c.Subprotocols) == 0 || slices.Equal(c.Subprotocols, codecNames(builtIn)) {
+		c.Subprotocols = codecNames(c.Codecs)
+	}
+}
+
+// codecNames returns the names of codecs. It leaves out nil codecs, which Validate reports.
+func codecNames(codecs []Codec) []string {
+	var names []string
+	for _, codec := range codecs {
+		if codec != nil {
+			names = append(names, codec.Name())
+		}
+	}
+	return names
 }
 
 // secondName is a field that has a second name.
@@ -635,7 +652,7 @@ func (c *Config) validateCodecs() error {
 	}
 	for _, name := range c.Subprotocols {
 		if !names[name] {
-			return configError("Subprotocols", "has %q, but Codecs has no codec of that name", name)
+			return configError("Subprotocols", "has %q, but Codecs has no codec of that name: add the codec, or set Subprotocols to nil for the names of all Codecs", name)
 		}
 	}
 	return nil

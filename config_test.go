@@ -73,8 +73,11 @@ func TestConfigValidate(t *testing.T) {
 		{"Compression.Level", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{Level: 10} }},
 		{"Compression.Level", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{Level: -3} }},
 		{"Compression.MinSize", func(c *websocket.Config) { c.Compression = &websocket.CompressionConfig{MinSize: -1} }},
-		{"Subprotocols", func(c *websocket.Config) { c.Subprotocols = []string{"json", "soap"} }},
-		{"Subprotocols", func(c *websocket.Config) { c.Codecs = []websocket.Codec{websocket.JSONCodec{}} }},
+		{"set Subprotocols to nil for the names of all Codecs", func(c *websocket.Config) { c.Subprotocols = []string{"json", "soap"} }},
+		{"", func(c *websocket.Config) { c.Codecs = []websocket.Codec{websocket.JSONCodec{}} }},
+		{"Subprotocols", func(c *websocket.Config) {
+			c.Codecs, c.Subprotocols = []websocket.Codec{websocket.JSONCodec{}}, []string{"json", "protobuf"}
+		}},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{nil} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a b", 1)} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("", 1)} }},
