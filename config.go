@@ -90,7 +90,7 @@ type Config struct {
 	// SecurityConfig without keys sets the order for those clients.
 	Security *SecurityConfig
 	// TLS has the certificate for ListenAndServeTLS and Serve. ListenAndServe returns an
-	// error if it is set. Defaults to nil, no TLS.
+	// error if it is set. One that has no certificate is an error. Defaults to nil, no TLS.
 	TLS *TLSConfig
 
 	// Handshakes.
@@ -324,8 +324,8 @@ type TLSConfig struct {
 	// CertFile and KeyFile are the names of PEM files. They are loaded when the server
 	// starts, and again when they have changed, for the connections after that. The
 	// files are checked at most once a second. If they cannot be loaded, an error is
-	// logged and the older certificate stays in use. Both may be empty if TLSConfig has
-	// a certificate.
+	// logged and the older certificate stays in use. Both must be set, or neither if
+	// TLSConfig has a certificate.
 	CertFile string
 	KeyFile  string
 	// TLSConfig has further settings. The hub uses a copy, in which the minimum version
@@ -459,6 +459,10 @@ func (c *Config) withDefaults() Config {
 	d.Compression = &compression
 
 	d.setCodecs()
+	if d.TLS != nil {
+		t := *d.TLS
+		d.TLS = &t
+	}
 	if d.Security != nil {
 		security := *d.Security
 		security.AESKey = slices.Clone(security.AESKey)
@@ -604,6 +608,11 @@ func (c *Config) validate() error {
 	if c.NodeName != "" {
 		if err := checkName(c.NodeName, maxNodeName); err != nil {
 			return configError("NodeName", "is invalid: %v", err)
+		}
+	}
+	if c.TLS != nil {
+		if err := c.TLS.validate(); err != nil {
+			return err
 		}
 	}
 	if c.Security != nil {

@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"math"
 	"strings"
@@ -85,6 +86,17 @@ func TestConfigValidate(t *testing.T) {
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{l("a", 1), l("b", 1)} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = []websocket.Codec{lines{name: "a", opcode: 8}} }},
 		{"Codecs", func(c *websocket.Config) { c.Codecs = many }},
+		{"", func(c *websocket.Config) { c.TLS = &websocket.TLSConfig{CertFile: "cert.pem", KeyFile: "key.pem"} }},
+		{"", func(c *websocket.Config) {
+			c.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{Certificates: []tls.Certificate{{}}}}
+		}},
+		{"", func(c *websocket.Config) {
+			c.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}}
+		}},
+		{"Config.TLS has no certificate", func(c *websocket.Config) { c.TLS = &websocket.TLSConfig{} }},
+		{"Config.TLS has no certificate", func(c *websocket.Config) { c.TLS = &websocket.TLSConfig{TLSConfig: &tls.Config{}} }},
+		{"Config.TLS.KeyFile is empty", func(c *websocket.Config) { c.TLS = &websocket.TLSConfig{CertFile: "cert.pem"} }},
+		{"Config.TLS.CertFile is empty", func(c *websocket.Config) { c.TLS = &websocket.TLSConfig{KeyFile: "key.pem"} }},
 		{"", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{} }},
 		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 16)} }},
 		{"Security.AESKey", func(c *websocket.Config) { c.Security = &websocket.SecurityConfig{AESKey: make([]byte, 31)} }},
