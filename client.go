@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -360,11 +361,7 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 			hmacKey = s.HMACKey
 		}
 	}
-	config := SecurityConfig{AESKey: aesKey, HMACKey: hmacKey, SignThenEncrypt: signThenEncrypt}
-	if err := config.validate(); err != nil {
-		return nil, err
-	}
-	return config.newPipeline()
+	return seal.New(aesKey, hmacKey, signThenEncrypt)
 }
 
 // Values of CloseError.Err.

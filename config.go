@@ -16,7 +16,8 @@ import (
 
 // Config configures a Hub. NewHub copies and checks it once; later changes have no
 // effect. A zero field means its default, except for the booleans, whose value counts
-// as it is. A negative value is an error unless the field's comment allows it. Sizes
+// as it is. A negative value is an error unless the field's comment allows it, and so is
+// a positive duration of less than a millisecond, such as 60 for 60 * time.Second. Sizes
 // are in bytes.
 type Config struct {
 	// Messages and connections.
@@ -50,7 +51,8 @@ type Config struct {
 	// bytes in that time gets it again. Defaults to 60 s.
 	PongWait time.Duration
 	// PingPeriod is the time in which a client may send nothing before the hub pings
-	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
+	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait. The 54 s
+	// of DefaultConfig mean the default too if PongWait is not longer.
 	PingPeriod time.Duration
 	// WriteTimeout, PongTimeout and PingInterval are HypGo's names of WriteWait, PongWait
 	// and PingPeriod. A value that is not zero takes the place of a zero or default value
@@ -386,6 +388,7 @@ const (
 	defaultMaxMessageSize  = 512 << 10
 	defaultWriteWait       = 10 * time.Second
 	defaultPongWait        = 60 * time.Second
+	defaultPingPeriod      = defaultPongWait / 10 * 9
 	defaultHandshake       = 10 * time.Second
 	defaultMinCompress     = 256
 	defaultLogSize         = 64 << 20
@@ -405,6 +408,7 @@ const (
 	defaultHeaderBytes     = 16 << 10
 	defaultMessageTimeout  = 60 * time.Second
 	maxNodeName            = 255
+	minDuration            = time.Millisecond
 	maxShards              = 64 // the log marks the shards to wake in a uint64
 )
 
@@ -429,6 +433,9 @@ func (c *Config) withDefaults() Config {
 	}
 	setDefault(&d.WriteWait, defaultWriteWait)
 	setDefault(&d.PongWait, defaultPongWait)
+	if d.PingInterval == 0 && d.PingPeriod == defaultPingPeriod && d.PingPeriod >= d.PongWait {
+		d.PingPeriod = 0 // from DefaultConfig, and does not fit
+	}
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
 	setDefault(&d.HandshakeTimeout, defaultHandshake)
 	setDefault(&d.MaxHeaderBytes, defaultHeaderBytes)
@@ -509,7 +516,7 @@ func (c *Config) secondNames() []secondName {
 	return []secondName{
 		{"WriteWait", "WriteTimeout", &c.WriteWait, &c.WriteTimeout, defaultWriteWait},
 		{"PongWait", "PongTimeout", &c.PongWait, &c.PongTimeout, defaultPongWait},
-		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPongWait / 10 * 9},
+		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPingPeriod},
 	}
 }
 
@@ -572,9 +579,41 @@ func (c *Config) validateSigns() error {
 	return nil
 }
 
+// validateDurations returns an error for a duration that is positive but less than
+// minDuration: most often a number without its unit.
+func (c *Config) validateDurations() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"WriteTimeout", c.WriteTimeout},
+		{"PongTimeout", c.PongTimeout},
+		{"PingInterval", c.PingInterval},
+		{"WriteWait", c.WriteWait},
+		{"PongWait", c.PongWait},
+		{"PingPeriod", c.PingPeriod},
+		{"HandshakeTimeout", c.HandshakeTimeout},
+		{"FloodTimeout", c.FloodTimeout},
+		{"MessageTimeout", c.MessageTimeout},
+		{"BrokerTimeout", c.BrokerTimeout},
+		{"AnnounceInterval", c.AnnounceInterval},
+		{"DrainTimeout", c.DrainTimeout},
+		{"CallbackTimeout", c.CallbackTimeout},
+	} {
+		derived := f.name == "PingPeriod" && f.value == c.PongWait/10*9
+		if f.value > 0 && f.value < minDuration && !derived {
+			return configError(f.name, "is %v, but the minimum is %v: give it a unit, such as 10*time.Second", f.value, minDuration)
+		}
+	}
+	return nil
+}
+
 // validate checks a Config that withDefaults returned.
 func (c *Config) validate() error {
 	if err := c.validateSigns(); err != nil {
+		return err
+	}
+	if err := c.validateDurations(); err != nil {
 		return err
 	}
 	for _, f := range c.secondNames() {
@@ -584,7 +623,14 @@ func (c *Config) validate() error {
 	}
 	switch {
 	case c.PingPeriod >= c.PongWait:
-		return configError("PingPeriod", "is %v, which is not shorter than PongWait %v, so every client would be closed before it is pinged", c.PingPeriod, c.PongWait)
+		ping, pong := "PingPeriod", "PongWait"
+		if c.PingInterval != 0 {
+			ping = "PingInterval"
+		}
+		if c.PongTimeout != 0 {
+			pong = "PongTimeout"
+		}
+		return configError(ping, "is %v, which is not shorter than %s %v, so every client would be closed before it is pinged: set it to 0 for nine tenths of %s", c.PingPeriod, pong, c.PongWait, pong)
 	case c.Shards > maxShards:
 		return configError("Shards", "is %d, but the maximum is %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:
@@ -606,8 +652,8 @@ func (c *Config) validate() error {
 		return err
 	}
 	if c.NodeName != "" {
-		if err := checkName(c.NodeName, maxNodeName); err != nil {
-			return configError("NodeName", "is invalid: %v", err)
+		if problem := nameProblem(c.NodeName, maxNodeName); problem != "" {
+			return configError("NodeName", "%.40q is invalid: %s", c.NodeName, problem)
 		}
 	}
 	if c.TLS != nil {
