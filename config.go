@@ -132,7 +132,8 @@ type Config struct {
 	// before Run and after shutdown. It must not write a response, and should return
 	// soon. Defaults to nil.
 	OnRefuse func(r Refusal)
-	// DuplicateID says what happens if the ID of a new client is in use. Defaults to
+	// DuplicateID says what happens if the ID of a new client is in use. An ID is free as
+	// soon as its connection begins to end, which is before OnDisconnect. Defaults to
 	// RefuseDuplicate.
 	DuplicateID DuplicatePolicy
 
@@ -161,7 +162,12 @@ type Config struct {
 	// OnDisconnect is called once for each client, after its connection and its
 	// memberships have ended and its last OnMessage has returned. Client.CloseError
 	// says why the connection ended, and Client.Channels and Client.Rooms return the
-	// topics that it was in. Defaults to nil.
+	// topics that it was in.
+	//
+	// The ID of the client is free before that, as soon as its connection begins to end:
+	// OnConnect of a new client with the same ID may run first. So remove state by the
+	// client and not by its ID: if online[c.ID] == c { delete(online, c.ID) }. Hub.Client
+	// returns the newer client. Defaults to nil.
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
 	// one at a time and in the order of arrival. The hub does not read from the client
