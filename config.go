@@ -29,8 +29,8 @@ type Config struct {
 	// Defaults to 512.
 	WriteBufferSize int
 	// MaxMessageSize is the maximum size of a message from a client, with its
-	// envelope and sealing. It applies to the bytes on the wire and again after
-	// decompression. A larger message closes the connection with 1009. A client can make
+	// envelope and sealing, after decompression. On the wire a message may be larger by
+	// 1/1,024 and 256 bytes, for data that does not compress. A larger message closes the connection with 1009. A client can make
 	// the hub hold one unfinished message of this size. The hub must be able to publish
 	// every message that it accepts, so the defaults of LogSize, ClientBacklog and
 	// MemoryBudget follow large values, and Validate refuses values of theirs that are
