@@ -415,6 +415,7 @@ func TestServerLimitsHeaders(t *testing.T) {
 	hub := websocket.NewHub(quietLogger{}, websocket.DefaultConfig)
 	ran := make(chan error, 1)
 	go func() { ran <- hub.Run(t.Context()) }() // ends with Shutdown
+	await(t, hub.Started())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan error, 1)

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"crypto/tls"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -35,7 +36,7 @@ func newCertificateFiles(h *Hub, certFile, keyFile string) *certificateFiles {
 func (f *certificateFiles) addTo(config *tls.Config) error {
 	pair, err := f.load()
 	if err != nil {
-		return err
+		return fmt.Errorf("websocket: %w", err)
 	}
 	choose := config.GetConfigForClient
 	others := config.Certificates
@@ -60,21 +61,23 @@ func withCertificate(config *tls.Config, others []tls.Certificate, pair tls.Cert
 	return config
 }
 
-// load loads the files and remembers their state from before that.
+// load loads the files and remembers their state from before that. Its errors name the
+// field of Config.
 func (f *certificateFiles) load() (tls.Certificate, error) {
 	cert, err := os.Stat(f.certFile)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, fmt.Errorf("Config.TLS.CertFile: %w", err)
 	}
 	key, err := os.Stat(f.keyFile)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, fmt.Errorf("Config.TLS.KeyFile: %w", err)
 	}
 	pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
-	if err == nil {
-		f.cert, f.key = cert, key
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("Config.TLS: certificate %s with key %s: %w", f.certFile, f.keyFile, err)
 	}
-	return pair, err
+	f.cert, f.key = cert, key
+	return pair, nil
 }
 
 // check loads the files again if they have changed. While they cannot be loaded, the

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
 
@@ -201,7 +202,8 @@ func (c *Client) Rooms() []string { return c.hub.events.topicNames(c, RoomTopic)
 // Close writes the messages that were queued for the client before this call, then a
 // Close frame with code and reason (RFC 6455 section 7.1.2). The connection ends when
 // the peer has replied with its Close frame, or after a second (5 seconds for codes
-// 1013 and 3008). Close does not wait for that.
+// 1013 and 3008), but not before a running callback of the client has returned. Close
+// does not wait for that.
 //
 // Code 0 means CloseNormalClosure. Close returns ErrInvalidCloseCode for a code that
 // may not be sent (section 7.4), and ErrClientClosed if the connection is ending already.
@@ -360,11 +362,7 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 			hmacKey = s.HMACKey
 		}
 	}
-	config := SecurityConfig{AESKey: aesKey, HMACKey: hmacKey, SignThenEncrypt: signThenEncrypt}
-	if err := config.validate(); err != nil {
-		return nil, err
-	}
-	return config.newPipeline()
+	return seal.New(aesKey, hmacKey, signThenEncrypt)
 }
 
 // Values of CloseError.Err.

@@ -48,11 +48,20 @@ type CloseError struct {
 
 // Error implements error.
 func (e *CloseError) Error() string {
-	by := "hub"
-	if e.ByPeer {
-		by = "peer"
+	event, reason := "closed by hub", e.Reason
+	switch {
+	case e.Code == CloseAbnormalClosure: // neither side began to close
+		event = "connection ended without a Close frame"
+	case e.ByPeer:
+		event = "closed by peer"
 	}
-	text := fmt.Sprintf("websocket: closed by %s: %d %s", by, e.Code, e.Reason)
+	if reason == "" && e.Code == CloseNoStatusReceived {
+		reason = "without a code"
+	}
+	text := fmt.Sprintf("websocket: %s: %d", event, e.Code)
+	if reason != "" {
+		text += " " + reason
+	}
 	switch {
 	case e.Err == nil || e.Code == CloseAbnormalClosure: // Reason is the text of Err
 		return text

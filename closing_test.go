@@ -185,6 +185,36 @@ func TestSendAfterCloseInCallbackIsNotDelivered(t *testing.T) {
 	})
 }
 
+// The connection ends after the Close frame, but not while a callback runs.
+func TestCallbackDelaysEndOfConnection(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, p path) {
+		for _, running := range []time.Duration{0, 10 * time.Second} {
+			t.Run(running.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					config := websocket.DefaultConfig
+					config.OnMessage = func(c *websocket.Client, _ *websocket.Message) {
+						_ = c.Close(4001, "enough")
+						time.Sleep(running)
+					}
+					hub := runFake(t, p, config)
+					defer hub.stop()
+					peer := hub.connect(1<<16, nil)
+					peer.SetCloseHandler(func(int, string) error { return nil }) // does not answer
+					require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(`{"type":"x"}`)))
+					start := time.Now()
+					code, _ := closeCode(t, peer)
+					require.Equal(t, 4001, code)
+					require.Zero(t, time.Since(start))
+					_, err := peer.client.Read(make([]byte, 1))
+					require.ErrorIs(t, err, io.EOF)
+					require.Equal(t, max(running, websocket.CloseLinger), time.Since(start))
+					require.NoError(t, peer.Close())
+				})
+			})
+		}
+	})
+}
+
 // CloseError.Err is set if the hub's Close frame could not be written.
 func TestCloseErrorReportsUnwrittenCloseFrame(t *testing.T) {
 	config := websocket.DefaultConfig

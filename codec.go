@@ -170,56 +170,74 @@ func validText(s string) string {
 	return string([]rune(s))
 }
 
+// controlFormat describes the data of a control message, for the texts of errors.
+type controlFormat struct{ key, json, proto string }
+
+var (
+	channelRequest = controlFormat{"channel", `{"channel":"news"}`, "ChannelRequest"}
+	roomRequest    = controlFormat{"room_id", `{"room_id":"101"}`, "RoomRequest"}
+)
+
 // controlChannel returns the channel in the data of a control message. Errors wrap
 // ErrMalformed.
 func controlChannel(c *guardedCodec, data []byte) (string, error) {
 	if c.decoder != nil {
-		return requireName("channel", c.decodeChannel(data))
+		return channelRequest.require(c, data, c.decodeChannel(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
 	}
 	name, ok := jsonscan.String(data, "channel")
-	if !ok {
+	if !ok && len(data) > 0 {
 		var request struct {
 			Channel string `json:"channel"`
 		}
 		if err := json.Unmarshal(data, &request); err != nil {
-			return "", jsonError(err)
+			return "", fmt.Errorf("%w, want %s", jsonError(err), channelRequest.json)
 		}
 		name = request.Channel
 	}
-	return requireName("channel", name)
+	return channelRequest.require(c, data, name)
 }
 
 // controlRoom returns the room in the data of a control message. Errors wrap
 // ErrMalformed.
 func controlRoom(c *guardedCodec, data []byte) (string, error) {
 	if c.decoder != nil {
-		return requireName("room_id", c.decodeRoomID(data))
+		return roomRequest.require(c, data, c.decodeRoomID(data))
 	}
 	if err := checkUTF8(data); err != nil {
 		return "", err
 	}
 	name, ok := jsonscan.String(data, "room_id")
-	if !ok {
+	if !ok && len(data) > 0 {
 		var request struct {
 			RoomID string `json:"room_id"`
 		}
 		if err := json.Unmarshal(data, &request); err != nil {
-			return "", jsonError(err)
+			return "", fmt.Errorf("%w, want %s", jsonError(err), roomRequest.json)
 		}
 		name = request.RoomID
 	}
-	return requireName("room_id", name)
+	return roomRequest.require(c, data, name)
 }
 
-// requireName returns an error if the name from control data is empty or not UTF-8.
-func requireName(key, name string) (string, error) {
-	if name == "" || !utf8.ValidString(name) {
-		return "", fmt.Errorf("%w: control data has no valid %s", ErrMalformed, key)
+// require returns the name that was decoded from data, or an error if it is empty or not
+// UTF-8.
+func (f *controlFormat) require(c *guardedCodec, data []byte, name string) (string, error) {
+	if name != "" && utf8.ValidString(name) {
+		return name, nil
 	}
-	return name, nil
+	problem, want := "data has no valid "+f.key, ""
+	if len(data) == 0 {
+		problem = "data is missing"
+	}
+	if _, ok := c.Codec.(ProtobufCodec); ok {
+		want = ", want a " + f.proto
+	} else if c.decoder == nil {
+		want = ", want " + f.json
+	}
+	return "", fmt.Errorf("%w: %s%s", ErrMalformed, problem, want)
 }
 
 // ProtobufCodec encodes messages as the WsMessage of proto/message.proto, in binary

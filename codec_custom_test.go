@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -135,6 +137,48 @@ func TestCustomCodecs(t *testing.T) {
 			}
 			b.requireNoDrops(t)
 			require.Equal(t, map[string]int{"news": 5}, channelsOf(b.hub))
+		})
+	}
+}
+
+// In a copy of DefaultConfig the subprotocols follow Codecs, unless they were changed.
+func TestSubprotocolsFollowCodecs(t *testing.T) {
+	t.Parallel()
+	own := lines{name: "lines", index: 4, opcode: websocket.BinaryMessage}
+	tests := []struct {
+		name         string
+		codecs       []websocket.Codec
+		subprotocols []string // nil: those of DefaultConfig
+		offered      []string // what the hub offers
+	}{
+		{"codec added", []websocket.Codec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}, own},
+			nil, []string{"json", "protobuf", "flatbuffers", "msgpack", "lines"}},
+		{"codecs replaced", []websocket.Codec{own, websocket.JSONCodec{}}, nil, []string{"lines", "json"}},
+		{"codecs removed", []websocket.Codec{websocket.JSONCodec{}}, nil, []string{"json"}},
+		{"subprotocols chosen", []websocket.Codec{websocket.JSONCodec{}, own}, []string{"json"}, []string{"json"}},
+		{"no codecs", nil, nil, []string{"json", "protobuf", "flatbuffers", "msgpack"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			config := websocket.DefaultConfig
+			config.Codecs = tt.codecs
+			if tt.subprotocols != nil {
+				config.Subprotocols = tt.subprotocols
+			}
+			require.NoError(t, config.Validate())
+			b := setup(t, config, options{})
+			for _, name := range append([]string{"lines"}, subprotocols...) {
+				response := b.handshake(t, "", http.Header{"Sec-Websocket-Protocol": {name}})
+				if slices.Contains(tt.offered, name) {
+					require.Equal(t, http.StatusSwitchingProtocols, response.StatusCode, name)
+					require.Equal(t, name, response.Header.Get("Sec-Websocket-Protocol"))
+				} else {
+					require.Equal(t, http.StatusBadRequest, response.StatusCode, name)
+				}
+			}
+			response := b.handshake(t, "", http.Header{"Sec-Websocket-Protocol": {"unknown"}})
+			require.Contains(t, bodyOf(t, response), "supports: "+strings.Join(tt.offered, ", "))
 		})
 	}
 }

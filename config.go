@@ -16,7 +16,8 @@ import (
 
 // Config configures a Hub. NewHub copies and checks it once; later changes have no
 // effect. A zero field means its default, except for the booleans, whose value counts
-// as it is. A negative value is an error unless the field's comment allows it. Sizes
+// as it is. A negative value is an error unless the field's comment allows it, and so is
+// a positive duration of less than a millisecond, such as 60 for 60 * time.Second. Sizes
 // are in bytes.
 type Config struct {
 	// Messages and connections.
@@ -28,8 +29,8 @@ type Config struct {
 	// Defaults to 512.
 	WriteBufferSize int
 	// MaxMessageSize is the maximum size of a message from a client, with its
-	// envelope and sealing. It applies to the bytes on the wire and again after
-	// decompression. A larger message closes the connection with 1009. A client can make
+	// envelope and sealing, after decompression. On the wire a message may be larger by
+	// 1/1,024 and 256 bytes, for data that does not compress. A larger message closes the connection with 1009. A client can make
 	// the hub hold one unfinished message of this size. The hub must be able to publish
 	// every message that it accepts, so the defaults of LogSize, ClientBacklog and
 	// MemoryBudget follow large values, and Validate refuses values of theirs that are
@@ -50,7 +51,8 @@ type Config struct {
 	// bytes in that time gets it again. Defaults to 60 s.
 	PongWait time.Duration
 	// PingPeriod is the time in which a client may send nothing before the hub pings
-	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait.
+	// it. It must be shorter than PongWait. Defaults to nine tenths of PongWait. The 54 s
+	// of DefaultConfig mean the default too if PongWait is not longer.
 	PingPeriod time.Duration
 	// WriteTimeout, PongTimeout and PingInterval are HypGo's names of WriteWait, PongWait
 	// and PingPeriod. A value that is not zero takes the place of a zero or default value
@@ -71,10 +73,13 @@ type Config struct {
 	// Subprotocols lists the names of the codecs that clients may choose. A client
 	// that offers no subprotocol gets JSON, or the first of this list if JSON is not in
 	// it. A client that offers only others is refused with 400. Defaults to the names
-	// of all Codecs; DefaultConfig lists the four codecs of this package.
+	// of all Codecs. DefaultConfig lists the four codecs of this package; this list in
+	// its order means the default too, so that a copy of DefaultConfig with other Codecs
+	// offers these.
 	Subprotocols []string
 	// Codecs lists the codecs of the hub. Their names and indexes must be unique.
-	// Defaults to JSON, Protobuf, FlatBuffers and MessagePack.
+	// Subprotocols can restrict the codecs that clients may choose. Defaults to JSON,
+	// Protobuf, FlatBuffers and MessagePack.
 	Codecs []Codec
 	// IgnoreMalformed ignores messages from clients that their codec cannot decode,
 	// such as the text "ping" from a JSON client, as HypGo does. They are counted in
@@ -87,7 +92,7 @@ type Config struct {
 	// SecurityConfig without keys sets the order for those clients.
 	Security *SecurityConfig
 	// TLS has the certificate for ListenAndServeTLS and Serve. ListenAndServe returns an
-	// error if it is set. Defaults to nil, no TLS.
+	// error if it is set. One that has no certificate is an error. Defaults to nil, no TLS.
 	TLS *TLSConfig
 
 	// Handshakes.
@@ -127,7 +132,8 @@ type Config struct {
 	// before Run and after shutdown. It must not write a response, and should return
 	// soon. Defaults to nil.
 	OnRefuse func(r Refusal)
-	// DuplicateID says what happens if the ID of a new client is in use. Defaults to
+	// DuplicateID says what happens if the ID of a new client is in use. An ID is free as
+	// soon as its connection begins to end, which is before OnDisconnect. Defaults to
 	// RefuseDuplicate.
 	DuplicateID DuplicatePolicy
 
@@ -156,7 +162,12 @@ type Config struct {
 	// OnDisconnect is called once for each client, after its connection and its
 	// memberships have ended and its last OnMessage has returned. Client.CloseError
 	// says why the connection ended, and Client.Channels and Client.Rooms return the
-	// topics that it was in. Defaults to nil.
+	// topics that it was in.
+	//
+	// The ID of the client is free before that, as soon as its connection begins to end:
+	// OnConnect of a new client with the same ID may run first. So remove state by the
+	// client and not by its ID: if online[c.ID] == c { delete(online, c.ID) }. Hub.Client
+	// returns the newer client. Defaults to nil.
 	OnDisconnect func(c *Client)
 	// OnMessage is called for every message of a client, control messages included,
 	// one at a time and in the order of arrival. The hub does not read from the client
@@ -321,8 +332,8 @@ type TLSConfig struct {
 	// CertFile and KeyFile are the names of PEM files. They are loaded when the server
 	// starts, and again when they have changed, for the connections after that. The
 	// files are checked at most once a second. If they cannot be loaded, an error is
-	// logged and the older certificate stays in use. Both may be empty if TLSConfig has
-	// a certificate.
+	// logged and the older certificate stays in use. Both must be set, or neither if
+	// TLSConfig has a certificate.
 	CertFile string
 	KeyFile  string
 	// TLSConfig has further settings. The hub uses a copy, in which the minimum version
@@ -383,6 +394,7 @@ const (
 	defaultMaxMessageSize  = 512 << 10
 	defaultWriteWait       = 10 * time.Second
 	defaultPongWait        = 60 * time.Second
+	defaultPingPeriod      = defaultPongWait / 10 * 9
 	defaultHandshake       = 10 * time.Second
 	defaultMinCompress     = 256
 	defaultLogSize         = 64 << 20
@@ -402,6 +414,7 @@ const (
 	defaultHeaderBytes     = 16 << 10
 	defaultMessageTimeout  = 60 * time.Second
 	maxNodeName            = 255
+	minDuration            = time.Millisecond
 	maxShards              = 64 // the log marks the shards to wake in a uint64
 )
 
@@ -426,6 +439,9 @@ func (c *Config) withDefaults() Config {
 	}
 	setDefault(&d.WriteWait, defaultWriteWait)
 	setDefault(&d.PongWait, defaultPongWait)
+	if d.PingInterval == 0 && d.PingPeriod == defaultPingPeriod && d.PingPeriod >= d.PongWait {
+		d.PingPeriod = 0 // from DefaultConfig, and does not fit
+	}
 	setDefault(&d.PingPeriod, d.PongWait/10*9)
 	setDefault(&d.HandshakeTimeout, defaultHandshake)
 	setDefault(&d.MaxHeaderBytes, defaultHeaderBytes)
@@ -455,17 +471,10 @@ func (c *Config) withDefaults() Config {
 	setDefault(&compression.MinSize, defaultMinCompress)
 	d.Compression = &compression
 
-	d.Codecs = slices.Clone(d.Codecs)
-	if len(d.Codecs) == 0 {
-		d.Codecs = []Codec{JSONCodec{}, ProtobufCodec{}, FlatBuffersCodec{}, MsgpackCodec{}}
-	}
-	d.Subprotocols = slices.Clone(d.Subprotocols)
-	if len(d.Subprotocols) == 0 {
-		for _, codec := range d.Codecs {
-			if codec != nil {
-				d.Subprotocols = append(d.Subprotocols, codec.Name())
-			}
-		}
+	d.setCodecs()
+	if d.TLS != nil {
+		t := *d.TLS
+		d.TLS = &t
 	}
 	if d.Security != nil {
 		security := *d.Security
@@ -474,6 +483,31 @@ func (c *Config) withDefaults() Config {
 		d.Security = &security
 	}
 	return d
+}
+
+// setCodecs sets the defaults of Codecs and Subprotocols. Subprotocols as in DefaultConfig
+// count as not set, so that they follow the Codecs of a copy of it.
+func (c *Config) setCodecs() {
+	builtIn := []Codec{JSONCodec{}, ProtobufCodec{}, FlatBuffersCodec{}, MsgpackCodec{}}
+	c.Codecs = slices.Clone(c.Codecs)
+	if len(c.Codecs) == 0 {
+		c.Codecs = builtIn
+	}
+	c.Subprotocols = slices.Clone(c.Subprotocols)
+	if len(c.Subprotocols) == 0 || slices.Equal(c.Subprotocols, codecNames(builtIn)) {
+		c.Subprotocols = codecNames(c.Codecs)
+	}
+}
+
+// codecNames returns the names of codecs. It leaves out nil codecs, which Validate reports.
+func codecNames(codecs []Codec) []string {
+	var names []string
+	for _, codec := range codecs {
+		if codec != nil {
+			names = append(names, codec.Name())
+		}
+	}
+	return names
 }
 
 // secondName is a field that has a second name.
@@ -488,7 +522,7 @@ func (c *Config) secondNames() []secondName {
 	return []secondName{
 		{"WriteWait", "WriteTimeout", &c.WriteWait, &c.WriteTimeout, defaultWriteWait},
 		{"PongWait", "PongTimeout", &c.PongWait, &c.PongTimeout, defaultPongWait},
-		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPongWait / 10 * 9},
+		{"PingPeriod", "PingInterval", &c.PingPeriod, &c.PingInterval, defaultPingPeriod},
 	}
 }
 
@@ -551,9 +585,41 @@ func (c *Config) validateSigns() error {
 	return nil
 }
 
+// validateDurations returns an error for a duration that is positive but less than
+// minDuration: most often a number without its unit.
+func (c *Config) validateDurations() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"WriteTimeout", c.WriteTimeout},
+		{"PongTimeout", c.PongTimeout},
+		{"PingInterval", c.PingInterval},
+		{"WriteWait", c.WriteWait},
+		{"PongWait", c.PongWait},
+		{"PingPeriod", c.PingPeriod},
+		{"HandshakeTimeout", c.HandshakeTimeout},
+		{"FloodTimeout", c.FloodTimeout},
+		{"MessageTimeout", c.MessageTimeout},
+		{"BrokerTimeout", c.BrokerTimeout},
+		{"AnnounceInterval", c.AnnounceInterval},
+		{"DrainTimeout", c.DrainTimeout},
+		{"CallbackTimeout", c.CallbackTimeout},
+	} {
+		derived := f.name == "PingPeriod" && f.value == c.PongWait/10*9
+		if f.value > 0 && f.value < minDuration && !derived {
+			return configError(f.name, "is %v, but the minimum is %v: give it a unit, such as 10*time.Second", f.value, minDuration)
+		}
+	}
+	return nil
+}
+
 // validate checks a Config that withDefaults returned.
 func (c *Config) validate() error {
 	if err := c.validateSigns(); err != nil {
+		return err
+	}
+	if err := c.validateDurations(); err != nil {
 		return err
 	}
 	for _, f := range c.secondNames() {
@@ -563,7 +629,14 @@ func (c *Config) validate() error {
 	}
 	switch {
 	case c.PingPeriod >= c.PongWait:
-		return configError("PingPeriod", "is %v, which is not shorter than PongWait %v, so every client would be closed before it is pinged", c.PingPeriod, c.PongWait)
+		ping, pong := "PingPeriod", "PongWait"
+		if c.PingInterval != 0 {
+			ping = "PingInterval"
+		}
+		if c.PongTimeout != 0 {
+			pong = "PongTimeout"
+		}
+		return configError(ping, "is %v, which is not shorter than %s %v, so every client would be closed before it is pinged: set it to 0 for nine tenths of %s", c.PingPeriod, pong, c.PongWait, pong)
 	case c.Shards > maxShards:
 		return configError("Shards", "is %d, but the maximum is %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:
@@ -585,8 +658,13 @@ func (c *Config) validate() error {
 		return err
 	}
 	if c.NodeName != "" {
-		if err := checkName(c.NodeName, maxNodeName); err != nil {
-			return configError("NodeName", "is invalid: %v", err)
+		if problem := nameProblem(c.NodeName, maxNodeName); problem != "" {
+			return configError("NodeName", "%.40q is invalid: %s", c.NodeName, problem)
+		}
+	}
+	if c.TLS != nil {
+		if err := c.TLS.validate(); err != nil {
+			return err
 		}
 	}
 	if c.Security != nil {
@@ -635,7 +713,7 @@ func (c *Config) validateCodecs() error {
 	}
 	for _, name := range c.Subprotocols {
 		if !names[name] {
-			return configError("Subprotocols", "has %q, but Codecs has no codec of that name", name)
+			return configError("Subprotocols", "has %q, but Codecs has no codec of that name: add the codec, or set Subprotocols to nil for the names of all Codecs", name)
 		}
 	}
 	return nil

@@ -159,6 +159,32 @@ func TestSubscribeAckPrecedesMessages(t *testing.T) {
 	})
 }
 
+// The text of an error says what the data of a control message must be.
+func TestControlDataErrors(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+	const malformed = "websocket: malformed message: "
+	tests := []struct {
+		codec string
+		ask   wire
+		want  string
+	}{
+		{"json", wire{Type: "subscribe", Channel: "news"}, `data is missing, want {"channel":"news"}`},
+		{"json", wire{Type: "unsubscribe", Data: []byte(`{"room_id":"101"}`)}, `data has no valid channel, want {"channel":"news"}`},
+		{"json", wire{Type: "subscribe", Data: []byte(`"news"`)}, `json: string instead of an object at byte 6, want {"channel":"news"}`},
+		{"msgpack", wire{Type: "join_room", Channel: "101"}, `data is missing, want {"room_id":"101"}`},
+		{"flatbuffers", wire{Type: "leave_room", Data: []byte(`{"room_id":""}`)}, `data has no valid room_id, want {"room_id":"101"}`},
+		{"protobuf", wire{Type: "subscribe", Channel: "news"}, "data is missing, want a ChannelRequest"},
+		{"protobuf", wire{Type: "join_room", Data: []byte(`{"room_id":"101"}`)}, "data has no valid room_id, want a RoomRequest"},
+	}
+	for _, tt := range tests {
+		p, _ := b.connect(t, dialing{codec: tt.codec})
+		tt.ask.ID = "1"
+		p.send(t, tt.ask)
+		require.Equal(t, malformed+tt.want, p.requireError(t, "1", "", "bad_request"))
+	}
+}
+
 // A publisher waits because the engine is paused. Its message and the ack are delivered
 // on this node meanwhile.
 func TestAckDoesNotWaitForEngine(t *testing.T) {

@@ -2,6 +2,10 @@ package websocket
 
 import "unsafe"
 
+// Started returns a channel that Run closes when the hub is running. A Shutdown before
+// that makes Run return ErrHubClosed.
+func (h *Hub) Started() <-chan struct{} { return h.started }
+
 // Unsent returns the number of messages that are addressed but not sent. Benchmarks call
 // it often: it reads fewer counters than Stats.
 func (h *Hub) Unsent() uint64 {

@@ -50,6 +50,7 @@ func runFake(t *testing.T, p path, config websocket.Config, callbacks ...func(h 
 		set(f.Hub)
 	}
 	go func() { f.ran <- f.Run(context.Background()) }() // ends with the hub
+	<-f.Started()
 	return f
 }
 

@@ -74,7 +74,7 @@ type received struct {
 	message *websocket.Message
 }
 
-// setup starts a hub and its server. When the test ends, the hub is shut down and
+// setup starts a hub and its server, and returns when both run. When the test ends, the hub is shut down and
 // Run must return nil.
 func setup(t testing.TB, config websocket.Config, o options) *bundle {
 	t.Helper()
@@ -120,6 +120,7 @@ func setup(t testing.TB, config websocket.Config, o options) *bundle {
 	b.url = "ws" + strings.TrimPrefix(b.server.URL, "http")
 	if !o.notRun {
 		go func() { b.ran <- b.hub.Run(context.Background()) }() // ends with the hub
+		await(t, b.hub.Started())
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -31,6 +31,7 @@ func newBenchHub(b testing.TB, config websocket.Config, onConnect func(*websocke
 	h.SetCallbacks(onConnect, nil, nil)
 	ran := make(chan error, 1)
 	go func() { ran <- h.Run(context.Background()) }() // ends with Shutdown
+	<-h.Started()
 	b.Cleanup(func() {
 		require.NoError(b, h.Shutdown(context.Background()))
 		require.NoError(b, <-ran)

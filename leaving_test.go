@@ -50,7 +50,9 @@ var leavings = []struct {
 		require.NoError(t, err)
 	}},
 	{"bad key", websocket.ClosePolicyViolation, func(t *testing.T, _ *fakeHub, c *websocket.Client, _ *fakePeer) {
-		require.ErrorIs(t, c.SetEncryptionKey([]byte("short")), websocket.ErrInvalidKey)
+		err := c.SetEncryptionKey([]byte("short"))
+		require.ErrorIs(t, err, websocket.ErrInvalidKey)
+		require.EqualError(t, err, "websocket: invalid key: AES key is 5 bytes, want 32")
 	}},
 	{"write error", websocket.CloseAbnormalClosure, func(t *testing.T, hub *fakeHub, _ *websocket.Client, peer *fakePeer) {
 		peer.server.Faults().Fail(context.DeadlineExceeded)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -202,9 +203,16 @@ func splitPattern(pattern string) (host, port string, err error) {
 	return strings.TrimSuffix(host, "."), port, nil
 }
 
-var errPatternPort = errors.New("the port is invalid")
+var errPatternPort = errors.New("the port is invalid: it is a number from 1 to 65535")
 
-func isPort(s string) bool { return s != "" && strings.Trim(s, "0123456789-"+wildcards) == "" }
+// isPort reports whether s is a port, or a pattern of characters that may match one.
+func isPort(s string) bool {
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		n, err := strconv.ParseUint(s, 10, 16)
+		return err == nil && n > 0 && s[0] != '0'
+	}
+	return s != "" && s[0] != '-' && strings.Trim(s, "0123456789-"+wildcards) == ""
+}
 
 // Characters of patterns in lower case. wildcards are those of path.Match, whose
 // classes also have hyphens.

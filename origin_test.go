@@ -124,6 +124,7 @@ func TestOriginPatterns(t *testing.T) {
 		{"https://App.Example.com.", []string{"https://app.example.com"}, []string{"http://app.example.com"}},
 		{"https://*.example.com", []string{"https://a.example.com", "https://a.b.example.com"}, []string{"https://example.com", "https://a.example.com:1"}},
 		{"localhost:*", []string{"http://localhost:5173", "http://localhost"}, []string{"http://localhost.evil.example:1", "null"}},
+		{"localhost:65535", []string{"http://localhost:65535"}, []string{"http://localhost:6553"}},
 		{"localhost:[0-9][0-9]", []string{"http://localhost:81", "http://localhost"}, []string{"http://localhost:5173"}},
 		{"http*://localhost", []string{"http://localhost", "https://localhost"}, []string{"app://localhost"}},
 		{"http://[::1]:3000", []string{"http://[::1]:3000", "http://[0::1]:3000"}, []string{"http://1:3000", "http://[::1]", "https://[::1]:3000"}},
@@ -156,6 +157,7 @@ func TestUselessOriginPattern(t *testing.T) {
 		"file://", "file:///", "://app.example.com", "https://", "https:app.example.com", "ht tp://a.example",
 		"wss://app.example.com", "ws://localhost:3000", "user@app.example.com", "app.example.com#x", "münchen.example",
 		"::1", "2001:db8::1", "http://::1:3000", "[::1", "http://[::1]3000", "http://[::1]:", "app.example.com:", "app.example.com:http",
+		"http://localhost:99999", "localhost:65536", "localhost:0", "localhost:080", "[::1]:70000", "localhost:-1",
 		"[", "a[", `a\`, "https://[a",
 	} {
 		config := websocket.Config{AllowedOrigins: []string{pattern}}

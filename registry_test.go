@@ -1,7 +1,9 @@
 package websocket_test
 
 import (
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 
 	gorilla "github.com/gorilla/websocket"
@@ -23,6 +25,41 @@ func TestRefuseDuplicateKeepsOlderClient(t *testing.T) {
 	_, second := b.connect(t, dialing{query: "id=alice"}) // the ID is free when onDisconnect runs
 	require.NotSame(t, first, second)
 	require.ErrorIs(t, first.Send(&websocket.Message{}), websocket.ErrClientClosed)
+}
+
+// An ID is free before the callbacks of its client have ended. A map from IDs to clients
+// keeps the newer client if OnDisconnect compares the client.
+func TestNewClientMayConnectBeforeOnDisconnect(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []websocket.DuplicatePolicy{websocket.RefuseDuplicate, websocket.ReplaceDuplicate} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			t.Parallel()
+			var online sync.Map // ID to *Client
+			release := make(chan struct{})
+			config := withQueryID(websocket.DefaultConfig)
+			config.DuplicateID = policy
+			b := setup(t, config, options{
+				onConnect:    func(c *websocket.Client) { online.Store(c.ID, c) },
+				onMessage:    func(*websocket.Client, *websocket.Message) { <-release },
+				onDisconnect: func(c *websocket.Client) { online.CompareAndDelete(c.ID, c) },
+			})
+			p, first := b.connect(t, dialing{query: "id=alice"})
+			p.send(t, wire{Type: "long work"})
+			b.messages.take(t)
+			if policy == websocket.RefuseDuplicate {
+				require.NoError(t, p.Conn.Close())
+				await(t, first.Context().Done())
+			}
+			_, second := b.connect(t, dialing{query: "id=alice"})
+			require.Zero(t, b.disconnected.len())
+			close(release)
+			require.Same(t, first, b.disconnected.take(t))
+			got, _ := online.Load("alice")
+			require.Same(t, second, got)
+			got, _ = b.hub.Client("alice")
+			require.Same(t, second, got)
+		})
+	}
 }
 
 func TestReplaceDuplicateClosesOlderClient(t *testing.T) {

@@ -71,12 +71,12 @@ func (c *SecurityConfig) hasKeys() bool { return c.AESKey != nil || c.HMACKey !=
 
 func (c *SecurityConfig) validate() error {
 	if c.AESKey != nil {
-		if err := seal.CheckAESKey("Security.AESKey", c.AESKey); err != nil {
+		if err := seal.CheckAESKey("Config.Security.AESKey", c.AESKey); err != nil {
 			return err
 		}
 	}
 	if c.HMACKey != nil {
-		return seal.CheckHMACKey("Security.HMACKey", c.HMACKey)
+		return seal.CheckHMACKey("Config.Security.HMACKey", c.HMACKey)
 	}
 	return nil
 }

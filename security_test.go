@@ -24,13 +24,13 @@ func TestSecurityConfigValidate(t *testing.T) {
 		{"HMAC key only", nil, sealtest.HMACKey, ""},
 		{"HMAC key of one byte", nil, []byte{1}, ""},
 		{"no key", nil, nil, ""},
-		{"empty keys", []byte{}, []byte{}, "websocket: Security.AESKey is 0 bytes, want 32: "},
-		{"empty AES key", []byte{}, sealtest.HMACKey, "websocket: Security.AESKey is 0 bytes, want 32: "},
-		{"AES-128 key", make([]byte, 16), nil, "websocket: Security.AESKey is 16 bytes, want 32: "},
-		{"AES-192 key", make([]byte, 24), nil, "websocket: Security.AESKey is 24 bytes, want 32: "},
-		{"AES key one short", make([]byte, 31), nil, "websocket: Security.AESKey is 31 bytes, want 32: "},
-		{"AES key one long", make([]byte, 33), nil, "websocket: Security.AESKey is 33 bytes, want 32: "},
-		{"empty HMAC key", sealtest.AESKey, []byte{}, "websocket: Security.HMACKey is empty"},
+		{"empty keys", []byte{}, []byte{}, "websocket: invalid key: Config.Security.AESKey is 0 bytes, want 32"},
+		{"empty AES key", []byte{}, sealtest.HMACKey, "websocket: invalid key: Config.Security.AESKey is 0 bytes, want 32"},
+		{"AES-128 key", make([]byte, 16), nil, "websocket: invalid key: Config.Security.AESKey is 16 bytes, want 32"},
+		{"AES-192 key", make([]byte, 24), nil, "websocket: invalid key: Config.Security.AESKey is 24 bytes, want 32"},
+		{"AES key one short", make([]byte, 31), nil, "websocket: invalid key: Config.Security.AESKey is 31 bytes, want 32"},
+		{"AES key one long", make([]byte, 33), nil, "websocket: invalid key: Config.Security.AESKey is 33 bytes, want 32"},
+		{"empty HMAC key", sealtest.AESKey, []byte{}, "websocket: invalid key: Config.Security.HMACKey is empty"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -103,10 +103,29 @@ func (h *Hub) tlsConfig() (*tls.Config, error) {
 			return nil, err
 		}
 	}
-	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+	if !hasCertificate(config) {
 		return nil, errNoCertificate
 	}
 	return config, nil
+}
+
+// validate returns an error if no server could be started with t. The files are read when
+// a server starts.
+func (t *TLSConfig) validate() error {
+	switch {
+	case t.CertFile == "" && t.KeyFile != "":
+		return configError("TLS.CertFile", "is empty, but KeyFile is set: set both or neither")
+	case t.CertFile != "" && t.KeyFile == "":
+		return configError("TLS.KeyFile", "is empty, but CertFile is set: set both or neither")
+	case t.CertFile == "" && (t.TLSConfig == nil || !hasCertificate(t.TLSConfig)):
+		return errNoCertificate
+	}
+	return nil
+}
+
+// hasCertificate reports whether a server with config can have a certificate.
+func hasCertificate(config *tls.Config) bool {
+	return len(config.Certificates) > 0 || config.GetCertificate != nil || config.GetConfigForClient != nil
 }
 
 // restrictTLS makes config fit for handshakes, which need HTTP/1.1.

@@ -89,7 +89,8 @@ func serve(t *testing.T, config websocket.Config, start func(h *websocket.Hub, a
 	s := &serving{addr: l.Addr().String(), ran: make(chan error, 1), served: make(chan error, 1)}
 	require.NoError(t, l.Close()) // the port is not given out again soon
 	s.hub = websocket.NewHub(&logCapture{}, config)
-	go func() { s.ran <- s.hub.Run(context.Background()) }()       // ends with the hub
+	go func() { s.ran <- s.hub.Run(context.Background()) }() // ends with the hub
+	await(t, s.hub.Started())
 	go func() { s.served <- start(s.hub, s.addr) }()               // ends with the hub
 	t.Cleanup(func() { _ = s.hub.Shutdown(context.Background()) }) // already stopped, unless the test failed
 	return s
@@ -292,13 +293,26 @@ func TestListenErrors(t *testing.T) {
 	require.ErrorContains(t, newHub(&websocket.TLSConfig{TLSConfig: made.serverConfig()}).ListenAndServe("127.0.0.1:0", nil), "ListenAndServeTLS", "plain HTTP in spite of Config.TLS")
 	require.Error(t, newHub(&websocket.TLSConfig{TLSConfig: made.serverConfig()}).ListenAndServeTLS(taken.Addr().String(), nil))
 	require.ErrorContains(t, newHub(nil).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
-	require.ErrorContains(t, newHub(&websocket.TLSConfig{}).ListenAndServeTLS("127.0.0.1:0", nil), "certificate")
-	require.ErrorIs(t, newHub(&websocket.TLSConfig{CertFile: dir + "/none", KeyFile: made.keyFile}).ListenAndServeTLS("127.0.0.1:0", nil), os.ErrNotExist)
-	require.Error(t, newHub(&websocket.TLSConfig{CertFile: made.certFile}).ListenAndServeTLS("127.0.0.1:0", nil), "no key")
+
+	for _, tt := range []struct {
+		cert, key string
+		cause     error // nil: any
+		text      string
+	}{
+		{dir + "/none", made.keyFile, os.ErrNotExist, "websocket: Config.TLS.CertFile: stat " + dir + "/none: "},
+		{made.certFile, dir + "/none", os.ErrNotExist, "websocket: Config.TLS.KeyFile: stat " + dir + "/none: "},
+		{made.keyFile, made.certFile, nil, "websocket: Config.TLS: certificate " + made.keyFile + " with key " + made.certFile + ": tls: "},
+	} {
+		err := newHub(&websocket.TLSConfig{CertFile: tt.cert, KeyFile: tt.key}).ListenAndServeTLS("127.0.0.1:0", nil)
+		require.ErrorContains(t, err, tt.text)
+		if tt.cause != nil {
+			require.ErrorIs(t, err, tt.cause)
+		}
+	}
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.ErrorContains(t, newHub(&websocket.TLSConfig{}).Serve(l, nil), "certificate")
+	require.ErrorContains(t, newHub(&websocket.TLSConfig{CertFile: dir + "/none", KeyFile: made.keyFile}).Serve(l, nil), "CertFile")
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed, "Serve closes the listener in any case")
 }
@@ -433,7 +447,8 @@ type tlsServing struct {
 func serveTLS(t *testing.T, config websocket.TLSConfig) *tlsServing {
 	s := &tlsServing{t, nil, &logCapture{}, pipeListener{make(chan net.Conn), make(chan struct{})}, make(chan error, 1), make(chan error, 1)}
 	s.hub = websocket.NewHub(s.logs, websocket.Config{TLS: &config})
-	go func() { s.ran <- s.hub.Run(t.Context()) }()   // ends with the hub
+	go func() { s.ran <- s.hub.Run(t.Context()) }() // ends with the hub
+	<-s.hub.Started()
 	go func() { s.served <- s.hub.Serve(s.l, nil) }() // ends with the hub
 	return s
 }

@@ -29,6 +29,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
@@ -41,9 +42,12 @@ var (
 	_ = bytes.ToLower
 	_ = rand.Text
 	_ http.Handler
+	_ sync.Map
 )
 
-// The application's own functions.
+// The application's own names.
+type myCodec struct{ websocket.JSONCodec }
+
 func userOf(token string) (string, error)       { return token, nil }
 func mayUse(user, target string) (bool, error) { return user == target, nil }
 

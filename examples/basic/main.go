@@ -2,8 +2,11 @@
 //
 //	go run ./examples/basic
 //
-// Connect to ws://localhost:8080/ws and send, for instance,
-// {"type":"subscribe","data":{"channel":"news"},"id":"1"} and then
+// Connect with any WebSocket client, for example wscat, which needs Node:
+//
+//	npx wscat -c ws://localhost:8080/ws
+//
+// Send {"type":"subscribe","data":{"channel":"news"},"id":"1"} and then
 // {"type":"publish","channel":"news","data":{"headline":"Hello"}}.
 package main
 
@@ -12,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"log"
+	"net"
 	"net/http"
 	"os/signal"
 	"syscall"
@@ -22,6 +26,13 @@ import (
 func main() {
 	addr := flag.String("addr", "localhost:8080", "address to listen on")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
@@ -37,8 +48,8 @@ func main() {
 		}
 	}()
 	// 4. Serve HTTP until the hub has ended.
-	log.Printf("connect to ws://%s/ws", *addr)
-	if err := hub.ListenAndServe(*addr, routes(hub)); !errors.Is(err, http.ErrServerClosed) {
+	log.Printf("connect to ws://%s/ws, for example with: npx wscat -c ws://%[1]s/ws", listener.Addr())
+	if err := hub.Serve(listener, routes(hub)); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 }

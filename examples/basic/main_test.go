@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -10,6 +13,33 @@ import (
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
+
+// TestMain runs the program in the child process of TestProgramFails.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_PROGRAM") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A program that cannot serve says why, and does not print an address to connect to.
+func TestProgramFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for want, args := range map[string][]string{
+		"listen tcp":               {"-addr", taken.Addr().String()},
+		`unexpected argument ":0"`: {"-addr", "localhost:0", ":0"},
+	} {
+		program := exec.CommandContext(t.Context(), os.Args[0], args...)
+		program.Env = append(os.Environ(), "RUN_PROGRAM=1")
+		out, err := program.CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), want)
+		require.NotContains(t, string(out), "connect")
+	}
+}
 
 func TestPublishReachesSubscriber(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())

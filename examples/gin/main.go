@@ -2,13 +2,19 @@
 // the library does not depend on gin:
 //
 //	cd examples/gin && go run .
+//
+// Connect with any WebSocket client, for example wscat, which needs Node:
+//
+//	npx wscat -c 'ws://localhost:8080/ws?user=ann'
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"log"
+	"net"
 	"net/http"
 	"os/signal"
 	"syscall"
@@ -21,6 +27,13 @@ import (
 func main() {
 	addr := flag.String("addr", "localhost:8080", "address to listen on")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
@@ -30,16 +43,16 @@ func main() {
 			log.Print(err)
 		}
 	}()
-	log.Printf("connect to ws://%s/ws?user=you", *addr)
-	if err := hub.ListenAndServe(*addr, newRouter(hub)); !errors.Is(err, http.ErrServerClosed) {
+	log.Printf("connect to ws://%s/ws?user=ann, for example with: npx wscat -c 'ws://%[1]s/ws?user=ann'", listener.Addr())
+	if err := hub.Serve(listener, newRouter(hub)); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 }
 
 func newRouter(hub *websocket.Hub) *gin.Engine {
 	r := gin.New()
-	r.Use(gin.Recovery(), identify)
-	r.GET("/ws", websocket.Route[*gin.Context](hub))
+	r.Use(gin.Recovery())
+	r.GET("/ws", identify, websocket.Route[*gin.Context](hub))
 	return r
 }
 
@@ -47,7 +60,8 @@ func newRouter(hub *websocket.Hub) *gin.Engine {
 func identify(c *gin.Context) {
 	user := c.Query("user")
 	if user == "" {
-		c.AbortWithStatus(http.StatusUnauthorized)
+		c.String(http.StatusUnauthorized, "the URL needs a user, such as ?user=ann")
+		c.Abort()
 		return
 	}
 	c.Set("user", user)
@@ -73,7 +87,12 @@ func greet(client *websocket.Client) {
 		log.Print(err)
 		return
 	}
-	if err := client.Send(&websocket.Message{Type: "welcome", Data: []byte("Hello " + user)}); err != nil {
+	welcome, err := json.Marshal("Hello " + user) // clients with JSON get other data in base64
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	if err := client.Send(&websocket.Message{Type: "welcome", Data: welcome}); err != nil {
 		log.Print(err)
 	}
 }

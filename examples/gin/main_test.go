@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -29,7 +30,7 @@ func TestHubBehindGin(t *testing.T) {
 	}
 	welcome := receive()
 	require.Equal(t, "welcome", welcome.Type)
-	require.Equal(t, "Hello ann", string(welcome.Data))
+	require.Equal(t, `"Hello ann"`, string(welcome.Data))
 
 	require.NoError(t, hub.PublishToChannelRaw("news", []byte("headline")))
 	news := receive()
@@ -44,6 +45,18 @@ func TestMiddlewareRefusesHandshake(t *testing.T) {
 	_, response, err := dialer.Dial(url, nil)
 	require.Error(t, err)
 	require.Equal(t, http.StatusUnauthorized, response.StatusCode)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, "the URL needs a user, such as ?user=ann", string(body))
+}
+
+// Only the hub's route needs a user.
+func TestOtherPathsAreNotFound(t *testing.T) {
+	_, url := setup(t)
+	response, err := http.Get("http" + strings.TrimSuffix(strings.TrimPrefix(url, "ws"), "ws"))
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, http.StatusNotFound, response.StatusCode)
 }
 
 func setup(t *testing.T) (*websocket.Hub, string) {

@@ -123,12 +123,12 @@ func TestNewChecksKeys(t *testing.T) {
 		{"AES key only", sealtest.AESKey, nil, ""},
 		{"HMAC key only", nil, sealtest.HMACKey, ""},
 		{"HMAC key of one byte", nil, []byte{1}, ""},
-		{"empty AES key", []byte{}, sealtest.HMACKey, "websocket: AES key is 0 bytes, want 32: "},
-		{"AES-128 key", make([]byte, 16), nil, "websocket: AES key is 16 bytes, want 32: "},
-		{"AES-192 key", make([]byte, 24), nil, "websocket: AES key is 24 bytes, want 32: "},
-		{"AES key one short", make([]byte, 31), nil, "websocket: AES key is 31 bytes, want 32: "},
-		{"AES key one long", make([]byte, 33), nil, "websocket: AES key is 33 bytes, want 32: "},
-		{"empty HMAC key", sealtest.AESKey, []byte{}, "websocket: HMAC key is empty"},
+		{"empty AES key", []byte{}, sealtest.HMACKey, "websocket: invalid key: AES key is 0 bytes, want 32"},
+		{"AES-128 key", make([]byte, 16), nil, "websocket: invalid key: AES key is 16 bytes, want 32"},
+		{"AES-192 key", make([]byte, 24), nil, "websocket: invalid key: AES key is 24 bytes, want 32"},
+		{"AES key one short", make([]byte, 31), nil, "websocket: invalid key: AES key is 31 bytes, want 32"},
+		{"AES key one long", make([]byte, 33), nil, "websocket: invalid key: AES key is 33 bytes, want 32"},
+		{"empty HMAC key", sealtest.AESKey, []byte{}, "websocket: invalid key: HMAC key is empty"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -34,7 +34,7 @@ var (
 // The error calls the key name.
 func CheckAESKey(name string, key []byte) error {
 	if len(key) != aesKeySize {
-		return fmt.Errorf("websocket: %s is %d bytes, want %d: %w", name, len(key), aesKeySize, ErrInvalidKey)
+		return fmt.Errorf("%w: %s is %d bytes, want %d", ErrInvalidKey, name, len(key), aesKeySize)
 	}
 	return nil
 }
@@ -43,7 +43,7 @@ func CheckAESKey(name string, key []byte) error {
 // error calls the key name.
 func CheckHMACKey(name string, key []byte) error {
 	if len(key) == 0 {
-		return fmt.Errorf("websocket: %s is empty, want at least 1 byte: %w", name, ErrInvalidKey)
+		return fmt.Errorf("%w: %s is empty, want at least 1 byte", ErrInvalidKey, name)
 	}
 	return nil
 }
