@@ -135,6 +135,7 @@ func (c *conn) dropQueue(reason dropReason) {
 // keepTail keeps the rest of a partly written frame. p is the frame's message, or nil.
 func (c *conn) keepTail(rest []byte, p *publication) {
 	c.tail, c.tailOf = rest, p
+	c.client.charge(int64(cap(rest)))
 	if p != nil {
 		p.retain(1)
 	}
@@ -147,6 +148,12 @@ func (c *conn) dropTail() {
 		c.drop(p, dropDisconnected)
 		p.release()
 	}
+	c.clearTail()
+}
+
+// clearTail undoes keepTail, except for the reference to the message.
+func (c *conn) clearTail() {
+	c.client.charge(-int64(cap(c.tail)))
 	c.tail, c.tailOf = nil, nil
 }
 

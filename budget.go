@@ -17,7 +17,8 @@ import (
 //	for each client   the kept request                            keepRequest
 //	                  memberships                                 join, leave, unregister
 //	                  buffers of a message that is read           messageReader
-//	                  the writePump's buffer                      writePump
+//	                  the writePump's buffers                     chargePump
+//	                  the rest of a partly written frame          keepTail
 //	                  the backlog's slice, gap notices            push, dropAndAnnounce
 //
 // Everything for one client goes through Client.charge. When the limit is exceeded,
@@ -139,10 +140,12 @@ func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 	if c.state == connOpen {
 		return bytes, false
 	}
+	ms := uint32(now / int64(time.Millisecond))
 	if c.closingSeen == 0 {
-		c.closingSeen = now
+		c.closingSeen = ms | 1 // not 0
 	}
-	if abort || now-c.closingSeen > int64(lagLinger) {
+	age := time.Duration(int32(ms-c.closingSeen)) * time.Millisecond
+	if abort || age > lagLinger {
 		c.abortLocked(errMemoryBudget)
 	}
 	return c.client.charged.Load(), true

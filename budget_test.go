@@ -30,7 +30,8 @@ type hostile struct {
 	headers []string
 	config  func(c *websocket.Config)
 	act     func(p *rawPeer, c *websocket.Client)
-	each    int64 // bytes that each client must count at least
+	all     func(h *fakeHub) // called when all clients are connected, if not nil
+	each    int64            // bytes that each client must count at least
 }
 
 func longText(n int) string { return strings.Repeat("x", n) }
@@ -77,6 +78,16 @@ func hostileKinds() []hostile {
 		{name: "backlog of one publication", act: func(_ *rawPeer, c *websocket.Client) {
 			_ = c.Send(&websocket.Message{Data: []byte(`"` + longText(1<<10) + `"`)})
 		}, each: 64 << 10},
+		{name: "copies of one publication", all: func(h *fakeHub) {
+			require.NoError(h.t, h.Broadcast([]byte(`"`+longText(150<<10)+`"`)))
+		}, config: func(c *websocket.Config) { c.EnableCompression = false }, each: 150 << 10},
+		{
+			name: "sealed copies", act: func(_ *rawPeer, c *websocket.Client) {
+				_ = c.SetEncryptionKey([]byte(longText(32)))
+			}, all: func(h *fakeHub) {
+				require.NoError(h.t, h.Broadcast([]byte(`"`+longText(150<<10)+`"`)))
+			}, each: 150 << 10,
+		},
 		{
 			name: "gaps", config: func(c *websocket.Config) {
 				c.ClientBacklog, c.SlowConsumer = 1500, websocket.DropNewest
@@ -122,7 +133,7 @@ func TestHostileClientsAreCounted(t *testing.T) {
 				}
 				hub := runFake(t, paths[0], withQueryID(config))
 				// connect connects n clients and returns the growth of heap and HeldBytes.
-				connect := func(label string, headers []string, act func(p *rawPeer, c *websocket.Client)) (heap, held int64) {
+				connect := func(label string, headers []string, act func(p *rawPeer, c *websocket.Client), all func(h *fakeHub)) (heap, held int64) {
 					heap, held = heapInUse(), hub.Stats().HeldBytes
 					for i := range n {
 						id := fmt.Sprintf("%s-%d", label, i)
@@ -136,11 +147,14 @@ func TestHostileClientsAreCounted(t *testing.T) {
 							act(p, c)
 						}
 					}
+					if all != nil {
+						all(hub)
+					}
 					synctest.Wait()
 					return heapInUse() - heap, hub.Stats().HeldBytes - held
 				}
-				ordinary, ordinaryHeld := connect("ordinary", nil, nil)
-				heap, held := connect("hostile", kind.headers, kind.act)
+				ordinary, ordinaryHeld := connect("ordinary", nil, nil, nil)
+				heap, held := connect("hostile", kind.headers, kind.act, kind.all)
 				heap, held = heap-ordinary, held-ordinaryHeld
 				t.Logf("%d clients: heap %d, counted %d, factor %.2f; ordinary client: heap %d, counted %d", n, heap/int64(n), held/int64(n), float64(heap)/float64(held), ordinary/int64(n), ordinaryHeld/int64(n))
 				require.GreaterOrEqual(t, held, int64(n)*kind.each)

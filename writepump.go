@@ -21,7 +21,6 @@ type pumpWrite struct {
 	endsWithClose bool         // the Close frame is the last
 	failed        []item       // items that could not be encoded
 	sent          int          // number of items that the socket has accepted
-	charged       int64        // bytes of out that the client is charged for
 	done          bool         // f holds no messages and may be recycled
 }
 
@@ -37,14 +36,13 @@ func (f *pumpWrite) recycle() {
 
 func (f *pumpWrite) clear() {
 	f.out.reset()
-	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0], charged: f.charged}
+	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0]}
 }
 
-// chargeMore returns the bytes by which out has grown since the last call.
-func (f *pumpWrite) chargeMore() int64 {
-	n := int64(cap(f.out.b)) - f.charged
-	f.charged += n
-	return n
+// size returns the bytes of f's buffers.
+func (f *pumpWrite) size() uint32 {
+	size := int64(cap(f.out.b)+8*cap(f.out.ends)) + int64(cap(f.items)+cap(f.failed))*itemSize
+	return uint32(min(size, math.MaxUint32))
 }
 
 func (f *pumpWrite) empty() bool {
@@ -57,8 +55,8 @@ func (c *conn) writePump() {
 	f := pumpWritePool.Get().(*pumpWrite)
 	c.mu.Lock()
 	defer c.pumpEnded(f)
-	c.client.charge(f.chargeMore())
 	for c.collect(f); !f.empty(); c.collect(f) {
+		c.chargePump(f.size())
 		err := c.writeCollected(f)
 		c.account(f)
 		switch {
@@ -75,8 +73,7 @@ func (c *conn) writePump() {
 // codec may end the goroutine.
 func (c *conn) pumpEnded(f *pumpWrite) {
 	defer c.mu.Unlock()
-	c.client.charge(-f.charged)
-	f.charged = 0
+	c.chargePump(0)
 	if f.done {
 		f.recycle()
 	}
@@ -86,6 +83,13 @@ func (c *conn) pumpEnded(f *pumpWrite) {
 	if c.pumpDone != nil {
 		c.pumpDone.Signal()
 	}
+}
+
+// chargePump charges the client for the buffers of its writePump, which have this size
+// now. The caller holds mu.
+func (c *conn) chargePump(size uint32) {
+	c.client.charge(int64(size) - int64(c.pumpCharged))
+	c.pumpCharged = size
 }
 
 // collect fills f with what is written next: the rest of a partly written frame, control
@@ -100,7 +104,7 @@ func (c *conn) collect(f *pumpWrite) {
 	if len(c.tail) > 0 {
 		f.out.add(c.tail)
 		f.tailOf = c.tailOf
-		c.tail, c.tailOf = nil, nil
+		c.clearTail()
 	}
 	if c.queuedPong != nil {
 		f.out.add(c.queuedPong)
@@ -169,6 +173,11 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 	f.items = encoded
 	if f.endsWithClose {
 		f.out.add(c.closeFrame)
+	}
+	if size := f.size(); size != c.pumpCharged { // only the writePump changes pumpCharged
+		c.mu.Lock()
+		c.chargePump(size)
+		c.mu.Unlock()
 	}
 	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.client.hub.clock)
 	c.client.shard.counters.bytesSent.Add(uint64(n))
