@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
@@ -21,7 +22,7 @@ type pumpWrite struct {
 	endsWithClose bool         // the Close frame is the last
 	failed        []item       // items that could not be encoded
 	sent          int          // number of items that the socket has accepted
-	done          bool         // f holds no messages and may be recycled
+	done          bool         // the writePump has returned: f holds no messages and may be recycled
 }
 
 var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
@@ -66,13 +67,18 @@ func (c *conn) writePump() {
 			c.startLinger()
 		}
 	}
-	f.done = true // not reached if a codec has ended the goroutine: f may hold messages then
+	f.done = true
 }
 
 // pumpEnded records the end of a writePump and unlocks mu. It is deferred, because a
-// codec may end the goroutine.
+// codec may end the goroutine. Then it also ends the connection, on which part of f may
+// be written.
 func (c *conn) pumpEnded(f *pumpWrite) {
 	defer c.mu.Unlock()
+	if !f.done {
+		c.account(f)
+		c.abortLocked(errWritePumpEnded)
+	}
 	c.chargePump(0)
 	if f.done {
 		f.recycle()
@@ -145,10 +151,10 @@ func (c *conn) nextItem() (item, bool) {
 		seq = next.pub.seq
 	}
 	if l, ok := c.losses.takeBefore(seq); ok {
-		next.pub = c.client.gapNotice(&l)
-		c.addQueued(next.pub)
 		c.queued -= lossCost
 		c.client.charge(-lossCost)
+		next.pub = c.client.gapNotice(&l) // the codec may end the goroutine here
+		c.addQueued(next.pub)
 		return next, true
 	}
 	if next.pub == nil {
@@ -161,16 +167,14 @@ func (c *conn) nextItem() (item, bool) {
 func (c *conn) writeCollected(f *pumpWrite) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	encoded := f.items[:0]
-	for _, it := range f.items {
-		if f.out.addItem(it) {
-			encoded = append(encoded, it)
-		} else {
-			f.failed = append(f.failed, it)
+	for i := 0; i < len(f.items); { // addItem may end the goroutine: f stays consistent
+		if f.out.addItem(f.items[i]) {
+			i++
+			continue
 		}
+		f.failed = append(f.failed, f.items[i])
+		f.items = slices.Delete(f.items, i, i+1)
 	}
-	clear(f.items[len(encoded):]) // their publications may be recycled before f
-	f.items = encoded
 	if f.endsWithClose {
 		f.out.add(c.closeFrame)
 	}
