@@ -111,16 +111,14 @@ func (h *Hub) reclaim() {
 	abort := h.budget.used.Load() > h.budget.limit+h.budget.limit/4
 	now := h.clock()
 	var holders []holder
-	for i := range h.ids.stripes {
-		for _, c := range h.ids.snapshot(i) {
-			bytes, closing := c.conn.holds(now, abort)
-			if closing {
-				target += bytes
-			} else if bytes >= reclaimMinimum {
-				holders = append(holders, holder{c, bytes})
-			}
+	h.eachLive(func(c *Client) { // the registry does not have clients that are closing
+		bytes, closing := c.conn.holds(now, abort)
+		if closing {
+			target += bytes
+		} else if bytes >= reclaimMinimum {
+			holders = append(holders, holder{c, bytes})
 		}
-	}
+	})
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.bytes, a.bytes) })
 	for _, x := range holders {
 		if h.budget.used.Load() <= target {
@@ -132,13 +130,17 @@ func (h *Hub) reclaim() {
 
 // holds returns the bytes that the client holds, and whether it is closing. It aborts a
 // client that has been closing for longer than a peer has to answer, or at once if abort
-// is set.
+// is set. A client that takes twice as long has a callback that does not return. It holds
+// bytes that closing does not free, so holds returns 0 for it.
 func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	bytes = c.queued + c.client.charged.Load()
-	if c.state == connOpen {
-		return bytes, false
+	switch {
+	case c.state != connOpen:
+	case c.client.visible.Load():
+		return c.queued + c.client.charged.Load(), false
+	default:
+		return 0, true // its handshake is not over, or its shard will close it in a moment
 	}
 	ms := uint32(now / int64(time.Millisecond))
 	if c.closingSeen == 0 {
@@ -148,7 +150,10 @@ func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 	if abort || age > lagLinger {
 		c.abortLocked(errMemoryBudget)
 	}
-	return c.client.charged.Load(), true
+	if age > 2*lagLinger {
+		return 0, true
+	}
+	return c.queued + c.client.charged.Load(), true
 }
 
 // reclaim frees what the client holds. If it holds mostly queued messages and
@@ -158,7 +163,7 @@ func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 func (c *conn) reclaim(target int64, abort bool) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != connOpen {
+	if c.state != connOpen || !c.client.visible.Load() {
 		return 0
 	}
 	pumping := c.pumping
@@ -180,7 +185,7 @@ func (c *conn) reclaim(target int64, abort bool) int64 {
 	if c.state == connOpen {
 		return 0
 	}
-	return c.client.charged.Load()
+	return c.queued + c.client.charged.Load() // queued is what the writePump is writing
 }
 
 // peakMap is a map that is made anew when it has become much smaller than it was,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -381,6 +382,109 @@ func TestBudgetWithoutHolders(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Zero(t, hub.Stats().HeldBytes)
+	})
+}
+
+// dripFeed reads a few bytes every second until the connection ends.
+func dripFeed(p *rawPeer) {
+	b := make([]byte, 10)
+	for {
+		time.Sleep(time.Second)
+		if _, err := p.nc.Read(b); err != nil {
+			return
+		}
+	}
+}
+
+// TestReclaimCountsClosingClients closes clients with large backlogs, which read too slowly
+// to end soon, and then exceeds the budget. No other client pays for their bytes.
+func TestReclaimCountsClosingClients(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		size  int           // of the messages that exceed the budget
+		after time.Duration // the closing clients have ended, in the first case 4 s later
+	}{
+		{"a little", 900 << 10, 2 * time.Second},
+		{"by more than a quarter", 2000 << 10, 200 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.MemoryBudget, config.ClientBacklog = 5<<20, 2<<20
+				config.EnableCompression = false
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				var readers sync.WaitGroup
+				defer readers.Wait()
+				var innocents []*websocket.Client
+				for range 10 {
+					p, c := hub.stalled("X-Pad: " + longText(5<<10))
+					defer p.nc.Close()
+					innocents = append(innocents, c)
+				}
+				for range 3 {
+					p, c := hub.stalled()
+					defer p.nc.Close()
+					readers.Go(func() { dripFeed(p) })
+					fillBacklog(t, c, 1_500_000)
+					require.NoError(t, c.Close(4000, "enough"))
+					synctest.Wait()
+				}
+				held := hub.Stats().HeldBytes
+				require.Less(t, held, config.MemoryBudget)
+				p, c := hub.stalled()
+				defer p.nc.Close()
+				readers.Go(func() { dripFeed(p) })
+				for range tt.size / (100 << 10) {
+					require.NoError(t, c.Send(&websocket.Message{Data: []byte(`"` + longText(100<<10-130-9) + `"`)}))
+				}
+				if tt.after > time.Second {
+					time.Sleep(4 * time.Second)
+					require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
+				} else {
+					require.Greater(t, held+int64(tt.size), config.MemoryBudget*5/4)
+				}
+				time.Sleep(tt.after)
+				st := hub.Stats()
+				require.Less(t, st.HeldBytes, config.MemoryBudget/2)
+				require.Zero(t, st.Evicted)
+				require.Equal(t, 11, st.ActiveConnections)
+				for _, c := range append(innocents, c) {
+					require.NoError(t, c.CloseError())
+				}
+			})
+		})
+	}
+}
+
+// TestReclaimWithBlockedCallback has a client leave whose callback does not return and
+// holds most of the budget. Its bytes do not count as free for ever.
+func TestReclaimWithBlockedCallback(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{}) // closed by the test, the callback receives
+		config := websocket.DefaultConfig
+		config.MaxMessageSize, config.MemoryBudget = 300<<10, 1300<<10
+		config.WriteWait = time.Hour
+		config.OnMessage = func(*websocket.Client, *websocket.Message) { <-gate }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		defer close(gate)
+		blocked := hub.raw(handshakeOf()).requireOpen()
+		blocked.write(textFrame(`{"data":"` + longText(280<<10) + `"}`))
+		synctest.Wait()
+		require.NoError(t, onlyClient(t, hub).Close(4000, ""))
+		_ = blocked.nc.Close()
+		p, c := hub.stalled()
+		defer p.nc.Close()
+		fillBacklog(t, c, 880_000)
+		time.Sleep(8 * time.Second)
+		require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
+		require.NoError(t, c.CloseError())
+		time.Sleep(8 * time.Second)
+		require.Less(t, hub.Stats().HeldBytes, config.MemoryBudget)
+		require.Error(t, c.CloseError())
 	})
 }
 
