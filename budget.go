@@ -105,7 +105,7 @@ type holder struct {
 // reclaim applies Config.SlowConsumer to the clients that hold the most, until the hub
 // holds seven eighths of its budget. Bytes of clients that are closing count as free. If
 // the budget is exceeded by a quarter, clients are aborted, because a client may take
-// seconds to close.
+// seconds to close. Clients whose handshake is not over are left alone.
 func (h *Hub) reclaim() {
 	target := h.budget.limit - h.budget.limit/8
 	abort := h.budget.used.Load() > h.budget.limit+h.budget.limit/4

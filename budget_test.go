@@ -385,6 +385,32 @@ func TestBudgetWithoutHolders(t *testing.T) {
 	})
 }
 
+// TestReclaimDuringHandshake exceeds the budget while the response to a handshake is
+// written. The client has reserved its ID then, but is no client yet.
+func TestReclaimDuringHandshake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxMessageSize, config.MemoryBudget = 1<<10, 20<<10
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		server, client := testnet.Pair(1 << 10)
+		server.SetWindow(0)
+		served := hub.accept(server)
+		_, err := client.Write([]byte(handshakeOf()))
+		require.NoError(t, err)
+		synctest.Wait()
+		hub.ChargeAll(22 << 10)
+		hub.Reclaim()
+		hub.ChargeAll(-22 << 10)
+		server.SetWindow(1 << 10)
+		p := rawOver(t, client, "").requireOpen()
+		<-served
+		p.requireAck(subscribeTo("x"))
+		p.leave()
+	})
+}
+
 // dripFeed reads a few bytes every second until the connection ends.
 func dripFeed(p *rawPeer) {
 	b := make([]byte, 10)
