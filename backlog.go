@@ -157,6 +157,12 @@ func (c *conn) clearTail() {
 	c.tail, c.tailOf = nil, nil
 }
 
+// writeBuffers returns the bytes that the client is charged for because messages are
+// queued or written, besides the messages. The caller holds mu.
+func (c *conn) writeBuffers() int64 {
+	return c.queue.charged() + int64(cap(c.tail)) + int64(c.pumpCharged)
+}
+
 // unhold lets the client's messages be written. Those that are queued take the form and
 // keys of this moment, which onConnect may have set.
 func (c *conn) unhold() {

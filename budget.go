@@ -120,13 +120,39 @@ func (h *Hub) reclaim() {
 		}
 	})
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.bytes, a.bytes) })
+	dropped, writing := false, holders[:0]
 	for _, x := range holders {
 		if h.budget.used.Load() <= target {
 			return
 		}
-		target += x.client.conn.reclaim(target, abort)
+		switch result, freed := x.client.conn.reclaim(target, abort); result {
+		case reclaimDropped:
+			dropped = true
+		case reclaimNothing:
+			writing = append(writing, x)
+		default:
+			target += freed
+		}
+	}
+	if dropped {
+		return // a shard may release the messages in a moment; the next pass sees
+	}
+	for _, x := range writing {
+		if h.budget.used.Load() <= target {
+			return
+		}
+		target += x.client.conn.evictToFree(abort)
 	}
 }
+
+// Results of conn.reclaim.
+type reclaimResult uint8
+
+const (
+	reclaimDropped reclaimResult = iota
+	reclaimEvicted               // or the client is closing anyway
+	reclaimNothing               // it holds mostly messages that are being written, which cannot be dropped
+)
 
 // holds returns the bytes that the client holds, and whether it is closing. It aborts a
 // client that has been closing for longer than a peer has to answer, or at once if abort
@@ -156,34 +182,50 @@ func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 	return c.queued + c.client.charged.Load(), true
 }
 
-// reclaim frees what the client holds. If it holds mostly queued messages and
-// Config.SlowConsumer allows drops, it drops the oldest ones, until the hub holds no more
-// than target. Otherwise it evicts the client, and returns the bytes that its end will
-// free.
-func (c *conn) reclaim(target int64, abort bool) int64 {
+// reclaim frees what the client holds. If it holds mostly messages and
+// Config.SlowConsumer allows drops, it drops the oldest ones that are queued, until the
+// hub holds no more than target. Otherwise it evicts the client, and returns the bytes
+// that its end will free.
+func (c *conn) reclaim(target int64, abort bool) (result reclaimResult, freed int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != connOpen || !c.client.visible.Load() {
+		return reclaimEvicted, 0
+	}
+	others := c.client.charged.Load() - c.writeBuffers()
+	if c.client.hub.config.SlowConsumer == EvictSlow || c.queued <= others {
+		return reclaimEvicted, c.evictToFreeLocked(abort)
+	}
+	if c.queue.len() == 0 {
+		return reclaimNothing, 0
+	}
+	for c.queue.len() > 0 && c.client.hub.budget.used.Load() > target {
+		c.dropOldest()
+	}
+	c.shrinkQueue()
+	c.startPumpAndWatch()
+	return reclaimDropped, 0
+}
+
+// evictToFree evicts the client, and returns the bytes that its end will free.
+func (c *conn) evictToFree(abort bool) (freed int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.evictToFreeLocked(abort)
+}
+
+// evictToFreeLocked is evictToFree for callers that hold mu.
+func (c *conn) evictToFreeLocked(abort bool) (freed int64) {
+	if c.state != connOpen {
 		return 0
 	}
 	pumping := c.pumping
-	if c.client.hub.config.SlowConsumer != EvictSlow && c.queued > c.client.charged.Load() {
-		for c.queue.len() > 0 && c.client.hub.budget.used.Load() > target {
-			c.dropOldest()
-		}
-		c.shrinkQueue()
-		c.startPump()
-	} else {
-		c.evict("too much memory in use: backlog, memberships and unfinished message")
-		if abort {
-			c.abortLocked(errMemoryBudget)
-		}
+	c.evict("too much memory in use: backlog, memberships and unfinished message")
+	if abort {
+		c.abortLocked(errMemoryBudget)
 	}
 	if c.pumping && !pumping {
 		c.client.hub.events.reschedule(c.client)
-	}
-	if c.state == connOpen {
-		return 0
 	}
 	return c.queued + c.client.charged.Load() // queued is what the writePump is writing
 }

@@ -514,6 +514,35 @@ func TestReclaimWithBlockedCallback(t *testing.T) {
 	})
 }
 
+// TestReclaimDropsSmallBacklogs exceeds the budget with clients whose backlogs are smaller
+// than the buffers of their writePumps. If the policy allows drops, none is evicted.
+func TestReclaimDropsSmallBacklogs(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.MaxMessageSize = 8 << 10
+				config.MemoryBudget, config.ClientBacklog = 2<<20, 64<<10
+				config.SlowConsumer = policy
+				config.WriteWait = time.Hour
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				for range 17 {
+					p, c := hub.stalled()
+					defer p.nc.Close()
+					fillBacklog(t, c, 60_000)
+				}
+				time.Sleep(time.Second)
+				st := hub.Stats()
+				require.Less(t, st.HeldBytes, config.MemoryBudget)
+				require.Zero(t, st.Evicted)
+				require.Positive(t, st.Dropped.SlowConsumer)
+			})
+		})
+	}
+}
+
 func TestHeaderLimits(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
