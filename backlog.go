@@ -28,12 +28,18 @@ func (c *conn) enqueue(p *publication) {
 			return
 		}
 	}
-	if c.client.hub.config.SlowConsumer != DropOldest { // its drops all come before the queue
-		c.losses.split() // p separates earlier drops from later ones
-	}
+	c.separateDrops()
 	p.retain(1)
 	c.addQueued(p)
 	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
+}
+
+// separateDrops makes later drops start new losses, because queued messages lie between
+// them and the earlier ones. Under DropOldest all drops come before the queue.
+func (c *conn) separateDrops() {
+	if c.client.hub.config.SlowConsumer != DropOldest {
+		c.losses.split()
+	}
 }
 
 // dropOldest drops the first message of the queue, and records it for a gap notice.

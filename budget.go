@@ -199,9 +199,11 @@ func (c *conn) reclaim(target int64, abort bool) (result reclaimResult, freed in
 	if c.queue.len() == 0 {
 		return reclaimNothing, 0
 	}
+	c.separateDrops() // those behind the queue from those before it
 	for c.queue.len() > 0 && c.client.hub.budget.used.Load() > target {
 		c.dropOldest()
 	}
+	c.separateDrops()
 	c.shrinkQueue()
 	c.startPumpAndWatch()
 	return reclaimDropped, 0

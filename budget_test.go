@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -538,6 +539,83 @@ func TestReclaimDropsSmallBacklogs(t *testing.T) {
 				require.Less(t, st.HeldBytes, config.MemoryBudget)
 				require.Zero(t, st.Evicted)
 				require.Positive(t, st.Dropped.SlowConsumer)
+			})
+		})
+	}
+}
+
+// TestReclaimPlacesGaps drops the newest messages of two channels because a backlog is
+// full, and then the oldest ones to free memory. Each gap notice stands where its messages
+// would have stood.
+func TestReclaimPlacesGaps(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var reported []websocket.Gap
+				config := websocket.DefaultConfig
+				config.EnableCompression = false
+				config.MaxMessageSize = 64 << 10
+				config.MemoryBudget, config.ClientBacklog = 1500<<10, 1<<20
+				config.SlowConsumer = policy
+				config.WriteWait = time.Hour
+				config.OnDrop = func(_ *websocket.Client, g websocket.Gap) { reported = append(reported, g) }
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				p, c := hub.stalled()
+				require.NoError(t, c.Subscribe("0"))
+				require.NoError(t, c.Subscribe("1"))
+				const n = 1150
+				for i := range n { // the backlog has room for about 1,050
+					m := &websocket.Message{Data: []byte(`"` + longText(870) + `"`), Timestamp: int64(i + 1)}
+					require.NoError(t, hub.PublishToChannel(fmt.Sprint(i%2), m))
+					if i%100 == 2 {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				synctest.Wait()
+				full := hub.Stats().Dropped.SlowConsumer
+				require.Positive(t, full)
+				other, d := hub.stalled()
+				fillBacklog(t, d, 700_000)
+				time.Sleep(time.Second)
+				dropped := hub.Stats().Dropped.SlowConsumer
+				require.Greater(t, dropped, full)
+				require.Zero(t, hub.Stats().Evicted)
+
+				accounted := 0
+				notices := 0
+				latest := map[string]int64{}
+				for accounted < n {
+					f, err := p.next()
+					require.NoError(t, err)
+					var m struct {
+						Type, Channel string
+						Timestamp     int64
+						Data          json.RawMessage
+					}
+					require.NoError(t, json.Unmarshal(f.payload, &m))
+					if m.Type != "gap" {
+						require.Greater(t, m.Timestamp, latest[m.Channel])
+						latest[m.Channel] = m.Timestamp
+						accounted++
+						continue
+					}
+					var g struct{ Count, First, Last int64 }
+					require.NoError(t, json.Unmarshal(m.Data, &g))
+					require.Greater(t, g.First, latest[m.Channel], "the notice %s comes after later messages", f.payload)
+					require.Equal(t, (g.Last-g.First)/2+1, g.Count, "%s", f.payload)
+					latest[m.Channel] = g.Last
+					accounted += int(g.Count)
+					notices++
+				}
+				require.Equal(t, n, accounted)
+				require.LessOrEqual(t, notices, 10)
+				synctest.Wait()
+				for _, g := range reported {
+					require.LessOrEqual(t, g.First, g.Last)
+				}
+				_, _ = p.nc.Close(), other.nc.Close()
 			})
 		})
 	}
