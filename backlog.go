@@ -28,12 +28,18 @@ func (c *conn) enqueue(p *publication) {
 			return
 		}
 	}
-	if c.client.hub.config.SlowConsumer != DropOldest { // its drops all come before the queue
-		c.losses.split() // p separates earlier drops from later ones
-	}
+	c.separateDrops()
 	p.retain(1)
 	c.addQueued(p)
 	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
+}
+
+// separateDrops makes later drops start new losses, because queued messages lie between
+// them and the earlier ones. Under DropOldest all drops come before the queue.
+func (c *conn) separateDrops() {
+	if c.client.hub.config.SlowConsumer != DropOldest {
+		c.losses.split()
+	}
 }
 
 // dropOldest drops the first message of the queue, and records it for a gap notice.
@@ -135,6 +141,7 @@ func (c *conn) dropQueue(reason dropReason) {
 // keepTail keeps the rest of a partly written frame. p is the frame's message, or nil.
 func (c *conn) keepTail(rest []byte, p *publication) {
 	c.tail, c.tailOf = rest, p
+	c.client.charge(int64(cap(rest)))
 	if p != nil {
 		p.retain(1)
 	}
@@ -147,7 +154,19 @@ func (c *conn) dropTail() {
 		c.drop(p, dropDisconnected)
 		p.release()
 	}
+	c.clearTail()
+}
+
+// clearTail undoes keepTail, except for the reference to the message.
+func (c *conn) clearTail() {
+	c.client.charge(-int64(cap(c.tail)))
 	c.tail, c.tailOf = nil, nil
+}
+
+// writeBuffers returns the bytes that the client is charged for because messages are
+// queued or written, besides the messages. The caller holds mu.
+func (c *conn) writeBuffers() int64 {
+	return c.queue.charged() + int64(cap(c.tail)) + int64(c.pumpCharged)
 }
 
 // unhold lets the client's messages be written. Those that are queued take the form and

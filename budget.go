@@ -17,7 +17,8 @@ import (
 //	for each client   the kept request                            keepRequest
 //	                  memberships                                 join, leave, unregister
 //	                  buffers of a message that is read           messageReader
-//	                  the writePump's buffer                      writePump
+//	                  the writePump's buffers                     chargePump
+//	                  the rest of a partly written frame          keepTail
 //	                  the backlog's slice, gap notices            push, dropAndAnnounce
 //
 // Everything for one client goes through Client.charge. When the limit is exceeded,
@@ -104,80 +105,131 @@ type holder struct {
 // reclaim applies Config.SlowConsumer to the clients that hold the most, until the hub
 // holds seven eighths of its budget. Bytes of clients that are closing count as free. If
 // the budget is exceeded by a quarter, clients are aborted, because a client may take
-// seconds to close.
+// seconds to close. Clients whose handshake is not over are left alone.
 func (h *Hub) reclaim() {
 	target := h.budget.limit - h.budget.limit/8
 	abort := h.budget.used.Load() > h.budget.limit+h.budget.limit/4
 	now := h.clock()
 	var holders []holder
-	for i := range h.ids.stripes {
-		for _, c := range h.ids.snapshot(i) {
-			bytes, closing := c.conn.holds(now, abort)
-			if closing {
-				target += bytes
-			} else if bytes >= reclaimMinimum {
-				holders = append(holders, holder{c, bytes})
-			}
+	h.eachLive(func(c *Client) { // the registry does not have clients that are closing
+		bytes, closing := c.conn.holds(now, abort)
+		if closing {
+			target += bytes
+		} else if bytes >= reclaimMinimum {
+			holders = append(holders, holder{c, bytes})
 		}
-	}
+	})
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.bytes, a.bytes) })
+	dropped, writing := false, holders[:0]
 	for _, x := range holders {
 		if h.budget.used.Load() <= target {
 			return
 		}
-		target += x.client.conn.reclaim(target, abort)
+		switch result, freed := x.client.conn.reclaim(target, abort); result {
+		case reclaimDropped:
+			dropped = true
+		case reclaimNothing:
+			writing = append(writing, x)
+		default:
+			target += freed
+		}
+	}
+	if dropped {
+		return // a shard may release the messages in a moment; the next pass sees
+	}
+	for _, x := range writing {
+		if h.budget.used.Load() <= target {
+			return
+		}
+		target += x.client.conn.evictToFree(abort)
 	}
 }
+
+// Results of conn.reclaim.
+type reclaimResult uint8
+
+const (
+	reclaimDropped reclaimResult = iota
+	reclaimEvicted               // or the client is closing anyway
+	reclaimNothing               // it holds mostly messages that are being written, which cannot be dropped
+)
 
 // holds returns the bytes that the client holds, and whether it is closing. It aborts a
 // client that has been closing for longer than a peer has to answer, or at once if abort
-// is set.
+// is set. A client that takes twice as long has a callback that does not return. It holds
+// bytes that closing does not free, so holds returns 0 for it.
 func (c *conn) holds(now int64, abort bool) (bytes int64, closing bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	bytes = c.queued + c.client.charged.Load()
-	if c.state == connOpen {
-		return bytes, false
+	switch {
+	case c.state != connOpen:
+	case c.client.visible.Load():
+		return c.queued + c.client.charged.Load(), false
+	default:
+		return 0, true // its handshake is not over, or its shard will close it in a moment
 	}
+	ms := uint32(now / int64(time.Millisecond))
 	if c.closingSeen == 0 {
-		c.closingSeen = now
+		c.closingSeen = ms | 1 // not 0
 	}
-	if abort || now-c.closingSeen > int64(lagLinger) {
+	age := time.Duration(int32(ms-c.closingSeen)) * time.Millisecond
+	if abort || age > lagLinger {
 		c.abortLocked(errMemoryBudget)
 	}
-	return c.client.charged.Load(), true
+	if age > 2*lagLinger {
+		return 0, true
+	}
+	return c.queued + c.client.charged.Load(), true
 }
 
-// reclaim frees what the client holds. If it holds mostly queued messages and
-// Config.SlowConsumer allows drops, it drops the oldest ones, until the hub holds no more
-// than target. Otherwise it evicts the client, and returns the bytes that its end will
-// free.
-func (c *conn) reclaim(target int64, abort bool) int64 {
+// reclaim frees what the client holds. If it holds mostly messages and
+// Config.SlowConsumer allows drops, it drops the oldest ones that are queued, until the
+// hub holds no more than target. Otherwise it evicts the client, and returns the bytes
+// that its end will free.
+func (c *conn) reclaim(target int64, abort bool) (result reclaimResult, freed int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state != connOpen || !c.client.visible.Load() {
+		return reclaimEvicted, 0
+	}
+	others := c.client.charged.Load() - c.writeBuffers()
+	if c.client.hub.config.SlowConsumer == EvictSlow || c.queued <= others {
+		return reclaimEvicted, c.evictToFreeLocked(abort)
+	}
+	if c.queue.len() == 0 {
+		return reclaimNothing, 0
+	}
+	c.separateDrops() // those behind the queue from those before it
+	for c.queue.len() > 0 && c.client.hub.budget.used.Load() > target {
+		c.dropOldest()
+	}
+	c.separateDrops()
+	c.shrinkQueue()
+	c.startPumpAndWatch()
+	return reclaimDropped, 0
+}
+
+// evictToFree evicts the client, and returns the bytes that its end will free.
+func (c *conn) evictToFree(abort bool) (freed int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.evictToFreeLocked(abort)
+}
+
+// evictToFreeLocked is evictToFree for callers that hold mu.
+func (c *conn) evictToFreeLocked(abort bool) (freed int64) {
 	if c.state != connOpen {
 		return 0
 	}
 	pumping := c.pumping
-	if c.client.hub.config.SlowConsumer != EvictSlow && c.queued > c.client.charged.Load() {
-		for c.queue.len() > 0 && c.client.hub.budget.used.Load() > target {
-			c.dropOldest()
-		}
-		c.shrinkQueue()
-		c.startPump()
-	} else {
-		c.evict("too much memory in use: backlog, memberships and unfinished message")
-		if abort {
-			c.abortLocked(errMemoryBudget)
-		}
+	c.evict("too much memory in use: backlog, memberships and unfinished message")
+	if abort {
+		c.abortLocked(errMemoryBudget)
 	}
 	if c.pumping && !pumping {
 		c.client.hub.events.reschedule(c.client)
 	}
-	if c.state == connOpen {
-		return 0
-	}
-	return c.client.charged.Load()
+	return c.queued + c.client.charged.Load() // queued is what the writePump is writing
 }
 
 // peakMap is a map that is made anew when it has become much smaller than it was,

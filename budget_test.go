@@ -1,11 +1,13 @@
 package websocket_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +32,8 @@ type hostile struct {
 	headers []string
 	config  func(c *websocket.Config)
 	act     func(p *rawPeer, c *websocket.Client)
-	each    int64 // bytes that each client must count at least
+	all     func(h *fakeHub) // called when all clients are connected, if not nil
+	each    int64            // bytes that each client must count at least
 }
 
 func longText(n int) string { return strings.Repeat("x", n) }
@@ -77,6 +80,16 @@ func hostileKinds() []hostile {
 		{name: "backlog of one publication", act: func(_ *rawPeer, c *websocket.Client) {
 			_ = c.Send(&websocket.Message{Data: []byte(`"` + longText(1<<10) + `"`)})
 		}, each: 64 << 10},
+		{name: "copies of one publication", all: func(h *fakeHub) {
+			require.NoError(h.t, h.Broadcast([]byte(`"`+longText(150<<10)+`"`)))
+		}, config: func(c *websocket.Config) { c.EnableCompression = false }, each: 150 << 10},
+		{
+			name: "sealed copies", act: func(_ *rawPeer, c *websocket.Client) {
+				_ = c.SetEncryptionKey([]byte(longText(32)))
+			}, all: func(h *fakeHub) {
+				require.NoError(h.t, h.Broadcast([]byte(`"`+longText(150<<10)+`"`)))
+			}, each: 150 << 10,
+		},
 		{
 			name: "gaps", config: func(c *websocket.Config) {
 				c.ClientBacklog, c.SlowConsumer = 1500, websocket.DropNewest
@@ -122,7 +135,7 @@ func TestHostileClientsAreCounted(t *testing.T) {
 				}
 				hub := runFake(t, paths[0], withQueryID(config))
 				// connect connects n clients and returns the growth of heap and HeldBytes.
-				connect := func(label string, headers []string, act func(p *rawPeer, c *websocket.Client)) (heap, held int64) {
+				connect := func(label string, headers []string, act func(p *rawPeer, c *websocket.Client), all func(h *fakeHub)) (heap, held int64) {
 					heap, held = heapInUse(), hub.Stats().HeldBytes
 					for i := range n {
 						id := fmt.Sprintf("%s-%d", label, i)
@@ -136,11 +149,14 @@ func TestHostileClientsAreCounted(t *testing.T) {
 							act(p, c)
 						}
 					}
+					if all != nil {
+						all(hub)
+					}
 					synctest.Wait()
 					return heapInUse() - heap, hub.Stats().HeldBytes - held
 				}
-				ordinary, ordinaryHeld := connect("ordinary", nil, nil)
-				heap, held := connect("hostile", kind.headers, kind.act)
+				ordinary, ordinaryHeld := connect("ordinary", nil, nil, nil)
+				heap, held := connect("hostile", kind.headers, kind.act, kind.all)
 				heap, held = heap-ordinary, held-ordinaryHeld
 				t.Logf("%d clients: heap %d, counted %d, factor %.2f; ordinary client: heap %d, counted %d", n, heap/int64(n), held/int64(n), float64(heap)/float64(held), ordinary/int64(n), ordinaryHeld/int64(n))
 				require.GreaterOrEqual(t, held, int64(n)*kind.each)
@@ -368,6 +384,241 @@ func TestBudgetWithoutHolders(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, hub.Stats().HeldBytes)
 	})
+}
+
+// TestReclaimDuringHandshake exceeds the budget while the response to a handshake is
+// written. The client has reserved its ID then, but is no client yet.
+func TestReclaimDuringHandshake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.MaxMessageSize, config.MemoryBudget = 1<<10, 20<<10
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		server, client := testnet.Pair(1 << 10)
+		server.SetWindow(0)
+		served := hub.accept(server)
+		_, err := client.Write([]byte(handshakeOf()))
+		require.NoError(t, err)
+		synctest.Wait()
+		hub.ChargeAll(22 << 10)
+		hub.Reclaim()
+		hub.ChargeAll(-22 << 10)
+		server.SetWindow(1 << 10)
+		p := rawOver(t, client, "").requireOpen()
+		<-served
+		p.requireAck(subscribeTo("x"))
+		p.leave()
+	})
+}
+
+// dripFeed reads a few bytes every second until the connection ends.
+func dripFeed(p *rawPeer) {
+	b := make([]byte, 10)
+	for {
+		time.Sleep(time.Second)
+		if _, err := p.nc.Read(b); err != nil {
+			return
+		}
+	}
+}
+
+// TestReclaimCountsClosingClients closes clients with large backlogs, which read too slowly
+// to end soon, and then exceeds the budget. No other client pays for their bytes.
+func TestReclaimCountsClosingClients(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		size  int           // of the messages that exceed the budget
+		after time.Duration // the closing clients have ended, in the first case 4 s later
+	}{
+		{"a little", 900 << 10, 2 * time.Second},
+		{"by more than a quarter", 2000 << 10, 200 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.MemoryBudget, config.ClientBacklog = 5<<20, 2<<20
+				config.EnableCompression = false
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				var readers sync.WaitGroup
+				defer readers.Wait()
+				var innocents []*websocket.Client
+				for range 10 {
+					p, c := hub.stalled("X-Pad: " + longText(5<<10))
+					defer p.nc.Close()
+					innocents = append(innocents, c)
+				}
+				for range 3 {
+					p, c := hub.stalled()
+					defer p.nc.Close()
+					readers.Go(func() { dripFeed(p) })
+					fillBacklog(t, c, 1_500_000)
+					require.NoError(t, c.Close(4000, "enough"))
+					synctest.Wait()
+				}
+				held := hub.Stats().HeldBytes
+				require.Less(t, held, config.MemoryBudget)
+				p, c := hub.stalled()
+				defer p.nc.Close()
+				readers.Go(func() { dripFeed(p) })
+				for range tt.size / (100 << 10) {
+					require.NoError(t, c.Send(&websocket.Message{Data: []byte(`"` + longText(100<<10-130-9) + `"`)}))
+				}
+				if tt.after > time.Second {
+					time.Sleep(4 * time.Second)
+					require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
+				} else {
+					require.Greater(t, held+int64(tt.size), config.MemoryBudget*5/4)
+				}
+				time.Sleep(tt.after)
+				st := hub.Stats()
+				require.Less(t, st.HeldBytes, config.MemoryBudget/2)
+				require.Zero(t, st.Evicted)
+				require.Equal(t, 11, st.ActiveConnections)
+				for _, c := range append(innocents, c) {
+					require.NoError(t, c.CloseError())
+				}
+			})
+		})
+	}
+}
+
+// TestReclaimWithBlockedCallback has a client leave whose callback does not return and
+// holds most of the budget. Its bytes do not count as free for ever.
+func TestReclaimWithBlockedCallback(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{}) // closed by the test, the callback receives
+		config := websocket.DefaultConfig
+		config.MaxMessageSize, config.MemoryBudget = 300<<10, 1300<<10
+		config.WriteWait = time.Hour
+		config.OnMessage = func(*websocket.Client, *websocket.Message) { <-gate }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		defer close(gate)
+		blocked := hub.raw(handshakeOf()).requireOpen()
+		blocked.write(textFrame(`{"data":"` + longText(280<<10) + `"}`))
+		synctest.Wait()
+		require.NoError(t, onlyClient(t, hub).Close(4000, ""))
+		_ = blocked.nc.Close()
+		p, c := hub.stalled()
+		defer p.nc.Close()
+		fillBacklog(t, c, 880_000)
+		time.Sleep(8 * time.Second)
+		require.Greater(t, hub.Stats().HeldBytes, config.MemoryBudget)
+		require.NoError(t, c.CloseError())
+		time.Sleep(8 * time.Second)
+		require.Less(t, hub.Stats().HeldBytes, config.MemoryBudget)
+		require.Error(t, c.CloseError())
+	})
+}
+
+// TestReclaimDropsSmallBacklogs exceeds the budget with clients whose backlogs are smaller
+// than the buffers of their writePumps. If the policy allows drops, none is evicted.
+func TestReclaimDropsSmallBacklogs(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := websocket.DefaultConfig
+				config.MaxMessageSize = 8 << 10
+				config.MemoryBudget, config.ClientBacklog = 2<<20, 64<<10
+				config.SlowConsumer = policy
+				config.WriteWait = time.Hour
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				for range 17 {
+					p, c := hub.stalled()
+					defer p.nc.Close()
+					fillBacklog(t, c, 60_000)
+				}
+				time.Sleep(time.Second)
+				st := hub.Stats()
+				require.Less(t, st.HeldBytes, config.MemoryBudget)
+				require.Zero(t, st.Evicted)
+				require.Positive(t, st.Dropped.SlowConsumer)
+			})
+		})
+	}
+}
+
+// TestReclaimPlacesGaps drops the newest messages of two channels because a backlog is
+// full, and then the oldest ones to free memory. Each gap notice stands where its messages
+// would have stood.
+func TestReclaimPlacesGaps(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.DropOldest, websocket.DropNewest} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var reported []websocket.Gap
+				config := websocket.DefaultConfig
+				config.EnableCompression = false
+				config.MaxMessageSize = 64 << 10
+				config.MemoryBudget, config.ClientBacklog = 1500<<10, 1<<20
+				config.SlowConsumer = policy
+				config.WriteWait = time.Hour
+				config.OnDrop = func(_ *websocket.Client, g websocket.Gap) { reported = append(reported, g) }
+				hub := runFake(t, paths[0], config)
+				defer hub.stop()
+				p, c := hub.stalled()
+				require.NoError(t, c.Subscribe("0"))
+				require.NoError(t, c.Subscribe("1"))
+				const n = 1150
+				for i := range n { // the backlog has room for about 1,050
+					m := &websocket.Message{Data: []byte(`"` + longText(870) + `"`), Timestamp: int64(i + 1)}
+					require.NoError(t, hub.PublishToChannel(fmt.Sprint(i%2), m))
+					if i%100 == 2 {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				synctest.Wait()
+				full := hub.Stats().Dropped.SlowConsumer
+				require.Positive(t, full)
+				other, d := hub.stalled()
+				fillBacklog(t, d, 700_000)
+				time.Sleep(time.Second)
+				dropped := hub.Stats().Dropped.SlowConsumer
+				require.Greater(t, dropped, full)
+				require.Zero(t, hub.Stats().Evicted)
+
+				accounted := 0
+				notices := 0
+				latest := map[string]int64{}
+				for accounted < n {
+					f, err := p.next()
+					require.NoError(t, err)
+					var m struct {
+						Type, Channel string
+						Timestamp     int64
+						Data          json.RawMessage
+					}
+					require.NoError(t, json.Unmarshal(f.payload, &m))
+					if m.Type != "gap" {
+						require.Greater(t, m.Timestamp, latest[m.Channel])
+						latest[m.Channel] = m.Timestamp
+						accounted++
+						continue
+					}
+					var g struct{ Count, First, Last int64 }
+					require.NoError(t, json.Unmarshal(m.Data, &g))
+					require.Greater(t, g.First, latest[m.Channel], "the notice %s comes after later messages", f.payload)
+					require.Equal(t, (g.Last-g.First)/2+1, g.Count, "%s", f.payload)
+					latest[m.Channel] = g.Last
+					accounted += int(g.Count)
+					notices++
+				}
+				require.Equal(t, n, accounted)
+				require.LessOrEqual(t, notices, 10)
+				synctest.Wait()
+				for _, g := range reported {
+					require.LessOrEqual(t, g.First, g.Last)
+				}
+				_, _ = p.nc.Close(), other.nc.Close()
+			})
+		})
+	}
 }
 
 func TestHeaderLimits(t *testing.T) {

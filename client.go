@@ -367,8 +367,9 @@ func (h *Hub) clientKeys(aesKey, hmacKey []byte) (*pipeline, error) {
 
 // Values of CloseError.Err.
 var (
-	errWriteTimeout  = errors.New("websocket: connection accepted nothing for WriteWait")
-	errFlushTimeout  = errors.New("websocket: connection did not accept the remaining bytes in time")
-	errReadPumpEnded = errors.New("websocket: a callback ended the goroutine that reads from the client")
-	errDrainTimeout  = errors.New("websocket: hub closed before the connection accepted the queued messages")
+	errWriteTimeout   = errors.New("websocket: connection accepted nothing for WriteWait")
+	errFlushTimeout   = errors.New("websocket: connection did not accept the remaining bytes in time")
+	errReadPumpEnded  = errors.New("websocket: a callback ended the goroutine that reads from the client")
+	errWritePumpEnded = errors.New("websocket: a codec ended the goroutine that writes to the client")
+	errDrainTimeout   = errors.New("websocket: hub closed before the connection accepted the queued messages")
 )

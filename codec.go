@@ -57,7 +57,8 @@ type Codec interface {
 type AppendCodec interface {
 	Codec
 	// AppendMarshal appends msg, encoded as by Marshal, to dst and returns the
-	// extended slice. On error it returns dst unchanged.
+	// extended slice. On error it returns dst unchanged. A result that does not begin
+	// with the bytes of dst counts as an error.
 	AppendMarshal(dst []byte, msg *Message) ([]byte, error)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/stretchr/testify/require"
@@ -231,5 +232,53 @@ func TestMessagesThatCodecCannotEncodeAreDropped(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// overwriting is a codec whose AppendMarshal does not append to dst.
+type overwriting struct {
+	websocket.JSONCodec
+	result func(dst []byte) []byte
+}
+
+func (overwriting) Name() string { return "overwriting" }
+func (overwriting) Index() int   { return 10 }
+func (c overwriting) AppendMarshal(dst []byte, _ *websocket.Message) ([]byte, error) {
+	return c.result(dst), nil
+}
+
+// TestCodecMustAppend has a codec return something else than an extended dst. The message
+// counts as not encodable, and nothing else is affected.
+func TestCodecMustAppend(t *testing.T) {
+	t.Parallel()
+	for name, result := range map[string]func(dst []byte) []byte{
+		"nil":                 func([]byte) []byte { return nil },
+		"short":               func([]byte) []byte { return []byte("x") },
+		"long":                func([]byte) []byte { return []byte(strings.Repeat("x", 100)) },
+		"written over dst":    func(dst []byte) []byte { return append(dst[:0], strings.Repeat("x", 100)...) },
+		"shorter than before": func(dst []byte) []byte { return dst[:min(1, len(dst))] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBothPaths(t, func(t *testing.T, p path) {
+				synctest.Test(t, func(t *testing.T) {
+					config := websocket.DefaultConfig
+					config.Codecs = []websocket.Codec{overwriting{result: result}, websocket.JSONCodec{}}
+					config.Subprotocols = nil
+					hub := runFake(t, p, config)
+					defer hub.stop()
+					broken := hub.connect(1<<10, codecHeader("overwriting"))
+					other := hub.connect(1<<10, codecHeader("json"))
+					require.NoError(t, hub.Broadcast([]byte(`"for both"`)))
+					require.Equal(t, "for both", readJSON(t, other)["data"])
+					synctest.Wait()
+					st := hub.Stats()
+					require.EqualValues(t, 1, st.Dropped.Codec)
+					require.Equal(t, st.MessagesAddressed, st.MessagesSent+st.Dropped.Total())
+					require.Zero(t, hub.HeldByMessages())
+					require.Equal(t, 2, st.ActiveConnections)
+					_, _ = broken.Close(), other.Close()
+				})
+			})
+		})
 	}
 }

@@ -39,8 +39,10 @@ type conn struct {
 	tailOf     *publication  // the message that tail ends, or nil for a control frame
 	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
-	// closingSeen is the hub clock when reclaim first saw the connection closing, or 0.
-	closingSeen int64
+	// closingSeen is when reclaim first saw the connection closing, in milliseconds of the
+	// hub clock, or 0. It is 32 bits long to keep Client small, as is pumpCharged.
+	closingSeen uint32
+	pumpCharged uint32 // what the client is charged for the buffers of the writePump
 
 	net.Conn
 	client *Client

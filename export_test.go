@@ -47,3 +47,15 @@ func (c *Client) requestSize() int64 {
 
 // ClientSize is the size of a Client in bytes.
 const ClientSize = unsafe.Sizeof(Client{})
+
+// ChargeAll charges every client that has an ID n bytes, also in its handshake.
+func (h *Hub) ChargeAll(n int64) {
+	for i := range h.ids.stripes {
+		for _, c := range h.ids.snapshot(i) {
+			c.charge(n)
+		}
+	}
+}
+
+// Reclaim makes one pass of reclaim.
+func (h *Hub) Reclaim() { h.reclaim() }

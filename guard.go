@@ -49,7 +49,12 @@ func (g *guardedCodec) Index() int { return g.index }
 // WebSocketMessageType returns the frame type that the codec had in NewHub.
 func (g *guardedCodec) WebSocketMessageType() int { return g.frameType }
 
-// AppendMarshal appends the encoded message to dst. A panic becomes an error.
+// headerMark is in the place of a frame's header while the message is encoded. No message
+// begins with it. It is as long as the longest header.
+const headerMark = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+
+// AppendMarshal appends the encoded message to dst. A panic becomes an error, and so does
+// a result that does not begin with dst, which has room for the frame's header.
 func (g *guardedCodec) AppendMarshal(dst []byte, m *Message) (out []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -57,7 +62,15 @@ func (g *guardedCodec) AppendMarshal(dst []byte, m *Message) (out []byte, err er
 		}
 	}()
 	if g.appender != nil {
-		return g.appender.AppendMarshal(dst, m)
+		if !g.custom {
+			return g.appender.AppendMarshal(dst, m)
+		}
+		n := copy(dst, headerMark) // the header is written later
+		out, err = g.appender.AppendMarshal(dst, m)
+		if err == nil && (len(out) < len(dst) || string(out[:n]) != headerMark[:n]) {
+			err = fmt.Errorf("websocket: AppendMarshal of codec %s did not append to dst", g.name)
+		}
+		return out, err
 	}
 	b, err := g.Codec.Marshal(m)
 	if err != nil {

@@ -1,6 +1,9 @@
 package websocket
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // loss is a number of drops of one topic for one reason. One gap notice or one call of
 // OnDrop reports it. In losses.queue, no delivered message of the topic lies between
@@ -31,11 +34,15 @@ func lossTopicOf(p *publication) lossTopic {
 
 // losses holds the losses of one connection until they are announced. Both slices are
 // sorted by seq, so that a notice takes the position of the first dropped message.
+// Drops usually come in the order of seq, but reclaim drops the oldest messages of a queue
+// behind which newer ones have been dropped already.
 // The connection's lock guards it.
 type losses struct {
-	queue  []loss
-	open   map[lossTopic]int // indexes in queue of the losses that the next drop of a topic extends
-	merged []loss            // drops of any topic while queue is full; at most one loss per reason
+	queue []loss
+	open  map[lossTopic]int // indexes in queue of the losses that the next drop of a topic extends
+	// lastOpen is the maximum of the indexes in open, or 0.
+	lastOpen int
+	merged   []loss // drops of any topic while queue is full; at most one loss per reason
 }
 
 // maxLosses is the maximum length of losses.queue.
@@ -58,11 +65,11 @@ func (l *losses) add(p *publication, reason dropReason) bool {
 	if l.open == nil {
 		l.open = make(map[lossTopic]int)
 	}
-	at := indexFor(l.queue, p.seq)
-	if at < len(l.queue) { // rare: p could not be encoded, and later messages have been dropped already
+	at := indexFor(l.queue, p.seq) // before the end if later messages have been dropped already
+	if at <= l.lastOpen {
 		l.split() // the indexes in open change
 	}
-	l.open[key] = at
+	l.open[key], l.lastOpen = at, at
 	l.queue = slices.Insert(l.queue, at, newLoss(key, p, reason))
 	return true
 }
@@ -71,6 +78,7 @@ func (l *losses) add(p *publication, reason dropReason) bool {
 func (l *losses) addMerged(p *publication, reason dropReason) bool {
 	if i := slices.IndexFunc(l.merged, func(b loss) bool { return b.reason == reason }); i >= 0 {
 		l.merged[i].extend(p)
+		slices.SortFunc(l.merged, func(a, b loss) int { return cmp.Compare(a.seq, b.seq) })
 		return false
 	}
 	l.merged = slices.Insert(l.merged, indexFor(l.merged, p.seq), newLoss(lossTopic{all: true}, p, reason))
@@ -82,6 +90,7 @@ func (l *losses) addMerged(p *publication, reason dropReason) bool {
 func (l *losses) split() {
 	if l != nil {
 		clear(l.open)
+		l.lastOpen = 0
 	}
 }
 
@@ -125,7 +134,12 @@ func newLoss(topic lossTopic, p *publication, reason dropReason) loss {
 	return loss{topic, 1, p.msg.Timestamp, p.msg.Timestamp, p.seq, reason}
 }
 
+// extend adds a drop. p may be older than the drops before it.
 func (l *loss) extend(p *publication) {
 	l.count++
-	l.last = p.msg.Timestamp
+	if p.seq < l.seq {
+		l.seq, l.first = p.seq, p.msg.Timestamp
+	} else {
+		l.last = p.msg.Timestamp
+	}
 }

@@ -54,9 +54,9 @@ func (c *Client) keepRequest(r *http.Request) {
 	var size int64
 	kept.Header, size = compactHeader(r.Header)
 	size += int64(requestCost + 2*len(r.RequestURI) + len(r.Host)) // the URL repeats the request's
-	c.charge(size)
-	c.requestCharge.Store(uint32(size))
 	c.request, c.cancelRequest = kept, cancel
+	c.requestCharge.Store(uint32(size))
+	c.charge(size) // last, because reclaim may end a client that holds much
 }
 
 // endRequest ends the context of the request. Client.Close and the connection both call it.

@@ -85,6 +85,31 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
+// livePart is the number of clients that eachLive copies at a time.
+const livePart = 256
+
+// eachLive calls f for every connection that has not ended, also for those whose client
+// has left. It locks the hub only to copy the next few clients, so that handshakes do not
+// wait for all of them.
+func (h *Hub) eachLive(f func(*Client)) {
+	part := make([]*Client, 0, livePart)
+	h.mu.Lock()
+	for c := range h.live.m { // the map may change between two steps of an iteration
+		if part = append(part, c); len(part) == livePart {
+			h.mu.Unlock()
+			for _, c := range part {
+				f(c)
+			}
+			part = part[:0]
+			h.mu.Lock()
+		}
+	}
+	h.mu.Unlock()
+	for _, c := range part {
+		f(c)
+	}
+}
+
 // liveClients returns the clients that shutdown has to end.
 func (h *Hub) liveClients() []*Client {
 	h.mu.Lock()

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
@@ -21,8 +22,7 @@ type pumpWrite struct {
 	endsWithClose bool         // the Close frame is the last
 	failed        []item       // items that could not be encoded
 	sent          int          // number of items that the socket has accepted
-	charged       int64        // bytes of out that the client is charged for
-	done          bool         // f holds no messages and may be recycled
+	done          bool         // the writePump has returned: f holds no messages and may be recycled
 }
 
 var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
@@ -37,14 +37,13 @@ func (f *pumpWrite) recycle() {
 
 func (f *pumpWrite) clear() {
 	f.out.reset()
-	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0], charged: f.charged}
+	*f = pumpWrite{out: f.out, items: f.items[:0], failed: f.failed[:0]}
 }
 
-// chargeMore returns the bytes by which out has grown since the last call.
-func (f *pumpWrite) chargeMore() int64 {
-	n := int64(cap(f.out.b)) - f.charged
-	f.charged += n
-	return n
+// size returns the bytes of f's buffers.
+func (f *pumpWrite) size() uint32 {
+	size := int64(cap(f.out.b)+8*cap(f.out.ends)) + int64(cap(f.items)+cap(f.failed))*itemSize
+	return uint32(min(size, math.MaxUint32))
 }
 
 func (f *pumpWrite) empty() bool {
@@ -57,8 +56,8 @@ func (c *conn) writePump() {
 	f := pumpWritePool.Get().(*pumpWrite)
 	c.mu.Lock()
 	defer c.pumpEnded(f)
-	c.client.charge(f.chargeMore())
 	for c.collect(f); !f.empty(); c.collect(f) {
+		c.chargePump(f.size())
 		err := c.writeCollected(f)
 		c.account(f)
 		switch {
@@ -68,15 +67,19 @@ func (c *conn) writePump() {
 			c.startLinger()
 		}
 	}
-	f.done = true // not reached if a codec has ended the goroutine: f may hold messages then
+	f.done = true
 }
 
 // pumpEnded records the end of a writePump and unlocks mu. It is deferred, because a
-// codec may end the goroutine.
+// codec may end the goroutine. Then it also ends the connection, on which part of f may
+// be written.
 func (c *conn) pumpEnded(f *pumpWrite) {
 	defer c.mu.Unlock()
-	c.client.charge(-f.charged)
-	f.charged = 0
+	if !f.done {
+		c.account(f)
+		c.abortLocked(errWritePumpEnded)
+	}
+	c.chargePump(0)
 	if f.done {
 		f.recycle()
 	}
@@ -86,6 +89,13 @@ func (c *conn) pumpEnded(f *pumpWrite) {
 	if c.pumpDone != nil {
 		c.pumpDone.Signal()
 	}
+}
+
+// chargePump charges the client for the buffers of its writePump, which have this size
+// now. The caller holds mu.
+func (c *conn) chargePump(size uint32) {
+	c.client.charge(int64(size) - int64(c.pumpCharged))
+	c.pumpCharged = size
 }
 
 // collect fills f with what is written next: the rest of a partly written frame, control
@@ -100,7 +110,7 @@ func (c *conn) collect(f *pumpWrite) {
 	if len(c.tail) > 0 {
 		f.out.add(c.tail)
 		f.tailOf = c.tailOf
-		c.tail, c.tailOf = nil, nil
+		c.clearTail()
 	}
 	if c.queuedPong != nil {
 		f.out.add(c.queuedPong)
@@ -141,10 +151,10 @@ func (c *conn) nextItem() (item, bool) {
 		seq = next.pub.seq
 	}
 	if l, ok := c.losses.takeBefore(seq); ok {
-		next.pub = c.client.gapNotice(&l)
-		c.addQueued(next.pub)
 		c.queued -= lossCost
 		c.client.charge(-lossCost)
+		next.pub = c.client.gapNotice(&l) // the codec may end the goroutine here
+		c.addQueued(next.pub)
 		return next, true
 	}
 	if next.pub == nil {
@@ -157,18 +167,21 @@ func (c *conn) nextItem() (item, bool) {
 func (c *conn) writeCollected(f *pumpWrite) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	encoded := f.items[:0]
-	for _, it := range f.items {
-		if f.out.addItem(it) {
-			encoded = append(encoded, it)
-		} else {
-			f.failed = append(f.failed, it)
+	for i := 0; i < len(f.items); { // addItem may end the goroutine: f stays consistent
+		if f.out.addItem(f.items[i]) {
+			i++
+			continue
 		}
+		f.failed = append(f.failed, f.items[i])
+		f.items = slices.Delete(f.items, i, i+1)
 	}
-	clear(f.items[len(encoded):]) // their publications may be recycled before f
-	f.items = encoded
 	if f.endsWithClose {
 		f.out.add(c.closeFrame)
+	}
+	if size := f.size(); size != c.pumpCharged { // only the writePump changes pumpCharged
+		c.mu.Lock()
+		c.chargePump(size)
+		c.mu.Unlock()
 	}
 	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.client.hub.clock)
 	c.client.shard.counters.bytesSent.Add(uint64(n))
