@@ -129,7 +129,7 @@ type readAhead struct {
 	buf       []byte          // read ahead and not taken yet
 	err       error           // end of the input, behind buf
 	checker   wsproto.Checker // has checked everything up to the end of buf
-	broken    bool            // a violation stands in buf: checker cannot be used any more
+	broken    bool            // the input has a violation: checker cannot be used any more
 }
 
 // waitForCopy waits while watchPeer copies the state of the frame checker.
@@ -186,7 +186,7 @@ func (c *conn) watchPeer(count uint32) {
 func (c *conn) watchLocked(a *readAhead, count uint32) (again bool) {
 	stillRunning := func() bool { return c.callbacks.count.Load() == count }
 	if stillRunning() && len(a.buf) == 0 && a.err == nil {
-		a.checker, a.broken = c.in.checker.Ahead(), false
+		a.checker, a.broken = c.in.checker.Ahead(), c.in.violation != nil
 	}
 	for stillRunning() && !c.isClosing() {
 		switch code, reason, closed := a.checker.Closed(); {

@@ -67,3 +67,25 @@ func TestBytesBehindCloseFrameDuringCallback(t *testing.T) {
 		})
 	}
 }
+
+// A violation that was found before a callback began closes the client when the callback
+// has returned. Bytes that arrive during the callback do not hide it.
+func TestViolationBeforeCallback(t *testing.T) {
+	message := frameOf(fin|textOp, `{"type":"x"}`)
+	for name, tt := range map[string]struct{ broken, rest, reason string }{
+		"Close of a byte": {"\x88\x81", "maskx", "Close frame with half a status code"},
+		"reserved bit":    {"\xa1\x81", "maskx" + closeFrame(1000, "bye"), "reserved bit RSV2 or RSV3 is set"},
+		"not masked":      {"\x81\x01", "x" + closeFrame(1000, "bye"), "frame is not masked"},
+		"reserved opcode": {"\x83\x80", "mask" + closeFrame(1000, "bye"), "reserved opcode 0x3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBothPaths(t, func(t *testing.T, p path) {
+				synctest.Test(t, func(t *testing.T) {
+					early, late := duringCallback(t, p, message+tt.broken, tt.rest)
+					require.Nil(t, early)
+					require.Equal(t, &websocket.CloseError{Code: 1002, Reason: tt.reason}, late)
+				})
+			})
+		})
+	}
+}
