@@ -186,7 +186,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	default:
 		err = l.broadcast(ctx, p, c, ack)
 	}
-	c.hooks.finish(c)
+	c.hooks.finishWatched(c)
 	if errors.Is(err, ErrBrokerUnavailable) {
 		return nil // the members on this node get the message, and the ack is appended
 	}

@@ -89,3 +89,34 @@ func TestViolationBeforeCallback(t *testing.T) {
 		})
 	}
 }
+
+// OnJoin of a control message may run as long as OnMessage: its client's Context ends when
+// the peer has gone.
+func TestPeerEndsDuringOnJoin(t *testing.T) {
+	for _, data := range []string{`{"type":"subscribe","data":{"channel":"a"}}`, `{"type":"join_room","data":{"room_id":"a"}}`} {
+		onBothPaths(t, func(t *testing.T, p path) {
+			synctest.Test(t, func(t *testing.T) {
+				var ended time.Time
+				config := websocket.DefaultConfig
+				config.OnJoin = func(c *websocket.Client, _ websocket.Topic) {
+					ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
+					defer cancel()
+					<-ctx.Done()
+					ended = time.Now()
+				}
+				hub := runFake(t, p, config)
+				peer := hub.connect(1<<16, nil)
+				_, err := peer.client.Write([]byte(frameOf(fin|textOp, data)))
+				require.NoError(t, err)
+				time.Sleep(5 * time.Second)
+				start := time.Now()
+				_ = peer.client.Close()
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				require.LessOrEqual(t, ended.Sub(start), time.Second)
+				hub.stop()
+				requireSums(t, hub.Hub)
+			})
+		})
+	}
+}

@@ -114,3 +114,24 @@ func (q *membershipHooks) finish(c *Client) {
 	}
 	q.mu.Unlock()
 }
+
+// finishWatched is finish for the readPump of an open connection. The peer is watched
+// meanwhile, as during other callbacks.
+func (q *membershipHooks) finishWatched(c *Client) {
+	if !q.pending() {
+		return
+	}
+	c.conn.beginCallback()
+	defer c.conn.endCallback()
+	q.finish(c)
+}
+
+// pending reports whether a call is queued or running.
+func (q *membershipHooks) pending() bool {
+	if q == nil {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.running || len(q.queue) > 0
+}
