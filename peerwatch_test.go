@@ -120,3 +120,53 @@ func TestPeerEndsDuringOnJoin(t *testing.T) {
 		})
 	}
 }
+
+// The memory for reading ahead counts against the budget: the input that waits, and the
+// goroutine that reads, which stays until the client sends something.
+func TestReadingAheadIsCounted(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			const atMost = 3 << 10 // for a goroutine and what it reads into
+			gate := make(chan struct{})
+			config := websocket.DefaultConfig
+			config.OnConnect = func(*websocket.Client) { time.Sleep(2 * time.Second) }
+			config.OnMessage = func(_ *websocket.Client, m *websocket.Message) {
+				if m.Type == "wait" {
+					<-gate
+				}
+			}
+			hub := runFake(t, p, config)
+			peer := hub.connect(1<<16, nil)
+			write := func(message string) {
+				t.Helper()
+				require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(message)))
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+			}
+			idle := hub.Stats().HeldBytes
+			write(`{"type":"x"}`)
+			base := hub.Stats().HeldBytes
+			require.Greater(t, idle, base, "the goroutine is not counted")
+			require.LessOrEqual(t, idle-base, int64(atMost))
+
+			write(`{"type":"wait"}`)
+			require.Greater(t, hub.Stats().HeldBytes, base)
+			write(`{"type":"x","data":"` + longText(8<<10) + `"}`)
+			held := hub.Stats().HeldBytes - base
+			require.GreaterOrEqual(t, held, int64(4<<10), "the input that waits is not counted")
+			require.LessOrEqual(t, held, int64(4<<10+atMost))
+			gate <- struct{}{}
+			write(`{"type":"x"}`)
+			require.Equal(t, base, hub.Stats().HeldBytes)
+
+			write(`{"type":"wait"}`)
+			write(`{"type":"x","data":"` + longText(8<<10) + `"}`)
+			require.NoError(t, onlyClient(t, hub).Close(0, "")) // the input is not read any more
+			close(gate)
+			_ = peer.client.Close()
+			time.Sleep(time.Minute)
+			require.Zero(t, hub.Stats().HeldBytes)
+			hub.stop()
+		})
+	})
+}

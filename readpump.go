@@ -26,6 +26,7 @@ func (c *Client) readPump() {
 // before (see conn.leave), and runs the last callbacks.
 func (c *Client) disconnect(err error) {
 	c.conn.finish(err)
+	c.conn.endAhead()
 	c.hub.events.forget(c)
 	c.hooks.finish(c)
 	if c.hub.onDisconnect != nil {
