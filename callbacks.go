@@ -51,7 +51,7 @@ func (h *Hub) protect(hook, subject, id string, f func(), c *Client) (ok bool) {
 		if ok {
 			return
 		}
-		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", hook, subject, id, recover(), debug.Stack())
+		h.logLimited("panicked: "+hook, h.logger.Errorf, "websocket: %s of %s %q panicked: %v\n%s", hook, subject, id, recover(), debug.Stack())
 		if c != nil {
 			c.conn.closeNow(CloseInternalError, "internal error")
 		}

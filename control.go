@@ -146,7 +146,7 @@ func (c *Client) refusal(action Action, target string, err error) (code, text st
 	case errors.Is(err, ErrForbidden):
 		return codeForbidden, err.Error()
 	default:
-		c.hub.logger.Errorf("websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
+		c.hub.logLimited("Authorize failed", c.hub.logger.Errorf, "websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
 		return codeInternal, "internal error"
 	}
 }

@@ -163,7 +163,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if keys != nil {
 		opened, err := keys.Open(b)
 		if err != nil {
-			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
+			c.hub.logLimited("does not open", c.hub.logger.Warningf, "websocket: client %q closed: its message does not open: %v", c.ID, err)
 			c.conn.closeNow(ClosePolicyViolation, "message does not open")
 			return
 		}
