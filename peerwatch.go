@@ -203,7 +203,7 @@ func (c *conn) watchPeer(count uint32) {
 	c.ahead.Store(a)
 	again := c.watchLocked(a, count)
 	a.mu.Unlock()
-	if !c.isClosing() { // else it stays listed, and nothing looks at it again
+	if !c.isClosing() { // a closing connection stays marked as listed, so that add never inserts it again
 		c.client.hub.watch.release(c, again)
 	}
 }

@@ -211,7 +211,7 @@ func frameTypeName(messageType int) string {
 }
 
 // discardInput reads and discards the peer's input after the hub's Close frame, within
-// the client's rate, until the peer closes or the deadline that closeSent has set.
+// the client's rate, until the peer closes or the deadline that startLinger has set.
 func (c *Client) discardInput() {
 	c.conn.mu.Lock()
 	ours := c.conn.state == connClosing || c.conn.state == connCloseSent
