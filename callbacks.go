@@ -29,14 +29,16 @@ const (
 var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnJoin or OnLeave"}
 
 // runCallback runs a callback of c and reports whether it returned normally. If not,
-// c is closed.
+// c is closed. OnLeave for a client that leaves meanwhile is called after the callback.
 func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
-	c.calling.Store(callback)
 	defer c.calling.Store(callingNothing)
 	if callback != callingDisconnect {
+		c.hooks.beginCallback(c)
+		defer c.hooks.endCallback(c)
 		c.conn.beginCallback()
 		defer c.conn.endCallback()
 	}
+	c.calling.Store(callback)
 	return h.protect(callbackNames[callback], "client", c.ID, f, c)
 }
 
@@ -49,7 +51,7 @@ func (h *Hub) protect(hook, subject, id string, f func(), c *Client) (ok bool) {
 		if ok {
 			return
 		}
-		h.logger.Errorf("websocket: %s of %s %q panicked: %v\n%s", hook, subject, id, recover(), debug.Stack())
+		h.logLimited("panicked: "+hook, h.logger.Errorf, "websocket: %s of %s %q panicked: %v\n%s", hook, subject, id, recover(), debug.Stack())
 		if c != nil {
 			c.conn.closeNow(CloseInternalError, "internal error")
 		}

@@ -25,14 +25,16 @@ type Client struct {
 
 	// Guarded by shard.mu. A delivery reads and writes these fields and the first ones
 	// of conn: two cache lines.
-	pending    *batch // messages that the next flush writes, or nil
-	shardIndex int    // in shard.clients; -1 if it is not there
-	inSmall    bool   // in round.small, for the messages in pending
-	deflates   bool   // permessage-deflate was agreed; set before the client is registered
-	mark       uint32 // transport.Conn.Progress at markAt
-	checkAt    int64  // hub clock when the shard checks the client next
-	heapIndex  int    // in shard.deadlines; -1 if it is not there
-	markAt     int64  // conn.progressAt or conn.pingSent that mark belongs to
+	pending     *batch // messages that the next flush writes, or nil
+	shardIndex  int32  // in shard.clients; -1 if it is not there
+	heapIndex   int32  // in shard.deadlines; -1 if it is not there
+	inSmall     bool   // in round.small, for the messages in pending
+	deflates    bool   // permessage-deflate was agreed; set before the client is registered
+	pingMarked  bool   // pingMark belongs to conn.pingSent
+	pingMark    uint32 // transport.Conn.Progress; see checkSilence
+	stallMark   uint32 // transport.Conn.Progress at stallMarkAt; see stalled
+	stallMarkAt int64  // conn.progressAt that stallMark belongs to
+	checkAt     int64  // hub clock when the shard checks the client next
 
 	shard *shard
 	conn  conn

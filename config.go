@@ -194,6 +194,10 @@ type Config struct {
 	// run at the same time as the client's other callbacks. They may call any method of
 	// the hub, but must not wait for another callback of the same client or for
 	// Hub.Shutdown. Defaults to nil.
+	//
+	// When a connection ends while another callback of the client runs, OnLeave is
+	// called after that callback. So a callback that runs for long should return when
+	// Client.Context is done.
 	OnJoin func(c *Client, t Topic)
 	// OnLeave is called when a membership has ended, also by the end of the connection.
 	// The rules of OnJoin apply. Defaults to nil.

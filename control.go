@@ -146,7 +146,7 @@ func (c *Client) refusal(action Action, target string, err error) (code, text st
 	case errors.Is(err, ErrForbidden):
 		return codeForbidden, err.Error()
 	default:
-		c.hub.logger.Errorf("websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
+		c.hub.logLimited("Authorize failed", c.hub.logger.Errorf, "websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
 		return codeInternal, "internal error"
 	}
 }
@@ -186,7 +186,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	default:
 		err = l.broadcast(ctx, p, c, ack)
 	}
-	c.hooks.finish(c)
+	c.hooks.finishWatched(c)
 	if errors.Is(err, ErrBrokerUnavailable) {
 		return nil // the members on this node get the message, and the ack is appended
 	}

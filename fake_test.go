@@ -91,13 +91,17 @@ func dialOver(nc net.Conn, header http.Header) (*gorilla.Conn, *http.Response, e
 // accept serves one handshake on the hub's end of a connection. The returned
 // channel is closed when the handler returns.
 func (f *fakeHub) accept(server *testnet.Conn) <-chan struct{} {
+	if f.path.plain {
+		return f.acceptOn(server.Plain())
+	}
+	return f.acceptOn(server)
+}
+
+// acceptOn is accept for a connection of any type.
+func (f *fakeHub) acceptOn(nc net.Conn) <-chan struct{} {
 	served := make(chan struct{})
 	go func() { // ends with the handler
 		defer close(served)
-		var nc net.Conn = server
-		if f.path.plain {
-			nc = server.Plain()
-		}
 		br := bufio.NewReader(nc)
 		r, err := http.ReadRequest(br)
 		if err != nil {

@@ -125,7 +125,7 @@ func (s *shard) apply(e *entry, r *round) {
 	c := e.client
 	switch e.kind {
 	case entryRegister:
-		c.shardIndex = len(s.clients)
+		c.shardIndex = int32(len(s.clients))
 		s.clients = append(s.clients, c)
 		s.deadlines.add(c, c.conn.lastRead.Load()+int64(s.hub.config.PingPeriod))
 		s.reschedule(c)

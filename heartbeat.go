@@ -85,14 +85,14 @@ func (d *deadlines) add(c *Client, due int64) {
 // remove does nothing for a client that is not there.
 func (d *deadlines) remove(c *Client) {
 	if c.heapIndex >= 0 {
-		heap.Remove(d, c.heapIndex)
+		heap.Remove(d, int(c.heapIndex))
 		c.heapIndex = -1
 	}
 }
 
 func (d *deadlines) update(c *Client, due int64) {
 	c.checkAt = due
-	heap.Fix(d, c.heapIndex)
+	heap.Fix(d, int(c.heapIndex))
 }
 
 // Len, Less, Swap, Push and Pop implement heap.Interface.
@@ -102,12 +102,12 @@ func (d *deadlines) Less(i, j int) bool { return d.clients[i].checkAt < d.client
 
 func (d *deadlines) Swap(i, j int) {
 	d.clients[i], d.clients[j] = d.clients[j], d.clients[i]
-	d.clients[i].heapIndex, d.clients[j].heapIndex = i, j
+	d.clients[i].heapIndex, d.clients[j].heapIndex = int32(i), int32(j)
 }
 
 func (d *deadlines) Push(x any) {
 	c := x.(*Client)
-	c.heapIndex = len(d.clients)
+	c.heapIndex = int32(len(d.clients))
 	d.clients = append(d.clients, c)
 }
 
@@ -136,7 +136,7 @@ func (s *shard) hardDeadline(c *Client) int64 {
 	due := int64(math.MaxInt64)
 	if since := c.conn.progressAt.Load(); since != 0 {
 		due = since + int64(s.hub.config.WriteWait)
-		if c.markAt != since {
+		if c.stallMarkAt != since {
 			due -= int64(s.hub.config.WriteWait) / 2
 		}
 	}
@@ -155,9 +155,12 @@ func (s *shard) checkDeadlines() {
 	for s.deadlines.next() <= now {
 		c := s.deadlines.clients[0]
 		late := now-c.checkAt > int64(lateCheck)
-		s.deadlines.update(c, max(s.check(c, now, late), now+1))
+		s.deadlines.update(c, max(s.check(c, now, late), now+int64(minCheck)))
 	}
 }
+
+// minCheck is the minimum time between two checks of one client.
+const minCheck = time.Millisecond
 
 // lateCheck is the lateness of a check from which on the process may have been stopped:
 // then bytes that have arrived may not have been read yet.
@@ -190,19 +193,18 @@ func (s *shard) stalled(c *Client, now int64, late bool) bool {
 	switch {
 	case since == 0 || now-since < wait/2:
 		return false
-	case c.markAt != since || late:
-		since = s.extend(c, since, max(since, now-wait/2))
-		c.mark, _ = c.conn.socket.Progress()
-		c.markAt = since
+	case c.stallMarkAt != since || late:
+		c.stallMarkAt = s.extend(c, since, max(since, now-wait/2))
+		c.stallMark, _ = c.conn.socket.Progress()
 		return false
 	case now-since < wait:
 		return false
 	}
 	mark, known := c.conn.socket.Progress()
-	if !known || mark == c.mark {
+	if !known || mark == c.stallMark {
 		return true
 	}
-	c.mark, c.markAt = mark, s.extend(c, since, now-wait/2)
+	c.stallMark, c.stallMarkAt = mark, s.extend(c, since, now-wait/2)
 	return false
 }
 
@@ -231,15 +233,16 @@ func (s *shard) checkSilence(c *Client, now int64, late bool) int64 {
 	sent := c.conn.pingSent.Load()
 	if sent <= heard {
 		c.conn.pingSent.CompareAndSwap(sent, 0)
+		c.pingMarked = false
 		c.conn.sendPing()
 		return now + answerTime/2
 	}
 	mark, known := c.conn.socket.Progress()
 	switch {
-	case c.markAt != sent && known && now-sent < answerTime: // the ping itself has been acknowledged
+	case !c.pingMarked && known && now-sent < answerTime: // the ping itself has been acknowledged
 	case now-sent < answerTime:
 		return sent + answerTime
-	case !late && (!known || c.markAt == sent && mark == c.mark):
+	case !late && (!known || c.pingMarked && mark == c.pingMark):
 		silent := time.Duration(now - heard).Round(time.Millisecond)
 		c.conn.closeNow(CloseTimeout, "no sign of life for "+silent.String())
 		return now + int64(config.WriteWait)
@@ -247,6 +250,6 @@ func (s *shard) checkSilence(c *Client, now int64, late bool) int64 {
 		c.conn.pingSent.CompareAndSwap(sent, now)
 		sent = now
 	}
-	c.mark, c.markAt = mark, sent
+	c.pingMark, c.pingMarked = mark, true
 	return sent + answerTime
 }

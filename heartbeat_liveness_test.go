@@ -1,12 +1,16 @@
 package websocket_test
 
 import (
+	"bytes"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -128,6 +132,94 @@ func TestPauseClosesNobody(t *testing.T) {
 			require.GreaterOrEqual(t, hub.Stats().ActiveConnections, 1)
 			_ = idle.Close()
 			_ = sleepy.Close()
+		})
+	}
+}
+
+// endsAtPing is a connection that writes of the hub find full at first. It accepts one
+// large write when grow is called, and from then on whole writes until one has a ping.
+// After that it accepts nothing and the peer makes no progress.
+type endsAtPing struct {
+	*testnet.Conn
+	full   atomic.Bool // TryWrite accepts nothing
+	grow   chan struct{}
+	pinged atomic.Int64 // bytes written when the ping had been accepted
+	ended  chan struct{}
+}
+
+func (c *endsAtPing) TryWrite(b []byte, brief bool) (int, error) {
+	if c.full.Load() {
+		return 0, nil
+	}
+	return c.Conn.TryWrite(b, brief)
+}
+
+func (c *endsAtPing) WriteAll(b []byte, progress *atomic.Int64, clock func() int64) (int, error) {
+	select {
+	case <-c.grow:
+	case <-c.ended:
+		return 0, net.ErrClosed
+	}
+	if c.pinged.Load() > 0 {
+		<-c.ended
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.WriteAll(b, progress, clock)
+	if bytes.Contains(b, []byte{0x89, 0}) {
+		time.Sleep(time.Microsecond) // the writePump notes the ping's time later than the progress
+		c.pinged.Store(c.Faults().Written.Load())
+	}
+	return n, err
+}
+
+func (c *endsAtPing) Abort() { close(c.ended); c.Conn.Abort() }
+
+// A peer that stops after a ping is closed within PongWait and its connection ended
+// within WriteWait, however these times and PingPeriod are ordered.
+func TestPeerThatStopsAfterPingIsClosed(t *testing.T) {
+	for _, times := range []struct{ writeWait, pongWait, pingPeriod time.Duration }{
+		{time.Second, 550 * time.Millisecond, 450 * time.Millisecond},
+		{10 * time.Second, 5 * time.Second, 4 * time.Second},
+		{10 * time.Second, 6 * time.Second, 5*time.Second - 1},
+		{10 * time.Second, 9 * time.Second, 4 * time.Second},
+		{10 * time.Second, 20 * time.Second, 4 * time.Second},
+		{10 * time.Second, 4*time.Second + 1, 4 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var left, ended time.Time
+			config := websocket.DefaultConfig
+			config.EnableCompression = false
+			config.WriteWait, config.PongWait, config.PingPeriod = times.writeWait, times.pongWait, times.pingPeriod
+			config.OnConnect = func(c *websocket.Client) {
+				_ = c.Subscribe("news")
+				go func() { <-c.Context().Done(); left = time.Now() }() // ends with the client
+			}
+			config.OnDisconnect = func(*websocket.Client) { ended = time.Now() }
+			hub := runFake(t, paths[0], config)
+			server, client := testnet.Pair(1 << 20)
+			c := &endsAtPing{Conn: server, grow: make(chan struct{}), ended: make(chan struct{})}
+			served := hub.acceptOn(c)
+			_, _, err := dialOver(client, nil)
+			require.NoError(t, err)
+			<-served
+			c.full.Store(true)
+			for i := range 100 { // three writes
+				require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, 2000)))
+			}
+			time.Sleep(times.pingPeriod + 10*time.Millisecond) // a ping is queued behind the first write
+			start := time.Now()
+			close(c.grow)
+			synctest.Wait()
+			time.Sleep(2 * time.Microsecond)
+			require.Positive(t, c.pinged.Load())
+			time.Sleep(times.writeWait + times.pongWait)
+			synctest.Wait()
+			require.False(t, left.IsZero(), "not closed: %+v", times)
+			require.LessOrEqual(t, left.Sub(start), min(times.writeWait, times.pongWait)+time.Millisecond)
+			require.False(t, ended.IsZero(), "not ended: %+v", times)
+			require.LessOrEqual(t, ended.Sub(start), times.writeWait+time.Millisecond)
+			hub.stop()
+			requireSums(t, hub.Hub)
 		})
 	}
 }

@@ -14,13 +14,18 @@ import (
 // peer closes the connection. After once to twice watchInterval in a callback a goroutine
 // reads ahead in its place, at most watchAhead bytes. Beyond that the hub asks the
 // operating system every watchInterval whether the peer has closed.
+//
+// A read cannot be taken back. So when the callback has returned, the goroutine stays until
+// its read has ended: a client that is silent after a long callback costs watchCost more.
 const (
 	watchInterval = 250 * time.Millisecond
 	watchAhead    = 4 << 10
+	watchCost     = 2<<10 + watchRead // the goroutine's stack, and what it reads into
+	watchRead     = 512
 )
 
 // callbackWatch finds the callbacks of a hub that run for long. A client costs it one
-// entry while it runs callbacks, and nothing while it is silent.
+// entry while it runs callbacks.
 type callbackWatch struct {
 	mu    sync.Mutex
 	conns []*conn     // those whose callbacks.listed is set
@@ -127,9 +132,11 @@ type readAhead struct {
 	reading   bool            // watchPeer reads from the socket
 	delivered sync.Cond       // signalled when reading has become false
 	buf       []byte          // read ahead and not taken yet
+	charged   int64           // bytes of buf that the client is charged for
+	ended     bool            // nothing is taken any more
 	err       error           // end of the input, behind buf
 	checker   wsproto.Checker // has checked everything up to the end of buf
-	broken    bool            // a violation stands in buf: checker cannot be used any more
+	broken    bool            // the input has a violation: checker cannot be used any more
 }
 
 // waitForCopy waits while watchPeer copies the state of the frame checker.
@@ -153,8 +160,8 @@ func (c *conn) readSocket(b []byte) (int, error) {
 	a.buf = a.buf[n:]
 	if len(a.buf) > 0 {
 		err = nil
-	} else if cap(a.buf) > 0 {
-		a.buf = nil
+	} else {
+		a.dropBuf(c)
 	}
 	a.mu.Unlock()
 	if n > 0 || err != nil {
@@ -163,8 +170,28 @@ func (c *conn) readSocket(b []byte) (int, error) {
 	return c.socket.Read(b)
 }
 
+// dropBuf drops buf. The caller holds mu.
+func (a *readAhead) dropBuf(c *conn) {
+	c.client.charge(-a.charged)
+	a.buf, a.charged = nil, 0
+}
+
+// endAhead drops the input that was read ahead, when the readPump reads no more.
+func (c *conn) endAhead() {
+	a := c.ahead.Load()
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	a.dropBuf(c)
+}
+
 // watchPeer looks for the peer's end while the callback with this count runs.
 func (c *conn) watchPeer(count uint32) {
+	c.client.charge(watchCost)
+	defer c.client.charge(-watchCost)
 	a := c.ahead.Load()
 	if a == nil {
 		a = &readAhead{}
@@ -176,7 +203,7 @@ func (c *conn) watchPeer(count uint32) {
 	c.ahead.Store(a)
 	again := c.watchLocked(a, count)
 	a.mu.Unlock()
-	if !c.isClosing() { // else it stays listed, and nothing looks at it again
+	if !c.isClosing() { // a closing connection stays marked as listed, so that add never inserts it again
 		c.client.hub.watch.release(c, again)
 	}
 }
@@ -186,7 +213,7 @@ func (c *conn) watchPeer(count uint32) {
 func (c *conn) watchLocked(a *readAhead, count uint32) (again bool) {
 	stillRunning := func() bool { return c.callbacks.count.Load() == count }
 	if stillRunning() && len(a.buf) == 0 && a.err == nil {
-		a.checker, a.broken = c.in.checker.Ahead(), false
+		a.checker, a.broken = c.in.checker.Ahead(), c.in.violation != nil
 	}
 	for stillRunning() && !c.isClosing() {
 		switch code, reason, closed := a.checker.Closed(); {
@@ -215,11 +242,19 @@ func (a *readAhead) readOnce(c *conn) {
 		a.reading = false
 		a.delivered.Signal()
 	}()
-	b := make([]byte, watchAhead-len(a.buf))
+	b := make([]byte, min(watchRead, watchAhead-len(a.buf)))
 	a.mu.Unlock()
 	n, err := c.socket.Read(b)
 	a.mu.Lock()
-	a.buf, a.err = append(a.buf, b[:n]...), err
+	a.err = err
+	if a.ended {
+		return
+	}
+	a.buf = append(a.buf, b[:n]...)
+	if more := int64(cap(a.buf)) - a.charged; more > 0 {
+		c.client.charge(more)
+		a.charged += more
+	}
 	if _, _, violation := a.checker.Check(b[:n]); violation != nil { // changes b
 		a.broken = true
 	}

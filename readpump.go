@@ -26,6 +26,7 @@ func (c *Client) readPump() {
 // before (see conn.leave), and runs the last callbacks.
 func (c *Client) disconnect(err error) {
 	c.conn.finish(err)
+	c.conn.endAhead()
 	c.hub.events.forget(c)
 	c.hooks.finish(c)
 	if c.hub.onDisconnect != nil {
@@ -162,7 +163,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if keys != nil {
 		opened, err := keys.Open(b)
 		if err != nil {
-			c.hub.logger.Warningf("websocket: client %q closed: its message does not open: %v", c.ID, err)
+			c.hub.logLimited("does not open", c.hub.logger.Warningf, "websocket: client %q closed: its message does not open: %v", c.ID, err)
 			c.conn.closeNow(ClosePolicyViolation, "message does not open")
 			return
 		}
@@ -210,7 +211,7 @@ func frameTypeName(messageType int) string {
 }
 
 // discardInput reads and discards the peer's input after the hub's Close frame, within
-// the client's rate, until the peer closes or the deadline that closeSent has set.
+// the client's rate, until the peer closes or the deadline that startLinger has set.
 func (c *Client) discardInput() {
 	c.conn.mu.Lock()
 	ours := c.conn.state == connClosing || c.conn.state == connCloseSent

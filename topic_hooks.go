@@ -7,11 +7,17 @@ import "sync"
 // lock. The goroutine that made a change runs the calls, unless another goroutine is
 // already running calls; that one then runs the new call too. So a hook may change
 // memberships itself.
+//
+// The end of a connection may be noticed on any goroutine, also while a callback of the
+// client runs. The calls for it run after that callback, or else on a goroutine of their
+// own, for which the next callback waits.
 type membershipHooks struct {
-	mu      sync.Mutex
-	queue   []membershipChange
-	running bool
-	idle    sync.Cond // signalled when running ends
+	mu         sync.Mutex
+	queue      []membershipChange
+	running    bool
+	apart      bool      // running, on a goroutine that start has made
+	inCallback bool      // between beginCallback and endCallback
+	idle       sync.Cond // signalled when running ends
 }
 
 type membershipChange struct {
@@ -46,10 +52,51 @@ func (q *membershipHooks) run(c *Client) {
 	}
 }
 
-// start is run on another goroutine.
+// start makes another goroutine run the calls. During a callback it leaves them to
+// endCallback.
 func (q *membershipHooks) start(c *Client) {
-	if q.begin() {
-		go q.callAll(c) // ends when the queue is empty
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.running || q.inCallback || len(q.queue) == 0 {
+		return
+	}
+	q.running, q.apart = true, true
+	go q.callAll(c) // ends when the queue is empty
+}
+
+// beginCallback is called before each other callback of c. It waits for calls that run on
+// a goroutine of start.
+func (q *membershipHooks) beginCallback(c *Client) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.apart {
+		c.calling.Store(callingTopicHook)
+		q.idle.Wait()
+	}
+	q.inCallback = true
+}
+
+// endCallback is called after the callback. It runs the calls that start has left.
+func (q *membershipHooks) endCallback(c *Client) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	q.inCallback = false
+	left := !q.running && len(q.queue) > 0
+	if left {
+		q.running = true
+	}
+	q.mu.Unlock()
+	if left {
+		c.calling.Store(callingTopicHook)
+		q.callAll(c)
 	}
 }
 
@@ -76,7 +123,7 @@ func (q *membershipHooks) callAll(c *Client) {
 		q.call(c, next)
 		q.mu.Lock()
 	}
-	q.running, q.queue = false, nil
+	q.running, q.apart, q.queue = false, false, nil
 	q.idle.Broadcast()
 	q.mu.Unlock()
 }
@@ -113,4 +160,25 @@ func (q *membershipHooks) finish(c *Client) {
 		q.idle.Wait()
 	}
 	q.mu.Unlock()
+}
+
+// finishWatched is finish for the readPump of an open connection. The peer is watched
+// meanwhile, as during other callbacks.
+func (q *membershipHooks) finishWatched(c *Client) {
+	if !q.pending() {
+		return
+	}
+	c.conn.beginCallback()
+	defer c.conn.endCallback()
+	q.finish(c)
+}
+
+// pending reports whether a call is queued or running.
+func (q *membershipHooks) pending() bool {
+	if q == nil {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.running || len(q.queue) > 0
 }

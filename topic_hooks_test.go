@@ -1,16 +1,20 @@
 package websocket_test
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -176,4 +180,110 @@ func TestTopicHooksAlternate(t *testing.T) {
 		}
 		require.True(t, disconnected)
 	})
+}
+
+// OnLeave of a client that leaves while one of its callbacks runs is called when the
+// callback has returned, before OnDisconnect.
+func TestOnLeaveFollowsRunningCallback(t *testing.T) {
+	ends := map[string]func(c *websocket.Client, peer *fakePeer){
+		"peer":   func(_ *websocket.Client, peer *fakePeer) { _ = peer.client.Close() },
+		"Close":  func(c *websocket.Client, _ *fakePeer) { _ = c.Close(0, "") },
+		"expiry": func(c *websocket.Client, _ *fakePeer) { _ = c.SetExpiry(time.Now()) },
+		"write error": func(c *websocket.Client, peer *fakePeer) {
+			peer.server.Faults().Fail(context.DeadlineExceeded)
+			_ = c.Send(&websocket.Message{})
+		},
+	}
+	for name, end := range ends {
+		for _, callback := range []string{"OnConnect", "OnMessage", "Authorize"} {
+			if name == "write error" && callback == "OnConnect" {
+				continue // nothing is written before it returns
+			}
+			t.Run(name+" in "+callback, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var l changeLog
+					var client atomic.Pointer[websocket.Client]
+					config := l.config()
+					at := func(called string, c *websocket.Client) {
+						if called == callback {
+							client.Store(c)
+							l.add("begin")
+							time.Sleep(5 * time.Second)
+							l.add("end")
+						}
+					}
+					config.OnConnect = func(c *websocket.Client) { _ = c.Subscribe("a"); at("OnConnect", c) }
+					config.OnMessage = func(c *websocket.Client, _ *websocket.Message) { at("OnMessage", c) }
+					config.Authorize = func(c *websocket.Client, _ websocket.AuthorizeRequest) error { at("Authorize", c); return nil }
+					hub := runFake(t, paths[0], config)
+					server, far := testnet.Pair(1 << 16)
+					served := hub.accept(server)
+					ws, _, err := dialOver(far, nil)
+					require.NoError(t, err)
+					peer := &fakePeer{ws, server, far}
+					require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","data":{"channel":"b"}}`)))
+					time.Sleep(time.Second)
+					end(client.Load(), peer)
+					time.Sleep(time.Minute)
+					<-served
+					calls := l.take()
+					from := slices.Index(calls, "begin")
+					require.Equal(t, []string{"begin", "end", "leave channel a", "disconnect"}, calls[from:])
+					_ = peer.client.Close()
+					hub.stop()
+				})
+			})
+		}
+	}
+}
+
+// All callbacks of one client run one after the other if the application starts no
+// goroutines, however and whenever the connection ends.
+func TestCallbacksOfOneClientDoNotOverlap(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 100 {
+		onBothPaths(t, func(t *testing.T, p path) {
+			pick := rng.IntN(4)
+			length, until := rng.IntN(1500), rng.IntN(3000)
+			synctest.Test(t, func(t *testing.T) {
+				var running atomic.Int32
+				call := func() {
+					if running.Add(1) > 1 {
+						t.Errorf("two callbacks at once: end %d, callbacks of %d ms, end after %d ms", pick, length, until)
+					}
+					time.Sleep(time.Duration(length) * time.Millisecond)
+					running.Add(-1)
+				}
+				config := websocket.DefaultConfig
+				config.OnConnect = func(c *websocket.Client) { call(); _ = c.Subscribe("a"); _ = c.JoinRoom("a") }
+				config.OnMessage = func(*websocket.Client, *websocket.Message) { call() }
+				config.Authorize = func(*websocket.Client, websocket.AuthorizeRequest) error { call(); return nil }
+				config.OnJoin = func(*websocket.Client, websocket.Topic) { call() }
+				config.OnLeave = func(*websocket.Client, websocket.Topic) { call() }
+				config.OnDisconnect = func(*websocket.Client) { call() }
+				hub := runFake(t, p, config)
+				peer := hub.connect(1<<16, nil)
+				c := onlyClient(t, hub)
+				for _, data := range []string{`{"type":"x"}`, `{"type":"subscribe","data":{"channel":"b"}}`, `{"type":"x"}`, `{"type":"x"}`} {
+					require.NoError(t, peer.WriteMessage(websocket.TextMessage, []byte(data)))
+				}
+				time.Sleep(time.Duration(until) * time.Millisecond)
+				switch pick {
+				case 0:
+					_ = peer.client.Close()
+				case 1:
+					_ = peer.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, ""), time.Time{})
+				case 2:
+					_ = c.Close(0, "")
+				case 3:
+					_ = c.SetExpiry(time.Now())
+				}
+				time.Sleep(time.Minute)
+				_ = peer.client.Close()
+				hub.stop()
+			})
+		})
+	}
 }

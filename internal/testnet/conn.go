@@ -234,8 +234,6 @@ func (p *pipe) read(b []byte) (int, error) {
 	}
 }
 
-// write accepts as much of b as the window allows, and waits for at least one byte
-// if wait is set.
 // writable reports whether a write is accepted. A pipe that was full is not writable
 // until minFree bytes are free.
 func (p *pipe) writable() bool {
@@ -248,6 +246,8 @@ func (p *pipe) writable() bool {
 	return !p.full
 }
 
+// write accepts as much of b as the window allows, and waits for at least one byte
+// if wait is set.
 func (p *pipe) write(b []byte, wait bool) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,7 +7,11 @@ import "time"
 // RawSwitch is a switch of a test's own.
 type RawSwitch struct{ rawSwitch }
 
-func NewRawSwitch() *RawSwitch { return &RawSwitch{rawSwitch{start: time.Now()}} }
+// NewRawSwitch returns a switch that takes the clock of a synctest bubble for the real one.
+func NewRawSwitch() *RawSwitch { return &RawSwitch{rawSwitch{realNow: time.Now}} }
+
+// NewRealRawSwitch returns a switch as the package uses it.
+func NewRealRawSwitch() *RawSwitch { return &RawSwitch{rawSwitch{realNow: realNow}} }
 
 // Read counts n reads, a multiple of readLot.
 func (s *RawSwitch) Read(n int) {

@@ -54,15 +54,23 @@ const (
 
 // rawSwitch decides whether raw calls are in use.
 type rawSwitch struct {
-	start    time.Time // of the clock
+	realNow  func() time.Time
 	disabled atomic.Bool
 	on       atomic.Bool  // raw calls are in use, and a timer runs
 	reads    atomic.Int64 // in the current window
-	since    atomic.Int64 // when the current window began, if on is false
+	since    atomic.Int64 // real time when the current window began, if on is false
 	ticks    int          // in the current window; owned by the timer
 }
 
-var rawCallsInUse = rawSwitch{start: time.Now()}
+var rawCallsInUse = rawSwitch{realNow: realNow}
+
+// realNow returns the real time, also in a bubble of testing/synctest, where time.Now
+// returns the time of a fake clock.
+func realNow() time.Time {
+	var tv syscall.Timeval
+	_ = syscall.Gettimeofday(&tv) // fails only for a bad pointer
+	return time.Unix(tv.Unix())
+}
 
 // rawPays reports whether raw calls are in use.
 func rawPays() bool { return rawCallsInUse.on.Load() }
@@ -88,16 +96,19 @@ func countRead() {
 // addLot counts readLot reads, the last of which has just been made. If raw calls come
 // into use, that read was an ordinary one and has woken sysmon, which stays awake until the
 // process is idle and then finds the timer.
+//
+// The caller may be in a bubble of testing/synctest. Its timers have the bubble's clock and
+// end with the bubble, so raw calls do not come into use there.
 func (s *rawSwitch) addLot() {
 	n := s.reads.Add(readLot)
 	if s.on.Load() || s.disabled.Load() {
 		return
 	}
-	now := int64(time.Since(s.start))
-	if now-s.since.Load() > int64(rateWindow) {
-		s.since.Store(now)
+	now := s.realNow()
+	if inWindow := now.UnixNano() - s.since.Load(); inWindow > int64(rateWindow) || inWindow < 0 {
+		s.since.Store(now.UnixNano())
 		s.reads.Store(0)
-	} else if n >= startReads && s.on.CompareAndSwap(false, true) {
+	} else if n >= startReads && time.Since(now).Abs() < time.Minute && s.on.CompareAndSwap(false, true) {
 		s.reads.Store(0)
 		time.AfterFunc(sysmonInterval, s.tick)
 	}

@@ -61,3 +61,25 @@ func TestRawCallsComeIntoUse(t *testing.T) {
 		<-tick.C
 	}
 }
+
+// TestRawCallsInBubble counts reads in a synctest bubble, whose timers end with it. Raw
+// calls do not come into use there. Outside they do, and go out of use again.
+func TestRawCallsInBubble(t *testing.T) {
+	s := transport.NewRealRawSwitch()
+	synctest.Test(t, func(t *testing.T) {
+		for range 10 {
+			s.Read(800)
+			time.Sleep(time.Millisecond)
+		}
+		require.False(t, s.On())
+	})
+	require.False(t, s.On())
+	for !s.On() {
+		s.Read(8)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.On() {
+		<-tick.C
+	}
+}

@@ -3,6 +3,7 @@ package wsproto
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -69,13 +70,17 @@ func (c *Checker) Limit() int64 { return c.limit }
 //
 // A violation ends the stream: Check must not be called again. The bytes before the
 // frame that breaks a rule may be passed on.
+//
+// A Close frame ends the stream too (RFC 6455 section 5.5.1). Check passes on all bytes
+// behind it and does not look at them.
 func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
 	for n < len(b) {
+		if c.close != nil {
+			c.close.add(b[n:])
+			return len(b), frames, nil
+		}
 		if c.have == 0 && c.payload > 0 {
 			k := min(c.payload, uint64(len(b)-n))
-			if c.close != nil {
-				c.close.b = append(c.close.b, b[n:n+int(k)]...)
-			}
 			c.payload -= k
 			n += int(k)
 			continue
@@ -102,8 +107,8 @@ func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
 				return start, frames, v
 			}
 		}
-		if c.header[0]&opcodeBits == OpClose && c.close == nil {
-			c.close = &closePayload{}
+		if c.header[0]&opcodeBits == OpClose {
+			c.close = &closePayload{rest: int(c.payload)}
 			copy(c.close.mask[:], c.header[c.have-maskSize:c.have])
 		}
 		c.have = 0
@@ -114,17 +119,25 @@ func (c *Checker) Check(b []byte) (n, frames int, v *Violation) {
 // closePayload is the payload of a Close frame, still masked.
 type closePayload struct {
 	mask [maskSize]byte
+	rest int // bytes that are missing
 	b    []byte
+}
+
+// add adds the bytes of b that belong to the payload.
+func (p *closePayload) add(b []byte) {
+	b = b[:min(p.rest, len(b))]
+	p.b = append(p.b, b...)
+	p.rest -= len(b)
 }
 
 // Closed returns the code and reason of the Close frame, once Check has passed it as a
 // whole. The code is 1005 if the frame has none. ok is false before, and for a code or
 // reason that must not be sent (RFC 6455 sections 5.5.1 and 7.4).
 func (c *Checker) Closed() (code int, reason string, ok bool) {
-	if c.close == nil || c.payload > 0 {
+	switch {
+	case c.close == nil || c.close.rest > 0:
 		return 0, "", false
-	}
-	if len(c.close.b) == 0 {
+	case len(c.close.b) < 2: // empty: checkStart refuses a payload of one byte
 		return closeNoStatusReceived, "", true
 	}
 	b := make([]byte, len(c.close.b))
@@ -141,7 +154,7 @@ func (c *Checker) Ahead() Checker {
 	ahead := *c
 	ahead.compressed, ahead.read = nil, 0
 	if c.close != nil {
-		ahead.close = &closePayload{mask: c.close.mask, b: append([]byte(nil), c.close.b...)}
+		ahead.close = &closePayload{c.close.mask, c.close.rest, slices.Clone(c.close.b)}
 	}
 	return ahead
 }

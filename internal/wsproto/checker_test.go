@@ -1,11 +1,13 @@
 package wsproto_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto/wsprototest"
@@ -13,7 +15,8 @@ import (
 )
 
 // FuzzChecker compares Checker with a reference that reads the stream as a whole,
-// however the stream is split.
+// however the stream is split. A checker returned by Ahead, made between two pieces, must
+// give the same results for the rest of the stream.
 func FuzzChecker(f *testing.F) {
 	for _, stream := range wsprototest.Streams() {
 		f.Add(stream, []byte{}, false)
@@ -23,7 +26,15 @@ func FuzzChecker(f *testing.F) {
 	const limit = 1000
 	f.Fuzz(func(t *testing.T, stream, splits []byte, deflate bool) {
 		frames := 0
-		want := wsprototest.Referee(stream, deflate, limit, func(wsprototest.SeenFrame) bool { frames++; return true })
+		var payload []byte // of the first whole Close frame, at which the referee stops
+		closed := false
+		want := wsprototest.Referee(stream, deflate, limit, func(f wsprototest.SeenFrame) bool {
+			frames++
+			if f.First&0xf == wsproto.OpClose && f.Whole {
+				payload, closed = f.Payload, true
+			}
+			return !closed
+		})
 		if want.Early {
 			return
 		}
@@ -39,32 +50,72 @@ func FuzzChecker(f *testing.F) {
 			require.Equal(t, want.Start, n, "the bytes before the frame are passed on")
 		}
 		require.GreaterOrEqual(t, counted, frames)
+		if closed {
+			require.Equal(t, frames, counted, "nothing is checked behind a Close frame")
+		}
 		require.LessOrEqual(t, counted, frames+1, "except the last frame, which may break a rule or lack its masking key")
+		requireClosed(t, &whole, closed, payload)
 
 		split := wsproto.NewChecker(deflate, limit)
+		ahead := split.Ahead()
 		passed, again, turn := 0, 0, 0
 		for rest := stream; len(rest) > 0; turn++ {
 			size := 1
 			if len(splits) > 0 {
 				size = 1 + int(splits[turn%len(splits)])
+				if splits[turn%len(splits)]%2 == 0 {
+					ahead = split.Ahead()
+				}
 			}
 			piece := slices.Clone(rest[:min(size, len(rest))])
+			early := slices.Clone(piece)
 			rest = rest[len(piece):]
+			kAhead, moreAhead, foundAhead := ahead.Check(early)
 			k, more, found := split.Check(piece)
 			passed += k
 			again += more
+			require.Equal(t, []any{k, more, found}, []any{kAhead, moreAhead, foundAhead}, "ahead")
+			require.Equal(t, piece, early, "ahead")
 			if found != nil {
 				require.Equal(t, violation, found)
 				require.Equal(t, counted, again, "frames")
 				require.GreaterOrEqual(t, passed, want.Start)
 				require.Less(t, passed, want.Known, "a frame that breaks a rule was passed on")
+				requireClosed(t, &split, false, nil)
+				requireClosed(t, &ahead, false, nil)
 				return
 			}
 			require.Equal(t, len(piece), k)
+			_, _, ok := split.Closed()
+			_, _, okAhead := ahead.Closed()
+			require.Equal(t, ok, okAhead, "ahead")
 		}
 		require.Nil(t, violation, "the violation depends on how the stream is split")
 		require.Equal(t, counted, again, "frames")
+		requireClosed(t, &split, closed, payload)
+		requireClosed(t, &ahead, closed, payload)
 	})
+}
+
+// requireClosed compares the result of Closed with the payload of the first Close frame.
+// whole reports whether there is one.
+func requireClosed(t *testing.T, checker *wsproto.Checker, whole bool, payload []byte) {
+	t.Helper()
+	wantCode, wantReason := 0, ""
+	switch {
+	case !whole:
+	case len(payload) == 0:
+		wantCode = 1005
+	default:
+		wantCode, wantReason = int(binary.BigEndian.Uint16(payload)), string(payload[2:])
+		whole = wsproto.SendableCode(wantCode) && utf8.ValidString(wantReason)
+	}
+	code, reason, ok := checker.Closed()
+	require.Equal(t, whole, ok)
+	if ok {
+		require.Equal(t, wantCode, code)
+		require.Equal(t, wantReason, reason)
+	}
 }
 
 // TestCheckerViolations has one case for each rule. Every case follows a correct
@@ -126,6 +177,43 @@ func TestCheckerCountsFrames(t *testing.T) {
 		stream = stream[n:]
 	}
 	require.Empty(t, stream)
+}
+
+// TestCheckerStopsAtClose has bytes of all kinds behind a Close frame. They are passed on
+// and do not change the result of Closed.
+func TestCheckerStopsAtClose(t *testing.T) {
+	t.Parallel()
+	for _, first := range []struct {
+		frame  string
+		code   int
+		reason string
+	}{
+		{wsprototest.Frame(0x88, ""), 1005, ""},
+		{wsprototest.CloseFrame(1000, ""), 1000, ""},
+		{wsprototest.CloseFrame(4002, "bye"), 4002, "bye"},
+	} {
+		for _, behind := range []string{
+			wsprototest.Frame(0x81, "x"), wsprototest.Frame(0x81, "text behind"), wsprototest.Frame(0xc2, "zip"),
+			wsprototest.Frame(0x81, "partial")[:8], wsprototest.CloseFrame(1001, "again"), "\xff", "\xff\xff\xff",
+		} {
+			for _, size := range []int{1, 2, 5, 100} {
+				checker := wsproto.NewChecker(true, 1000)
+				for _, piece := range wsprototest.Chopped(first.frame+behind, size) {
+					b := []byte(piece)
+					n, _, violation := checker.Check(b)
+					require.Nil(t, violation, "%q", behind)
+					require.Equal(t, len(piece), n)
+					require.Equal(t, piece, string(b))
+				}
+				for _, c := range []wsproto.Checker{checker, checker.Ahead()} {
+					code, reason, ok := c.Closed()
+					require.True(t, ok, "%q", behind)
+					require.Equal(t, first.code, code)
+					require.Equal(t, first.reason, reason)
+				}
+			}
+		}
+	}
 }
 
 // TestCheckerClearsRSV1 checks the bytes that are passed on.

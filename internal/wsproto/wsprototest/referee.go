@@ -124,6 +124,8 @@ func Streams() [][]byte {
 	add(Frame(fin|rsv1|pingOp, ""), Frame(fin|rsv1, ""))
 	add(Frame(fin|closeOp, "\x03"), CloseFrame(1005, ""), CloseFrame(5000, ""))
 	add(CloseFrame(1000, "\xff"))
+	add(Frame(fin|closeOp, ""), textFrame("x"))
+	add(CloseFrame(1000, "bye"), "\xff\xff\xff")
 	add(textFrame("\xff"), Frame(fin|binaryOp, "\xff"))
 	add(Frame(fin|3, ""), Frame(fin|11, ""))
 	for i := range 8 {
