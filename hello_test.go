@@ -149,13 +149,15 @@ func TestExceptSelfOfTheServer(t *testing.T) {
 	}
 }
 
-// Publications with and without the flag follow each other while the hub is busy, so that
-// runs of them are routed together. Each member gets exactly its own.
+// Publications with and without the flag follow each other while the hub goroutine is
+// busy, so that it routes runs of them. Each member gets exactly its own.
 func TestExceptSelfInRuns(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {
+			codec := gatedCodec{gate: make(chan struct{})}
 			config := websocket.DefaultConfig
-			config.Shards, config.ClientID = 2, byID
+			config.Shards, config.ClientID = 1, byID
+			config.Codecs, config.Subprotocols = []websocket.Codec{codec}, nil
 			hub := runFake(t, p, config, func(h *websocket.Hub) { h.SetCallbacks(joinNewsAndLobby, nil, nil) })
 			defer hub.stop()
 			peers := map[string]*fakePeer{}
@@ -163,6 +165,9 @@ func TestExceptSelfInRuns(t *testing.T) {
 				peers[id] = hub.connect(1<<20, withID(id))
 				defer peers[id].Close()
 			}
+			busy := hub.connect(1<<20, nil)
+			defer busy.Close()
+			require.NoError(t, hub.SendToClient("anonymous", &websocket.Message{Data: []byte(`"gate"`)}))
 			const each = 100
 			for i := range each {
 				for _, id := range []string{"a", "b"} {
@@ -175,6 +180,7 @@ func TestExceptSelfInRuns(t *testing.T) {
 			}
 			synctest.Wait()
 			require.NoError(t, hub.PublishToChannelRaw("news", []byte(`"end"`)))
+			close(codec.gate)
 			for id, want := range map[string]map[string]int{
 				"a": {"a": 34, "b": each}, "b": {"a": each, "b": 34}, "c": {"a": each, "b": each},
 			} {
@@ -188,9 +194,10 @@ func TestExceptSelfInRuns(t *testing.T) {
 				}
 				require.Equal(t, want, got, id)
 			}
+			synctest.Wait()
 			st := hub.Stats()
 			require.Equal(t, st.MessagesAddressed, st.MessagesSent)
-			require.EqualValues(t, 2*(34*3+66*2)+3, st.MessagesAddressed)
+			require.EqualValues(t, 1+2*(34*4+66*3)+4, st.MessagesAddressed)
 		})
 	})
 }
