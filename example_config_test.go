@@ -166,7 +166,7 @@ func ExampleConfig_onJoin() {
 	}
 	defer c.Close()
 	received := make(chan *websocket.Message)
-	err = c.Subscribe(ctx, "gold", func(m *websocket.Message) { received <- m })
+	_, err = c.Subscribe(ctx, "gold", func(m *websocket.Message) { received <- m })
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func ExampleConfig_broker() {
 	}
 	defer c.Close()
 	received := make(chan string, 1)
-	err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
+	_, err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package client_test
 import (
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,9 +19,8 @@ func TestInvalidOptions(t *testing.T) {
 		want string
 	}{
 		{"codec", "", client.Options{Codec: "xml"}, "Codec"},
-		{"negative", "", client.Options{ReadTimeout: -1}, "ReadTimeout"},
+		{"negative", "", client.Options{WriteTimeout: -1}, "WriteTimeout"},
 		{"backoff", "", client.Options{BackoffMin: 2, BackoffMax: 1}, "BackoffMin"},
-		{"ping", "", client.Options{PingPeriod: time.Hour}, "PingPeriod"},
 		{"sizes", "", client.Options{MaxSendSize: 2, OutboundLimit: 1}, "MaxSendSize"},
 		{"header", "", client.Options{Header: http.Header{"sec-websocket-protocol": {"x"}}}, "Header"},
 		{"keys", "", client.Options{Security: &websocket.SecurityConfig{AESKey: []byte("short")}}, "AESKey"},

@@ -26,9 +26,9 @@ func TestHubRestart(t *testing.T) {
 			require.Zero(t, rec.waitState(t, client.Connected).MissedSince)
 			news, onNews := newHandler()
 			room, onRoom := newHandler()
-			require.NoError(t, c.Subscribe(ctx, "news", onNews))
-			require.NoError(t, c.JoinRoom(ctx, "room", onRoom))
-			require.NoError(t, c.Subscribe(ctx, "left", onNews))
+			require.NoError(t, errOf(c.Subscribe(ctx, "news", onNews)))
+			require.NoError(t, errOf(c.JoinRoom(ctx, "room", onRoom)))
+			require.NoError(t, errOf(c.Subscribe(ctx, "left", onNews)))
 			require.NoError(t, c.Unsubscribe(ctx, "left"))
 			require.NoError(t, c.Publish(ctx, "news", nil))
 			last := receive(t, news).Timestamp
@@ -94,7 +94,7 @@ func TestReconnectByCloseCode(t *testing.T) {
 			require.Equal(t, client.StateChange{State: client.Closed, Err: down.Err}, rec.waitState(t, client.Closed))
 			receive(t, c.Done())
 			require.Equal(t, down.Err, c.Err())
-			err := c.Subscribe(testContext(t), "ch", nil)
+			err := errOf(c.Subscribe(testContext(t), "ch", nil))
 			require.ErrorIs(t, err, client.ErrClosed)
 			require.ErrorIs(t, err, down.Err)
 			require.NoError(t, c.Close())
@@ -149,7 +149,7 @@ func TestLostMessagesAreReported(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer func() { _ = c.Close(); receive(t, c.Done()) }()
-	require.NoError(t, c.Subscribe(testContext(t), "ch", func(m *websocket.Message) {
+	require.NoError(t, errOf(c.Subscribe(testContext(t), "ch", func(m *websocket.Message) {
 		n, _ := strconv.Atoi(string(m.Data))
 		switch {
 		case n <= last:
@@ -165,7 +165,7 @@ func TestLostMessagesAreReported(t *testing.T) {
 			default: // already sent
 			}
 		}
-	}))
+	})))
 	for n := 0; ; n++ {
 		require.NoError(t, s.hub.PublishToChannel("ch", &websocket.Message{Data: strconv.AppendInt(nil, int64(n), 10)}))
 		if n < all && n%500 == 499 {
@@ -242,7 +242,7 @@ func TestRestoreTimeout(t *testing.T) {
 	ws := receive(t, s.conns)
 	defer func() { _ = ws.Close() }()
 	result := make(chan error, 1)
-	go func() { result <- c.Subscribe(testContext(t), "ch", nil) }() // ends with the ack
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", nil)) }() // ends with the ack
 	_, b, err := ws.ReadMessage()
 	require.NoError(t, err)
 	var m websocket.Message
