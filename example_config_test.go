@@ -58,8 +58,10 @@ func ExampleConfig_authorize() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Println(c.Subscribe(ctx, "user:ann", nil))
-	fmt.Println(c.Subscribe(ctx, "user:bob", nil))
+	for _, channel := range []string{"user:ann", "user:bob"} {
+		_, err := c.Subscribe(ctx, channel, nil)
+		fmt.Println(err)
+	}
 	fmt.Println(c.Broadcast(ctx, []byte(`"hello"`)))
 	// Output:
 	// without a token: 401

@@ -298,7 +298,10 @@ func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r
 
 // replyToGreeting reads the hub:hello and the ping with which a connection begins, and
 // replies to both.
-func replyToGreeting(ws *gorilla.Conn) bool {
+func replyToGreeting(ws *gorilla.Conn) bool { return tell(ws, "{}") }
+
+// tell is replyToGreeting with this data in the reply to hub:hello.
+func tell(ws *gorilla.Conn, data string) bool {
 	first, hello, err := readFrame(ws.NetConn())
 	var m websocket.Message
 	if err == nil && first == 0x81 {
@@ -311,7 +314,7 @@ func replyToGreeting(ws *gorilla.Conn) bool {
 		_ = ws.Close()
 		return false
 	}
-	if ws.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"ack","data":{},"id":%q}`, m.ID)) != nil {
+	if ws.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"ack","data":%s,"id":%q}`, data, m.ID)) != nil {
 		return false
 	}
 	_, err = ws.NetConn().Write([]byte{0x8a, 0})
@@ -428,12 +431,17 @@ func inBubble(t *testing.T, o client.Options, configure func(*server), test func
 // withSilentHub runs test with a client whose hub replies to the greeting and then
 // neither reads nor writes, in fake time.
 func withSilentHub(t *testing.T, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
+	withHubThatTells(t, "{}", o, test)
+}
+
+// withHubThatTells is withSilentHub with this data in the reply to hub:hello.
+func withHubThatTells(t *testing.T, data string, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeListener()
 		conns := make(chan *gorilla.Conn, bufferSize)
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
-			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && replyToGreeting(ws) {
+			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && tell(ws, data) {
 				conns <- ws
 			}
 		})}

@@ -3,6 +3,7 @@ package client_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"strconv"
 	"testing"
@@ -256,3 +257,71 @@ func TestRestoreTimeout(t *testing.T) {
 	require.ErrorContains(t, down.Err, "onConnect and restoring took longer than 50ms")
 	require.True(t, down.WillRetry)
 }
+
+// TestReconnect calls Reconnect in every state.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	o := client.Options{BackoffMin: 999 * time.Hour, BackoffMax: 999 * time.Hour, HandshakeTimeout: 99 * time.Hour}
+	inBubble(t, o, nil, func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
+		began := time.Now()
+		connections := uint64(1)
+		requireConnected := func(state client.State) {
+			t.Helper()
+			connections++
+			rec.waitState(t, state)
+			rec.waitState(t, client.Connected)
+			require.NoError(t, c.Publish(t.Context(), "x", nil))
+			require.Equal(t, connections, s.hub.Stats().TotalConnections)
+		}
+		rec.waitState(t, client.Connected)
+		require.NoError(t, errOf(c.Subscribe(t.Context(), "kept", nil)))
+		for range 3 {
+			c.Reconnect()
+			down := rec.waitState(t, client.Disconnected)
+			require.Equal(t, client.StateChange{State: client.Disconnected, Err: down.Err, WillRetry: true}, down)
+			require.Equal(t, websocket.CloseGoingAway, closeErrorOf(t, down.Err).Code)
+			requireConnected(client.Connecting)
+			require.Equal(t, map[string]int{"kept": 1}, maps.Collect(s.hub.Channels()))
+		}
+
+		// During the delay before an attempt.
+		require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, ""))
+		rec.waitState(t, client.Disconnected)
+		c.Reconnect()
+		requireConnected(client.Connecting)
+
+		// During an attempt that hangs.
+		hang := true
+		entered := make(chan struct{}, 1)
+		p.wrap = func(nc net.Conn) net.Conn {
+			if hang {
+				hang = false
+				entered <- struct{}{}
+				return &deadNetwork{Conn: nc, dead: closedChannel}
+			}
+			return nc
+		}
+		c.Reconnect()
+		<-entered
+		c.Reconnect()
+		requireConnected(client.Disconnected)
+		require.Less(t, time.Since(began), time.Minute)
+
+		// The request has been used up: later losses wait for the backoff.
+		require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, ""))
+		down := rec.waitState(t, client.Disconnected)
+		require.NotZero(t, down.RetryIn)
+		require.NoError(t, c.Close())
+		c.Reconnect()
+		<-c.Done()
+		c.Reconnect()
+		require.Equal(t, client.Closed, c.State())
+		require.Equal(t, connections, s.hub.Stats().TotalConnections)
+	})
+}
+
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
