@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -264,7 +265,7 @@ func TestSubscriptionsAreCounted(t *testing.T) {
 			return nil
 		}
 	}
-	inBubble(t, client.Options{}, configure, func(t *testing.T, s *server, _ *pipeListener, c *client.Client, rec *recorder) {
+	inBubble(t, client.Options{}, configure, func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
 		channels := []string{"a", "b"}
 		type handle struct {
 			sub *client.Subscription
@@ -272,6 +273,8 @@ func TestSubscriptionsAreCounted(t *testing.T) {
 		}
 		var mu sync.Mutex
 		left := map[*client.Subscription]handle{}
+		p.wrap = func(nc net.Conn) net.Conn { return &slowNetwork{nc, 3 * time.Millisecond} } // so that calls are canceled under way
+		c.Reconnect()
 		var workers sync.WaitGroup
 		for w := range 6 {
 			workers.Go(func() { // ends after its rounds

@@ -50,7 +50,7 @@ type topic struct {
 
 	// Guarded by Client.mu:
 	calls    int             // calls that hold lock or wait for it
-	subs     []*Subscription // if not empty, messages are handled and the topic is restored after a reconnect; the array is never changed
+	subs     []*Subscription // if not empty, messages are handled and the topic is restored after a reconnect; elements are appended and never changed, because the inbox has copies of the slice
 	lastSeen int64           // Timestamp of the latest message of the topic, or of the reply to joining it
 	leaving  *conn           // where leaveAfterCancel waits for a reply; nil if it does not
 }
@@ -116,7 +116,7 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler) (*Subs
 	onReply := func(r reply) {
 		if r.refusal == nil {
 			c.mu.Lock()
-			t.subs = append(slices.Clip(t.subs), sub)
+			t.subs = append(t.subs, sub)
 			t.lastSeen, t.leaving = r.timestamp, nil
 			c.mu.Unlock()
 		}

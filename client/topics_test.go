@@ -97,3 +97,32 @@ func TestCanceledSubscribe(t *testing.T) {
 	require.NoError(t, c.Send(testContext(t), &websocket.Message{Type: "first"}))
 	require.Equal(t, "first", hub.read().Type, "nothing is restored")
 }
+
+// TestCanceledSubscribeKeepsOthers cancels a further Subscribe under way. The client stays
+// in the channel for its other subscription.
+func TestCanceledSubscribeKeepsOthers(t *testing.T) {
+	t.Parallel()
+	s := newScriptedServer(t, nil)
+	c, rec := dial(t, s.url(), client.Options{CloseTimeout: shortCloseTimeout})
+	hub := jsonPeer{t, receive(t, s.conns)}
+	defer func() { _ = hub.Close() }()
+	result := make(chan error, 1)
+	got, handler := newHandler()
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", handler)) }() // ends with the ack
+	hub.write(websocket.Message{Type: "ack", ID: hub.read().ID, Channel: "ch"})
+	require.NoError(t, receive(t, result))
+	ctx, cancel := context.WithCancel(testContext(t))
+	canceled, onCanceled := newHandler()
+	go func() { result <- errOf(c.Subscribe(ctx, "ch", onCanceled)) }() // ends with ctx
+	subscribe := hub.read()
+	cancel()
+	require.ErrorIs(t, receive(t, result), context.Canceled)
+	require.NoError(t, c.Send(testContext(t), &websocket.Message{Type: "next"}))
+	require.Equal(t, "next", hub.read().Type, "nothing is unsubscribed")
+	hub.write(websocket.Message{Type: "ack", ID: subscribe.ID, Channel: "ch"})
+	hub.write(websocket.Message{Type: "message", Channel: "ch"})
+	receive(t, got)
+	hub.write(websocket.Message{Type: "end"})
+	require.Equal(t, "end", receive(t, rec.messages).Type)
+	require.Empty(t, canceled)
+}
