@@ -31,7 +31,7 @@
 //     every failure. It restores its channels and rooms before OnState reports
 //     Connected.
 //  5. A connection that is dead without notice is detected within twice
-//     Options.Heartbeat, 30 s by default, whatever the client sends. The client stays
+//     Options.Heartbeat, 30 s by default, also while the client sends. The client stays
 //     below the rates that the hub tells it.
 //  6. Queued messages are limited in bytes: see Options.OutboundLimit and
 //     Options.InboundLimit.

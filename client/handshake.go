@@ -41,6 +41,7 @@ func (c *Client) handshake(ctx context.Context, renewToken bool) (*conn, error) 
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("websocket: TokenSource: %w", err)
+		case token == "": // the handshake has none
 		case o.TokenAsSubprotocol:
 			offers = append(offers, bearerOffer(token))
 		default:

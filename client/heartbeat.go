@@ -28,7 +28,7 @@ func (cn *conn) startHeartbeat() {
 	}
 }
 
-// beat runs when the timer fires. It does what is due and starts the timer again.
+// beat runs when the timer fires. It takes the step that is due and starts the timer again.
 func (cn *conn) beat() {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
@@ -77,7 +77,7 @@ func (cn *conn) probe(since time.Duration) {
 	cn.heartbeat.Reset(cn.pacing.heartbeat)
 }
 
-// configure sets what the hub has told. The connection may have been started.
+// configure sets the figures that the hub has told. The connection may have been started.
 func (cn *conn) configure(p pacing) {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()

@@ -91,13 +91,13 @@ func (c *Client) helloRequest(cn *conn, onReply func()) (*request, error) {
 	}}, nil
 }
 
-// pacing is the part of a connection's behavior that depends on what the hub has told.
+// pacing is the part of a connection's behavior that depends on the hub's hello.
 type pacing struct {
 	messageRate, byteRate int64 // per second; negative means no limit
 	heartbeat             time.Duration
 }
 
-// pacing returns what follows from the options and the hub's latest hello. c.mu is
+// pacing returns the figures that follow from the options and the hub's latest hello. c.mu is
 // locked.
 func (c *Client) pacing() pacing {
 	o := &c.options

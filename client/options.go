@@ -84,9 +84,8 @@ type Options struct {
 	// Heartbeat is the time without a received byte after which the client sends a
 	// ping. If the hub again sends nothing for that time, the connection counts as
 	// broken, with code 3008. A call whose context reaches its deadline while the hub
-	// sends nothing makes the client send the ping at once. Defaults to what the hub
-	// tells, which is 15 s unless it is a later version, and to 15 s if it tells
-	// nothing. Negative means that the client sends no pings and never gives up a
+	// sends nothing makes the client send the ping at once. Defaults to the hub's
+	// figure, and to 15 s if the hub tells none. Negative means that the client sends no pings and never gives up a
 	// silent connection.
 	Heartbeat time.Duration
 	// CloseTimeout bounds Close. Defaults to 5 s.
@@ -153,7 +152,8 @@ type Handler func(*websocket.Message)
 // TokenSource returns the token for a handshake. The client calls it for every
 // attempt. renew reports that the hub has refused the latest token, so that a cached
 // one must not be returned. After an error the client retries, unless the error
-// wraps ErrNoToken. A TokenSource must return when ctx ends, and must not call the
+// wraps ErrNoToken. With an empty token the handshake has none. docs/clients.md has a
+// table of the reactions to a refused token. A TokenSource must return when ctx ends, and must not call the
 // client.
 type TokenSource func(ctx context.Context, renew bool) (token string, err error)
 

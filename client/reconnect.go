@@ -47,7 +47,7 @@ func (c *Client) run() {
 }
 
 // Reconnect ends the connection and makes a new one at once, without a delay and
-// whatever the close code. An attempt to connect that is under way starts anew, and a
+// for every close code. An attempt to connect that is under way starts anew, and a
 // delay before the next one ends. Channels and rooms are restored as after every loss.
 // It is for programs that know better than the heartbeat: for example that the network
 // has changed, or that the user's rights have. Reconnect does not wait, and does nothing
