@@ -44,11 +44,11 @@ func (cn *conn) beat() {
 	switch {
 	case received == 0:
 	case cn.probed == 0 && now-received < period:
-		next = received + period - now
+		next = period - (now - received)
 	case cn.probed == 0:
 		cn.sendProbe(now)
 	case now-cn.probed < period:
-		next = cn.probed + period - now
+		next = period - (now - cn.probed)
 	default:
 		cn.setCause(closeErrorf(websocket.CloseTimeout, "nothing received for %v", now-received))
 		cn.socket.abort()

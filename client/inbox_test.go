@@ -174,7 +174,7 @@ func TestSlowOnStateKeepsLatestStates(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{})
 	var states []client.State // used only on the goroutine of the callbacks
 	c, err := client.Dial(testContext(t), s.url(), client.Options{
-		BackoffMin: time.Microsecond, BackoffMax: time.Microsecond,
+		BackoffMin: time.Millisecond, BackoffMax: time.Millisecond,
 		OnState: func(change client.StateChange) {
 			if len(states) == 0 {
 				close(entered)

@@ -61,7 +61,7 @@ type Options struct {
 	// BackoffMin and BackoffMax determine the delay before the next attempt. After
 	// n failures in a row it is random between 0 and BackoffMin * 2^n, at most
 	// BackoffMax (full jitter). The hub's Retry-After, at most BackoffMax, is added.
-	// They default to 500 ms and 30 s.
+	// They default to 500 ms and 30 s. BackoffMax is at least 1 ms.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
 	// BackoffReset is the duration after which a connection counts as a success
@@ -141,6 +141,9 @@ type Options struct {
 	// messages sent with Send (*Error). Defaults to slog.Error.
 	OnError func(error)
 }
+
+// shortestBackoff is the smallest BackoffMax. Less would be a busy loop.
+const shortestBackoff = time.Millisecond
 
 // defaultMaxSendSize is the limit until the hub has told its own.
 const defaultMaxSendSize = 512 << 10
@@ -265,6 +268,8 @@ func (o *Options) validate() error {
 		return optionError("Codec", "%q is unknown", o.Codec)
 	case o.BackoffMin > o.BackoffMax:
 		return optionError("BackoffMin", "%v is longer than BackoffMax %v", o.BackoffMin, o.BackoffMax)
+	case o.BackoffMax < shortestBackoff:
+		return optionError("BackoffMax", "%v is shorter than %v", o.BackoffMax, shortestBackoff)
 	case o.MaxSendSize > o.OutboundLimit:
 		return optionError("MaxSendSize", "%d is more than OutboundLimit %d", o.MaxSendSize, o.OutboundLimit)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -33,7 +34,8 @@ func (c *Client) run() {
 			c.setClosed(o.err)
 			return
 		}
-		delay := backoff(failures, c.options.BackoffMin, c.options.BackoffMax) + min(o.retryAfter, c.options.BackoffMax)
+		delay := backoff(failures, c.options.BackoffMin, c.options.BackoffMax)
+		delay += min(o.retryAfter, c.options.BackoffMax, math.MaxInt64-delay)
 		failures++
 		if requested {
 			delay, failures = 0, 0
@@ -178,7 +180,7 @@ func backoff(failures int, shortest, longest time.Duration) time.Duration {
 	if failures < 62 && shortest <= longest>>failures {
 		ceiling = shortest << failures
 	}
-	return rand.N(ceiling + 1)
+	return rand.N(ceiling)
 }
 
 // sleep returns false if Close was called before d has passed, and true at once if
