@@ -89,6 +89,7 @@ type ControlEncoder interface {
 type envelope struct {
 	typ, channel, data, clientID, id []byte
 	timestamp                        int64
+	exceptSelf                       bool
 }
 
 // message copies e into msg with at most two allocations: one for Data and one for
@@ -115,6 +116,7 @@ func (e *envelope) message(msg *Message) {
 	msg.Channel, text = text[:len(e.channel)], text[len(e.channel):]
 	msg.ClientID, msg.ID = text[:len(e.clientID)], text[len(e.clientID):]
 	msg.Timestamp = e.timestamp
+	msg.ExceptSelf = e.exceptSelf
 	msg.Data = nil
 	if len(e.data) > 0 {
 		msg.Data = append(make([]byte, 0, len(e.data)), e.data...)
@@ -151,6 +153,10 @@ func knownType(b []byte) (string, bool) {
 		return "error", true
 	case "gap":
 		return "gap", true
+	case typeHello:
+		return typeHello, true
+	case typePing:
+		return typePing, true
 	}
 	return "", false
 }
@@ -260,6 +266,8 @@ const (
 	protoTimestamp protowire.Number = 4
 	protoClientID  protowire.Number = 5
 	protoID        protowire.Number = 6
+	// 7, 8 and 9 are reserved.
+	protoExceptSelf protowire.Number = 10
 )
 
 // Name returns "protobuf".
@@ -279,7 +287,7 @@ func (c ProtobufCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMa
 func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	// Besides its content, each field has a tag of one byte and a varint of at most
 	// ten bytes.
-	const overhead = 6 * 11
+	const overhead = 7 * 11
 	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
 	dst = appendProtoString(dst, protoType, msg.Type)
 	dst = appendProtoString(dst, protoChannel, msg.Channel)
@@ -290,6 +298,9 @@ func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	dst = appendProtoVarint(dst, protoTimestamp, uint64(msg.Timestamp))
 	dst = appendProtoString(dst, protoClientID, msg.ClientID)
 	dst = appendProtoString(dst, protoID, msg.ID)
+	if msg.ExceptSelf {
+		dst = appendProtoVarint(dst, protoExceptSelf, 1)
+	}
 	return dst, nil
 }
 
@@ -324,6 +335,10 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 	case num == protoTimestamp && typ == protowire.VarintType:
 		v, n := protowire.ConsumeVarint(b)
 		e.timestamp = int64(v)
+		return n
+	case num == protoExceptSelf && typ == protowire.VarintType:
+		v, n := protowire.ConsumeVarint(b)
+		e.exceptSelf = v != 0
 		return n
 	case typ != protowire.BytesType:
 		return protowire.ConsumeFieldValue(num, typ, b)

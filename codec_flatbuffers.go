@@ -23,6 +23,10 @@ const (
 	flatTimestamp
 	flatClientID
 	flatID
+	_ // slots 6 to 8 are reserved
+	_
+	_
+	flatExceptSelf
 	flatSlots
 )
 
@@ -87,6 +91,7 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	b.PrependInt64Slot(flatTimestamp, msg.Timestamp, 0)
 	b.PrependUOffsetTSlot(flatClientID, clientID, 0)
 	b.PrependUOffsetTSlot(flatID, id, 0)
+	b.PrependBoolSlot(flatExceptSelf, msg.ExceptSelf, false)
 	b.Finish(b.EndObject())
 }
 
@@ -116,6 +121,9 @@ func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 		return err
 	}
 	if e.id, err = t.text(flatID, "id"); err != nil {
+		return err
+	}
+	if e.exceptSelf, err = t.bool(flatExceptSelf, "except_self"); err != nil {
 		return err
 	}
 	e.message(msg)
@@ -210,6 +218,18 @@ func (t *flatTable) int64(slot int64, name string) (int64, error) {
 		return 0, malformed("flatbuffers", int(t.pos), name+" is outside the buffer")
 	}
 	return int64(binary.LittleEndian.Uint64(t.buf[field:])), nil
+}
+
+// bool returns a boolean, or false if the table does not have it.
+func (t *flatTable) bool(slot int64, name string) (bool, error) {
+	field := t.field(slot)
+	if field == 0 {
+		return false, nil
+	}
+	if !t.holds(field, 1) {
+		return false, malformed("flatbuffers", int(t.pos), name+" is outside the buffer")
+	}
+	return t.buf[field] != 0, nil
 }
 
 func (t *flatTable) uint32(pos int64) (uint32, bool) {

@@ -21,6 +21,8 @@ func fromFlat(wire []byte) websocket.Message {
 		Timestamp: m.Timestamp(),
 		ClientID:  string(m.ClientId()),
 		ID:        string(m.Id()),
+
+		ExceptSelf: m.ExceptSelf(),
 	}
 	if m.DataLength() > 0 {
 		msg.Data = bytes.Clone(m.DataBytes())
@@ -30,7 +32,7 @@ func fromFlat(wire []byte) websocket.Message {
 
 func TestFlatBuffersIsReadByGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, *benchMessage(4096)} {
+	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {ExceptSelf: true}, *benchMessage(4096)} {
 		require.Equal(t, want, fromFlat(mustMarshal(t, websocket.FlatBuffersCodec{}, &want)))
 	}
 }

@@ -15,7 +15,8 @@ import (
 //
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
-// Empty channel, client_id and id are left out, and an empty payload is null. In both
+// Empty channel, client_id and id are left out, and an empty payload is null. ExceptSelf
+// is the member "except_self":true, or left out. In both
 // directions a payload that is not valid JSON is a string in base64, with the member
 // "encoding":"base64" added to the object. The zero value is ready for use.
 type JSONCodec struct{}
@@ -37,8 +38,8 @@ func (c JSONCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarsha
 
 // AppendMarshal appends msg to dst, encoded as by Marshal.
 func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	// The keys and the timestamp take at most 98 bytes, quotes included.
-	const overhead = 100
+	// The keys and their values without strings take at most 117 bytes, quotes included.
+	const overhead = 120
 	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
 	dst = append(dst, `{"type":`...)
 	dst = appendJSONString(dst, msg.Type)
@@ -58,14 +59,17 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	dst = strconv.AppendInt(dst, msg.Timestamp, 10)
 	dst = appendJSONField(dst, `,"client_id":`, msg.ClientID)
 	dst = appendJSONField(dst, `,"id":`, msg.ID)
+	if msg.ExceptSelf {
+		dst = append(dst, `,"except_self":true`...)
+	}
 	return append(dst, '}'), nil
 }
 
 // Unmarshal decodes one JSON object like encoding/json: keys match in any case, the
 // last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
 // it rejects input that is not valid UTF-8, and sets Data to nil if data is null. It
-// skips an id that is not a string and an encoding that is not "base64", as it skips
-// unknown keys: they are members of the application's own.
+// skips an id that is not a string, an encoding that is not "base64" and an except_self
+// that is not true, as it skips unknown keys: they are members of the application's own.
 // Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
@@ -233,13 +237,14 @@ func decodeBase64(raw []byte) ([]byte, error) {
 // support, or rejects it.
 func (e *jsonEnvelope) decode(data []byte) error {
 	var v struct {
-		Type      string          `json:"type"`
-		Channel   string          `json:"channel"`
-		Data      json.RawMessage `json:"data"`
-		Timestamp int64           `json:"timestamp"`
-		ClientID  string          `json:"client_id"`
-		ID        ownString       `json:"id"`
-		Encoding  base64Mark      `json:"encoding"`
+		Type       string          `json:"type"`
+		Channel    string          `json:"channel"`
+		Data       json.RawMessage `json:"data"`
+		Timestamp  int64           `json:"timestamp"`
+		ClientID   string          `json:"client_id"`
+		ID         ownString       `json:"id"`
+		Encoding   base64Mark      `json:"encoding"`
+		ExceptSelf trueMark        `json:"except_self"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
 		return jsonError(err)
@@ -252,6 +257,8 @@ func (e *jsonEnvelope) decode(data []byte) error {
 			clientID:  []byte(v.ClientID),
 			id:        []byte(v.ID),
 			timestamp: v.Timestamp,
+
+			exceptSelf: bool(v.ExceptSelf),
 		},
 		base64: bool(v.Encoding),
 	}
@@ -280,6 +287,15 @@ func (m *base64Mark) UnmarshalJSON(b []byte) error {
 		*m = true
 	}
 	return err
+}
+
+// trueMark is true after the value true and false after other values.
+type trueMark bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *trueMark) UnmarshalJSON(b []byte) error {
+	*m = string(b) == "true"
+	return nil
 }
 
 // jsonError returns an error that wraps ErrMalformed for an error of encoding/json.
@@ -328,6 +344,8 @@ func (e *jsonEnvelope) scan(data []byte) bool {
 			} else if string(s.Text()) == "base64" {
 				e.base64 = true
 			}
+		case "except_self":
+			e.exceptSelf = string(s.Value()) == "true"
 		default:
 			s.Skip()
 		}

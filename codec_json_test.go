@@ -42,6 +42,8 @@ func jsonReference(data []byte) (websocket.Message, error) {
 		ClientID  string          `json:"client_id"`
 		ID        ownMember       `json:"id"`
 		Encoding  ownMember       `json:"encoding"`
+
+		ExceptSelf any `json:"except_self"`
 	}
 	v.ID.counts = func(string) bool { return true }
 	v.Encoding.counts = func(s string) bool { return s == "base64" }
@@ -52,6 +54,7 @@ func jsonReference(data []byte) (websocket.Message, error) {
 		return websocket.Message{}, err
 	}
 	msg := websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID.value}
+	msg.ExceptSelf, _ = v.ExceptSelf.(bool)
 	switch v.Encoding.value {
 	case "":
 		if string(v.Data) != "null" {

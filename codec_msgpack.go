@@ -10,8 +10,8 @@ import (
 )
 
 // MsgpackCodec encodes messages as MessagePack in binary frames: a map with the keys
-// type, channel, data, timestamp, client_id and, if it is not empty, id. Data is bin,
-// or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
+// type, channel, data, timestamp, client_id and, if they are not empty, id and
+// except_self. Data is bin, or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
 // zero value is ready for use.
 type MsgpackCodec struct{}
 
@@ -36,11 +36,14 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if size > math.MaxUint32/3 { // U+FFFD takes three bytes and may replace one
 		return dst, &MessageTooLargeError{Size: int64(size), Limit: math.MaxUint32 / 3, LimitedBy: c.Name()}
 	}
-	// The keys take 39 bytes, and the heads of the six values at most 34.
-	const overhead = 80
+	// The keys take 51 bytes, and the heads of the seven values at most 35.
+	const overhead = 90
 	dst = slices.Grow(dst, overhead+size)
 	keys := byte(5)
 	if msg.ID != "" {
+		keys++
+	}
+	if msg.ExceptSelf {
 		keys++
 	}
 	dst = append(dst, msgpcode.FixedMapLow|keys)
@@ -58,6 +61,10 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.ID != "" {
 		dst = append(dst, "\xa2id"...)
 		dst = appendMsgpackString(dst, msg.ID)
+	}
+	if msg.ExceptSelf {
+		dst = append(dst, "\xabexcept_self"...)
+		dst = append(dst, msgpcode.True)
 	}
 	return dst, nil
 }
@@ -93,8 +100,8 @@ func appendMsgpackData(dst, data []byte) []byte {
 
 // Unmarshal decodes a MessagePack map with string keys in any order. The last of several
 // equal keys counts, and unknown keys are skipped. Strings are str or nil, data is bin,
-// str or nil, and timestamp is any integer or nil. Errors wrap ErrMalformed and leave
-// msg empty.
+// str or nil, and timestamp is any integer or nil. An except_self that is not true counts
+// as false. Errors wrap ErrMalformed and leave msg empty.
 func (MsgpackCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	r := msgpackReader{buf: data}
@@ -146,6 +153,10 @@ func (r *msgpackReader) member(e *envelope) {
 		e.clientID = r.text("client_id")
 	case "id":
 		e.id = r.text("id")
+	case "except_self":
+		start := r.pos
+		r.skip()
+		e.exceptSelf = r.reason == "" && r.buf[start] == msgpcode.True
 	default:
 		r.skip()
 	}

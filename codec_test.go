@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vmihailenco/msgpack/v5"
 	"google.golang.org/protobuf/encoding/protowire"
 	protobuf "google.golang.org/protobuf/proto"
 
@@ -561,13 +562,13 @@ func TestGapNotice(t *testing.T) {
 func toProto(m *websocket.Message) *proto.WsMessage {
 	return &proto.WsMessage{
 		Type: m.Type, Channel: m.Channel, Data: m.Data,
-		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID,
+		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, ExceptSelf: m.ExceptSelf,
 	}
 }
 
 func TestProtobufEqualsGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}} {
+	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {ExceptSelf: true}} {
 		want, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(toProto(&msg))
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(mustMarshal(t, websocket.ProtobufCodec{}, &msg)))
@@ -601,6 +602,11 @@ func protoInputs() map[string][]byte {
 		"varint too long":       {0x20, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01},
 		"varint of 65 bits":     {0x20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02},
 		"time too short":        {0x20, 0x80},
+		"except self":           field(10, protowire.VarintType, 1),
+		"except self of 2":      field(10, protowire.VarintType, 2),
+		"except self twice":     append(field(10, protowire.VarintType, 1), field(10, protowire.VarintType, 0)...),
+		"except self as bytes":  field(10, protowire.BytesType, 1, 1),
+		"except self too short": field(10, protowire.VarintType, 0x80),
 		"tag in two bytes":      {0x8a, 0x00, 0x01, 'a'},
 	}
 }
@@ -638,4 +644,29 @@ func TestProtobufErrorPositions(t *testing.T) {
 	requireMalformed(t, codec, []byte{0x0a, 0x01, 'a', 0x00}, "invalid field tag at byte 3")
 	requireMalformed(t, codec, []byte{0x0a, 0x05, 'a'}, "field 1: unexpected EOF at byte 1")
 	requireMalformed(t, codec, []byte{0x12, 0x01, 0xff}, "field 2: not valid UTF-8 at byte 1")
+}
+
+// Decoders overwrite ExceptSelf in a Message that is used again. An except_self of another
+// type is the application's own, as all unknown members are.
+func TestExceptSelfIsOverwritten(t *testing.T) {
+	t.Parallel()
+	for _, codec := range vectorCodecs {
+		for _, want := range []bool{true, false} {
+			got := websocket.Message{ExceptSelf: !want}
+			require.NoError(t, codec.Unmarshal(mustMarshal(t, codec, &websocket.Message{Type: "publish", ExceptSelf: want}), &got))
+			require.Equal(t, websocket.Message{Type: "publish", ExceptSelf: want}, got, codec.Name())
+		}
+	}
+	for _, value := range []any{nil, false, 1, "true", []bool{true}} {
+		wire, err := msgpack.Marshal(map[string]any{"type": "publish", "except_self": value})
+		require.NoError(t, err)
+		var got websocket.Message
+		require.NoError(t, websocket.MsgpackCodec{}.Unmarshal(wire, &got))
+		require.Equal(t, websocket.Message{Type: "publish"}, got, "%v", value)
+	}
+	flat := mustMarshal(t, websocket.FlatBuffersCodec{}, &websocket.Message{ExceptSelf: true})
+	for n := range flat { // a field that lies outside the buffer
+		var got websocket.Message
+		_ = websocket.FlatBuffersCodec{}.Unmarshal(flat[:n], &got)
+	}
 }

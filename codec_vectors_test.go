@@ -68,6 +68,8 @@ type wireVector struct {
 	Timestamp string `json:"timestamp"` // decimal, because JSON parsers may round numbers
 	ClientID  string `json:"client_id"`
 	ID        string `json:"id"`
+	// ExceptSelf is absent when it is false.
+	ExceptSelf bool `json:"except_self,omitempty"`
 	// Control is the decoded Data of a control message, "error" or "gap".
 	Control map[string]string `json:"control,omitempty"`
 	Wire    []vectorWire      `json:"wire"`
@@ -154,11 +156,16 @@ func wireSamples() []wireSample {
 		request("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
 		request("publish_room", websocket.Message{Type: "publish_room", Channel: "room_101", Data: []byte{0xff}, ID: "8"}, nil),
 		request("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
+		request("publish-except-self", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"to others"`), ID: "10", ExceptSelf: true}, nil),
+		request("hello", websocket.Message{Type: "hub:hello", ID: "4"}, nil),
+		request("ping", websocket.Message{Type: "hub:ping", ID: "5"}, nil),
 		request("subscribe", websocket.Message{Type: "subscribe", ID: "1"}, map[string]string{"channel": "news"}),
 		request("unsubscribe", websocket.Message{Type: "unsubscribe"}, map[string]string{"channel": "頻道 é😀"}),
 		request("join_room", websocket.Message{Type: "join_room", ID: "2"}, map[string]string{"room_id": "room_101"}),
 		request("leave_room", websocket.Message{Type: "leave_room", ID: "3"}, map[string]string{"room_id": "a \"quoted\" room"}),
 		hub("ack", websocket.Message{Type: "ack", Channel: "news", ID: "1"}, nil),
+		hub("hello-ack", websocket.Message{Type: "ack", ID: "4", Data: []byte(helloExample)}, nil),
+		hub("ping-ack", websocket.Message{Type: "ack", ID: "5"}, nil),
 		hub("error", websocket.Message{Type: "error", Channel: "room_101", ID: "2"},
 			map[string]string{"code": "forbidden", "message": "websocket: not allowed"}),
 		hub("error-unasked", websocket.Message{Type: "error"},
@@ -177,6 +184,9 @@ func wireSamples() []wireSample {
 		}),
 	}
 }
+
+// helloExample is the data of an ack to hub:hello, from a hub with the default limits.
+const helloExample = `{"client_id":"client-123","user":"zoë","limits":{"message_rate":1000,"byte_rate":4194304,"max_message_size":524288,"max_name_length":255,"max_subscriptions":1000},"heartbeat":15000,"version":"0.1.0","features":["ping","except_self"]}`
 
 // controlData encodes the data of a control message. Requests of clients are encoded by
 // libraries, and replies of the hub by the hub.
@@ -233,7 +243,7 @@ func makeVectors(t testing.TB) *wireVectors {
 	v := &wireVectors{
 		About: []string{
 			"Messages of the wire format in docs/wire.md: their fields, and their encoding in each codec and security mode.",
-			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits.",
+			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent except_self is false.",
 			"control is the decoded data of a control message, error or gap.",
 			"A decoder must decode each wire entry to these fields. An encoder may write other bytes with the same meaning; sealing the same bytes with the same keys and nonce gives the same result.",
 			"Made by 'go test -run TestVectors . -update'.",
@@ -286,7 +296,7 @@ func (v *wireVectors) encode(t testing.TB, s wireSample, codec websocket.Codec) 
 	out := wireVector{
 		Name: s.name, Codec: codec.Name(), From: s.from,
 		Type: m.Type, Channel: m.Channel, Data: hex.EncodeToString(m.Data),
-		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID,
+		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID, ExceptSelf: m.ExceptSelf,
 		Control: s.control,
 	}
 	for _, mode := range vectorModes {
@@ -322,7 +332,7 @@ func (x *wireVector) message(t testing.TB) websocket.Message {
 	t.Helper()
 	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
 	require.NoError(t, err)
-	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID}
+	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, ExceptSelf: x.ExceptSelf}
 	if x.Data != "" {
 		m.Data = unhex(t, x.Data)
 	}

@@ -169,6 +169,9 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	if err != nil {
 		return err
 	}
+	if p != nil && m.ExceptSelf {
+		p.except = c
+	}
 	ack := c.ack(m, target)
 	switch action {
 	case ActionSubscribe:

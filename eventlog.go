@@ -232,7 +232,8 @@ func (l *eventLog) unreserve(cost int64) {
 }
 
 // publish appends pub for every shard that has members of the topic, and reply, which may
-// be nil, right behind it. It takes over the caller's references to both.
+// be nil, right behind it. It takes over the caller's references to both. pub.except is
+// from or nil.
 func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, reply *publication) error {
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
@@ -244,6 +245,11 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 	t := l.topics[kind].m[name]
 	if t != nil {
 		recipients = t.members
+		if from != nil && pub.except == from && from.registered && l.membership(from, kind, name) != nil {
+			recipients--
+		}
+	}
+	if recipients > 0 {
 		l.stamp(pub, len(t.parts), recipients)
 		for _, p := range t.parts {
 			wake |= l.append(p.shard, entry{kind: entryPublish, part: p, pub: pub})
@@ -285,14 +291,17 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 		return err
 	}
 	var wake uint64
-	shards := 0
+	shards, recipients := 0, l.clients
+	if from != nil && pub.except == from && from.registered {
+		recipients--
+	}
 	for _, s := range l.shards {
 		if s.population > 0 {
 			shards++
 		}
 	}
-	if shards > 0 {
-		l.stamp(pub, shards, l.clients)
+	if recipients > 0 {
+		l.stamp(pub, shards, recipients)
 		for _, s := range l.shards {
 			if s.population > 0 {
 				wake |= l.append(s, entry{kind: entryBroadcast, pub: pub})
@@ -302,7 +311,7 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 		l.unreserve(pub.cost)
 	}
 	wake |= l.appendReply(from, reply)
-	return l.finishPublish(ctx, from, wake, target{Audience: toClients}, pub, l.clients)
+	return l.finishPublish(ctx, from, wake, target{Audience: toClients}, pub, recipients)
 }
 
 // finishReply appends reply, which may be nil, and unlocks the log.
@@ -330,18 +339,35 @@ func (l *eventLog) appendReply(c *Client, pub *publication) uint64 {
 
 // send appends pub for one client. It takes over the caller's reference.
 func (l *eventLog) send(ctx context.Context, c *Client, pub *publication) error {
-	if err := l.reserve(ctx, pub.cost); err != nil {
-		pub.release()
-		return err
+	wake, err := l.lockAndSend(ctx, c, pub)
+	if err == nil {
+		l.unlockAndWake(wake)
 	}
-	if !c.registered {
+	return err
+}
+
+// reply is send for the readPump of c, which may write pub itself.
+func (l *eventLog) reply(ctx context.Context, c *Client, pub *publication) error {
+	wake, err := l.lockAndSend(ctx, c, pub)
+	if err == nil {
+		l.unlockAndAssist(wake, 1)
+	}
+	return err
+}
+
+// lockAndSend is the part of send up to the unlocking. On error the log is not locked.
+func (l *eventLog) lockAndSend(ctx context.Context, c *Client, pub *publication) (wake uint64, err error) {
+	err = l.reserve(ctx, pub.cost)
+	if err == nil && !c.registered {
 		l.unreserve(pub.cost)
 		l.mu.Unlock()
-		pub.release()
-		return ErrClientClosed
+		err = ErrClientClosed
 	}
-	l.unlockAndWake(l.appendSend(c, pub))
-	return nil
+	if err != nil {
+		pub.release()
+		return 0, err
+	}
+	return l.appendSend(c, pub), nil
 }
 
 // register adds c to its shard, unless c has left already. It does not wait for room,

@@ -58,8 +58,10 @@ func ExampleConfig_authorize() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Println(c.Subscribe(ctx, "user:ann", nil))
-	fmt.Println(c.Subscribe(ctx, "user:bob", nil))
+	for _, channel := range []string{"user:ann", "user:bob"} {
+		_, err := c.Subscribe(ctx, channel, nil)
+		fmt.Println(err)
+	}
 	fmt.Println(c.Broadcast(ctx, []byte(`"hello"`)))
 	// Output:
 	// without a token: 401
@@ -166,7 +168,7 @@ func ExampleConfig_onJoin() {
 	}
 	defer c.Close()
 	received := make(chan *websocket.Message)
-	err = c.Subscribe(ctx, "gold", func(m *websocket.Message) { received <- m })
+	_, err = c.Subscribe(ctx, "gold", func(m *websocket.Message) { received <- m })
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -212,7 +214,7 @@ func ExampleConfig_broker() {
 	}
 	defer c.Close()
 	received := make(chan string, 1)
-	err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
+	_, err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func Example() {
 	}
 	defer c.Close()
 	received := make(chan string, 1)
-	err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
+	_, err = c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) })
 	if err != nil {
 		log.Fatal(err)
 	}

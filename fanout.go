@@ -45,10 +45,11 @@ func (s *shard) route(most int) {
 // the first one.
 func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
 	first := &s.entries[s.nextEntry]
+	except := first.pub.except
 	start := len(r.pubs)
 	for ; s.nextEntry < len(s.entries) && cost < joinSize; s.nextEntry++ {
 		e := &s.entries[s.nextEntry]
-		if e.kind != first.kind || e.part != first.part || e.client != first.client {
+		if e.kind != first.kind || e.part != first.part || e.client != first.client || e.pub.except != except {
 			break
 		}
 		r.pubs = append(r.pubs, e.pub)
@@ -62,18 +63,22 @@ func (s *shard) takeRun(r *round) (run []*publication, cost int64) {
 
 // deliver adds a run to the pending batches of its recipients.
 func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
-	seq := run[0].seq
+	seq, except := run[0].seq, run[0].except
 	switch e.kind {
 	case entryPublish:
 		small := len(e.part.members) <= smallAudience
 		for _, m := range e.part.members {
-			pushes += s.push(m.client, run, seq, r, small)
+			if m.client != except {
+				pushes += s.push(m.client, run, seq, r, small)
+			}
 		}
 		return pushes
 	case entryBroadcast:
 		small := len(s.clients) <= smallAudience
 		for _, c := range s.clients {
-			pushes += s.push(c, run, seq, r, small)
+			if c != except {
+				pushes += s.push(c, run, seq, r, small)
+			}
 		}
 		return pushes
 	default:

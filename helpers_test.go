@@ -276,6 +276,7 @@ type wire struct {
 	Data          []byte
 	Timestamp     int64
 	ClientID, ID  string
+	ExceptSelf    bool
 	Base64        bool // JSON: Data was encoded as base64
 }
 
@@ -305,10 +306,12 @@ type jsonWire struct {
 	Timestamp int64           `json:"timestamp"`
 	ClientID  string          `json:"client_id,omitempty"`
 	ID        string          `json:"id,omitempty"`
+
+	ExceptSelf bool `json:"except_self,omitempty"`
 }
 
 func encodeJSON(m wire) ([]byte, error) {
-	j := jsonWire{Type: m.Type, Channel: m.Channel, Timestamp: m.Timestamp, ClientID: m.ClientID, ID: m.ID}
+	j := jsonWire{Type: m.Type, Channel: m.Channel, Timestamp: m.Timestamp, ClientID: m.ClientID, ID: m.ID, ExceptSelf: m.ExceptSelf}
 	switch {
 	case len(m.Data) == 0:
 		j.Data = json.RawMessage("null")
@@ -330,7 +333,7 @@ func decodeJSON(b []byte) (wire, error) {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return wire{}, err
 	}
-	m := wire{Type: j.Type, Channel: j.Channel, Data: j.Data, Timestamp: j.Timestamp, ClientID: j.ClientID, ID: j.ID}
+	m := wire{Type: j.Type, Channel: j.Channel, Data: j.Data, Timestamp: j.Timestamp, ClientID: j.ClientID, ID: j.ID, ExceptSelf: j.ExceptSelf}
 	switch {
 	case j.Encoding == "base64":
 		m.Base64 = true
@@ -368,7 +371,7 @@ func jsonProblem(b []byte) (code, message string, err error) {
 
 func encodeProto(m wire) ([]byte, error) {
 	return protobuf.Marshal(&proto.WsMessage{
-		Type: m.Type, Channel: m.Channel, Data: m.Data, Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID,
+		Type: m.Type, Channel: m.Channel, Data: m.Data, Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, ExceptSelf: m.ExceptSelf,
 	})
 }
 
@@ -380,7 +383,7 @@ func decodeProto(b []byte) (wire, error) {
 	if unknown := p.ProtoReflect().GetUnknown(); len(unknown) > 0 {
 		return wire{}, fmt.Errorf("unknown fields %x", unknown)
 	}
-	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientId, ID: p.Id}, nil
+	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientId, ID: p.Id, ExceptSelf: p.ExceptSelf}, nil
 }
 
 func protoChannel(name string) []byte { return mustProto(&proto.ChannelRequest{Channel: name}) }
@@ -420,6 +423,7 @@ func encodeFlat(m wire) ([]byte, error) {
 	fbs.WsMessageAddTimestamp(b, m.Timestamp)
 	fbs.WsMessageAddClientId(b, clientID)
 	fbs.WsMessageAddId(b, id)
+	fbs.WsMessageAddExceptSelf(b, m.ExceptSelf)
 	b.Finish(fbs.WsMessageEnd(b))
 	return b.FinishedBytes(), nil
 }
@@ -433,7 +437,7 @@ func decodeFlat(b []byte) (m wire, err error) {
 	f := fbs.GetRootAsWsMessage(b, 0)
 	return wire{
 		Type: string(f.Type()), Channel: string(f.Channel()), Data: slices.Clone(f.DataBytes()),
-		Timestamp: f.Timestamp(), ClientID: string(f.ClientId()), ID: string(f.Id()),
+		Timestamp: f.Timestamp(), ClientID: string(f.ClientId()), ID: string(f.Id()), ExceptSelf: f.ExceptSelf(),
 	}, nil
 }
 
@@ -444,10 +448,12 @@ type msgpackWire struct {
 	Timestamp int64  `msgpack:"timestamp"`
 	ClientID  string `msgpack:"client_id"`
 	ID        string `msgpack:"id,omitempty"`
+
+	ExceptSelf bool `msgpack:"except_self,omitempty"`
 }
 
 func encodeMsgpack(m wire) ([]byte, error) {
-	return msgpack.Marshal(msgpackWire{m.Type, m.Channel, m.Data, m.Timestamp, m.ClientID, m.ID})
+	return msgpack.Marshal(msgpackWire{m.Type, m.Channel, m.Data, m.Timestamp, m.ClientID, m.ID, m.ExceptSelf})
 }
 
 func decodeMsgpack(b []byte) (wire, error) {
@@ -455,7 +461,7 @@ func decodeMsgpack(b []byte) (wire, error) {
 	if err := msgpack.Unmarshal(b, &p); err != nil {
 		return wire{}, err
 	}
-	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID}, nil
+	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID, ExceptSelf: p.ExceptSelf}, nil
 }
 
 // wireKeys are a peer's keys and the order of its pipeline, implemented with the

@@ -84,10 +84,11 @@ type publication struct {
 	msg       Message
 	data      []byte // memory of msg.Data
 	to        audience
-	seq       uint64 // order number in the event log
-	cost      int64  // bytes that it counts against every bound
-	announces uint64 // drops that a gap notice announces; 0 in other messages and if their number is not known
-	remote    bool   // received from another node
+	seq       uint64  // order number in the event log
+	cost      int64   // bytes that it counts against every bound
+	announces uint64  // drops that a gap notice announces; 0 in other messages and if their number is not known
+	remote    bool    // received from another node
+	except    *Client // a recipient of the topic that does not get it, or nil; set before eventLog.stamp
 
 	refs     atomic.Int32
 	unrouted atomic.Int32 // shards that have not routed it yet
@@ -134,6 +135,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.remote = false
 	p.msg = *m
 	p.msg.pooled = nil
+	p.msg.ExceptSelf = false
 	p.data = append(p.data[:0], m.Data...)
 	p.msg.Data = p.data
 	p.cost = messageCost(m)
@@ -174,6 +176,7 @@ func (p *publication) release() {
 	p.extra.Store(nil)
 	p.msg = Message{}
 	p.hub = nil
+	p.except = nil
 	publicationPool.Put(p)
 }
 

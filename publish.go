@@ -13,6 +13,8 @@ const (
 	typeAck         = "ack"
 	typeError       = "error"
 	typeGap         = "gap"
+	typeHello       = "hub:hello" // from clients only, as the next
+	typePing        = "hub:ping"
 )
 
 // channel returns m.Channel, or "" for a nil m, which prepare refuses.

@@ -183,6 +183,10 @@ func (c *Client) handle(messageType int, b []byte) {
 	now := c.hub.now()
 	m.ClientID, m.Timestamp = c.ID, now
 	c.shard.counters.messagesReceived.Add(1)
+	if isHubRequest(m.Type) {
+		c.replyToHubRequest(m)
+		return
+	}
 	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
 		return
 	}

@@ -76,6 +76,15 @@
 //     or as a room
 //   - broadcast publishes its data to all clients
 //
+// With Message.ExceptSelf a publication does not go to the client that requests it.
+//
+// Two more requests reach neither Config.OnMessage nor Config.Authorize. The hub
+// replies with an ack if they have an ID, and ignores them otherwise:
+//
+//   - hub:hello asks for the client's ID and user and for the hub's limits
+//   - hub:ping asks for nothing but the ack, for clients that cannot send WebSocket
+//     pings
+//
 // The hub sends:
 //
 //   - message to the subscribers of a channel
@@ -125,6 +134,10 @@ type Message struct {
 	// ID is chosen by a client that wants a reply to a control message. The reply
 	// has the same ID.
 	ID string
+	// ExceptSelf is set by a client in publish, publish_room and broadcast: the
+	// publication goes to all recipients except the client itself, which still gets
+	// its ack. The hub never sends it, and ignores it in messages of the server.
+	ExceptSelf bool
 
 	pooled *Message // m itself if m came from AcquireMessage and has not been released; in a copy of m another Message
 }

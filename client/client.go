@@ -6,29 +6,36 @@
 //		return err
 //	}
 //	defer c.Close()
-//	err = c.Subscribe(ctx, "news", func(m *websocket.Message) { fmt.Println(string(m.Data)) })
+//	news, err := c.Subscribe(ctx, "news", func(m *websocket.Message) { fmt.Println(string(m.Data)) })
+//	if err != nil {
+//		return err
+//	}
+//	defer news.Unsubscribe(ctx)
 //
 // Guarantees:
 //
 //  1. When a call other than Send returns nil, the hub has acknowledged it: a
 //     subscription is active, a publication has its place in the hub's order. When
 //     a call returns an error, it had no effect, unless the error is
-//     ErrOutcomeUnknown or the documentation of Unsubscribe says otherwise.
+//     ErrOutcomeUnknown or the documentation of Subscription.Unsubscribe says otherwise.
 //  2. Handlers and callbacks run on one goroutine, one at a time, in the order in
 //     which the hub sent the messages. They may call every method. Replies to calls
 //     do not wait for them.
-//  3. Every message of a channel or room reaches its handler at most once. OnGap
-//     reports the messages that do not reach it between Subscribe and Unsubscribe,
-//     before the next message of that channel or room: messages that the hub
+//  3. Every message of a channel or room reaches each of its handlers at most once.
+//     OnGap reports the messages that do not reach them between the first Subscribe and
+//     the last Unsubscribe, before the next message of that channel or room: messages that the hub
 //     dropped, messages that the client dropped because handlers were too slow, and
 //     messages that may have been published while there was no connection.
 //  4. When a connection breaks, or closes with a code for which Reconnectable
 //     returns true, the client reconnects after a random delay that grows with
 //     every failure. It restores its channels and rooms before OnState reports
 //     Connected.
-//  5. Queued messages are limited in bytes: see Options.OutboundLimit and
+//  5. A connection that is dead without notice is detected within twice
+//     Options.Heartbeat, 30 s by default, also while the client sends. The client stays
+//     below the rates that the hub tells it.
+//  6. Queued messages are limited in bytes: see Options.OutboundLimit and
 //     Options.InboundLimit.
-//  6. After Close nothing is sent and queued messages are not handled any more.
+//  7. After Close nothing is sent and queued messages are not handled any more.
 //     When Done is closed, all goroutines of the client have ended.
 //
 // Guarantee 3 has one exception. The wire format does not tell apart messages with
@@ -61,12 +68,16 @@ type Client struct {
 	idPrefix string
 	lastID   atomic.Uint64
 
+	toldMaxSize atomic.Int64 // MaxMessageSize of the hub's latest hello; not positive if there is none
+
 	ctx                context.Context // canceled by Close
 	cancel             context.CancelFunc
 	firstConnectedOnce sync.Once
 	firstConnected     chan struct{}         // closed by run when the client is Connected for the first time
 	stopped            chan struct{}         // closed by run: there is no connection and there will be none
 	done               chan struct{}         // closed by dispatch: all callbacks have returned
+	reconnect          chan struct{}         // capacity 1; Reconnect sends, run receives; never closed
+	undelivered        *item                 // a message with handlers that have not run yet; owned by dispatch
 	lastFailure        atomic.Pointer[error] // of run's latest failed attempt
 
 	mu          sync.Mutex // guards the fields below; conn.mu may be locked while it is held
@@ -75,8 +86,10 @@ type Client struct {
 	conn        *conn         // nil while there is no connection
 	connChanged chan struct{} // closed by run when conn is set (and replaced) and when the client has stopped
 	topics      map[topicKey]*topic
-	lastSeen    int64 // Timestamp of the latest message from the hub
-	closeErr    error // returned by Close: its connection did not close cleanly
+	lastSeen    int64              // Timestamp of the latest message from the hub
+	hello       hello              // the hub's latest; zero before
+	abandon     context.CancelFunc // ends the attempt to connect that is under way; nil without one
+	closeErr    error              // returned by Close: its connection did not close cleanly
 }
 
 // Dial connects to the ws:// or wss:// URL of a hub and returns when the client is
@@ -107,6 +120,7 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		firstConnected: make(chan struct{}),
 		stopped:        make(chan struct{}),
 		done:           make(chan struct{}),
+		reconnect:      make(chan struct{}, 1),
 		connChanged:    make(chan struct{}),
 		topics:         make(map[topicKey]*topic),
 	}
@@ -235,8 +249,8 @@ func (c *Client) encode(m *websocket.Message) ([]byte, error) {
 	if c.keys != nil {
 		b = c.keys.AppendSeal(nil, b)
 	}
-	if len(b) > c.options.MaxSendSize {
-		return nil, &websocket.MessageTooLargeError{Size: int64(len(b)), Limit: int64(c.options.MaxSendSize), LimitedBy: "Options.MaxSendSize"}
+	if limit, by := c.maxSendSize(); int64(len(b)) > limit {
+		return nil, &websocket.MessageTooLargeError{Size: int64(len(b)), Limit: limit, LimitedBy: by}
 	}
 	return b, nil
 }

@@ -71,8 +71,8 @@ func callAllMethods(t *testing.T, s *server, o client.Options) {
 
 	news, onNews := newHandler()
 	room, onRoom := newHandler()
-	require.NoError(t, a.Subscribe(ctx, "news", onNews))
-	require.NoError(t, a.JoinRoom(ctx, "lobby ü", onRoom))
+	require.NoError(t, errOf(a.Subscribe(ctx, "news", onNews)))
+	require.NoError(t, errOf(a.JoinRoom(ctx, "lobby ü", onRoom)))
 
 	large := []byte(`"` + strings.Repeat("compressible ", 1000) + `"`)
 	binary := []byte{0, 0xff, '"', 0x80}
@@ -106,9 +106,9 @@ func callAllMethods(t *testing.T, s *server, o client.Options) {
 
 	var refusal *client.Error
 	for name, err := range map[string]error{
-		"subscribe": a.Subscribe(ctx, "forbidden", onNews),
+		"subscribe": errOf(a.Subscribe(ctx, "forbidden", onNews)),
 		"publish":   a.Publish(ctx, "forbidden", nil),
-		"join":      a.JoinRoom(ctx, "forbidden", onRoom),
+		"join":      errOf(a.JoinRoom(ctx, "forbidden", onRoom)),
 		"room":      a.PublishRoom(ctx, "forbidden", nil),
 	} {
 		require.ErrorAs(t, err, &refusal, name)
@@ -117,7 +117,7 @@ func callAllMethods(t *testing.T, s *server, o client.Options) {
 	require.ErrorAs(t, a.Publish(ctx, strings.Repeat("x", 300), nil), &refusal)
 	require.Equal(t, client.CodeBadRequest, refusal.Code)
 	require.ErrorIs(t, a.Publish(ctx, "", nil), websocket.ErrInvalidName)
-	require.ErrorIs(t, a.JoinRoom(ctx, "\xff", nil), websocket.ErrInvalidName)
+	require.ErrorIs(t, errOf(a.JoinRoom(ctx, "\xff", nil)), websocket.ErrInvalidName)
 	require.ErrorIs(t, a.Publish(ctx, "news", make([]byte, 512<<10)), websocket.ErrMessageTooLarge)
 	require.ErrorIs(t, a.Send(ctx, &websocket.Message{Type: "subscribe"}), client.ErrReserved)
 	require.ErrorIs(t, a.Send(ctx, nil), websocket.ErrNilMessage)
@@ -177,22 +177,22 @@ func TestHandlersMayCallAllMethods(t *testing.T) {
 	ctx := testContext(t)
 	results := make(chan error, bufferSize)
 	second, onSecond := newHandler()
-	require.NoError(t, c.Subscribe(ctx, "first", func(*websocket.Message) {
-		results <- c.Subscribe(ctx, "second", onSecond)
+	require.NoError(t, errOf(c.Subscribe(ctx, "first", func(*websocket.Message) {
+		results <- errOf(c.Subscribe(ctx, "second", onSecond))
 		results <- c.Publish(ctx, "second", []byte(`1`))
-		results <- c.JoinRoom(ctx, "room", nil)
+		results <- errOf(c.JoinRoom(ctx, "room", nil))
 		results <- c.PublishRoom(ctx, "room", nil)
 		results <- c.LeaveRoom(ctx, "room")
 		results <- c.Unsubscribe(ctx, "first") // a handler may end its own subscription
 		results <- c.Send(ctx, &websocket.Message{Type: "x"})
-	}))
+	})))
 	require.NoError(t, c.Publish(ctx, "first", nil))
 	for range 7 {
 		require.NoError(t, receive(t, results))
 	}
 	require.Equal(t, []byte(`1`), receive(t, second).Data)
 
-	require.NoError(t, c.Subscribe(ctx, "last", func(*websocket.Message) { results <- c.Close() }))
+	require.NoError(t, errOf(c.Subscribe(ctx, "last", func(*websocket.Message) { results <- c.Close() })))
 	require.NoError(t, c.Publish(ctx, "last", nil))
 	require.NoError(t, receive(t, results))
 	receive(t, c.Done())
@@ -211,7 +211,7 @@ func TestCloseDuringCalls(t *testing.T) {
 			calls.Go(func() { // ends when the client is closed
 				channel := fmt.Sprint(n % 2)
 				for c.Err() == nil {
-					_ = c.Subscribe(ctx, channel, func(*websocket.Message) { _ = c.Publish(ctx, "x", nil) })
+					_, _ = c.Subscribe(ctx, channel, func(*websocket.Message) { _ = c.Publish(ctx, "x", nil) })
 					_ = c.Publish(ctx, channel, []byte(`1`))
 					_ = c.Send(ctx, &websocket.Message{Type: "t"})
 					_ = c.Unsubscribe(ctx, channel)

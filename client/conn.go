@@ -40,14 +40,14 @@ const (
 type conn struct {
 	client *Client
 	ws     *gorilla.Conn
-	socket *deadlineConn
+	socket *watchedConn
 
 	wake       chan struct{} // capacity 1; wakeWriter sends, the write loop receives; never closed
 	stopWriter chan struct{} // closed by wait: the read loop has returned
 	readDone   chan struct{} // closed by the read loop when it returns
 	writeDone  chan struct{} // closed by the write loop when it returns
 
-	onFirstPong func() // used by the read loop only, which calls it once
+	onPong func() // used by the read loop only
 
 	mu          sync.Mutex // guards the fields below
 	state       connState
@@ -59,11 +59,15 @@ type conn struct {
 	queuedBytes int
 	space       chan struct{}       // closed when queuedBytes shrinks; nil if no call waits for that
 	pending     map[string]*request // requests without a reply, by ID
-	firstPing   bool                // a ping is to be written before the queue
+	hello       *request            // is written before all else; nil if it is written
+	ping        bool                // a ping is to be written before the queue
 	pong        *string             // payload of the latest unanswered ping
+	pacing      pacing
+	heartbeat   *time.Timer   // runs beat; nil without a heartbeat
+	probed      time.Duration // time of the heartbeat's latest ping by socket.now; 0 if something was received since
 }
 
-func newConn(c *Client, ws *gorilla.Conn, socket *deadlineConn) *conn {
+func newConn(c *Client, ws *gorilla.Conn, socket *watchedConn) *conn {
 	return &conn{
 		client: c, ws: ws, socket: socket,
 		wake:       make(chan struct{}, 1),
@@ -71,13 +75,16 @@ func newConn(c *Client, ws *gorilla.Conn, socket *deadlineConn) *conn {
 		readDone:   make(chan struct{}),
 		writeDone:  make(chan struct{}),
 		pending:    make(map[string]*request),
-		firstPing:  true,
+		ping:       true,
 	}
 }
 
 // start starts both loops.
 func (cn *conn) start() {
-	cn.socket.startTimeout()
+	cn.socket.start()
+	cn.mu.Lock()
+	cn.startHeartbeat()
+	cn.mu.Unlock()
 	go cn.readLoop()  // ends with the connection, and closes readDone
 	go cn.writeLoop() // ends after the Close frame or with the connection, and closes writeDone
 }
@@ -109,8 +116,13 @@ func (cn *conn) nextStep(rateLimited bool) (next step, payload []byte) {
 	switch {
 	case cn.state == connClosing || cn.state == connDraining && len(cn.queue) == 0:
 		return stepClose, cn.closeFrame
-	case cn.firstPing:
-		cn.firstPing = false
+	case cn.hello != nil:
+		r := cn.hello
+		cn.hello = nil
+		r.dequeued = true
+		return stepMessage, r.frame
+	case cn.ping:
+		cn.ping = false
 		return stepPing, nil
 	case cn.pong != nil:
 		payload = []byte(*cn.pong)
@@ -135,10 +147,8 @@ const minDeflate = 256
 func (cn *conn) writeLoop() {
 	defer close(cn.writeDone)
 	o := &cn.client.options
-	ping := time.NewTimer(o.PingPeriod)
-	defer ping.Stop()
 	deadline := func() time.Time { return time.Now().Add(o.WriteTimeout) }
-	messages, bytes := rateLimit{rate: o.MessageRate}, rateLimit{rate: o.ByteRate}
+	var messages, bytes rateLimit
 	var resume time.Time // when the rate limits allow the next message
 	for {
 		var err error
@@ -146,8 +156,9 @@ func (cn *conn) writeLoop() {
 		switch next, payload := cn.nextStep(delay > 0); next {
 		case stepMessage:
 			now := time.Now()
-			resume = messages.spend(1, now)
-			if at := bytes.spend(len(payload), now); at.After(resume) {
+			rates := cn.rates()
+			resume = messages.spend(1, rates.messageRate, now)
+			if at := bytes.spend(len(payload), rates.byteRate, now); at.After(resume) {
 				resume = at
 			}
 			cn.ws.EnableWriteCompression(len(payload) >= minDeflate)
@@ -171,13 +182,6 @@ func (cn *conn) writeLoop() {
 			case <-rateAllows:
 			case <-cn.stopWriter:
 				return
-			case <-ping.C:
-				idle := cn.socket.idle()
-				if idle >= o.PingPeriod {
-					err = cn.ws.WriteControl(gorilla.PingMessage, nil, deadline())
-					idle = 0
-				}
-				ping.Reset(o.PingPeriod - idle)
 			}
 		}
 		if err != nil {
@@ -258,6 +262,9 @@ func (cn *conn) wait() *websocket.CloseError {
 	if cn.closeTimer != nil {
 		cn.closeTimer.Stop()
 	}
+	if cn.heartbeat != nil {
+		cn.heartbeat.Stop()
+	}
 	return cn.cause
 }
 
@@ -281,10 +288,7 @@ func (cn *conn) readLoop() {
 	defer close(cn.readDone)
 	cn.ws.SetReadLimit(wsproto.WireLimit(cn.client.options.MaxReceiveSize))
 	cn.ws.SetPongHandler(func(string) error {
-		if cn.onFirstPong != nil {
-			cn.onFirstPong()
-			cn.onFirstPong = nil
-		}
+		cn.onPong()
 		return nil
 	})
 	cn.ws.SetPingHandler(func(payload string) error {
@@ -320,8 +324,6 @@ func (cn *conn) readFailed(err error) {
 		return
 	case errors.Is(err, gorilla.ErrReadLimit):
 		cn.abort(cn.tooBig())
-	case isTimeout(err):
-		cn.abort(closeErrorf(websocket.CloseTimeout, "nothing received for %v", cn.socket.timeout))
 	case strings.HasPrefix(err.Error(), "websocket: ") && closed == nil: // gorilla has no error type for protocol errors
 		cn.abort(&websocket.CloseError{Code: websocket.CloseProtocolError, Reason: err.Error()})
 	default:

@@ -3,6 +3,7 @@ package client_test
 import (
 	"errors"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -20,31 +21,35 @@ func TestWrongKeysEndClient(t *testing.T) {
 	t.Run("hub", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, func(s *server) { s.config.Security = websocket.NewSecurityConfig(aesKey, nil) })
-		c, rec := dial(t, s.url(), client.Options{Security: websocket.NewSecurityConfig(make([]byte, 32), nil)})
-		err := c.Publish(testContext(t), "ch", nil)
-		require.ErrorIs(t, err, client.ErrOutcomeUnknown)
-		closed := rec.waitState(t, client.Closed)
-		require.Equal(t, websocket.ClosePolicyViolation, closeErrorOf(t, closed.Err).Code)
-		require.True(t, closeErrorOf(t, closed.Err).ByPeer)
+		_, err := client.Dial(testContext(t), s.url(), client.Options{Security: websocket.NewSecurityConfig(make([]byte, 32), nil)})
+		require.Equal(t, websocket.ClosePolicyViolation, closeErrorOf(t, err).Code)
+		require.True(t, closeErrorOf(t, err).ByPeer)
+		require.Equal(t, uint64(1), s.hub.Stats().TotalConnections)
 	})
 	t.Run("client", func(t *testing.T) {
 		t.Parallel()
-		s := newServer(t, func(s *server) { s.config.Security = websocket.NewSecurityConfig(aesKey, nil) })
-		_, rec := dial(t, s.url(), client.Options{Security: websocket.NewSecurityConfig(make([]byte, 32), nil)})
-		require.NoError(t, s.hub.Broadcast([]byte(`1`)))
-		closed := rec.waitState(t, client.Closed)
+		upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
+		s := newScriptedServer(t, func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			ws, err := upgrader.Upgrade(w, r, nil)
+			if err == nil {
+				_ = ws.WriteMessage(gorilla.BinaryMessage, make([]byte, 100))
+				_, _, _ = ws.ReadMessage() // the hello
+				_, _, _ = ws.ReadMessage() // the Close frame
+				_ = ws.Close()
+			}
+			return true
+		})
+		_, err := client.Dial(testContext(t), s.url(), client.Options{Security: websocket.NewSecurityConfig(aesKey, nil)})
 		require.Equal(t, &websocket.CloseError{
 			Code: websocket.ClosePolicyViolation, Reason: "message does not open: " + websocket.ErrDecrypt.Error(),
-		}, closed.Err)
-		require.Equal(t, uint64(1), s.hub.Stats().TotalConnections)
+		}, closeErrorOf(t, err))
+		require.Len(t, s.requests, 1)
 	})
 	t.Run("plain hub", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, nil)
-		_, rec := dial(t, s.url(), client.Options{Security: websocket.NewSecurityConfig(aesKey, nil)})
-		require.NoError(t, s.hub.Broadcast([]byte(`1`)))
-		closed := rec.waitState(t, client.Closed)
-		require.Equal(t, websocket.CloseUnsupportedData, closeErrorOf(t, closed.Err).Code)
+		_, err := client.Dial(testContext(t), s.url(), client.Options{Security: websocket.NewSecurityConfig(aesKey, nil)})
+		require.Equal(t, websocket.CloseUnsupportedData, closeErrorOf(t, err).Code)
 	})
 }
 
@@ -129,7 +134,7 @@ func (d *deadNetwork) Write(b []byte) (int, error) {
 	}
 }
 
-func TestReadTimeoutEndsHalfOpenConnection(t *testing.T) {
+func TestHeartbeatEndsHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	patient := func(s *server) { s.config.PongWait = time.Hour } // the hub does not notice the dead network
 	inBubble(t, client.Options{}, patient, func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
@@ -142,14 +147,14 @@ func TestReadTimeoutEndsHalfOpenConnection(t *testing.T) {
 		}
 		require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, ""))
 		rec.waitState(t, client.Connected)
-		require.NoError(t, c.Subscribe(t.Context(), "ch", nil))
+		require.NoError(t, errOf(c.Subscribe(t.Context(), "ch", nil)))
 		began := time.Now()
 		close(networks[0].dead)
 		result := make(chan error, 1)
-		go func() { result <- c.Publish(t.Context(), "ch", nil) }() // ends after ReadTimeout
+		go func() { result <- c.Publish(t.Context(), "ch", nil) }() // ends after the heartbeat has given up
 		err := <-result
 		require.ErrorIs(t, err, client.ErrOutcomeUnknown)
-		require.Equal(t, 75*time.Second, time.Since(began))
+		require.Equal(t, 30*time.Second, time.Since(began))
 		down := rec.waitState(t, client.Disconnected)
 		require.Equal(t, websocket.CloseTimeout, closeErrorOf(t, down.Err).Code)
 		require.True(t, down.WillRetry)

@@ -14,7 +14,7 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 	case typeAck:
 		if c.isOwnID(m.ID) {
 			c.recordTime(nil, m.Timestamp)
-			cn.handleReply(m.ID, reply{timestamp: m.Timestamp})
+			cn.handleReply(m.ID, reply{timestamp: m.Timestamp, data: m.Data})
 			return
 		}
 	case typeError:
@@ -41,10 +41,10 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 		c.inbox.putGap(c.isMember(key), key, gap)
 		return
 	}
-	t, key, wanted := c.topicOf(m)
+	t, subs, key, wanted := c.topicOf(m)
 	c.recordTime(t, m.Timestamp)
 	if wanted {
-		c.inbox.putMessage(t, key, m)
+		c.inbox.putMessage(subs, key, m)
 	}
 }
 
@@ -53,26 +53,83 @@ func (c *Client) dispatch() {
 	finished := false
 	defer func() {
 		if finished {
+			c.endAllSubscriptions()
 			close(c.done)
 		} else { // a callback called runtime.Goexit
 			go c.dispatch() // replaces this goroutine and ends in the same way
 		}
 	}()
-	for it := c.inbox.take(); it != nil; it = c.inbox.take() {
-		c.runCallback(it)
+	for c.deliver(); ; c.deliver() {
+		it := c.inbox.take()
+		switch {
+		case it == nil:
+			finished = true
+			return
+		case it.message != nil:
+			c.undelivered = it
+		default:
+			c.protect(func() { c.report(it) })
+		}
 	}
-	finished = true
 }
 
-// runCallback runs the callback for it and reports a panic of it to OnError. A
-// panic of OnError while it handles a *PanicError is not recovered.
-func (c *Client) runCallback(it *item) {
+// deliver calls the handlers of the undelivered message. Each gets a message of its own.
+// A handler that panics or calls runtime.Goexit does not keep the message from the
+// others. OnMessage gets it once, for all subscriptions without a handler.
+func (c *Client) deliver() {
+	it := c.undelivered
+	if it == nil {
+		return
+	}
+	if it.subs == nil {
+		c.undelivered = nil
+		c.handle(c.options.OnMessage, it.message)
+		return
+	}
+	for len(it.subs) > 0 {
+		sub := it.subs[0]
+		it.subs = it.subs[1:]
+		handler := sub.handler
+		switch {
+		case !sub.isActive() || c.inbox.wasDiscarded():
+			continue
+		case handler == nil && it.toOnMessage:
+			continue
+		case handler == nil:
+			it.toOnMessage = true
+			handler = c.options.OnMessage
+		}
+		m := it.message
+		if len(it.subs) > 0 {
+			m = m.Clone()
+		}
+		c.handle(handler, m)
+	}
+	c.undelivered = nil
+}
+
+// handle calls a handler, which may be nil.
+func (c *Client) handle(handler Handler, m *websocket.Message) {
+	if handler != nil {
+		c.protect(func() { handler(m) })
+	}
+}
+
+// protect runs a callback and reports a panic of it to OnError. A panic of OnError
+// while it handles a *PanicError is not recovered.
+func (c *Client) protect(callback func()) {
 	returned := false
 	defer func() {
 		if !returned {
 			c.options.OnError(&PanicError{Value: recover(), Stack: debug.Stack()})
 		}
 	}()
+	callback()
+	returned = true
+}
+
+// report passes an item that is not a message to its callback.
+func (c *Client) report(it *item) {
 	switch o := &c.options; {
 	case it.state != nil:
 		if o.OnState != nil {
@@ -89,10 +146,5 @@ func (c *Client) runCallback(it *item) {
 		case g.Count > 0:
 			o.OnError(fmt.Errorf("%w: %d of channel %q room %q: %s", ErrMissed, g.Count, g.Channel, g.RoomID, g.Reason))
 		}
-	default:
-		if handler := c.handlerOf(it.topic); handler != nil {
-			handler(it.message)
-		}
 	}
-	returned = true
 }

@@ -17,7 +17,7 @@ func TestPanicsAreReported(t *testing.T) {
 	ctx := testContext(t)
 	got := make(chan struct{}, 1)
 	calls := 0
-	require.NoError(t, c.Subscribe(ctx, "ch", func(*websocket.Message) {
+	require.NoError(t, errOf(c.Subscribe(ctx, "ch", func(*websocket.Message) {
 		switch calls++; calls {
 		case 1:
 			panic("first")
@@ -26,7 +26,7 @@ func TestPanicsAreReported(t *testing.T) {
 		default:
 			got <- struct{}{}
 		}
-	}))
+	})))
 	for range 3 {
 		require.NoError(t, c.Publish(ctx, "ch", nil))
 	}
@@ -56,10 +56,10 @@ func TestMessagesWithoutHandlerGoToOnMessage(t *testing.T) {
 	require.Equal(t, "direct", receive(t, rec.messages).Type)
 
 	own, onOwn := newHandler()
-	require.NoError(t, c.JoinRoom(testContext(t), "r", onOwn))
+	require.NoError(t, errOf(c.JoinRoom(testContext(t), "r", onOwn)))
 	require.NoError(t, s.hub.PublishToRoom("r", &websocket.Message{Type: "move"}))
 	require.Equal(t, "move", receive(t, own).Type, "a type of the publisher's own finds the room")
-	require.NoError(t, c.Subscribe(testContext(t), "nobody handles", nil))
+	require.NoError(t, errOf(c.Subscribe(testContext(t), "nobody handles", nil)))
 	require.NoError(t, s.hub.PublishToChannel("nobody handles", &websocket.Message{}))
 	require.Equal(t, "nobody handles", receive(t, rec.messages).Channel)
 }

@@ -54,7 +54,7 @@ func ExampleDial() {
 	defer c.Close()
 
 	got := make(chan string)
-	err = c.Subscribe(ctx, "news", func(m *websocket.Message) { got <- string(m.Data) })
+	_, err = c.Subscribe(ctx, "news", func(m *websocket.Message) { got <- string(m.Data) })
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func ExampleOptions_onGap() {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Subscribe(ctx, "prices", func(*websocket.Message) {}); err != nil {
+	if _, err := c.Subscribe(ctx, "prices", func(*websocket.Message) {}); err != nil {
 		log.Fatal(err)
 	}
 	restart()

@@ -2,7 +2,6 @@ package client
 
 import (
 	"net"
-	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
@@ -37,7 +36,7 @@ func (r *Receiver) Receive(messageType int, b []byte) (*websocket.Message, int) 
 	nc, peer := net.Pipe()
 	defer nc.Close()
 	defer peer.Close()
-	cn := newConn(r.client, nil, newDeadlineConn(nc, time.Minute))
+	cn := newConn(r.client, nil, newWatchedConn(nc))
 	m := new(websocket.Message)
 	if cn.decode(messageType, b, m) {
 		return m, 0

@@ -15,8 +15,8 @@ import (
 
 // connect performs the handshake. If the hub responds with 401, connect asks the
 // TokenSource for a new token and tries once more.
-func (c *Client) connect(h *history) (*conn, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.options.HandshakeTimeout)
+func (c *Client) connect(ctx context.Context, h *history) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.options.HandshakeTimeout)
 	defer cancel()
 	cn, err := c.handshake(ctx, h.renewToken)
 	var refused *DialError
@@ -41,13 +41,14 @@ func (c *Client) handshake(ctx context.Context, renewToken bool) (*conn, error) 
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("websocket: TokenSource: %w", err)
+		case token == "": // the handshake has none
 		case o.TokenAsSubprotocol:
 			offers = append(offers, bearerOffer(token))
 		default:
 			header.Set("Authorization", "Bearer "+token)
 		}
 	}
-	var socket *deadlineConn
+	var socket *watchedConn
 	stopWatching := func() bool { return true }
 	dialer := gorilla.Dialer{
 		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -55,7 +56,7 @@ func (c *Client) handshake(ctx context.Context, renewToken bool) (*conn, error) 
 			if err != nil {
 				return nil, err
 			}
-			socket = newDeadlineConn(nc, o.ReadTimeout)
+			socket = newWatchedConn(nc)
 			// Once it has the socket, gorilla observes ctx's deadline but not its cancellation.
 			stopWatching = context.AfterFunc(ctx, socket.abort)
 			return socket, nil

@@ -105,6 +105,16 @@ func TestTokens(t *testing.T) {
 		want := "json, bearer." + base64.RawURLEncoding.EncodeToString([]byte("sécret?>"))
 		require.Equal(t, want, r.Header.Get("Sec-Websocket-Protocol"))
 	})
+	t.Run("empty", func(t *testing.T) {
+		t.Parallel()
+		for _, asSubprotocol := range []bool{false, true} {
+			s := newScriptedServer(t, nil)
+			dial(t, s.url(), client.Options{CloseTimeout: shortCloseTimeout, TokenSource: client.StaticToken(""), TokenAsSubprotocol: asSubprotocol})
+			r := receive(t, s.requests)
+			require.NotContains(t, r.Header, "Authorization")
+			require.Equal(t, "json", r.Header.Get("Sec-Websocket-Protocol"))
+		}
+	})
 	t.Run("hub accepts both", func(t *testing.T) {
 		t.Parallel()
 		s := newServer(t, func(s *server) {

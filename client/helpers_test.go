@@ -224,6 +224,9 @@ func dial(t *testing.T, url string, o client.Options) (*client.Client, *recorder
 	return c, rec
 }
 
+// errOf returns the error of a call with two results.
+func errOf[T any](_ T, err error) error { return err }
+
 // newHandler returns a handler and the channel that it sends its messages to.
 func newHandler() (chan *websocket.Message, client.Handler) {
 	got := make(chan *websocket.Message, bufferSize)
@@ -263,8 +266,8 @@ var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 })
 
 // scriptedServer calls a function of the test for each handshake. If the function
-// is nil or returns false, scriptedServer upgrades, answers the first ping and sends
-// the connection to conns. It does not reply to Close frames by itself.
+// is nil or returns false, scriptedServer upgrades, replies to the client's greeting and
+// sends the connection to conns. It does not reply to Close frames by itself.
 type scriptedServer struct {
 	*httptest.Server
 	requests chan *http.Request
@@ -280,7 +283,7 @@ func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r
 		if answer != nil && answer(int(n.Add(1)), w, r) {
 			return
 		}
-		if ws, err := upgrader.Upgrade(w, r, nil); err == nil && answerFirstPing(ws) {
+		if ws, err := upgrader.Upgrade(w, r, nil); err == nil && replyToGreeting(ws) {
 			s.conns <- ws
 		}
 	}))
@@ -293,15 +296,43 @@ func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r
 	return s
 }
 
-// answerFirstPing reads the ping with which a connection begins and writes a pong.
-func answerFirstPing(ws *gorilla.Conn) bool {
-	var ping [6]byte
-	if _, err := io.ReadFull(ws.NetConn(), ping[:]); err != nil || ping[0] != 0x89 {
+// replyToGreeting reads the hub:hello and the ping with which a connection begins, and
+// replies to both.
+func replyToGreeting(ws *gorilla.Conn) bool { return tell(ws, "{}") }
+
+// tell is replyToGreeting with this data in the reply to hub:hello.
+func tell(ws *gorilla.Conn, data string) bool {
+	first, hello, err := readFrame(ws.NetConn())
+	var m websocket.Message
+	if err == nil && first == 0x81 {
+		err = websocket.JSONCodec{}.Unmarshal(hello, &m)
+	}
+	if err == nil {
+		first, _, err = readFrame(ws.NetConn())
+	}
+	if err != nil || m.Type != "hub:hello" || first != 0x89 {
 		_ = ws.Close()
 		return false
 	}
-	_, err := ws.NetConn().Write([]byte{0x8a, 0})
+	if ws.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"ack","data":%s,"id":%q}`, data, m.ID)) != nil {
+		return false
+	}
+	_, err = ws.NetConn().Write([]byte{0x8a, 0})
 	return err == nil
+}
+
+// readFrame reads a masked frame with less than 126 bytes of payload.
+func readFrame(r io.Reader) (first byte, payload []byte, err error) {
+	var head [6]byte
+	if _, err = io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, head[1]&0x7f)
+	_, err = io.ReadFull(r, payload)
+	for i := range payload {
+		payload[i] ^= head[2+i%4]
+	}
+	return head[0], payload, err
 }
 
 func (s *scriptedServer) url() string { return "ws" + strings.TrimPrefix(s.URL, "http") }
@@ -397,15 +428,20 @@ func inBubble(t *testing.T, o client.Options, configure func(*server), test func
 	})
 }
 
-// withSilentHub runs test with a client whose hub answers the first ping and then
+// withSilentHub runs test with a client whose hub replies to the greeting and then
 // neither reads nor writes, in fake time.
 func withSilentHub(t *testing.T, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
+	withHubThatTells(t, "{}", o, test)
+}
+
+// withHubThatTells is withSilentHub with this data in the reply to hub:hello.
+func withHubThatTells(t *testing.T, data string, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeListener()
 		conns := make(chan *gorilla.Conn, bufferSize)
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
-			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && answerFirstPing(ws) {
+			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && tell(ws, data) {
 				conns <- ws
 			}
 		})}

@@ -22,18 +22,22 @@ type inbox struct {
 	gaps   map[topicKey]*item // queued gaps that a later gap of the same topic may be merged into
 	states list.List          // of *list.Element: the items that are changes of state
 	closed bool
+
+	discarded bool // closed, and queued items were discarded
 }
 
 // item is the argument of one callback: exactly one of message, gap, state and err
 // is set.
 type item struct {
 	message *websocket.Message
-	topic   *topic // whose handler gets message; nil for Options.OnMessage
+	subs    []*Subscription // whose handlers get message; nil for Options.OnMessage
 	gap     *websocket.Gap
 	key     topicKey // of gap
 	state   *StateChange
 	err     error
 	cost    int64 // bytes counted against the limit
+
+	toOnMessage bool // OnMessage has got the message; used by dispatch
 }
 
 // itemCost is the approximate size of an item without its strings and payload.
@@ -56,18 +60,18 @@ func newInbox(limit int64) *inbox {
 }
 
 // putMessage queues a message, or counts it in a gap if the inbox is full.
-func (b *inbox) putMessage(t *topic, key topicKey, m *websocket.Message) {
+func (b *inbox) putMessage(subs []*Subscription, key topicKey, m *websocket.Message) {
 	cost := int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bytes+cost > b.limit {
-		b.putOrMergeGap(t != nil, key, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
+		b.putOrMergeGap(len(subs) > 0, key, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
 		return
 	}
 	// A later gap belongs behind this message: it must not be merged into an earlier one.
 	delete(b.gaps, key)
 	delete(b.gaps, anyTopic)
-	b.put(&item{message: m, topic: t, cost: cost})
+	b.put(&item{message: m, subs: subs, cost: cost})
 }
 
 // putError queues an error, or counts it in a gap if the inbox is full.
@@ -141,6 +145,7 @@ func (b *inbox) put(it *item) *list.Element {
 func (b *inbox) close(discard bool, last StateChange) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.discarded = discard
 	if discard {
 		b.items.Init()
 		b.states.Init()
@@ -149,6 +154,13 @@ func (b *inbox) close(discard bool, last StateChange) {
 	}
 	b.put(&item{state: &last})
 	b.closed = true
+}
+
+// wasDiscarded reports whether close has discarded the queued items.
+func (b *inbox) wasDiscarded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.discarded
 }
 
 // take waits for the next item and removes it. It returns nil after the last one.

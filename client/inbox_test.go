@@ -23,7 +23,7 @@ func TestSlowHandlerGap(t *testing.T) {
 	entered := make(chan struct{}, bufferSize)
 	var seen []string // used only on the goroutine of the callbacks
 	done := make(chan struct{})
-	require.NoError(t, c.Subscribe(ctx, "slow", func(m *websocket.Message) {
+	require.NoError(t, errOf(c.Subscribe(ctx, "slow", func(m *websocket.Message) {
 		seen = append(seen, string(m.Data))
 		entered <- struct{}{}
 		if string(m.Data) == `"end"` {
@@ -31,7 +31,7 @@ func TestSlowHandlerGap(t *testing.T) {
 			return
 		}
 		<-release
-	}))
+	})))
 	const sent = 1000
 	for i := range sent {
 		require.NoError(t, other.Publish(ctx, "slow", fmt.Append(nil, i)))
@@ -73,7 +73,7 @@ func TestGapWithoutOnGapIsReportedToOnError(t *testing.T) {
 	c, err := client.Dial(ctx, s.url(), client.Options{InboundLimit: 1, OnError: func(err error) { errs <- err }})
 	require.NoError(t, err)
 	defer func() { _ = c.Close(); receive(t, c.Done()) }()
-	require.NoError(t, c.Subscribe(ctx, "ch", func(*websocket.Message) {}))
+	require.NoError(t, errOf(c.Subscribe(ctx, "ch", func(*websocket.Message) {})))
 	require.NoError(t, c.Publish(ctx, "ch", nil))
 	require.ErrorIs(t, receive(t, errs), client.ErrMissed)
 	require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: "gap", Data: []byte(`{"all":true,"count":7}`)}))
@@ -105,7 +105,7 @@ func TestHubGapsArePassedOn(t *testing.T) {
 			s := newServer(t, nil)
 			c, rec := dial(t, s.url(), client.Options{Codec: codec.Name()})
 			order := make(chan string, bufferSize)
-			require.NoError(t, c.JoinRoom(testContext(t), "r", func(*websocket.Message) { order <- "message" }))
+			require.NoError(t, errOf(c.JoinRoom(testContext(t), "r", func(*websocket.Message) { order <- "message" })))
 			data := []byte(`{"room_id":"r","count":3,"first":1700000000000000001,"last":1700000000000000002,"reason":"slow_consumer"}`)
 			want := websocket.Gap{RoomID: "r", Count: 3, First: 1700000000000000001, Last: 1700000000000000002, Reason: "slow_consumer"}
 			if encoder, ok := codec.(websocket.ControlEncoder); ok {
@@ -174,7 +174,7 @@ func TestSlowOnStateKeepsLatestStates(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{})
 	var states []client.State // used only on the goroutine of the callbacks
 	c, err := client.Dial(testContext(t), s.url(), client.Options{
-		BackoffMin: time.Microsecond, BackoffMax: time.Microsecond,
+		BackoffMin: time.Millisecond, BackoffMax: time.Millisecond,
 		OnState: func(change client.StateChange) {
 			if len(states) == 0 {
 				close(entered)

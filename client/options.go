@@ -61,7 +61,7 @@ type Options struct {
 	// BackoffMin and BackoffMax determine the delay before the next attempt. After
 	// n failures in a row it is random between 0 and BackoffMin * 2^n, at most
 	// BackoffMax (full jitter). The hub's Retry-After, at most BackoffMax, is added.
-	// They default to 500 ms and 30 s.
+	// They default to 500 ms and 30 s. BackoffMax is at least 1 ms.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
 	// BackoffReset is the duration after which a connection counts as a success
@@ -81,31 +81,32 @@ type Options struct {
 	RestoreTimeout time.Duration
 	// WriteTimeout bounds the write of one frame. Defaults to 10 s.
 	WriteTimeout time.Duration
-	// ReadTimeout is the time without a received byte after which the connection
-	// counts as broken. Defaults to 75 s.
-	ReadTimeout time.Duration
-	// PingPeriod is the time without a received byte after which the client sends a
-	// ping. It must be less than ReadTimeout. Defaults to four fifths of
-	// ReadTimeout. With the defaults of both sides that is longer than the period of
-	// the hub's own pings.
-	PingPeriod time.Duration
+	// Heartbeat is the time without a received byte after which the client sends a
+	// ping. If the hub again sends nothing for that time, the connection counts as
+	// broken, with code 3008. A call whose context reaches its deadline while the hub
+	// sends nothing makes the client send the ping at once. Defaults to the hub's
+	// figure, and to 15 s if the hub tells none. Negative means that the client sends no pings and never gives up a
+	// silent connection.
+	Heartbeat time.Duration
 	// CloseTimeout bounds Close. Defaults to 5 s.
 	CloseTimeout time.Duration
 
 	// MaxSendSize is the maximum size in bytes of an encoded and sealed message.
 	// Calls return websocket.ErrMessageTooLarge for larger ones. It must not exceed
 	// the hub's Config.MaxMessageSize, because the hub closes with code 1009, after
-	// which the client does not reconnect. Defaults to 512 KiB, the hub's default.
+	// which the client does not reconnect. Defaults to the limit that the hub tells, and
+	// before that to 512 KiB, the hub's default.
 	MaxSendSize int
 	// MessageRate is the maximum number of messages per second, and of messages in
 	// one burst. Further messages wait in the queue. Above its Config.MessageRate the
 	// hub reads more slowly. If it has a Config.FloodTimeout, MessageRate must be less:
 	// the hub then closes a faster client with code 1008, after which the client does
-	// not reconnect. Defaults to 900, nine tenths of the hub's default. Negative means
-	// no limit.
+	// not reconnect. Defaults to nine tenths of the rate that the hub tells, and before
+	// that to 900, nine tenths of the hub's default. Negative means no limit.
 	MessageRate int64
 	// ByteRate is like MessageRate but limits bytes of encoded and sealed messages.
-	// Defaults to nine tenths of 4 MiB. Negative means no limit.
+	// Defaults to nine tenths of the rate that the hub tells, and before that of 4 MiB.
+	// Negative means no limit.
 	ByteRate int64
 	// MaxReceiveSize is the maximum size in bytes of a received message, before and
 	// after decompression. The client ends with code 1009 when one is larger.
@@ -125,8 +126,9 @@ type Options struct {
 	// reported.
 	OnState func(StateChange)
 	// OnMessage gets the messages that have no handler: those with an application's
-	// own type, broadcasts, messages to this client alone, and those of channels and
-	// rooms that the hub added it to. Defaults to nil: they are ignored.
+	// own type, broadcasts, messages to this client alone, those of channels and
+	// rooms that the hub added it to, and those of subscriptions without a handler of
+	// their own. Defaults to nil: they are ignored.
 	OnMessage Handler
 	// OnGap reports messages that were missed or may have been, before the next
 	// message of that channel or room. The Gap's Reason is one of the hub's or one of
@@ -140,14 +142,21 @@ type Options struct {
 	OnError func(error)
 }
 
+// shortestBackoff is the smallest BackoffMax. Less would be a busy loop.
+const shortestBackoff = time.Millisecond
+
+// defaultMaxSendSize is the limit until the hub has told its own.
+const defaultMaxSendSize = 512 << 10
+
 // Handler handles the messages of a channel or room. It owns the Message and its
-// Data and may keep them.
+// Data and may keep them. Each handler of a channel gets a Message of its own.
 type Handler func(*websocket.Message)
 
 // TokenSource returns the token for a handshake. The client calls it for every
 // attempt. renew reports that the hub has refused the latest token, so that a cached
 // one must not be returned. After an error the client retries, unless the error
-// wraps ErrNoToken. A TokenSource must return when ctx ends, and must not call the
+// wraps ErrNoToken. With an empty token the handshake has none. docs/clients.md has a
+// table of the reactions to a refused token. A TokenSource must return when ctx ends, and must not call the
 // client.
 type TokenSource func(ctx context.Context, renew bool) (token string, err error)
 
@@ -200,12 +209,7 @@ func (o *Options) withDefaults() Options {
 	setDefault(&d.HandshakeTimeout, 10*time.Second)
 	setDefault(&d.RestoreTimeout, 30*time.Second)
 	setDefault(&d.WriteTimeout, 10*time.Second)
-	setDefault(&d.ReadTimeout, 75*time.Second)
-	setDefault(&d.PingPeriod, d.ReadTimeout/5*4)
 	setDefault(&d.CloseTimeout, 5*time.Second)
-	setDefault(&d.MaxSendSize, 512<<10)
-	setDefault(&d.MessageRate, 900)
-	setDefault(&d.ByteRate, 4<<20/10*9)
 	setDefault(&d.MaxReceiveSize, 2<<20)
 	setDefault(&d.OutboundLimit, max(1<<20, d.MaxSendSize))
 	setDefault(&d.InboundLimit, 4<<20)
@@ -249,8 +253,6 @@ func (o *Options) validate() error {
 		{"HandshakeTimeout", int64(o.HandshakeTimeout)},
 		{"RestoreTimeout", int64(o.RestoreTimeout)},
 		{"WriteTimeout", int64(o.WriteTimeout)},
-		{"ReadTimeout", int64(o.ReadTimeout)},
-		{"PingPeriod", int64(o.PingPeriod)},
 		{"CloseTimeout", int64(o.CloseTimeout)},
 		{"MaxSendSize", int64(o.MaxSendSize)},
 		{"MaxReceiveSize", o.MaxReceiveSize},
@@ -266,8 +268,8 @@ func (o *Options) validate() error {
 		return optionError("Codec", "%q is unknown", o.Codec)
 	case o.BackoffMin > o.BackoffMax:
 		return optionError("BackoffMin", "%v is longer than BackoffMax %v", o.BackoffMin, o.BackoffMax)
-	case o.PingPeriod >= o.ReadTimeout:
-		return optionError("PingPeriod", "%v is not shorter than ReadTimeout %v", o.PingPeriod, o.ReadTimeout)
+	case o.BackoffMax < shortestBackoff:
+		return optionError("BackoffMax", "%v is shorter than %v", o.BackoffMax, shortestBackoff)
 	case o.MaxSendSize > o.OutboundLimit:
 		return optionError("MaxSendSize", "%d is more than OutboundLimit %d", o.MaxSendSize, o.OutboundLimit)
 	}

@@ -1,8 +1,13 @@
 package client_test
 
 import (
+	"context"
+	"errors"
+	"math"
+	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -20,9 +25,9 @@ func TestInvalidOptions(t *testing.T) {
 		want string
 	}{
 		{"codec", "", client.Options{Codec: "xml"}, "Codec"},
-		{"negative", "", client.Options{ReadTimeout: -1}, "ReadTimeout"},
+		{"negative", "", client.Options{WriteTimeout: -1}, "WriteTimeout"},
 		{"backoff", "", client.Options{BackoffMin: 2, BackoffMax: 1}, "BackoffMin"},
-		{"ping", "", client.Options{PingPeriod: time.Hour}, "PingPeriod"},
+		{"busy loop", "", client.Options{BackoffMin: 1, BackoffMax: 30}, "BackoffMax"},
 		{"sizes", "", client.Options{MaxSendSize: 2, OutboundLimit: 1}, "MaxSendSize"},
 		{"header", "", client.Options{Header: http.Header{"sec-websocket-protocol": {"x"}}}, "Header"},
 		{"keys", "", client.Options{Security: &websocket.SecurityConfig{AESKey: []byte("short")}}, "AESKey"},
@@ -42,4 +47,32 @@ func TestInvalidOptions(t *testing.T) {
 			require.ErrorContains(t, err, tt.want)
 		})
 	}
+}
+
+// The longest durations mean never. No timer overflows and becomes a busy loop.
+func TestLongestDurations(t *testing.T) {
+	t.Parallel()
+	const never = math.MaxInt64
+	o := client.Options{
+		BackoffMin: never, BackoffMax: never, BackoffReset: never, HandshakeTimeout: never, RestoreTimeout: never,
+		WriteTimeout: never, Heartbeat: never, CloseTimeout: never, RetryDial: true,
+	}
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		o := o
+		o.NetDial = func(context.Context, string, string) (net.Conn, error) {
+			attempts++
+			return nil, errors.New("away")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		_, err := client.Dial(ctx, "ws://hub", o)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, attempts)
+	})
+	inBubble(t, o, nil, func(t *testing.T, s *server, _ *pipeListener, c *client.Client, rec *recorder) {
+		time.Sleep(24 * time.Hour)
+		require.NoError(t, c.Publish(t.Context(), "x", nil))
+		require.Equal(t, uint64(1), s.hub.Stats().TotalConnections)
+	})
 }

@@ -8,34 +8,50 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
+// PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf.
+type PublishOption struct {
+	set func(*websocket.Message)
+}
+
+// ExceptSelf publishes to all recipients except this client. An older hub ignores it.
+func ExceptSelf() PublishOption {
+	return PublishOption{func(m *websocket.Message) { m.ExceptSelf = true }}
+}
+
 // Publish publishes data to the subscribers of a channel, including this client if
-// it is one of them. It waits for a connection and for the hub's reply until ctx
-// ends. data may be reused after Publish has returned. Errors: *Error,
-// ErrOutcomeUnknown, ErrClosed, websocket.ErrMessageTooLarge,
+// it is one of them and ExceptSelf is not given. It waits for a connection and for the
+// hub's reply until ctx ends. data may be reused after Publish has returned. Errors:
+// *Error, ErrOutcomeUnknown, ErrClosed, websocket.ErrMessageTooLarge,
 // websocket.ErrInvalidName and ctx's error.
-func (c *Client) Publish(ctx context.Context, channel string, data []byte) error {
+func (c *Client) Publish(ctx context.Context, channel string, data []byte, options ...PublishOption) error {
 	if err := checkName(channel); err != nil {
 		return err
 	}
-	return c.publish(ctx, websocket.ActionPublish, channel, data)
+	return c.publish(ctx, websocket.ActionPublish, channel, data, options)
 }
 
 // PublishRoom is like Publish but publishes to the members of a room. The client
 // need not be a member.
-func (c *Client) PublishRoom(ctx context.Context, roomID string, data []byte) error {
+func (c *Client) PublishRoom(ctx context.Context, roomID string, data []byte, options ...PublishOption) error {
 	if err := checkName(roomID); err != nil {
 		return err
 	}
-	return c.publish(ctx, websocket.ActionPublishRoom, roomID, data)
+	return c.publish(ctx, websocket.ActionPublishRoom, roomID, data, options)
 }
 
 // Broadcast is like Publish but publishes to every client of the hub.
-func (c *Client) Broadcast(ctx context.Context, data []byte) error {
-	return c.publish(ctx, websocket.ActionBroadcast, "", data)
+func (c *Client) Broadcast(ctx context.Context, data []byte, options ...PublishOption) error {
+	return c.publish(ctx, websocket.ActionBroadcast, "", data, options)
 }
 
-func (c *Client) publish(ctx context.Context, action websocket.Action, target string, data []byte) error {
-	return c.call(ctx, &websocket.Message{Type: string(action), Channel: target, Data: data}, false, nil, nil)
+func (c *Client) publish(ctx context.Context, action websocket.Action, target string, data []byte, options []PublishOption) error {
+	m := &websocket.Message{Type: string(action), Channel: target, Data: data}
+	for _, o := range options {
+		if o.set != nil {
+			o.set(m)
+		}
+	}
+	return c.call(ctx, m, false, nil, nil)
 }
 
 // Send sends a message with an application's own type to the hub's onMessage. It
@@ -46,14 +62,14 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 // websocket.ErrMessageTooLarge, an error of the codec and ctx's error.
 //
 // The types publish, publish_room and broadcast may be sent too; OnError then
-// reports a refusal. The types subscribe, unsubscribe, join_room and leave_room
-// return ErrReserved.
+// reports a refusal. The types subscribe, unsubscribe, join_room, leave_room, hub:hello
+// and hub:ping return ErrReserved.
 func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 	if m == nil {
 		return websocket.ErrNilMessage
 	}
 	switch websocket.Action(m.Type) {
-	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom:
+	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom, typeHello, typePing:
 		return fmt.Errorf("%w: %q", ErrReserved, m.Type)
 	}
 	frame, err := c.encode(m)
@@ -98,6 +114,9 @@ func (c *Client) call(ctx context.Context, m *websocket.Message, resend bool, on
 		case result = <-r.done:
 		case <-ctx.Done():
 			canceled, sent := cn.cancel(r)
+			if canceled && sent && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				cn.probe(r.queuedAt)
+			}
 			switch {
 			case canceled && sent:
 				if onCancel != nil {

@@ -29,7 +29,7 @@ func TestRateLimits(t *testing.T) {
 	}
 	flood(client.Options{}, 10*time.Second, func(s *server, c *client.Client, _ *recorder, took time.Duration) {
 		require.Equal(t, client.Connected, c.State())
-		require.Equal(t, uint64(all+1), s.hub.Stats().MessagesReceived)
+		require.Equal(t, uint64(all+2), s.hub.Stats().MessagesReceived)
 		require.InDelta(t, all/900, took.Seconds(), 2)
 	})
 	flood(client.Options{ByteRate: 50_000, MessageRate: -1}, 0, func(s *server, c *client.Client, _ *recorder, took time.Duration) {
@@ -38,7 +38,7 @@ func TestRateLimits(t *testing.T) {
 	})
 	flood(client.Options{ByteRate: -1, MessageRate: -1}, 0, func(s *server, c *client.Client, _ *recorder, _ time.Duration) {
 		require.Equal(t, client.Connected, c.State())
-		require.Equal(t, uint64(all+1), s.hub.Stats().MessagesReceived)
+		require.Equal(t, uint64(all+2), s.hub.Stats().MessagesReceived)
 	})
 	flood(client.Options{ByteRate: -1, MessageRate: -1}, 10*time.Second, func(_ *server, _ *client.Client, rec *recorder, _ time.Duration) {
 		require.Equal(t, websocket.ClosePolicyViolation, closeErrorOf(t, rec.waitState(t, client.Closed).Err).Code)

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -19,6 +21,7 @@ func (c *Client) run() {
 	for {
 		c.setState(StateChange{State: Connecting})
 		o := c.attempt(&h)
+		requested := c.takeReconnect()
 		if h.lasted >= c.options.BackoffReset {
 			failures = 0
 		}
@@ -26,19 +29,61 @@ func (c *Client) run() {
 			c.setClosed(nil)
 			return
 		}
-		if !o.retry {
+		if !o.retry && !requested {
 			c.setState(StateChange{State: Disconnected, Err: o.err})
 			c.setClosed(o.err)
 			return
 		}
-		delay := backoff(failures, c.options.BackoffMin, c.options.BackoffMax) + min(o.retryAfter, c.options.BackoffMax)
+		delay := backoff(failures, c.options.BackoffMin, c.options.BackoffMax)
+		delay += min(o.retryAfter, c.options.BackoffMax, math.MaxInt64-delay)
 		failures++
+		if requested {
+			delay, failures = 0, 0
+		}
 		c.setState(StateChange{State: Disconnected, Err: o.err, WillRetry: true, RetryIn: delay})
 		if !c.sleep(delay) {
 			c.setClosed(nil)
 			return
 		}
 	}
+}
+
+// Reconnect ends the connection and makes a new one at once, without a delay and
+// for every close code. An attempt to connect that is under way starts anew, and a
+// delay before the next one ends. Channels and rooms are restored as after every loss.
+// It is for programs that know better than the heartbeat: for example that the network
+// has changed, or that the user's rights have. Reconnect does not wait, and does nothing
+// after the client has ended.
+func (c *Client) Reconnect() {
+	c.mu.Lock()
+	cn, abandon := c.conn, c.abandon
+	select {
+	case c.reconnect <- struct{}{}: // attach receives it if the attempt under way succeeds all the same
+	default: // run has not received the previous request yet
+	}
+	c.mu.Unlock()
+	if cn != nil {
+		cn.closeNow(&websocket.CloseError{Code: websocket.CloseGoingAway, Reason: "reconnect"})
+	} else if abandon != nil {
+		abandon()
+	}
+}
+
+// takeReconnect reports whether Reconnect was called for the latest attempt or connection.
+func (c *Client) takeReconnect() bool {
+	select {
+	case <-c.reconnect:
+		return true
+	default:
+		return false
+	}
+}
+
+// setAbandon sets the function with which Reconnect ends the attempt under way.
+func (c *Client) setAbandon(f context.CancelFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandon = f
 }
 
 // history is the part of earlier attempts that later ones depend on. Only run's
@@ -60,7 +105,11 @@ type outcome struct {
 // attempt connects, serves the connection and returns when it has ended.
 func (c *Client) attempt(h *history) outcome {
 	h.lasted = 0
-	cn, err := c.connect(h)
+	ctx, abandon := context.WithCancel(c.ctx)
+	defer abandon()
+	c.setAbandon(abandon)
+	cn, err := c.connect(ctx, h)
+	c.setAbandon(nil)
 	if err != nil {
 		c.lastFailure.Store(&err)
 		o := outcome{err: err, retry: c.retriesHandshake(err, h) && (h.connected || c.options.RetryDial)}
@@ -113,11 +162,15 @@ func (c *Client) retriesHandshake(err error, h *history) bool {
 	case http.StatusConflict:
 		// Our client ID is in use. The hub may not have noticed yet that our previous
 		// connection is dead.
-		return h.connected && time.Since(h.lostAt) < 2*c.options.ReadTimeout
+		return h.connected && time.Since(h.lostAt) < conflictTimeout
 	default:
 		return status < 400 || status >= 500
 	}
 }
+
+// conflictTimeout is the time after the end of a connection in which its ID may still be
+// in use: twice the default PongWait of a hub.
+const conflictTimeout = 2 * time.Minute
 
 // backoff returns the delay before the next attempt after a number of earlier
 // failures. Full jitter prevents that all clients of a restarted hub reconnect at
@@ -127,15 +180,18 @@ func backoff(failures int, shortest, longest time.Duration) time.Duration {
 	if failures < 62 && shortest <= longest>>failures {
 		ceiling = shortest << failures
 	}
-	return rand.N(ceiling + 1)
+	return rand.N(ceiling)
 }
 
-// sleep returns false if Close was called before d has passed.
+// sleep returns false if Close was called before d has passed, and true at once if
+// Reconnect was.
 func (c *Client) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-c.reconnect:
 		return true
 	case <-c.ctx.Done():
 		return false

@@ -3,6 +3,7 @@ package client_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"strconv"
 	"testing"
@@ -26,9 +27,9 @@ func TestHubRestart(t *testing.T) {
 			require.Zero(t, rec.waitState(t, client.Connected).MissedSince)
 			news, onNews := newHandler()
 			room, onRoom := newHandler()
-			require.NoError(t, c.Subscribe(ctx, "news", onNews))
-			require.NoError(t, c.JoinRoom(ctx, "room", onRoom))
-			require.NoError(t, c.Subscribe(ctx, "left", onNews))
+			require.NoError(t, errOf(c.Subscribe(ctx, "news", onNews)))
+			require.NoError(t, errOf(c.JoinRoom(ctx, "room", onRoom)))
+			require.NoError(t, errOf(c.Subscribe(ctx, "left", onNews)))
 			require.NoError(t, c.Unsubscribe(ctx, "left"))
 			require.NoError(t, c.Publish(ctx, "news", nil))
 			last := receive(t, news).Timestamp
@@ -94,7 +95,7 @@ func TestReconnectByCloseCode(t *testing.T) {
 			require.Equal(t, client.StateChange{State: client.Closed, Err: down.Err}, rec.waitState(t, client.Closed))
 			receive(t, c.Done())
 			require.Equal(t, down.Err, c.Err())
-			err := c.Subscribe(testContext(t), "ch", nil)
+			err := errOf(c.Subscribe(testContext(t), "ch", nil))
 			require.ErrorIs(t, err, client.ErrClosed)
 			require.ErrorIs(t, err, down.Err)
 			require.NoError(t, c.Close())
@@ -149,7 +150,7 @@ func TestLostMessagesAreReported(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer func() { _ = c.Close(); receive(t, c.Done()) }()
-	require.NoError(t, c.Subscribe(testContext(t), "ch", func(m *websocket.Message) {
+	require.NoError(t, errOf(c.Subscribe(testContext(t), "ch", func(m *websocket.Message) {
 		n, _ := strconv.Atoi(string(m.Data))
 		switch {
 		case n <= last:
@@ -165,7 +166,7 @@ func TestLostMessagesAreReported(t *testing.T) {
 			default: // already sent
 			}
 		}
-	}))
+	})))
 	for n := 0; ; n++ {
 		require.NoError(t, s.hub.PublishToChannel("ch", &websocket.Message{Data: strconv.AppendInt(nil, int64(n), 10)}))
 		if n < all && n%500 == 499 {
@@ -242,7 +243,7 @@ func TestRestoreTimeout(t *testing.T) {
 	ws := receive(t, s.conns)
 	defer func() { _ = ws.Close() }()
 	result := make(chan error, 1)
-	go func() { result <- c.Subscribe(testContext(t), "ch", nil) }() // ends with the ack
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", nil)) }() // ends with the ack
 	_, b, err := ws.ReadMessage()
 	require.NoError(t, err)
 	var m websocket.Message
@@ -256,3 +257,71 @@ func TestRestoreTimeout(t *testing.T) {
 	require.ErrorContains(t, down.Err, "onConnect and restoring took longer than 50ms")
 	require.True(t, down.WillRetry)
 }
+
+// TestReconnect calls Reconnect in every state.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	o := client.Options{BackoffMin: 999 * time.Hour, BackoffMax: 999 * time.Hour, HandshakeTimeout: 99 * time.Hour}
+	inBubble(t, o, nil, func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
+		connections := uint64(1)
+		requireConnected := func(state client.State) {
+			t.Helper()
+			connections++
+			rec.waitState(t, state)
+			rec.waitState(t, client.Connected)
+			require.NoError(t, c.Publish(t.Context(), "x", nil))
+			require.Equal(t, connections, s.hub.Stats().TotalConnections)
+		}
+		rec.waitState(t, client.Connected)
+		require.NoError(t, errOf(c.Subscribe(t.Context(), "kept", nil)))
+		for range 3 {
+			c.Reconnect()
+			down := rec.waitState(t, client.Disconnected)
+			require.Equal(t, client.StateChange{State: client.Disconnected, Err: down.Err, WillRetry: true}, down)
+			require.Equal(t, websocket.CloseGoingAway, closeErrorOf(t, down.Err).Code)
+			requireConnected(client.Connecting)
+			require.Equal(t, map[string]int{"kept": 1}, maps.Collect(s.hub.Channels()))
+		}
+
+		// During the delay before an attempt.
+		require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, ""))
+		rec.waitState(t, client.Disconnected)
+		c.Reconnect()
+		requireConnected(client.Connecting)
+
+		// During an attempt that hangs.
+		hang := true
+		entered := make(chan struct{}, 1)
+		p.wrap = func(nc net.Conn) net.Conn {
+			if hang {
+				hang = false
+				entered <- struct{}{}
+				return &deadNetwork{Conn: nc, dead: closedChannel}
+			}
+			return nc
+		}
+		c.Reconnect()
+		<-entered
+		began := time.Now()
+		c.Reconnect()
+		requireConnected(client.Disconnected)
+		require.Zero(t, time.Since(began))
+
+		// The request has been used up: later losses wait for the backoff.
+		require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, ""))
+		down := rec.waitState(t, client.Disconnected)
+		require.NotZero(t, down.RetryIn)
+		require.NoError(t, c.Close())
+		c.Reconnect()
+		<-c.Done()
+		c.Reconnect()
+		require.Equal(t, client.Closed, c.State())
+		require.Equal(t, connections, s.hub.Stats().TotalConnections)
+	})
+}
+
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()

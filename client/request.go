@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // request is a frame to be written and, if it has an ID, the call that waits for
@@ -16,13 +17,15 @@ type request struct {
 	onReply func(reply)
 	done    chan reply // capacity 1, or nil; handleReply or end sends once, call receives; never closed
 
-	dequeued bool // the write loop has taken it from the queue; guarded by conn.mu
+	dequeued bool          // the write loop has taken it from the queue; guarded by conn.mu
+	queuedAt time.Duration // by watchedConn.now; set by enqueue
 }
 
 // reply is the hub's reply to a request, or the end of its connection.
 type reply struct {
 	refusal   *Error
 	timestamp int64 // of the reply, by the hub's clock
+	data      []byte
 
 	connErr error // not nil: the connection ended before a reply arrived
 	sent    bool  // with connErr: the hub may have received the request
@@ -68,8 +71,25 @@ func (cn *conn) sendUnbounded(r *request) {
 	}
 }
 
+// sendFirst makes r the first frame of a connection that has not been started.
+func (cn *conn) sendFirst(r *request) {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	cn.hello = r
+	cn.pending[r.id] = r
+}
+
+// sendPing asks the write loop to write a ping.
+func (cn *conn) sendPing() {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	cn.ping = true
+	cn.wakeWriter()
+}
+
 // enqueue needs cn.mu locked.
 func (cn *conn) enqueue(r *request) {
+	r.queuedAt = cn.socket.now()
 	cn.queue = append(cn.queue, r)
 	cn.queuedBytes += len(r.frame)
 	if r.id != "" {

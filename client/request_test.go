@@ -57,7 +57,7 @@ func TestCallsAreResentAfterReconnect(t *testing.T) {
 	result := make(chan error, 1)
 	hub := jsonPeer{t, receive(t, s.conns)}
 
-	go func() { result <- c.Subscribe(testContext(t), "ch", nil) }() // ends with the ack
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", nil)) }() // ends with the ack
 	require.Equal(t, "subscribe", hub.read().Type)
 	require.NoError(t, hub.NetConn().Close())
 	hub = jsonPeer{t, receive(t, s.conns)}
@@ -84,7 +84,7 @@ func TestCallsAreResentAfterReconnect(t *testing.T) {
 	require.Equal(t, "unsubscribe", unsubscribe.Type)
 	ctx, cancel := context.WithCancel(testContext(t))
 	cancel()
-	require.ErrorIs(t, c.Subscribe(ctx, "ch", nil), context.Canceled, "one call about a channel at a time")
+	require.ErrorIs(t, errOf(c.Subscribe(ctx, "ch", nil)), context.Canceled, "one call about a channel at a time")
 	hub.write(websocket.Message{Type: "ack", ID: m.ID, Timestamp: 2})
 	require.Equal(t, websocket.Gap{Channel: "ch", First: 1, Last: 2, Reason: client.ReasonReconnect}, receive(t, rec.gaps))
 	hub.write(websocket.Message{Type: "error", ID: unsubscribe.ID, Data: []byte(`{"code":"forbidden"}`)})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -37,52 +38,60 @@ func (k topicKey) leave() websocket.Action {
 	return websocket.ActionUnsubscribe
 }
 
-// topic is a channel or room that the client has joined, or that a call is about to
+// topic is a channel or room that the client is in, or that a call is about to
 // join or leave. It is removed from Client.topics when neither is the case.
+//
+// While there is a connection, the last subscription is removed only by a call that
+// holds lock, or by the hub's refusal to restore it. So the hub's membership never
+// outlives the subscriptions.
 type topic struct {
 	key  topicKey
 	lock chan struct{} // capacity 1: a call that joins or leaves sends to lock it and receives to unlock it; never closed
 
 	// Guarded by Client.mu:
-	calls    int  // calls that hold lock or wait for it
-	joined   bool // messages are handled, and the topic is restored after a reconnect
-	handler  Handler
-	lastSeen int64 // Timestamp of the latest message of the topic, or of the reply to joining it
-	leaving  *conn // where leaveAfterCancel waits for a reply; nil if it does not
+	calls    int             // calls that hold lock or wait for it
+	subs     []*Subscription // if not empty, messages are handled and the topic is restored after a reconnect; elements are appended and never changed, because the inbox has copies of the slice
+	lastSeen int64           // Timestamp of the latest message of the topic, or of the reply to joining it
+	leaving  *conn           // where leaveAfterCancel waits for a reply; nil if it does not
 }
 
 // Subscribe subscribes to a channel and returns when the hub has acknowledged it.
-// handler gets the channel's messages; if it is nil, Options.OnMessage does. The
-// subscription is restored after reconnects. It ends with Unsubscribe, with Close,
-// or when the hub refuses to restore it. Subscribing again replaces the handler.
+// handler gets the channel's messages; if it is nil, Options.OnMessage does. Any number
+// of subscriptions to a channel may exist, each with its own handler. Their handlers run
+// in the order of the subscriptions. The client leaves the channel when the last one
+// has ended.
+//
+// The subscription is restored after reconnects. It ends with Subscription.Unsubscribe,
+// with Client.Unsubscribe, when the client ends, or when the hub refuses to restore it.
 //
 // Subscribe waits for a connection and for the hub's reply until ctx ends. If it
-// returns an error, the subscription is as it was before. Errors: *Error,
-// ErrClosed, websocket.ErrInvalidName and ctx's error.
-func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler) error {
+// returns an error, there is no new subscription, and others are as they were before.
+// Errors: *Error, ErrClosed, websocket.ErrInvalidName and ctx's error.
+func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler) (*Subscription, error) {
 	return c.join(ctx, topicKey{name: channel}, handler)
 }
 
-// Unsubscribe ends a subscription. It returns when the hub has acknowledged it, or
-// at once if there is no connection. Afterwards no call of the handler begins, but
-// one may still be running. It is no error if there is no subscription.
+// Unsubscribe ends all subscriptions to a channel. Like Subscription.Unsubscribe it
+// returns when the hub has acknowledged it, or at once if there is no connection. It is
+// no error if there is no subscription. It also makes the client leave a channel that the
+// hub itself has added it to.
 //
 // Unsubscribe waits for the hub's reply until ctx ends. If it returns an *Error or
-// websocket.ErrInvalidName, the subscription is as it was before. If it returns
-// ctx's error, either the subscription has ended all the same, or another call about
-// the same channel was still waiting and it is as it was before.
+// websocket.ErrInvalidName, the subscriptions are as they were before. If it returns
+// ctx's error, either they have ended all the same, or another call about
+// the same channel was still waiting and they are as they were before.
 func (c *Client) Unsubscribe(ctx context.Context, channel string) error {
-	return c.leave(ctx, topicKey{name: channel})
+	return c.leave(ctx, topicKey{name: channel}, nil)
 }
 
 // JoinRoom is like Subscribe but joins a room.
-func (c *Client) JoinRoom(ctx context.Context, roomID string, handler Handler) error {
+func (c *Client) JoinRoom(ctx context.Context, roomID string, handler Handler) (*Subscription, error) {
 	return c.join(ctx, topicKey{room: true, name: roomID}, handler)
 }
 
 // LeaveRoom is like Unsubscribe but leaves a room.
 func (c *Client) LeaveRoom(ctx context.Context, roomID string) error {
-	return c.leave(ctx, topicKey{room: true, name: roomID})
+	return c.leave(ctx, topicKey{room: true, name: roomID}, nil)
 }
 
 // checkName rejects names that an encoder would change silently. The hub checks
@@ -97,46 +106,51 @@ func checkName(name string) error {
 	return nil
 }
 
-func (c *Client) join(ctx context.Context, key topicKey, handler Handler) error {
+func (c *Client) join(ctx context.Context, key topicKey, handler Handler) (*Subscription, error) {
 	m, t, err := c.lockTopic(ctx, key, key.join())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.unlockTopic(t)
+	sub := &Subscription{client: c, topic: t, handler: handler, done: make(chan struct{})}
 	onReply := func(r reply) {
 		if r.refusal == nil {
 			c.mu.Lock()
-			t.joined, t.handler, t.lastSeen, t.leaving = true, handler, r.timestamp, nil
+			t.subs = append(t.subs, sub)
+			t.lastSeen, t.leaving = r.timestamp, nil
 			c.mu.Unlock()
 		}
 	}
 	onCancel := func(cn *conn) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !t.joined {
+		if len(t.subs) == 0 {
 			c.leaveAfterCancel(cn, t)
 		}
 	}
-	return withoutUnknown(c.call(ctx, m, true, onReply, onCancel))
+	if err := withoutUnknown(c.call(ctx, m, true, onReply, onCancel)); err != nil {
+		return nil, err
+	}
+	return sub, nil
 }
 
-func (c *Client) leave(ctx context.Context, key topicKey) error {
+// leave ends one subscription, or all of a topic if only is nil.
+func (c *Client) leave(ctx context.Context, key topicKey, only *Subscription) error {
+	if c.leaveLocally(key, only) {
+		return nil
+	}
 	m, t, err := c.lockTopic(ctx, key, key.leave())
 	if err != nil {
 		return err
 	}
 	defer c.unlockTopic(t)
-	c.mu.Lock()
-	if c.conn == nil { // the hub has ended all memberships with the connection
-		t.joined, t.handler = false, nil
-		c.mu.Unlock()
+	if c.leaveLocally(key, only) { // the call that held the lock has changed something
 		return nil
 	}
-	c.mu.Unlock()
 	onReply := func(r reply) {
 		if r.refusal == nil {
 			c.mu.Lock()
-			t.joined, t.handler = false, nil
+			c.endSubscriptions(t, nil)
 			c.mu.Unlock()
 		}
 	}
@@ -144,12 +158,46 @@ func (c *Client) leave(ctx context.Context, key topicKey) error {
 	if err != nil && !errors.As(err, new(*Error)) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		t.joined, t.handler = false, nil
+		c.endSubscriptions(t, nil)
 		if c.conn != nil {
 			c.leaveAfterCancel(c.conn, t)
 		}
 	}
 	return withoutUnknown(err)
+}
+
+// leaveLocally does the work of leave if the hub need not be asked: only has ended or is
+// not the last subscription of its topic, or there is no connection, with which the hub
+// has ended all memberships. It reports whether that was so.
+func (c *Client) leaveLocally(key topicKey, only *Subscription) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.topics[key]
+	switch {
+	case only != nil && only.ended:
+		return true
+	case only != nil && (c.conn == nil || len(t.subs) > 1):
+		only.end(nil)
+		t.subs = slices.DeleteFunc(slices.Clone(t.subs), func(s *Subscription) bool { return s == only })
+	case only == nil && c.conn == nil && checkName(key.name) == nil:
+		if t == nil {
+			return true
+		}
+		c.endSubscriptions(t, nil)
+	default:
+		return false
+	}
+	c.removeIfUnused(t)
+	return true
+}
+
+// endSubscriptions ends all subscriptions of t with err, which is nil if the application
+// has ended them. c.mu is locked.
+func (c *Client) endSubscriptions(t *topic, err error) {
+	for _, s := range t.subs {
+		s.end(err)
+	}
+	t.subs = nil
 }
 
 // withoutUnknown removes ErrOutcomeUnknown from the error of a canceled join or
@@ -201,7 +249,7 @@ func (c *Client) unlockTopic(t *topic) {
 
 // removeIfUnused needs c.mu locked.
 func (c *Client) removeIfUnused(t *topic) {
-	if !t.joined && t.calls == 0 && t.leaving == nil {
+	if len(t.subs) == 0 && t.calls == 0 && t.leaving == nil && c.topics[t.key] == t {
 		delete(c.topics, t.key)
 	}
 }
@@ -243,10 +291,11 @@ func (c *Client) left(cn *conn, t *topic) {
 }
 
 // attach makes cn, which has not been started, the connection that calls use. It
-// queues requests to restore every topic ahead of theirs. ready is closed when the
-// hub has replied to all of them and to the first ping: a hub responds to the
-// handshake before onConnect, but to pings only afterwards. missedSince is the time
-// of StateChange.MissedSince.
+// queues hub:hello and requests to restore every topic ahead of theirs. ready is closed
+// when the hub has replied to all of them and to a ping: a hub responds to the
+// handshake before onConnect, but to pings only afterwards. An older hub does not reply
+// to hub:hello, so that its reply is awaited only until a second ping is answered.
+// missedSince is the time of StateChange.MissedSince.
 func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -256,14 +305,15 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 		c.lastSeen = time.Now().UnixNano()
 	}
 	restored := make(chan struct{})
-	remaining := 1 // replies to wait for, first the pong; guarded by c.mu
+	remaining := 1 // replies to wait for, first those to pings and hub:hello; guarded by c.mu
 	replied := func() {
 		if remaining--; remaining == 0 {
 			close(restored)
 		}
 	}
+	c.greet(cn, replied)
 	for _, t := range c.topics {
-		if !t.joined {
+		if len(t.subs) == 0 {
 			continue
 		}
 		m, err := c.controlMessage(t.key, t.key.join())
@@ -285,15 +335,41 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 			}
 		}})
 	}
-	cn.onFirstPong = func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		replied()
-	}
+	c.takeReconnect() // it was for the attempt that has led to cn
 	c.conn = cn
 	close(c.connChanged)
 	c.connChanged = make(chan struct{})
 	return restored, missedSince
+}
+
+// greet makes cn begin with hub:hello and a ping. It calls replied once, with c.mu
+// locked. c.mu is locked.
+func (c *Client) greet(cn *conn, replied func()) {
+	cn.configure(c.pacing())
+	told, pongs := false, 0
+	check := func() {
+		if told && pongs == 1 || !told && pongs == 2 {
+			replied()
+			pongs = 3 // once only
+		}
+	}
+	hello, err := c.helloRequest(cn, func() {
+		told = true
+		check()
+	})
+	if err == nil {
+		cn.sendFirst(hello)
+	} else {
+		told = true // MaxSendSize is too small for it
+	}
+	cn.onPong = func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if pongs++; !told && pongs == 1 {
+			cn.sendPing()
+		}
+		check()
+	}
 }
 
 // handleRestoreReply handles the reply to the request that restores a topic. It
@@ -305,7 +381,7 @@ func (c *Client) handleRestoreReply(t *topic, r reply) bool {
 		return false
 	case r.refusal != nil:
 		c.restoreFailed(t, r.refusal)
-	case t.joined:
+	case len(t.subs) > 0:
 		c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.timestamp, Reason: ReasonReconnect})
 		t.lastSeen = r.timestamp
 	}
@@ -314,10 +390,11 @@ func (c *Client) handleRestoreReply(t *topic, r reply) bool {
 
 // restoreFailed needs c.mu locked.
 func (c *Client) restoreFailed(t *topic, refusal *Error) {
-	t.joined, t.handler = false, nil
-	c.removeIfUnused(t)
 	channel, roomID := t.key.split()
-	c.inbox.putError(&RestoreError{Channel: channel, RoomID: roomID, Err: refusal})
+	err := &RestoreError{Channel: channel, RoomID: roomID, Err: refusal}
+	c.endSubscriptions(t, err)
+	c.removeIfUnused(t)
+	c.inbox.putError(err)
 }
 
 // detach stops the use of cn, whose loops have returned, and ends it.
@@ -339,10 +416,10 @@ func (c *Client) detach(cn *conn, cause *websocket.CloseError) {
 	cn.end(connErr)
 }
 
-// topicOf returns the topic that a message was published to. key identifies it even
-// if the client has not joined it; then t is nil. wanted is false if the client is
-// leaving the topic.
-func (c *Client) topicOf(m *websocket.Message) (t *topic, key topicKey, wanted bool) {
+// topicOf returns the topic that a message was published to, and its subscriptions at
+// this moment. key identifies it even if the client has not joined it; then t is nil.
+// wanted is false if the client is leaving the topic.
+func (c *Client) topicOf(m *websocket.Message) (t *topic, subs []*Subscription, key topicKey, wanted bool) {
 	channel, room := topicKey{name: m.Channel}, topicKey{room: true, name: m.Channel}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -358,11 +435,11 @@ func (c *Client) topicOf(m *websocket.Message) (t *topic, key topicKey, wanted b
 	t = c.topics[key]
 	switch {
 	case t == nil:
-		return nil, key, true
-	case t.joined:
-		return t, key, true
+		return nil, nil, key, true
+	case len(t.subs) > 0:
+		return t, t.subs, key, true
 	default:
-		return nil, key, t.leaving == nil
+		return nil, nil, key, t.leaving == nil
 	}
 }
 
@@ -370,7 +447,7 @@ func (c *Client) topicOf(m *websocket.Message) (t *topic, key topicKey, wanted b
 // completely. c.mu is locked.
 func (c *Client) isMemberLocked(key topicKey) bool {
 	t := c.topics[key]
-	return t != nil && (t.joined || t.leaving != nil)
+	return t != nil && (len(t.subs) > 0 || t.leaving != nil)
 }
 
 func (c *Client) isMember(key topicKey) bool {
@@ -389,23 +466,5 @@ func (c *Client) recordTime(t *topic, timestamp int64) {
 	c.lastSeen = timestamp
 	if t != nil {
 		t.lastSeen = timestamp
-	}
-}
-
-// handlerOf returns the handler for a message of t. It returns nil if t was left
-// after the message arrived.
-func (c *Client) handlerOf(t *topic) Handler {
-	if t == nil {
-		return c.options.OnMessage
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case !t.joined:
-		return nil
-	case t.handler != nil:
-		return t.handler
-	default:
-		return c.options.OnMessage
 	}
 }

@@ -12,19 +12,6 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
-func TestSubscribeAgainReplacesHandler(t *testing.T) {
-	t.Parallel()
-	s := newServer(t, nil)
-	c, _ := dial(t, s.url(), client.Options{})
-	first, onFirst := newHandler()
-	second, onSecond := newHandler()
-	require.NoError(t, c.Subscribe(testContext(t), "ch", onFirst))
-	require.NoError(t, c.Subscribe(testContext(t), "ch", onSecond))
-	require.NoError(t, c.Publish(testContext(t), "ch", nil))
-	receive(t, second)
-	require.Empty(t, first)
-}
-
 func TestRefusedRestoreIsReported(t *testing.T) {
 	t.Parallel()
 	var refused atomic.Bool
@@ -40,9 +27,9 @@ func TestRefusedRestoreIsReported(t *testing.T) {
 	c, rec := dial(t, s.url(), client.Options{})
 	rec.waitState(t, client.Connected)
 	kept, onKept := newHandler()
-	require.NoError(t, c.Subscribe(ctx, "gone", nil))
-	require.NoError(t, c.JoinRoom(ctx, "gone", nil))
-	require.NoError(t, c.Subscribe(ctx, "kept", onKept))
+	require.NoError(t, errOf(c.Subscribe(ctx, "gone", nil)))
+	require.NoError(t, errOf(c.JoinRoom(ctx, "gone", nil)))
+	require.NoError(t, errOf(c.Subscribe(ctx, "kept", onKept)))
 	refused.Store(true)
 	require.NoError(t, s.onlyClient().Close(websocket.CloseServiceRestart, "move"))
 	rec.waitState(t, client.Connected)
@@ -75,7 +62,7 @@ func TestCanceledSubscribe(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	result := make(chan error, 1)
 	got, handler := newHandler()
-	go func() { result <- c.Subscribe(ctx, "ch", handler) }() // ends with ctx
+	go func() { result <- errOf(c.Subscribe(ctx, "ch", handler)) }() // ends with ctx
 	subscribe := hub.read()
 	require.Equal(t, "subscribe", subscribe.Type)
 	require.JSONEq(t, `{"channel":"ch"}`, string(subscribe.Data))
@@ -93,7 +80,7 @@ func TestCanceledSubscribe(t *testing.T) {
 	require.Empty(t, got)
 
 	// Subscribing again works. A canceled Unsubscribe ends the subscription.
-	go func() { result <- c.Subscribe(testContext(t), "ch", handler) }() // ends with the ack
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", handler)) }() // ends with the ack
 	hub.write(websocket.Message{Type: "ack", ID: hub.read().ID, Channel: "ch", Timestamp: 5})
 	require.NoError(t, receive(t, result))
 	ctx, cancel = context.WithCancel(testContext(t))
@@ -109,4 +96,33 @@ func TestCanceledSubscribe(t *testing.T) {
 	hub = jsonPeer{t, receive(t, s.conns)}
 	require.NoError(t, c.Send(testContext(t), &websocket.Message{Type: "first"}))
 	require.Equal(t, "first", hub.read().Type, "nothing is restored")
+}
+
+// TestCanceledSubscribeKeepsOthers cancels a further Subscribe under way. The client stays
+// in the channel for its other subscription.
+func TestCanceledSubscribeKeepsOthers(t *testing.T) {
+	t.Parallel()
+	s := newScriptedServer(t, nil)
+	c, rec := dial(t, s.url(), client.Options{CloseTimeout: shortCloseTimeout})
+	hub := jsonPeer{t, receive(t, s.conns)}
+	defer func() { _ = hub.Close() }()
+	result := make(chan error, 1)
+	got, handler := newHandler()
+	go func() { result <- errOf(c.Subscribe(testContext(t), "ch", handler)) }() // ends with the ack
+	hub.write(websocket.Message{Type: "ack", ID: hub.read().ID, Channel: "ch"})
+	require.NoError(t, receive(t, result))
+	ctx, cancel := context.WithCancel(testContext(t))
+	canceled, onCanceled := newHandler()
+	go func() { result <- errOf(c.Subscribe(ctx, "ch", onCanceled)) }() // ends with ctx
+	subscribe := hub.read()
+	cancel()
+	require.ErrorIs(t, receive(t, result), context.Canceled)
+	require.NoError(t, c.Send(testContext(t), &websocket.Message{Type: "next"}))
+	require.Equal(t, "next", hub.read().Type, "nothing is unsubscribed")
+	hub.write(websocket.Message{Type: "ack", ID: subscribe.ID, Channel: "ch"})
+	hub.write(websocket.Message{Type: "message", Channel: "ch"})
+	receive(t, got)
+	hub.write(websocket.Message{Type: "end"})
+	require.Equal(t, "end", receive(t, rec.messages).Type)
+	require.Empty(t, canceled)
 }

@@ -42,6 +42,7 @@ type vectorMessage struct {
 	Data                           hexBytes `json:"data_hex"`
 	Timestamp                      int64    `json:",string"`
 	ClientID                       string   `json:"client_id"`
+	ExceptSelf                     bool     `json:"except_self"`
 	Control                        map[string]string
 	Wire                           []struct {
 		Mode, Frame string
@@ -79,7 +80,7 @@ func TestVectors(t *testing.T) {
 	for _, v := range file.Messages {
 		t.Run(v.Name+"/"+v.Codec, func(t *testing.T) {
 			t.Parallel()
-			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID}
+			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, ExceptSelf: v.ExceptSelf}
 			if len(v.Data) > 0 {
 				want.Data = v.Data
 			}

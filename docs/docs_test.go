@@ -163,7 +163,8 @@ func subscribe(t *testing.T, addr string) *subscriber {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	s := &subscriber{c, make(chan string, 100)}
-	require.NoError(t, c.Subscribe(ctx, "news", func(m *websocket.Message) { s.received <- string(m.Data) }))
+	_, err = c.Subscribe(ctx, "news", func(m *websocket.Message) { s.received <- string(m.Data) })
+	require.NoError(t, err)
 	return s
 }
 

@@ -26,12 +26,13 @@ const (
 // WsMessage is the envelope of every message in both directions.
 type WsMessage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                         // Message type
-	Channel       string                 `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`                   // Channel name, or room ID in a room message
-	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`                         // Opaque payload
-	Timestamp     int64                  `protobuf:"varint,4,opt,name=timestamp,proto3" json:"timestamp,omitempty"`              // Server timestamp, Unix nanoseconds
-	ClientId      string                 `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"` // Client identifier of the sender
-	Id            string                 `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`                             // Set by a client that wants an answer; the answer carries it too
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                                 // Message type
+	Channel       string                 `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`                           // Channel name, or room ID in a room message
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`                                 // Opaque payload
+	Timestamp     int64                  `protobuf:"varint,4,opt,name=timestamp,proto3" json:"timestamp,omitempty"`                      // Server timestamp, Unix nanoseconds
+	ClientId      string                 `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`         // Client identifier of the sender
+	Id            string                 `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`                                     // Set by a client that wants an answer; the answer carries it too
+	ExceptSelf    bool                   `protobuf:"varint,10,opt,name=except_self,json=exceptSelf,proto3" json:"except_self,omitempty"` // Set by a client: the publication does not go to the client itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -106,6 +107,13 @@ func (x *WsMessage) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *WsMessage) GetExceptSelf() bool {
+	if x != nil {
+		return x.ExceptSelf
+	}
+	return false
 }
 
 // ChannelRequest is the data of subscribe and unsubscribe.
@@ -350,14 +358,18 @@ var File_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto protoreflect.
 
 const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "" +
 	"\n" +
-	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\x98\x01\n" +
+	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xcb\x01\n" +
 	"\tWsMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1c\n" +
 	"\ttimestamp\x18\x04 \x01(\x03R\ttimestamp\x12\x1b\n" +
 	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12\x0e\n" +
-	"\x02id\x18\x06 \x01(\tR\x02id\"*\n" +
+	"\x02id\x18\x06 \x01(\tR\x02id\x12\x1f\n" +
+	"\vexcept_self\x18\n" +
+	" \x01(\bR\n" +
+	"exceptSelfJ\x04\b\a\x10\bJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
+	"\"*\n" +
 	"\x0eChannelRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\"&\n" +
 	"\vRoomRequest\x12\x17\n" +

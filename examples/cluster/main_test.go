@@ -79,7 +79,7 @@ func open(t *testing.T, front, name, codec string) *tab {
 	require.NoError(t, err)
 	b.Client = c
 	t.Cleanup(func() { _ = c.Close() })
-	require.NoError(t, c.JoinRoom(within(t), "lobby", func(m *websocket.Message) {
+	_, err = c.JoinRoom(within(t), "lobby", func(m *websocket.Message) {
 		if m.Type == "presence" {
 			var list presence
 			if err := json.Unmarshal(m.Data, &list); err != nil {
@@ -93,7 +93,8 @@ func open(t *testing.T, front, name, codec string) *tab {
 			t.Errorf("message: %v", err)
 		}
 		b.said <- personOf(m.ClientID).Name + ": " + said.Text
-	}))
+	})
+	require.NoError(t, err)
 	return b
 }
 

@@ -59,6 +59,7 @@ for (const vector of file.messages) {
     const again = codec.encode(message);
     assert.equal(typeof again === "string", vector.wire[0].frame === "text");
     assert.deepEqual(fieldsOf(codec.decode(again)), want);
+    if (vector.except_self) return; // only requests have it, and decode drops it
     // JSON.stringify and the hub escape different characters.
     if (vector.name !== "names-to-escape" || !codec.text) assert.equal(hex(toBytes(again)), vector.wire[0].bytes_hex);
 

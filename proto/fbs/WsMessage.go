@@ -111,8 +111,20 @@ func (rcv *WsMessage) Id() []byte {
 	return nil
 }
 
+func (rcv *WsMessage) ExceptSelf() bool {
+	o := flatbuffers.UOffsetT(rcv._tab.Offset(22))
+	if o != 0 {
+		return rcv._tab.GetBool(o + rcv._tab.Pos)
+	}
+	return false
+}
+
+func (rcv *WsMessage) MutateExceptSelf(n bool) bool {
+	return rcv._tab.MutateBoolSlot(22, n)
+}
+
 func WsMessageStart(builder *flatbuffers.Builder) {
-	builder.StartObject(6)
+	builder.StartObject(10)
 }
 func WsMessageAddType(builder *flatbuffers.Builder, type_ flatbuffers.UOffsetT) {
 	builder.PrependUOffsetTSlot(0, flatbuffers.UOffsetT(type_), 0)
@@ -134,6 +146,9 @@ func WsMessageAddClientId(builder *flatbuffers.Builder, clientId flatbuffers.UOf
 }
 func WsMessageAddId(builder *flatbuffers.Builder, id flatbuffers.UOffsetT) {
 	builder.PrependUOffsetTSlot(5, flatbuffers.UOffsetT(id), 0)
+}
+func WsMessageAddExceptSelf(builder *flatbuffers.Builder, exceptSelf bool) {
+	builder.PrependBoolSlot(9, exceptSelf, false)
 }
 func WsMessageEnd(builder *flatbuffers.Builder) flatbuffers.UOffsetT {
 	return builder.EndObject()

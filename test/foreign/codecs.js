@@ -1,5 +1,6 @@
 // The wire format, implemented with third-party libraries. Messages are
-// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}.
+// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}, and exceptSelf if it
+// is true.
 
 import { fileURLToPath } from "node:url";
 import { decode as msgpackDecode, encode as msgpackEncode } from "@msgpack/msgpack";
@@ -7,6 +8,7 @@ import * as flatbuffers from "flatbuffers";
 import protobuf from "protobufjs";
 
 const none = new Uint8Array(0);
+const flag = (exceptSelf) => exceptSelf && { exceptSelf };
 const utf8 = new TextEncoder();
 const strictUTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -28,8 +30,9 @@ const jsonControls = {
 const json = {
   ...jsonControls,
   text: true,
-  encode({ type, channel, data = none, timestamp = 0n, clientId, id }) {
+  encode({ type, channel, data = none, timestamp = 0n, clientId, id, exceptSelf }) {
     const fields = { type, channel, data: asJSON(data), timestamp: Number(timestamp), client_id: clientId, id };
+    if (exceptSelf) fields.except_self = true;
     if (fields.data === undefined && data.length > 0) {
       fields.data = Buffer.from(data).toString("base64");
       fields.encoding = "base64";
@@ -37,13 +40,13 @@ const json = {
     return JSON.stringify(fields);
   },
   decode(text) {
-    const { type, channel = "", data, encoding, client_id: clientId = "", id = "" } = JSON.parse(text);
+    const { type, channel = "", data, encoding, client_id: clientId = "", id = "", except_self } = JSON.parse(text);
     // JSON.parse would round the 64-bit integer.
-    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?}$/.exec(text)[1]);
+    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"except_self":true)?}$/.exec(text)[1]);
     let bytes = none;
     if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
     else if (data !== null) bytes = utf8.encode(JSON.stringify(data));
-    return { type, channel, data: bytes, timestamp, clientId, id };
+    return { type, channel, data: bytes, timestamp, clientId, id, ...flag(except_self) };
   },
 };
 
@@ -61,12 +64,13 @@ const plainNumbers = (object) =>
 
 const proto = {
   text: false,
-  encode({ type, channel, data, timestamp = 0n, clientId, id }) {
-    return WsMessage.encode({ type, channel, data, timestamp: Long.fromString(String(timestamp)), clientId, id }).finish();
+  encode({ timestamp = 0n, ...fields }) {
+    return WsMessage.encode({ ...fields, timestamp: Long.fromString(String(timestamp)) }).finish();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id } = WsMessage.decode(bytes);
-    return { type, channel, data: Uint8Array.from(data), timestamp: BigInt(String(timestamp)), clientId, id };
+    const { type, channel, data, timestamp, clientId, id, exceptSelf } = WsMessage.decode(bytes);
+    const plain = { data: Uint8Array.from(data), timestamp: BigInt(String(timestamp)) };
+    return { type, channel, ...plain, clientId, id, ...flag(exceptSelf) };
   },
   request: ({ channel, room_id: roomId }) =>
     roomId === undefined ? ChannelRequest.encode({ channel }).finish() : RoomRequest.encode({ roomId }).finish(),
@@ -121,12 +125,17 @@ class FlatMessage {
   get id() {
     return this.#string(14);
   }
+
+  get exceptSelf() {
+    const field = this.#field(22);
+    return field !== 0 && this.bb.readInt8(field) !== 0;
+  }
 }
 
 const flat = {
   ...jsonControls,
   text: false,
-  encode({ type, channel, data, timestamp = 0n, clientId, id }) {
+  encode({ type, channel, data, timestamp = 0n, clientId, id, exceptSelf }) {
     const builder = new flatbuffers.Builder();
     const offsets = [
       type && builder.createString(type),
@@ -136,27 +145,30 @@ const flat = {
       clientId && builder.createString(clientId),
       id && builder.createString(id),
     ];
-    builder.startObject(6);
+    builder.startObject(10);
     offsets.forEach((offset, slot) => offset && builder.addFieldOffset(slot, offset, 0));
     builder.addFieldInt64(3, timestamp, 0n);
+    builder.addFieldInt8(9, exceptSelf ? 1 : 0, 0);
     builder.finish(builder.endObject());
     return builder.asUint8Array();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id } = new FlatMessage(bytes);
-    return { type, channel, data, timestamp, clientId, id };
+    const { type, channel, data, timestamp, clientId, id, exceptSelf } = new FlatMessage(bytes);
+    return { type, channel, data, timestamp, clientId, id, ...flag(exceptSelf) };
   },
 };
 
 const msgpack = {
   ...jsonControls,
   text: false,
-  encode({ clientId, ...fields }) {
-    return msgpackEncode({ ...fields, client_id: clientId }, { useBigInt64: true, ignoreUndefined: true });
+  encode({ clientId, exceptSelf, ...fields }) {
+    const renamed = { ...fields, client_id: clientId, except_self: exceptSelf };
+    return msgpackEncode(renamed, { useBigInt64: true, ignoreUndefined: true });
   },
   decode(bytes) {
-    const { data, timestamp, client_id: clientId, id = "", ...fields } = msgpackDecode(bytes, { useBigInt64: true });
-    return { ...fields, data: data ?? none, timestamp: BigInt(timestamp), clientId, id };
+    const fields = msgpackDecode(bytes, { useBigInt64: true });
+    const { type, channel, data, timestamp, client_id: clientId, id = "", except_self } = fields;
+    return { type, channel, data: data ?? none, timestamp: BigInt(timestamp), clientId, id, ...flag(except_self) };
   },
 };
 

@@ -19,6 +19,7 @@ func tree(t *testing.T, version string) string {
 		"broker/redis/go.mod":     "module example.com/hub/broker/redis\n\nrequire example.com/hub " + version + "\n",
 		"examples/gin/go.mod":     "module example.com/hub/examples/gin\n\nrequire example.com/hub " + version + "\n",
 		"js/package.json":         `{"name": "hub", "version": "` + strings.TrimPrefix(version, "v") + `"}`,
+		"version.go":              "package hub\n\nconst version = \"" + strings.TrimPrefix(version, "v") + "\"\n",
 		"js/package-lock.json":    `{"version": "0.0.1", "packages": {"": {"version": "0.0.1"}, "node_modules/ws": {"version": "8.0.0"}}}`,
 		"js/node_modules/ws/a.js": "",
 	} {
@@ -56,6 +57,7 @@ func TestCheckReportsOtherVersions(t *testing.T) {
 		"broker/redis/go.mod requires",
 		"examples/gin/go.mod requires",
 		"js/package.json has version 0.1.0",
+		`version.go does not have const version = "0.2.0"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)
@@ -106,7 +108,7 @@ func TestModuleFilesStopAtNestedModules(t *testing.T) {
 		names = append(names, f.Path())
 	}
 	slices.Sort(names)
-	if want := []string{"go.mod", "hub.go", "js/package-lock.json", "js/package.json"}; !slices.Equal(names, want) {
+	if want := []string{"go.mod", "hub.go", "js/package-lock.json", "js/package.json", "version.go"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 }

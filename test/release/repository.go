@@ -81,7 +81,7 @@ func (r *repository) siblings(f func(dir string, file *modfile.File, required *m
 
 // check reports every requirement on another version of one of the repository's
 // modules, every published module that requires an unpublished one, and another
-// version in package.json.
+// version in package.json and version.go.
 func (r *repository) check(version string) error {
 	isPublished := map[string]bool{}
 	for _, dir := range published {
@@ -107,15 +107,31 @@ func (r *repository) check(version string) error {
 	} else if "v"+pkg.Version != version {
 		faults = append(faults, fmt.Errorf("js/package.json has version %s, but %s is to be released", pkg.Version, version))
 	}
+	if content, err = os.ReadFile(r.versionGo()); err != nil {
+		faults = append(faults, err)
+	} else if !strings.Contains(string(content), constant(version)) {
+		faults = append(faults, fmt.Errorf("version.go does not have %s", constant(version)))
+	}
 	return errors.Join(faults...)
 }
+
+// versionGo is the file with the version that the hub tells its clients.
+func (r *repository) versionGo() string { return filepath.Join(r.root, "version.go") }
+
+// constant is the declaration in version.go.
+func constant(version string) string {
+	return fmt.Sprintf("const version = %q", strings.TrimPrefix(version, "v"))
+}
+
+var anyConstant = regexp.MustCompile(`const version = "[^"]*"`)
 
 func (r *repository) packageJSON() string { return filepath.Join(r.root, "js", "package.json") }
 
 var jsonVersion = regexp.MustCompile(`"version": "[^"]*"`)
 
 // setVersion writes version into every go.mod that requires one of the
-// repository's modules, and into js/package.json and js/package-lock.json.
+// repository's modules, and into version.go, js/package.json and
+// js/package-lock.json.
 func (r *repository) setVersion(version string) error {
 	var faults []error
 	r.siblings(func(dir string, file *modfile.File, required *modfile.Require) {
@@ -132,7 +148,12 @@ func (r *repository) setVersion(version string) error {
 	for name, places := range map[string]int{"package.json": 1, "package-lock.json": 2} {
 		faults = append(faults, setJSONVersion(filepath.Join(r.root, "js", name), version, places))
 	}
-	return errors.Join(faults...)
+	content, err := os.ReadFile(r.versionGo())
+	if err == nil {
+		content = anyConstant.ReplaceAllLiteral(content, []byte(constant(version)))
+		err = os.WriteFile(r.versionGo(), content, 0o644)
+	}
+	return errors.Join(append(faults, err)...)
 }
 
 // setJSONVersion replaces the first versions in a file of npm's. They are those

@@ -32,6 +32,8 @@ func Inputs() []string {
 		`{"data":{"a":1},"encoding":"gzip"}`, `{"data":1,"encoding":{"base64":"base64"}}`, `{"data":1,"encoding":["base64"]}`, `{"data":1,"encoding":false}`, `{"data":1,"encoding":x}`,
 		`{"data":"eA==","encoding":"base\u00364"}`, `{"data":"eA==","encoding":"base64","encoding":"gzip"}`, `{"data":"eA==","encoding":"gzip","encoding":"base64"}`, `{"data":"eA==","encoding":"base64","ENCODING":7}`,
 		`{"data":"eA==","encoding":"base64","encoding":""}`, `{"data":"eA==","encoding":"base64","encoding":null}`, `{"data":"\ud800","encoding":"\ud800"}`,
+		`{"except_self":true}`, `{"except_self":false}`, `{"except_self":null}`, `{"except_self":1}`, `{"except_self":"true"}`, `{"except_self":[true]}`, `{"except_self": true }`, `{"except_self":tru}`,
+		`{"except_self":true,"except_self":false}`, `{"except_self":1,"Except_Self":true}`, `{"except_self":true,"EXCEPT_SELF":7}`, `{"type":"\u0061","except_self":true}`, `{"except\u005fself":true}`,
 		`{"extra":{"type":"x"},"type":"a"}`, `{"extra":"x","Extra":[1,2]}`, `{"":1}`, `{"extra":}`, `{"extra":[}`, `{"日本":1}`,
 	}
 	for _, depth := range []int{62, 63, 64, 65, 66, 9998, 9999, 10000, 10001} {

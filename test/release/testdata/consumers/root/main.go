@@ -25,7 +25,7 @@ func main() {
 		log.Fatal(err)
 	}
 	received := make(chan string, 1)
-	if err := c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) }); err != nil {
+	if _, err := c.Subscribe(ctx, "news", func(m *websocket.Message) { received <- string(m.Data) }); err != nil {
 		log.Fatal(err)
 	}
 	if err := hub.PublishToChannelRaw("news", []byte(`"hello"`)); err != nil {

@@ -1,0 +1,75 @@
+package websocket
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// clientHeartbeat is the time of silence after which a client should send a ping. Two of
+// them are half of the default PongWait, so a client notices a dead connection before
+// the hub does.
+const clientHeartbeat = 15 * time.Second
+
+// features names the requests and flags that clients may use beyond those of HypGo.
+var features = []string{"ping", "except_self"}
+
+// hello is the data of the ack to a hub:hello request. It is JSON in every codec.
+type hello struct {
+	ClientID  string      `json:"client_id"`
+	User      string      `json:"user"`
+	Limits    helloLimits `json:"limits"`
+	Heartbeat int64       `json:"heartbeat"` // milliseconds
+	Version   string      `json:"version"`
+	Features  []string    `json:"features"`
+}
+
+// helloLimits has the limits of the hub's Config. 0 means no limit.
+type helloLimits struct {
+	MessageRate      int64 `json:"message_rate"`
+	ByteRate         int64 `json:"byte_rate"`
+	MaxMessageSize   int64 `json:"max_message_size"`
+	MaxNameLength    int   `json:"max_name_length"`
+	MaxSubscriptions int   `json:"max_subscriptions"`
+}
+
+// isHubRequest reports whether the hub handles messages of a type itself, without
+// Config.OnMessage and Config.Authorize.
+func isHubRequest(typ string) bool { return typ == typeHello || typ == typePing }
+
+// replyToHubRequest sends the ack to a hub:hello or hub:ping request, if it has an ID.
+// It waits while the log is full, which slows down only this client's reading.
+func (c *Client) replyToHubRequest(m *Message) {
+	if m.ID == "" {
+		return
+	}
+	ack := Message{Type: typeAck, ID: m.ID, Timestamp: m.Timestamp}
+	if m.Type == typeHello {
+		ack.Data = c.helloData()
+	}
+	if err := c.hub.events.reply(context.Background(), c, c.hub.newPublication(&ack, toClients)); err != nil {
+		c.hub.logger.Debugf("websocket: reply to %s of client %q not sent: %v", m.Type, c.ID, err)
+	}
+}
+
+func (c *Client) helloData() []byte {
+	config := &c.hub.config
+	data, err := json.Marshal(hello{
+		ClientID: c.ID,
+		User:     c.User(),
+		Limits: helloLimits{
+			MessageRate:      max(config.MessageRate, 0),
+			ByteRate:         max(config.ByteRate, 0),
+			MaxMessageSize:   config.MaxMessageSize,
+			MaxNameLength:    config.MaxNameLength,
+			MaxSubscriptions: max(config.MaxSubscriptions, 0),
+		},
+		Heartbeat: clientHeartbeat.Milliseconds(),
+		Version:   version,
+		Features:  features,
+	})
+	if err != nil {
+		panic(err) // strings and numbers always have an encoding
+	}
+	return data
+}
