@@ -10,6 +10,9 @@ func (c *conn) enqueue(p *publication) {
 		c.drop(p, dropDisconnected)
 		return
 	}
+	if p.history != nil && c.leaveToCursor(p) {
+		return
+	}
 	if c.exceedsBacklog(p) {
 		switch c.client.hub.config.SlowConsumer {
 		case EvictSlow:
@@ -21,6 +24,9 @@ func (c *conn) enqueue(p *publication) {
 		}
 		if c.state != connOpen {
 			c.drop(p, dropSlowConsumer)
+			return
+		}
+		if p.history != nil && c.leaveToCursor(p) { // dropOldest may have made the cursor
 			return
 		}
 		if c.exceedsBacklog(p) {
@@ -42,8 +48,13 @@ func (c *conn) separateDrops() {
 	}
 }
 
-// dropOldest drops the first message of the queue, and records it for a gap notice.
+// dropOldest drops the first message of the queue, and records it for a gap notice. A
+// message that is kept in a history is fed from there later.
 func (c *conn) dropOldest() {
+	if first := c.queue.at(0); first.pub.history != nil && !first.left && c.state == connOpen {
+		c.dequeueToCursor(first.pub)
+		return
+	}
 	oldest := c.dequeue()
 	c.dropAndAnnounce(oldest.pub, dropSlowConsumer)
 	oldest.pub.release()
@@ -199,6 +210,7 @@ type item struct {
 	pub  *publication
 	keys *pipeline // the client's own, or nil
 	form form
+	left bool // the client has left the topic since: no cursor can send the message
 }
 
 // encoded reports whether the message is known to be encodable.

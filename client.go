@@ -25,16 +25,18 @@ type Client struct {
 
 	// Guarded by shard.mu. A delivery reads and writes these fields and the first ones
 	// of conn: two cache lines.
-	pending     *batch // messages that the next flush writes, or nil
-	shardIndex  int32  // in shard.clients; -1 if it is not there
-	heapIndex   int32  // in shard.deadlines; -1 if it is not there
-	inSmall     bool   // in round.small, for the messages in pending
-	deflates    bool   // permessage-deflate was agreed; set before the client is registered
-	pingMarked  bool   // pingMark belongs to conn.pingSent
-	pingMark    uint32 // transport.Conn.Progress; see checkSilence
-	stallMark   uint32 // transport.Conn.Progress at stallMarkAt; see stalled
-	stallMarkAt int64  // conn.progressAt that stallMark belongs to
-	checkAt     int64  // hub clock when the shard checks the client next
+	pending     *batch      // messages that the next flush writes, or nil
+	shardIndex  int32       // in shard.clients; -1 if it is not there
+	heapIndex   int32       // in shard.deadlines; -1 if it is not there
+	inSmall     bool        // in round.small, for the messages in pending
+	feeding     bool        // in shard.feeding
+	deflates    bool        // permessage-deflate was agreed; set before the client is registered
+	pingMarked  bool        // pingMark belongs to conn.pingSent
+	pingMark    uint32      // transport.Conn.Progress; see checkSilence
+	stallMark   uint32      // transport.Conn.Progress at stallMarkAt; see stalled
+	replaced    atomic.Bool // a newer client took over the ID; needs no lock
+	stallMarkAt int64       // conn.progressAt that stallMark belongs to
+	checkAt     int64       // hub clock when the shard checks the client next
 
 	shard *shard
 	conn  conn
@@ -45,23 +47,22 @@ type Client struct {
 	request       *http.Request
 	cancelRequest context.CancelFunc
 	frameworkCtx  atomic.Pointer[Context] // set until onConnect has returned
-	visible       atomic.Bool             // between register and unregister
-	replaced      atomic.Bool             // a newer client took over the ID
 	expires       atomic.Int64            // hub clock, or 0
 	closeErr      atomic.Pointer[CloseError]
 	charged       atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
-	gotClose bool          // the peer's Close frame has been read
 	handling atomic.Bool   // the readPump handles a message and does not read
 	calling  atomic.Uint32 // the running callback
 	// requestCharge is the part of charged for the request, until endRequest.
 	requestCharge atomic.Uint32
+	visible       atomic.Bool              // between register and unregister
 	openKeys      atomic.Pointer[pipeline] // opens the client's messages, or nil
 
 	// Guarded by the log's lock. members passes to the shard in unregister.
 	registered bool
 	hasLeft    bool // its connection ended before it was registered, or it was unregistered
+	gotClose   bool // the peer's Close frame has been read; owned by the readPump
 	members    membershipSet
 	lastTopics *[]*topic // its topics from unregister until onDisconnect has returned; a pointer keeps Client small
 
@@ -143,7 +144,8 @@ func (c *Client) Subscribe(channel string) error {
 // SubscribeContext is like Subscribe but stops waiting when ctx is done. It then
 // returns ctx's error, and the client is not subscribed.
 func (c *Client) SubscribeContext(ctx context.Context, channel string) error {
-	return c.join(ctx, ChannelTopic, channel)
+	_, err := c.join(ctx, ChannelTopic, channel, resume{})
+	return err
 }
 
 // Unsubscribe removes the client from a channel. Messages that are published after
@@ -168,7 +170,8 @@ func (c *Client) JoinRoom(roomID string) error {
 
 // JoinRoomContext is like SubscribeContext, for a room.
 func (c *Client) JoinRoomContext(ctx context.Context, roomID string) error {
-	return c.join(ctx, RoomTopic, roomID)
+	_, err := c.join(ctx, RoomTopic, roomID, resume{})
+	return err
 }
 
 // LeaveRoom is like Unsubscribe, for a room.
@@ -181,10 +184,10 @@ func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
 	return c.leave(ctx, RoomTopic, roomID)
 }
 
-func (c *Client) join(ctx context.Context, kind TopicKind, name string) error {
-	err := c.hub.events.join(ctx, c, kind, name, nil)
+func (c *Client) join(ctx context.Context, kind TopicKind, name string, from resume) (Resumed, error) {
+	outcome, err := c.hub.events.join(ctx, c, kind, name, from, nil)
 	c.hooks.run(c)
-	return err
+	return outcome, err
 }
 
 func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {

@@ -3,6 +3,7 @@ package websocket
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -89,6 +90,8 @@ type ControlEncoder interface {
 type envelope struct {
 	typ, channel, data, clientID, id []byte
 	timestamp                        int64
+	offset                           uint64
+	key                              []byte
 	exceptSelf                       bool
 }
 
@@ -96,7 +99,7 @@ type envelope struct {
 // all strings.
 func (e *envelope) message(msg *Message) {
 	typ, known := knownType(e.typ)
-	n := len(e.channel) + len(e.clientID) + len(e.id)
+	n := len(e.channel) + len(e.clientID) + len(e.id) + len(e.key)
 	if !known {
 		n += len(e.typ)
 	}
@@ -108,19 +111,31 @@ func (e *envelope) message(msg *Message) {
 	b.Write(e.channel)
 	b.Write(e.clientID)
 	b.Write(e.id)
+	b.Write(e.key)
 	text := b.String()
 	if !known {
 		typ, text = text[:len(e.typ)], text[len(e.typ):]
 	}
 	msg.Type = typ
 	msg.Channel, text = text[:len(e.channel)], text[len(e.channel):]
-	msg.ClientID, msg.ID = text[:len(e.clientID)], text[len(e.clientID):]
+	msg.ClientID, text = text[:len(e.clientID)], text[len(e.clientID):]
+	msg.ID, msg.Key = text[:len(e.id)], text[len(e.id):]
 	msg.Timestamp = e.timestamp
+	msg.Offset = e.offset
 	msg.ExceptSelf = e.exceptSelf
 	msg.Data = nil
 	if len(e.data) > 0 {
 		msg.Data = append(make([]byte, 0, len(e.data)), e.data...)
 	}
+}
+
+// rareOverhead returns the most that Offset, Key and ExceptSelf add to an encoded message
+// besides the bytes of Key. Most messages have none of them.
+func rareOverhead(msg *Message) int {
+	if msg.Offset == 0 && msg.Key == "" && !msg.ExceptSelf {
+		return 0
+	}
+	return 80
 }
 
 // knownType returns b as a string without an allocation if b is empty or a type that
@@ -157,6 +172,8 @@ func knownType(b []byte) (string, bool) {
 		return typeHello, true
 	case typePing:
 		return typePing, true
+	case typeHistory:
+		return typeHistory, true
 	}
 	return "", false
 }
@@ -266,7 +283,9 @@ const (
 	protoTimestamp protowire.Number = 4
 	protoClientID  protowire.Number = 5
 	protoID        protowire.Number = 6
-	// 7, 8 and 9 are reserved.
+	protoOffset    protowire.Number = 7
+	protoKey       protowire.Number = 8
+	// 9 is reserved.
 	protoExceptSelf protowire.Number = 10
 )
 
@@ -287,8 +306,8 @@ func (c ProtobufCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMa
 func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	// Besides its content, each field has a tag of one byte and a varint of at most
 	// ten bytes.
-	const overhead = 7 * 11
-	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
+	const overhead = 6 * 11
+	dst = slices.Grow(dst, overhead+rareOverhead(msg)+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID)+len(msg.Key))
 	dst = appendProtoString(dst, protoType, msg.Type)
 	dst = appendProtoString(dst, protoChannel, msg.Channel)
 	if len(msg.Data) > 0 {
@@ -298,6 +317,8 @@ func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	dst = appendProtoVarint(dst, protoTimestamp, uint64(msg.Timestamp))
 	dst = appendProtoString(dst, protoClientID, msg.ClientID)
 	dst = appendProtoString(dst, protoID, msg.ID)
+	dst = appendProtoVarint(dst, protoOffset, msg.Offset)
+	dst = appendProtoString(dst, protoKey, msg.Key)
 	if msg.ExceptSelf {
 		dst = appendProtoVarint(dst, protoExceptSelf, 1)
 	}
@@ -336,6 +357,10 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 		v, n := protowire.ConsumeVarint(b)
 		e.timestamp = int64(v)
 		return n
+	case num == protoOffset && typ == protowire.VarintType:
+		v, n := protowire.ConsumeVarint(b)
+		e.offset = v
+		return n
 	case num == protoExceptSelf && typ == protowire.VarintType:
 		v, n := protowire.ConsumeVarint(b)
 		e.exceptSelf = v != 0
@@ -350,6 +375,8 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 		text = &e.clientID
 	case num == protoID:
 		text = &e.id
+	case num == protoKey:
+		text = &e.key
 	}
 	v, n := protowire.ConsumeBytes(b)
 	switch {
@@ -382,6 +409,63 @@ func (ProtobufCodec) DecodeChannel(data []byte) string { return protoFirstString
 // DecodeRoomID returns the room of a RoomRequest, or "" if data is malformed or has no
 // room.
 func (ProtobufCodec) DecodeRoomID(data []byte) string { return protoFirstString(data) }
+
+// DecodeResume returns the fields since and last of a ChannelRequest or RoomRequest.
+func (ProtobufCodec) DecodeResume(data []byte) (since *Position, last int, ok bool) {
+	ok = eachProtoField(data, func(num protowire.Number, number uint64, text []byte) bool {
+		switch {
+		case num == 2 && text != nil:
+			since = &Position{}
+			return eachProtoField(text, func(num protowire.Number, number uint64, text []byte) bool {
+				switch {
+				case num == 1 && text != nil:
+					since.Epoch = string(text)
+				case num == 2 && text == nil:
+					since.Offset = number
+				}
+				return true
+			})
+		case num == 3 && text == nil:
+			last = int(min(number, math.MaxInt32))
+		}
+		return true
+	})
+	return since, last, ok
+}
+
+// eachProtoField calls f for each varint and each string, message or bytes of an encoded
+// message, whose text is not nil. It reports false if f does or b is malformed.
+func eachProtoField(b []byte, f func(num protowire.Number, number uint64, text []byte) bool) bool {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return false
+		}
+		b = b[n:]
+		var number uint64
+		var text []byte
+		switch typ {
+		case protowire.VarintType:
+			number, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			text, n = protowire.ConsumeBytes(b)
+			text = text[:len(text):len(text)]
+			if text == nil {
+				text = []byte{}
+			}
+		default:
+			if n = protowire.ConsumeFieldValue(num, typ, b); n >= 0 {
+				b = b[n:]
+				continue
+			}
+		}
+		if n < 0 || !f(num, number, text) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
 
 // EncodeError returns an encoded ErrorReply.
 func (ProtobufCodec) EncodeError(code, message string) []byte {

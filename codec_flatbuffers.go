@@ -23,9 +23,9 @@ const (
 	flatTimestamp
 	flatClientID
 	flatID
-	_ // slots 6 to 8 are reserved
-	_
-	_
+	flatOffset
+	flatKey
+	_ // slot 8 is reserved
 	flatExceptSelf
 	flatSlots
 )
@@ -58,7 +58,7 @@ func (c FlatBuffersCodec) Marshal(msg *Message) ([]byte, error) { return c.Appen
 // AppendMarshal appends msg to dst, encoded as by Marshal. Offsets are relative to the
 // first appended byte.
 func (c FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
+	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key)
 	if size > maxFlatMessage {
 		return dst, &MessageTooLargeError{Size: int64(size), Limit: maxFlatMessage, LimitedBy: c.Name()}
 	}
@@ -76,13 +76,16 @@ func (c FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error
 func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	typ := b.CreateString(validText(msg.Type))
 	channel := b.CreateString(validText(msg.Channel))
-	var data, id flatbuffers.UOffsetT
+	var data, id, key flatbuffers.UOffsetT
 	if len(msg.Data) > 0 {
 		data = b.CreateByteVector(msg.Data)
 	}
 	clientID := b.CreateString(validText(msg.ClientID))
 	if msg.ID != "" {
 		id = b.CreateString(validText(msg.ID))
+	}
+	if msg.Key != "" {
+		key = b.CreateString(validText(msg.Key))
 	}
 	b.StartObject(flatSlots)
 	b.PrependUOffsetTSlot(flatType, typ, 0)
@@ -91,6 +94,8 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	b.PrependInt64Slot(flatTimestamp, msg.Timestamp, 0)
 	b.PrependUOffsetTSlot(flatClientID, clientID, 0)
 	b.PrependUOffsetTSlot(flatID, id, 0)
+	b.PrependUint64Slot(flatOffset, msg.Offset, 0)
+	b.PrependUOffsetTSlot(flatKey, key, 0)
 	b.PrependBoolSlot(flatExceptSelf, msg.ExceptSelf, false)
 	b.Finish(b.EndObject())
 }
@@ -121,6 +126,14 @@ func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 		return err
 	}
 	if e.id, err = t.text(flatID, "id"); err != nil {
+		return err
+	}
+	offset, err := t.int64(flatOffset, "offset")
+	if err != nil {
+		return err
+	}
+	e.offset = uint64(offset)
+	if e.key, err = t.text(flatKey, "key"); err != nil {
 		return err
 	}
 	if e.exceptSelf, err = t.bool(flatExceptSelf, "except_self"); err != nil {

@@ -21,6 +21,8 @@ func fromFlat(wire []byte) websocket.Message {
 		Timestamp: m.Timestamp(),
 		ClientID:  string(m.ClientId()),
 		ID:        string(m.Id()),
+		Offset:    m.Offset(),
+		Key:       string(m.Key()),
 
 		ExceptSelf: m.ExceptSelf(),
 	}
@@ -104,12 +106,12 @@ func TestFlatBuffersReadsOtherLayouts(t *testing.T) {
 		"newer schema": func() []byte {
 			b := flatbuffers.NewBuilder(0)
 			fields := flatFields(b, &want)
-			b.StartObject(9)
-			b.PrependInt32Slot(7, 7, 0)
+			b.StartObject(13)
+			b.PrependInt32Slot(11, 7, 0)
 			for _, add := range fields {
 				add()
 			}
-			b.PrependByteSlot(8, 1, 0)
+			b.PrependByteSlot(12, 1, 0)
 			b.Finish(b.EndObject())
 			return b.FinishedBytes()
 		}(),

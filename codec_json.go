@@ -15,7 +15,7 @@ import (
 //
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
-// Empty channel, client_id and id are left out, and an empty payload is null. ExceptSelf
+// Empty channel, client_id, id and key and an offset of 0 are left out, and an empty payload is null. ExceptSelf
 // is the member "except_self":true, or left out. In both
 // directions a payload that is not valid JSON is a string in base64, with the member
 // "encoding":"base64" added to the object. The zero value is ready for use.
@@ -38,9 +38,9 @@ func (c JSONCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMarsha
 
 // AppendMarshal appends msg to dst, encoded as by Marshal.
 func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	// The keys and their values without strings take at most 117 bytes, quotes included.
-	const overhead = 120
-	dst = slices.Grow(dst, overhead+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID))
+	// The keys and the timestamp take at most 98 bytes, quotes included.
+	const overhead = 100
+	dst = slices.Grow(dst, overhead+rareOverhead(msg)+len(msg.Type)+len(msg.Channel)+len(msg.Data)+len(msg.ClientID)+len(msg.ID)+len(msg.Key))
 	dst = append(dst, `{"type":`...)
 	dst = appendJSONString(dst, msg.Type)
 	dst = appendJSONField(dst, `,"channel":`, msg.Channel)
@@ -59,6 +59,11 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	dst = strconv.AppendInt(dst, msg.Timestamp, 10)
 	dst = appendJSONField(dst, `,"client_id":`, msg.ClientID)
 	dst = appendJSONField(dst, `,"id":`, msg.ID)
+	if msg.Offset != 0 {
+		dst = append(dst, `,"offset":`...)
+		dst = strconv.AppendUint(dst, msg.Offset, 10)
+	}
+	dst = appendJSONField(dst, `,"key":`, msg.Key)
 	if msg.ExceptSelf {
 		dst = append(dst, `,"except_self":true`...)
 	}
@@ -68,8 +73,8 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 // Unmarshal decodes one JSON object like encoding/json: keys match in any case, the
 // last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
 // it rejects input that is not valid UTF-8, and sets Data to nil if data is null. It
-// skips an id that is not a string, an encoding that is not "base64" and an except_self
-// that is not true, as it skips unknown keys: they are members of the application's own.
+// skips an id or key that is not a string, an offset that is no positive integer, an
+// encoding that is not "base64" and an except_self that is not true, as it skips unknown keys: they are members of the application's own.
 // Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
@@ -244,6 +249,8 @@ func (e *jsonEnvelope) decode(data []byte) error {
 		ClientID   string          `json:"client_id"`
 		ID         ownString       `json:"id"`
 		Encoding   base64Mark      `json:"encoding"`
+		Offset     ownInteger      `json:"offset"`
+		Key        ownString       `json:"key"`
 		ExceptSelf trueMark        `json:"except_self"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
@@ -258,6 +265,8 @@ func (e *jsonEnvelope) decode(data []byte) error {
 			id:        []byte(v.ID),
 			timestamp: v.Timestamp,
 
+			offset:     uint64(v.Offset),
+			key:        []byte(v.Key),
 			exceptSelf: bool(v.ExceptSelf),
 		},
 		base64: bool(v.Encoding),
@@ -287,6 +296,18 @@ func (m *base64Mark) UnmarshalJSON(b []byte) error {
 		*m = true
 	}
 	return err
+}
+
+// ownInteger is an integer that is not negative. It skips other values.
+type ownInteger uint64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *ownInteger) UnmarshalJSON(b []byte) error {
+	v, err := strconv.ParseUint(string(b), 10, 64)
+	if err == nil {
+		*n = ownInteger(v)
+	}
+	return nil
 }
 
 // trueMark is true after the value true and false after other values.
@@ -343,6 +364,16 @@ func (e *jsonEnvelope) scan(data []byte) bool {
 				s.Value()
 			} else if string(s.Text()) == "base64" {
 				e.base64 = true
+			}
+		case "offset":
+			var n ownInteger
+			_ = n.UnmarshalJSON(s.Value())
+			e.offset = uint64(n)
+		case "key":
+			if s.IsString() {
+				e.key = s.Text()
+			} else {
+				s.Value()
 			}
 		case "except_self":
 			e.exceptSelf = string(s.Value()) == "true"

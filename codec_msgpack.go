@@ -10,8 +10,8 @@ import (
 )
 
 // MsgpackCodec encodes messages as MessagePack in binary frames: a map with the keys
-// type, channel, data, timestamp, client_id and, if they are not empty, id and
-// except_self. Data is bin, or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
+// type, channel, data, timestamp, client_id and, if they are not empty, id, offset, key
+// and except_self. Data is bin, or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
 // zero value is ready for use.
 type MsgpackCodec struct{}
 
@@ -32,15 +32,21 @@ func (c MsgpackCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMar
 
 // AppendMarshal appends msg to dst, encoded as by Marshal.
 func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID)
+	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key)
 	if size > math.MaxUint32/3 { // U+FFFD takes three bytes and may replace one
 		return dst, &MessageTooLargeError{Size: int64(size), Limit: math.MaxUint32 / 3, LimitedBy: c.Name()}
 	}
-	// The keys take 51 bytes, and the heads of the seven values at most 35.
-	const overhead = 90
-	dst = slices.Grow(dst, overhead+size)
+	// The keys of type to id take 39 bytes, and the heads of their values at most 34.
+	const overhead = 80
+	dst = slices.Grow(dst, overhead+rareOverhead(msg)+size)
 	keys := byte(5)
 	if msg.ID != "" {
+		keys++
+	}
+	if msg.Offset != 0 {
+		keys++
+	}
+	if msg.Key != "" {
 		keys++
 	}
 	if msg.ExceptSelf {
@@ -61,6 +67,15 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.ID != "" {
 		dst = append(dst, "\xa2id"...)
 		dst = appendMsgpackString(dst, msg.ID)
+	}
+	if msg.Offset != 0 {
+		dst = append(dst, "\xa6offset"...)
+		dst = append(dst, msgpcode.Uint64)
+		dst = binary.BigEndian.AppendUint64(dst, msg.Offset)
+	}
+	if msg.Key != "" {
+		dst = append(dst, "\xa3key"...)
+		dst = appendMsgpackString(dst, msg.Key)
 	}
 	if msg.ExceptSelf {
 		dst = append(dst, "\xabexcept_self"...)
@@ -153,6 +168,14 @@ func (r *msgpackReader) member(e *envelope) {
 		e.clientID = r.text("client_id")
 	case "id":
 		e.id = r.text("id")
+	case "offset":
+		start := r.pos
+		r.skip()
+		if r.reason == "" {
+			e.offset = msgpackOffset(r.buf[start:r.pos])
+		}
+	case "key":
+		e.key = r.text("key")
 	case "except_self":
 		start := r.pos
 		r.skip()
@@ -160,6 +183,16 @@ func (r *msgpackReader) member(e *envelope) {
 	default:
 		r.skip()
 	}
+}
+
+// msgpackOffset returns an integer that is not negative, and 0 for other values.
+func msgpackOffset(value []byte) uint64 {
+	r := msgpackReader{buf: value}
+	n := r.integer()
+	if r.reason != "" || n < 0 {
+		return 0
+	}
+	return uint64(n)
 }
 
 // mapLen reads the head of the message, which has to be a map, and returns the number

@@ -562,7 +562,7 @@ func TestGapNotice(t *testing.T) {
 func toProto(m *websocket.Message) *proto.WsMessage {
 	return &proto.WsMessage{
 		Type: m.Type, Channel: m.Channel, Data: m.Data,
-		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, ExceptSelf: m.ExceptSelf,
+		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Offset: m.Offset, Key: m.Key, ExceptSelf: m.ExceptSelf,
 	}
 }
 
@@ -626,6 +626,35 @@ func requireLikeProto(t *testing.T, data []byte) {
 	require.NoError(t, err)
 	want.ProtoReflect().SetUnknown(nil)
 	require.True(t, protobuf.Equal(&want, toProto(&got)), "want %v, got %v", &want, toProto(&got))
+}
+
+// TestHistoryFields encodes and decodes the fields that topics with history use.
+func TestHistoryFields(t *testing.T) {
+	t.Parallel()
+	want := fullMessage()
+	want.Offset, want.Key = 1<<52, "once-é"
+	for _, codec := range []websocket.Codec{websocket.JSONCodec{}, websocket.ProtobufCodec{}, websocket.FlatBuffersCodec{}, websocket.MsgpackCodec{}} {
+		b, err := codec.Marshal(&want)
+		require.NoError(t, err)
+		var got websocket.Message
+		require.NoError(t, codec.Unmarshal(b, &got), codec.Name())
+		require.Equal(t, want, got, codec.Name())
+		switch codec.Name() {
+		case "protobuf":
+			var generated proto.WsMessage
+			require.NoError(t, protobuf.Unmarshal(b, &generated))
+			require.True(t, protobuf.Equal(toProto(&want), &generated))
+		case "flatbuffers":
+			require.Equal(t, want, fromFlat(b))
+		case "json":
+			require.Contains(t, string(b), `"offset":4503599627370496,"key":"once-é"`)
+		}
+	}
+	for _, ignored := range []string{`{"offset":-1}`, `{"offset":"5"}`, `{"offset":1.5}`, `{"offset":null,"key":3}`, `{"key":null}`, `{"\u006fffset":"x"}`} {
+		var got websocket.Message
+		require.NoError(t, websocket.JSONCodec{}.Unmarshal([]byte(ignored), &got), ignored)
+		require.Equal(t, websocket.Message{}, got, ignored)
+	}
 }
 
 func TestProtobufDecodesLikeGeneratedCode(t *testing.T) {

@@ -249,6 +249,21 @@ type Config struct {
 	// to 60 s; negative means no limit.
 	MessageTimeout time.Duration
 
+	// Topics.
+	//
+	// TopicOptions returns the options of a channel or room. It is called when the topic
+	// comes into being: when the first client joins it, or when a message is published
+	// to it. Without members and history a topic is forgotten at once, so it may be
+	// called for every publication to a topic without members. It must return soon and
+	// must not call the hub. If it panics, the topic has no options. It cannot be used
+	// together with Broker yet. Defaults to nil, no options.
+	TopicOptions func(kind TopicKind, name string) TopicOptions
+	// HistoryBudget is the maximum size of the histories of all topics, with the encoded
+	// forms of their messages. It is separate from MemoryBudget. When it is exceeded,
+	// publications are removed from the history that was used least recently, oldest
+	// first. Defaults to 256 MiB.
+	HistoryBudget int64
+
 	// Queues and memory. A message counts as the length of its strings and Data, and
 	// 128 bytes.
 	//
@@ -404,6 +419,7 @@ const (
 	defaultLogSize         = 64 << 20
 	defaultClientBacklog   = 1 << 20
 	defaultMemoryBudget    = 1 << 30
+	defaultHistoryBudget   = 256 << 20
 	defaultBrokerQueue     = 16 << 20
 	defaultBrokerTimeout   = 3 * time.Second
 	defaultAnnounce        = 2 * time.Second
@@ -461,6 +477,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.MessageTimeout, defaultMessageTimeout)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
+	setDefault(&d.HistoryBudget, defaultHistoryBudget)
 	setDefault(&d.BrokerQueue, defaultBrokerQueue)
 	setDefault(&d.BrokerTimeout, defaultBrokerTimeout)
 	setDefault(&d.AnnounceInterval, defaultAnnounce)
@@ -573,6 +590,7 @@ func (c *Config) validateSigns() error {
 		{"LogSize", c.LogSize},
 		{"ClientBacklog", c.ClientBacklog},
 		{"MemoryBudget", c.MemoryBudget},
+		{"HistoryBudget", c.HistoryBudget},
 		{"MaxNameLength", int64(c.MaxNameLength)},
 		{"FloodTimeout", int64(c.FloodTimeout)},
 		{"BrokerQueue", c.BrokerQueue},
@@ -641,6 +659,8 @@ func (c *Config) validate() error {
 			pong = "PongTimeout"
 		}
 		return configError(ping, "is %v, which is not shorter than %s %v, so every client would be closed before it is pinged: set it to 0 for nine tenths of %s", c.PingPeriod, pong, c.PongWait, pong)
+	case c.TopicOptions != nil && c.Broker != nil:
+		return configError("TopicOptions", "cannot be used together with Broker yet, because nodes would keep different histories")
 	case c.Shards > maxShards:
 		return configError("Shards", "is %d, but the maximum is %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:

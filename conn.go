@@ -39,6 +39,7 @@ type conn struct {
 	tailOf     *publication  // the message that tail ends, or nil for a control frame
 	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
+	cursors    *cursorSet    // topics that the client is fed from their histories; see cursor.go
 	// closingSeen is when reclaim first saw the connection closing, in milliseconds of the
 	// hub clock, or 0. It is 32 bits long to keep Client small, as is pumpCharged.
 	closingSeen uint32

@@ -156,28 +156,32 @@ func (c *Client) refusal(action Action, target string, err error) (code, text st
 func (c *Client) perform(action Action, target string, m *Message) error {
 	ctx, l := context.Background(), c.hub.events
 	var p *publication
+	var from resume
 	var err error
-	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp}
+	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp, Key: m.Key}
 	switch action {
+	case ActionSubscribe, ActionJoinRoom:
+		from, err = c.codec.decodeResume(m.Data)
 	case ActionPublish:
 		p, err = c.hub.prepare(&out, typeMessage, target, toChannel)
 	case ActionPublishRoom:
 		p, err = c.hub.prepare(&out, typeRoomMessage, target, toRoom)
 	case ActionBroadcast:
+		out.Key = ""
 		p, err = c.hub.prepare(&out, typeBroadcast, "", toClients)
 	}
 	if err != nil {
 		return err
 	}
 	if p != nil && m.ExceptSelf {
-		p.except = c
+		p.except = c.ID
 	}
 	ack := c.ack(m, target)
 	switch action {
 	case ActionSubscribe:
-		err = l.join(ctx, c, ChannelTopic, target, ack)
+		_, err = l.join(ctx, c, ChannelTopic, target, from, ack)
 	case ActionJoinRoom:
-		err = l.join(ctx, c, RoomTopic, target, ack)
+		_, err = l.join(ctx, c, RoomTopic, target, from, ack)
 	case ActionUnsubscribe:
 		err = l.leave(ctx, c, ChannelTopic, target, ack)
 	case ActionLeaveRoom:

@@ -32,11 +32,18 @@ const (
 
 // reportDrop adds a drop to the pending reports. The connection's lock may be held.
 func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
+	if h.config.OnDrop != nil {
+		h.reportLoss(c, newLoss(lossTopicOf(p), p, reason))
+	}
+}
+
+// reportLoss is reportDrop for several drops.
+func (h *Hub) reportLoss(c *Client, lost loss) {
 	if h.config.OnDrop == nil {
 		return
 	}
 	d := &h.drops
-	key := dropReport{c, lossTopicOf(p), reason}
+	key := dropReport{c, lost.topic, lost.reason}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.pending[key]
@@ -46,15 +53,15 @@ func (h *Hub) reportDrop(c *Client, p *publication, reason dropReason) {
 	}
 	switch {
 	case l != nil:
-		l.extend(p)
+		l.extend(lost)
 	case len(d.queue) >= maxReports:
-		d.unreported.Add(1)
+		d.unreported.Add(lost.count)
 	default:
 		if d.pending == nil {
 			d.pending = make(map[dropReport]*loss)
 		}
-		first := newLoss(key.topic, p, reason)
-		d.pending[key] = &first
+		lost.topic = key.topic
+		d.pending[key] = &lost
 		d.queue = append(d.queue, key)
 		wake(d.wake)
 	}
@@ -113,6 +120,7 @@ const (
 	dropSlowConsumer dropReason = iota // the backlog was full
 	dropDisconnected                   // the connection ended first
 	dropCodec                          // the message could not be encoded
+	dropHistory                        // the topic's history does not have it any more
 	dropReasons
 )
 
@@ -121,6 +129,7 @@ var dropNames = [dropReasons]string{
 	dropSlowConsumer: "slow_consumer",
 	dropDisconnected: "disconnected",
 	dropCodec:        "codec",
+	dropHistory:      "history",
 }
 
 // gapBroker is the Gap.Reason of messages lost between nodes. Their number is not

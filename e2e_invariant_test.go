@@ -96,6 +96,20 @@ func newInvariantRun(t *testing.T, seed uint64) *invariantRun {
 	r.config.LogSize = []int64{5_000, 100_000, 64 << 20}[r.rng.IntN(3)]
 	r.config.SlowConsumer = websocket.SlowConsumerPolicy(r.rng.IntN(3))
 	r.config.EnableCompression = r.rng.IntN(2) == 0
+	if r.rng.IntN(2) == 0 {
+		r.config.HistoryBudget = []int64{10_000, 256 << 20}[r.rng.IntN(2)]
+		bounds := websocket.HistoryOptions{
+			Messages: []int{0, 5, 1000}[r.rng.IntN(3)],
+			Bytes:    []int64{0, 5_000, 1 << 20}[r.rng.IntN(3)],
+			Age:      []time.Duration{time.Millisecond, time.Second, time.Hour}[r.rng.IntN(3)],
+		}
+		r.config.TopicOptions = func(_ websocket.TopicKind, name string) websocket.TopicOptions {
+			if name == "0" { // others beside it keep nothing
+				return websocket.TopicOptions{}
+			}
+			return websocket.TopicOptions{History: bounds}
+		}
+	}
 	if r.rng.IntN(4) == 0 {
 		r.config.Security = websocket.NewSecurityConfig(make([]byte, 32), []byte("secret"))
 	}

@@ -32,6 +32,8 @@ type eventLog struct {
 	closed     bool
 	topics     [topicKinds]peakMap[string, *topic]
 	topicOrder [topicKinds]topicOrder
+	populated  [topicKinds]int // topics with members
+	histories  histories
 	clients    int
 	// addressed counts each message once per recipient.
 	addressed uint64
@@ -54,6 +56,9 @@ const (
 	entryClose                       // client: it has left by Client.Close; arg *CloseError
 	entryReschedule                  // client: its next check may have to be earlier
 	entryQuery                       // part, arg *memberQuery
+	entryCursor                      // client, arg *cursor
+	entryCursorEnd                   // client, arg *cursorEnd
+	entryFeed                        // client
 	entryGap                         // part, or client, or neither for all; arg *brokerGap
 	entryShutdown
 	entryStop
@@ -214,6 +219,9 @@ func (l *eventLog) stamp(pub *publication, shards, clients int) {
 	pub.seq = l.seq
 	pub.unrouted.Store(int32(shards))
 	pub.refs.Store(int32(shards))
+	if pub.kept {
+		pub.retain(1)
+	}
 }
 
 // unreserve returns room and grants it to waiters in order. The log is locked.
@@ -233,7 +241,7 @@ func (l *eventLog) unreserve(cost int64) {
 
 // publish appends pub for every shard that has members of the topic, and reply, which may
 // be nil, right behind it. It takes over the caller's references to both. pub.except is
-// from or nil.
+// the ID of from, or empty.
 func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, reply *publication) error {
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
@@ -243,9 +251,36 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 	var wake uint64
 	recipients := 0
 	t := l.topics[kind].m[name]
-	if t != nil {
+	if t == nil && l.histories.options != nil {
+		t = l.topicWithHistory(kind, name)
+		if l.closed {
+			l.unreserve(pub.cost)
+			l.mu.Unlock()
+			pub.release()
+			reply.releaseIfAny()
+			return ErrHubClosed
+		}
+	}
+	if t != nil && t.history != nil {
+		at, before := t.history.published(pub)
+		if before {
+			l.unreserve(pub.cost)
+			reply.setPosition(at)
+			l.finishReply(0, from, reply)
+			pub.release()
+			return nil
+		}
+		l.appendHistory(t.history, pub)
+		reply.setPosition(t.history.position())
+	} else {
+		pub.msg.Key = ""
+	}
+	if from != nil && !from.registered {
+		pub.except = "" // another client may have the ID by now
+	}
+	if t != nil && t.members > 0 {
 		recipients = t.members
-		if from != nil && pub.except == from && from.registered && l.membership(from, kind, name) != nil {
+		if pub.except != "" && l.membership(from, kind, name) != nil {
 			recipients--
 		}
 	}
@@ -292,7 +327,10 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 	}
 	var wake uint64
 	shards, recipients := 0, l.clients
-	if from != nil && pub.except == from && from.registered {
+	if from != nil && !from.registered {
+		pub.except = "" // another client may have the ID by now
+	}
+	if pub.except != "" {
 		recipients--
 	}
 	for _, s := range l.shards {
@@ -469,6 +507,16 @@ func (l *eventLog) unhold(c *Client) {
 	}
 	l.mu.Lock()
 	l.unlockAndWake(add(c.shard, entry{kind: entryUnhold, client: c}))
+}
+
+// feed makes c's shard continue to feed its cursors. The connection's lock may be held.
+func (l *eventLog) feed(c *Client) {
+	l.mu.Lock()
+	if !c.registered {
+		l.mu.Unlock()
+		return
+	}
+	l.unlockAndWake(l.append(c.shard, entry{kind: entryFeed, client: c}))
 }
 
 // appendAll appends an entry for every shard.

@@ -68,7 +68,7 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 	case entryPublish:
 		small := len(e.part.members) <= smallAudience
 		for _, m := range e.part.members {
-			if m.client != except {
+			if except == "" || m.client.ID != except {
 				pushes += s.push(m.client, run, seq, r, small)
 			}
 		}
@@ -76,7 +76,7 @@ func (s *shard) deliver(e *entry, run []*publication, r *round) (pushes int) {
 	case entryBroadcast:
 		small := len(s.clients) <= smallAudience
 		for _, c := range s.clients {
-			if c != except {
+			if except == "" || c.ID != except {
 				pushes += s.push(c, run, seq, r, small)
 			}
 		}
@@ -140,6 +140,7 @@ func (s *shard) apply(e *entry, r *round) {
 	case entryUnhold:
 		s.flush(c)
 		c.conn.unhold()
+		s.startFeeding(c)
 		s.reschedule(c)
 	case entryUnregister:
 		s.removeClient(c)
@@ -151,6 +152,19 @@ func (s *shard) apply(e *entry, r *round) {
 	case entryLeave:
 		s.routedCost += entryCost
 		e.arg.(*membership).remove()
+	case entryCursor:
+		if c.shardIndex >= 0 {
+			s.flush(c)
+			c.conn.setCursor(*e.arg.(*cursor))
+		}
+	case entryCursorEnd:
+		if c.shardIndex >= 0 {
+			s.flush(c)
+			s.endCursor(c, e.arg.(*cursorEnd))
+			s.reschedule(c)
+		}
+	case entryFeed:
+		s.startFeeding(c)
 	case entryKeys:
 		if c.shardIndex >= 0 {
 			s.flush(c)
@@ -187,6 +201,7 @@ func (s *shard) removeClient(c *Client) {
 		m.remove()
 	}
 	c.members = membershipSet{}
+	c.conn.dropCursors()
 	last := len(s.clients) - 1
 	s.clients[c.shardIndex] = s.clients[last]
 	s.clients[c.shardIndex].shardIndex = c.shardIndex

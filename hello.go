@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -35,25 +36,37 @@ type helloLimits struct {
 
 // isHubRequest reports whether the hub handles messages of a type itself, without
 // Config.OnMessage and Config.Authorize.
-func isHubRequest(typ string) bool { return typ == typeHello || typ == typePing }
+func isHubRequest(typ string) bool { return typ == typeHello || typ == typePing || typ == typeHistory }
 
-// replyToHubRequest sends the ack to a hub:hello or hub:ping request, if it has an ID.
+// replyToHubRequest answers a request that isHubRequest reports, if it has an ID.
 // It waits while the log is full, which slows down only this client's reading.
 func (c *Client) replyToHubRequest(m *Message) {
 	if m.ID == "" {
 		return
 	}
 	ack := Message{Type: typeAck, ID: m.ID, Timestamp: m.Timestamp}
-	if m.Type == typeHello {
+	switch m.Type {
+	case typeHistory:
+		c.replyToHistory(m)
+		return
+	case typeHello:
 		ack.Data = c.helloData()
 	}
-	if err := c.hub.events.reply(context.Background(), c, c.hub.newPublication(&ack, toClients)); err != nil {
-		c.hub.logger.Debugf("websocket: reply to %s of client %q not sent: %v", m.Type, c.ID, err)
+	c.sendReply(&ack)
+}
+
+// sendReply sends a reply to a request of this client.
+func (c *Client) sendReply(reply *Message) {
+	if err := c.hub.events.reply(context.Background(), c, c.hub.newPublication(reply, toClients)); err != nil {
+		c.hub.logger.Debugf("websocket: reply %q to client %q not sent: %v", reply.ID, c.ID, err)
 	}
 }
 
 func (c *Client) helloData() []byte {
-	config := &c.hub.config
+	config, features := &c.hub.config, features
+	if config.TopicOptions != nil {
+		features = append(slices.Clone(features), "history")
+	}
 	data, err := json.Marshal(hello{
 		ClientID: c.ID,
 		User:     c.User(),

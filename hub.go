@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		}
 		h.keys = keys
 	}
+	h.events.histories = histories{options: h.topicOptions(), clock: h.clock, limit: config.HistoryBudget, timerAt: math.MaxInt64}
 	h.upgrader.init(&h.config)
 	h.shards = make([]*shard, config.Shards)
 	for i := range h.shards {

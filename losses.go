@@ -56,7 +56,7 @@ const lossCost = 128
 func (l *losses) add(p *publication, reason dropReason) bool {
 	key := lossTopicOf(p)
 	if i, ok := l.open[key]; ok && l.queue[i].reason == reason {
-		l.queue[i].extend(p)
+		l.queue[i].extend(newLoss(key, p, reason))
 		return false
 	}
 	if len(l.queue) >= maxLosses { // a client may have any number of topics
@@ -76,12 +76,29 @@ func (l *losses) add(p *publication, reason dropReason) bool {
 
 // addMerged is add for a full queue.
 func (l *losses) addMerged(p *publication, reason dropReason) bool {
-	if i := slices.IndexFunc(l.merged, func(b loss) bool { return b.reason == reason }); i >= 0 {
-		l.merged[i].extend(p)
+	return l.merge(newLoss(lossTopic{all: true}, p, reason))
+}
+
+// merge is addMerged for several drops.
+func (l *losses) merge(lost loss) bool {
+	if i := slices.IndexFunc(l.merged, func(b loss) bool { return b.reason == lost.reason }); i >= 0 {
+		l.merged[i].extend(lost)
 		slices.SortFunc(l.merged, func(a, b loss) int { return cmp.Compare(a.seq, b.seq) })
 		return false
 	}
-	l.merged = slices.Insert(l.merged, indexFor(l.merged, p.seq), newLoss(lossTopic{all: true}, p, reason))
+	lost.topic = lossTopic{all: true}
+	l.merged = slices.Insert(l.merged, indexFor(l.merged, lost.seq), lost)
+	return true
+}
+
+// insert records a loss that later drops do not extend. It returns true if that made a new
+// loss.
+func (l *losses) insert(lost loss) bool {
+	if len(l.queue) >= maxLosses {
+		return l.merge(lost)
+	}
+	l.split() // the indexes in open change
+	l.queue = slices.Insert(l.queue, indexFor(l.queue, lost.seq), lost)
 	return true
 }
 
@@ -135,11 +152,11 @@ func newLoss(topic lossTopic, p *publication, reason dropReason) loss {
 }
 
 // extend adds a drop. p may be older than the drops before it.
-func (l *loss) extend(p *publication) {
-	l.count++
-	if p.seq < l.seq {
-		l.seq, l.first = p.seq, p.msg.Timestamp
+func (l *loss) extend(more loss) {
+	l.count += more.count
+	if more.seq < l.seq {
+		l.seq, l.first = more.seq, more.first
 	} else {
-		l.last = p.msg.Timestamp
+		l.last = more.last
 	}
 }

@@ -84,20 +84,23 @@ type publication struct {
 	msg       Message
 	data      []byte // memory of msg.Data
 	to        audience
-	seq       uint64  // order number in the event log
-	cost      int64   // bytes that it counts against every bound
-	announces uint64  // drops that a gap notice announces; 0 in other messages and if their number is not known
-	remote    bool    // received from another node
-	except    *Client // a recipient of the topic that does not get it, or nil; set before eventLog.stamp
+	seq       uint64   // order number in the event log
+	cost      int64    // bytes that it counts against every bound
+	announces uint64   // drops that a gap notice announces; 0 in other messages and if their number is not known
+	remote    bool     // received from another node
+	history   *history // of its topic, or nil; set before it is appended to the log
+	kept      bool     // history has a reference; guarded by the log's lock
+	except    string   // the ID of a recipient that does not get it, or empty; set before eventLog.stamp
 
 	refs     atomic.Int32
 	unrouted atomic.Int32 // shards that have not routed it yet
 
-	built  atomic.Int32                  // number of forms that are final: inline first, then extra
-	mu     sync.Mutex                    // serializes building
-	inline [2]encodedForm                // enough for most hubs
-	extra  atomic.Pointer[[]encodedForm] // made when inline is full, with room for all forms
-	bytes  int64                         // counted against the hub's budget; guarded by mu until the last release
+	built   atomic.Int32                  // number of forms that are final: inline first, then extra
+	mu      sync.Mutex                    // serializes building
+	inline  [2]encodedForm                // enough for most hubs
+	extra   atomic.Pointer[[]encodedForm] // made when inline is full, with room for all forms
+	bytes   int64                         // counted against the hub's budget, or its histories' while counted is set; guarded by mu until the last release
+	counted *atomic.Int64                 // what bytes are counted in, if not in the hub's budget
 }
 
 // audience is the group of recipients of a publication. It decides whether the
@@ -122,7 +125,7 @@ const maxKeptBuffer = 4 << 10
 
 // messageCost returns the bytes that m counts against every bound.
 func messageCost(m *Message) int64 {
-	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
+	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID) + len(m.Key))
 }
 
 // newPublication returns a publication with a copy of m. The caller has the only
@@ -133,6 +136,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.to = to
 	p.announces = 0
 	p.remote = false
+	p.history, p.kept = nil, false
 	p.msg = *m
 	p.msg.pooled = nil
 	p.msg.ExceptSelf = false
@@ -143,6 +147,14 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	h.budget.add(p.bytes)
 	p.refs.Store(1)
 	return p
+}
+
+// setData replaces the payload of a publication that no one else has yet.
+func (p *publication) setData(data []byte) {
+	p.data = append(p.data[:0], data...)
+	p.msg.Data = p.data
+	p.cost = messageCost(&p.msg)
+	p.addBytes(p.cost - p.bytes)
 }
 
 func (p *publication) retain(n int32) { p.refs.Add(n) }
@@ -176,7 +188,7 @@ func (p *publication) release() {
 	p.extra.Store(nil)
 	p.msg = Message{}
 	p.hub = nil
-	p.except = nil
+	p.except = ""
 	publicationPool.Put(p)
 }
 
@@ -229,11 +241,31 @@ func (p *publication) build(f form) frame {
 		s.frame = p.buildSealed(s)
 	}
 	if len(s.bytes) > 0 {
-		p.bytes += int64(cap(s.buf))
-		p.hub.budget.add(int64(cap(s.buf)))
+		p.addBytes(int64(cap(s.buf)))
 	}
 	p.built.Add(1)
 	return s.frame
+}
+
+// addBytes counts n bytes more. The caller has mu.
+func (p *publication) addBytes(n int64) {
+	p.bytes += n
+	if p.counted != nil {
+		p.counted.Add(n)
+	} else {
+		p.hub.budget.add(n)
+	}
+}
+
+// countIn counts the publication, which has become n bytes larger, in a counter instead
+// of the hub's budget, or in the budget again if the counter is nil.
+func (p *publication) countIn(counter *atomic.Int64, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.bytes
+	p.addBytes(-all)
+	p.counted = counter
+	p.addBytes(all + n)
 }
 
 // nextForm returns the element after the last one that is built.

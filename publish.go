@@ -15,6 +15,7 @@ const (
 	typeGap         = "gap"
 	typeHello       = "hub:hello" // from clients only, as the next
 	typePing        = "hub:ping"
+	typeHistory     = "hub:history"
 )
 
 // channel returns m.Channel, or "" for a nil m, which prepare refuses.

@@ -33,6 +33,7 @@ type shard struct {
 	clients     []*Client
 	roots       []batch     // roots of the trees of pending batches, by form
 	rounds      []*round    // rounds that are not written completely, oldest first
+	feeding     []*Client   // clients with cursors that may have room
 	shutdownErr *CloseError // set by entryShutdown; new clients are closed with it
 	stopped     bool
 	deadlines   deadlines
@@ -47,6 +48,7 @@ type shard struct {
 	freeRounds  []*round
 	freeBuffers []*frameBuffer
 	path        []*publication
+	fed         []*publication
 	scratch     *frameBuffer
 	single      frameBuffer // a single frame, which is not copied
 }
@@ -117,13 +119,14 @@ func (s *shard) allowBrief() {
 // sweep routes the entries that were appended and writes some of the pending batches. If
 // nothing is left it reports false, and the shard counts as sleeping.
 func (s *shard) sweep(pushes, writes int) bool {
-	quiet := len(s.rounds) == 0
+	quiet := len(s.rounds)+len(s.feeding) == 0
 	if s.nextEntry < len(s.entries) || s.events.takeQueue(s, quiet) {
 		s.route(pushes)
 	} else if quiet {
 		return false
 	}
 	s.writeRounds(writes)
+	s.feed()
 	return true
 }
 
@@ -134,7 +137,7 @@ func (s *shard) assist() {
 	if s.mu.TryLock() {
 		s.allowBrief()
 		s.sweep(assistPushes, assistWrites)
-		left := s.stopped || len(s.rounds) > 0 || s.nextEntry < len(s.entries) || s.events.takeQueue(s, true)
+		left := s.stopped || len(s.rounds)+len(s.feeding) > 0 || s.nextEntry < len(s.entries) || s.events.takeQueue(s, true)
 		s.setTimer()
 		s.mu.Unlock()
 		if !left {

@@ -12,6 +12,7 @@ type counters struct {
 	evicted          atomic.Uint64
 	announced        atomic.Uint64
 	drops            [dropReasons]atomic.Uint64
+	deferred         atomic.Uint64 // publications that a cursor will find in the history
 }
 
 // Stats has the statistics of a hub. Counters start at zero with NewHub and never
@@ -47,6 +48,11 @@ type Stats struct {
 	// Announced counts the dropped messages that were announced to their recipient by
 	// a message of type "gap".
 	Announced uint64 `json:"announced"`
+	// HistoryBytes is the number of bytes that count against Config.HistoryBudget now.
+	// HistoryEvicted counts the publications that were removed from histories because
+	// HistoryBudget was exceeded.
+	HistoryBytes   int64  `json:"history_bytes"`
+	HistoryEvicted uint64 `json:"history_evicted"`
 	// Unreported counts the dropped messages that were not reported to Config.OnDrop,
 	// because too many reports were waiting.
 	Unreported uint64 `json:"unreported"`
@@ -67,10 +73,13 @@ type DropStats struct {
 	Disconnected uint64 `json:"disconnected"`
 	// Codec counts the messages that the client's codec could not encode.
 	Codec uint64 `json:"codec"`
+	// History counts the messages that were removed from the history of their topic
+	// before a slow member could be sent them.
+	History uint64 `json:"history"`
 }
 
 // Total returns the sum of all reasons.
-func (d DropStats) Total() uint64 { return d.SlowConsumer + d.Disconnected + d.Codec }
+func (d DropStats) Total() uint64 { return d.SlowConsumer + d.Disconnected + d.Codec + d.History }
 
 // Stats returns the hub's statistics. Its cost does not depend on the number of
 // clients, channels and rooms. It may be called from any goroutine at any time, also
@@ -81,6 +90,7 @@ func (h *Hub) Stats() Stats {
 		Unreported:       h.drops.unreported.Load(),
 		HeldBytes:        h.budget.used.Load(),
 	}
+	var deferred uint64
 	for _, s := range h.shards {
 		c := &s.counters
 		st.MessagesSent += c.messagesSent.Load()
@@ -93,6 +103,8 @@ func (h *Hub) Stats() Stats {
 		st.Dropped.SlowConsumer += c.drops[dropSlowConsumer].Load()
 		st.Dropped.Disconnected += c.drops[dropDisconnected].Load()
 		st.Dropped.Codec += c.drops[dropCodec].Load()
+		st.Dropped.History += c.drops[dropHistory].Load()
+		deferred += c.deferred.Load()
 	}
 	if h.node != nil {
 		st.Broker = h.node.stats()
@@ -100,9 +112,11 @@ func (h *Hub) Stats() Stats {
 	l := h.events
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st.MessagesAddressed = l.addressed
+	st.MessagesAddressed = l.addressed - deferred
+	st.HistoryBytes = l.histories.bytes.Load()
+	st.HistoryEvicted = l.histories.evicted
 	st.ActiveConnections = l.clients
-	st.TotalChannels = len(l.topics[ChannelTopic].m)
-	st.TotalRooms = len(l.topics[RoomTopic].m)
+	st.TotalChannels = l.populated[ChannelTopic]
+	st.TotalRooms = l.populated[RoomTopic]
 	return st
 }

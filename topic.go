@@ -44,13 +44,14 @@ type Topic struct {
 	Name string
 }
 
-// topic is the directory's entry for a channel or room. It exists while the topic
-// has members, as of the last entry appended. Guarded by the log's lock.
+// topic is the directory's entry for a channel or room. It exists while the topic has
+// members, as of the last entry appended, or a history. Guarded by the log's lock.
 type topic struct {
 	kind    TopicKind
 	name    string
 	members int
 	parts   []*part
+	history *history // nil if nothing is kept
 
 	created    uint64 // grows from topic to topic of a kind
 	prev, next *topic // neighbours in topicOrder
@@ -195,22 +196,26 @@ func (l *eventLog) beginChange(ctx context.Context, c *Client, name string, repl
 
 // join adds c to a topic, and appends reply, which may be nil. It is no error if c is in it
 // already.
-func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, reply *publication) error {
+func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name string, from resume, reply *publication) (Resumed, error) {
 	if err := l.beginChange(ctx, c, name, reply); err != nil {
-		return err
+		return Resumed{}, err
 	}
-	p, made := l.partFor(c.shard, kind, name)
+	options, err := l.optionsForJoin(c, kind, name)
+	if err != nil {
+		reply.releaseIfAny()
+		return Resumed{}, err
+	}
+	p, made := l.partFor(c.shard, kind, name, options)
 	if c.members.in(p) != nil {
 		l.unreserve(entryCost)
-		l.finishReply(0, c, reply)
-		return nil
+		return l.finishJoin(0, c, p.topic, from, reply), nil
 	}
 	if l.maxMemberships > 0 && len(c.members.list) >= l.maxMemberships {
 		l.unreserve(entryCost)
 		l.dropIfEmpty(p)
 		l.mu.Unlock()
 		reply.releaseIfAny()
-		return ErrTooManySubscriptions
+		return Resumed{}, ErrTooManySubscriptions
 	}
 	m := &membership{client: c, part: p, paid: int32(membershipCost + made)}
 	c.members.add(m)
@@ -220,8 +225,7 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 	c.charged.Add(int64(m.paid))
 	l.budget.add(membershipCost)
 	wake := l.appendLazy(c.shard, entry{kind: entryJoin, arg: m})
-	l.finishReply(wake, c, reply)
-	return nil
+	return l.finishJoin(wake, c, p.topic, from, reply), nil
 }
 
 // leave removes c from a topic, and appends reply, which may be nil. It is no error if c is
@@ -237,8 +241,11 @@ func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name st
 	} else {
 		c.members.remove(m)
 		c.hooks.add(m.part.topic, true)
+		if h := m.part.topic.history; h != nil {
+			wake = l.append(c.shard, entry{kind: entryCursorEnd, client: c, arg: &cursorEnd{h, h.head + 1, l.seq}})
+		}
+		wake |= l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 		l.removeMember(c, m)
-		wake = l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 	}
 	l.finishReply(wake, c, reply)
 	return nil
@@ -260,16 +267,15 @@ func (l *eventLog) membership(c *Client, kind TopicKind, name string) *membershi
 // partFor finds or makes a shard's part of a topic. It returns the cost of what it has
 // made. A new part must get a member, or be removed by dropIfEmpty, before the log is
 // unlocked.
-func (l *eventLog) partFor(s *shard, kind TopicKind, name string) (_ *part, made int64) {
+func (l *eventLog) partFor(s *shard, kind TopicKind, name string, options TopicOptions) (_ *part, made int64) {
 	t := l.topics[kind].m[name]
 	if t == nil {
-		name = strings.Clone(name) // it may be a part of a larger string
-		t = &topic{kind: kind, name: name}
-		made = l.topicCost(t)
-		l.topics[kind].put(name, t)
-		l.topicOrder[kind].add(t)
+		t, made = l.newTopic(kind, name, options)
+	}
+	if len(t.parts) == 0 {
+		l.populated[kind]++
 		if l.node != nil {
-			l.node.setInterest(target{Audience: kind.audience(), Name: name}.Topic(), true)
+			l.node.setInterest(target{Audience: kind.audience(), Name: t.name}.Topic(), true)
 		}
 	}
 	for _, p := range t.parts {
@@ -279,9 +285,22 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string) (_ *part, made
 	}
 	p := &part{topic: t, shard: s}
 	t.parts = append(t.parts, p)
-	made += partCost
-	l.budget.add(made)
-	return p, made
+	l.budget.add(partCost)
+	return p, made + partCost
+}
+
+// newTopic adds a topic to the directory, and returns what it costs.
+func (l *eventLog) newTopic(kind TopicKind, name string, options TopicOptions) (*topic, int64) {
+	name = strings.Clone(name) // it may be a part of a larger string
+	t := &topic{kind: kind, name: name}
+	if options.History.keeps() {
+		t.history = newHistory(t, options.History)
+	}
+	l.topics[kind].put(name, t)
+	l.topicOrder[kind].add(t)
+	cost := l.topicCost(t)
+	l.budget.add(cost)
+	return t, cost
 }
 
 // topicCost returns the bytes that a topic without parts counts.
@@ -315,13 +334,22 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	t.parts = slices.Delete(t.parts, i, i+1)
 	l.budget.add(-partCost)
 	if len(t.parts) == 0 {
-		l.budget.add(-l.topicCost(t))
-		l.topics[t.kind].remove(t.name)
-		l.topicOrder[t.kind].remove(t)
+		l.populated[t.kind]--
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
+		l.dropTopicIfEmpty(t)
 	}
+}
+
+// dropTopicIfEmpty removes a topic that has neither members nor publications.
+func (l *eventLog) dropTopicIfEmpty(t *topic) {
+	if len(t.parts) > 0 || t.history != nil && t.history.len() > 0 || l.topics[t.kind].m[t.name] != t {
+		return
+	}
+	l.budget.add(-l.topicCost(t))
+	l.topics[t.kind].remove(t.name)
+	l.topicOrder[t.kind].remove(t)
 }
 
 // add adds m to its part. It runs in the shard.
@@ -376,7 +404,7 @@ func (h *Hub) RoomMembers(ctx context.Context, roomID string) ([]string, error) 
 		return nil, err
 	}
 	t := l.topics[RoomTopic].m[roomID]
-	if !l.running || t == nil {
+	if !l.running || t == nil || t.members == 0 {
 		running := l.running
 		l.mu.Unlock()
 		if !running {

@@ -77,12 +77,16 @@ func (l *eventLog) eachTopic(kind TopicKind) iter.Seq2[string, int] {
 		for {
 			chunk = chunk[:0]
 			l.mu.Lock()
-			for t := cursor.next; t != nil && t.created <= end && len(chunk) < topicChunk; t = t.next {
-				chunk = append(chunk, topicCount{t.name, t.members})
+			seen := 0
+			for t := cursor.next; t != nil && t.created <= end && seen < topicChunk; t = t.next {
 				cursor.next = t.next
+				seen++
+				if t.members > 0 {
+					chunk = append(chunk, topicCount{t.name, t.members})
+				}
 			}
 			l.mu.Unlock()
-			if len(chunk) == 0 {
+			if seen == 0 {
 				return
 			}
 			for _, t := range chunk {

@@ -134,6 +134,13 @@ type Message struct {
 	// ID is chosen by a client that wants a reply to a control message. The reply
 	// has the same ID.
 	ID string
+	// Offset is the place of a publication in the history of its channel or room, and 0
+	// without a history. The hub sets it.
+	Offset uint64
+	// Key makes a publication unique in a topic with history: a second publication
+	// with the same Key and ClientID is not published, while the first is kept. It has
+	// no meaning elsewhere.
+	Key string
 	// ExceptSelf is set by a client in publish, publish_room and broadcast: the
 	// publication goes to all recipients except the client itself, which still gets
 	// its ack. The hub never sends it, and ignores it in messages of the server.

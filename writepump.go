@@ -86,6 +86,9 @@ func (c *conn) pumpEnded(f *pumpWrite) {
 	c.pumping = false
 	c.progressAt.Store(0)
 	c.shrinkQueue()
+	if c.state == connOpen && c.feedable() {
+		c.client.hub.events.feed(c.client)
+	}
 	if c.pumpDone != nil {
 		c.pumpDone.Signal()
 	}

@@ -32,6 +32,8 @@ type WsMessage struct {
 	Timestamp     int64                  `protobuf:"varint,4,opt,name=timestamp,proto3" json:"timestamp,omitempty"`                      // Server timestamp, Unix nanoseconds
 	ClientId      string                 `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`         // Client identifier of the sender
 	Id            string                 `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`                                     // Set by a client that wants an answer; the answer carries it too
+	Offset        uint64                 `protobuf:"varint,7,opt,name=offset,proto3" json:"offset,omitempty"`                            // Place in the topic's history
+	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`                                   // Makes a publication unique in the topic's history
 	ExceptSelf    bool                   `protobuf:"varint,10,opt,name=except_self,json=exceptSelf,proto3" json:"except_self,omitempty"` // Set by a client: the publication does not go to the client itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,6 +111,20 @@ func (x *WsMessage) GetId() string {
 	return ""
 }
 
+func (x *WsMessage) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *WsMessage) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 func (x *WsMessage) GetExceptSelf() bool {
 	if x != nil {
 		return x.ExceptSelf
@@ -120,6 +136,8 @@ func (x *WsMessage) GetExceptSelf() bool {
 type ChannelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	Since         *Position              `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // In subscribe: what the client has already
+	Last          uint32                 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`  // In subscribe: how many of the latest publications it wants
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -161,17 +179,86 @@ func (x *ChannelRequest) GetChannel() string {
 	return ""
 }
 
+func (x *ChannelRequest) GetSince() *Position {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ChannelRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// Position is a place in the history of a channel or room.
+type Position struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         string                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Position) Reset() {
+	*x = Position{}
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Position) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Position) ProtoMessage() {}
+
+func (x *Position) ProtoReflect() protoreflect.Message {
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Position.ProtoReflect.Descriptor instead.
+func (*Position) Descriptor() ([]byte, []int) {
+	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Position) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Position) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 // RoomRequest is the data of join_room and leave_room.
 type RoomRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RoomId        string                 `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	Since         *Position              `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // In join_room, as in ChannelRequest
+	Last          uint32                 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoomRequest) Reset() {
 	*x = RoomRequest{}
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[2]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -183,7 +270,7 @@ func (x *RoomRequest) String() string {
 func (*RoomRequest) ProtoMessage() {}
 
 func (x *RoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[2]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -196,7 +283,7 @@ func (x *RoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
 func (*RoomRequest) Descriptor() ([]byte, []int) {
-	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{2}
+	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RoomRequest) GetRoomId() string {
@@ -204,6 +291,20 @@ func (x *RoomRequest) GetRoomId() string {
 		return x.RoomId
 	}
 	return ""
+}
+
+func (x *RoomRequest) GetSince() *Position {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *RoomRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
 }
 
 // ErrorReply is the data of an answer of type "error".
@@ -217,7 +318,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[3]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +330,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[3]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +343,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{3}
+	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ErrorReply) GetCode() string {
@@ -277,7 +378,7 @@ type GapNotice struct {
 
 func (x *GapNotice) Reset() {
 	*x = GapNotice{}
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[4]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +390,7 @@ func (x *GapNotice) String() string {
 func (*GapNotice) ProtoMessage() {}
 
 func (x *GapNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[4]
+	mi := &file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +403,7 @@ func (x *GapNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GapNotice.ProtoReflect.Descriptor instead.
 func (*GapNotice) Descriptor() ([]byte, []int) {
-	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{4}
+	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GapNotice) GetChannel() string {
@@ -358,22 +459,31 @@ var File_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto protoreflect.
 
 const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "" +
 	"\n" +
-	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xcb\x01\n" +
+	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xe9\x01\n" +
 	"\tWsMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1c\n" +
 	"\ttimestamp\x18\x04 \x01(\x03R\ttimestamp\x12\x1b\n" +
 	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12\x0e\n" +
-	"\x02id\x18\x06 \x01(\tR\x02id\x12\x1f\n" +
+	"\x02id\x18\x06 \x01(\tR\x02id\x12\x16\n" +
+	"\x06offset\x18\a \x01(\x04R\x06offset\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x1f\n" +
 	"\vexcept_self\x18\n" +
 	" \x01(\bR\n" +
-	"exceptSelfJ\x04\b\a\x10\bJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
-	"\"*\n" +
+	"exceptSelfJ\x04\b\t\x10\n" +
+	"\"o\n" +
 	"\x0eChannelRequest\x12\x18\n" +
-	"\achannel\x18\x01 \x01(\tR\achannel\"&\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12/\n" +
+	"\x05since\x18\x02 \x01(\v2\x19.hypgo.websocket.PositionR\x05since\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\"8\n" +
+	"\bPosition\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"k\n" +
 	"\vRoomRequest\x12\x17\n" +
-	"\aroom_id\x18\x01 \x01(\tR\x06roomId\":\n" +
+	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12/\n" +
+	"\x05since\x18\x02 \x01(\v2\x19.hypgo.websocket.PositionR\x05since\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\":\n" +
 	"\n" +
 	"ErrorReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
@@ -399,20 +509,23 @@ func file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescGZIP(
 	return file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDescData
 }
 
-var file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_goTypes = []any{
 	(*WsMessage)(nil),      // 0: hypgo.websocket.WsMessage
 	(*ChannelRequest)(nil), // 1: hypgo.websocket.ChannelRequest
-	(*RoomRequest)(nil),    // 2: hypgo.websocket.RoomRequest
-	(*ErrorReply)(nil),     // 3: hypgo.websocket.ErrorReply
-	(*GapNotice)(nil),      // 4: hypgo.websocket.GapNotice
+	(*Position)(nil),       // 2: hypgo.websocket.Position
+	(*RoomRequest)(nil),    // 3: hypgo.websocket.RoomRequest
+	(*ErrorReply)(nil),     // 4: hypgo.websocket.ErrorReply
+	(*GapNotice)(nil),      // 5: hypgo.websocket.GapNotice
 }
 var file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: hypgo.websocket.ChannelRequest.since:type_name -> hypgo.websocket.Position
+	2, // 1: hypgo.websocket.RoomRequest.since:type_name -> hypgo.websocket.Position
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_init() }
@@ -426,7 +539,7 @@ func file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc), len(file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -111,6 +111,26 @@ func (rcv *WsMessage) Id() []byte {
 	return nil
 }
 
+func (rcv *WsMessage) Offset() uint64 {
+	o := flatbuffers.UOffsetT(rcv._tab.Offset(16))
+	if o != 0 {
+		return rcv._tab.GetUint64(o + rcv._tab.Pos)
+	}
+	return 0
+}
+
+func (rcv *WsMessage) MutateOffset(n uint64) bool {
+	return rcv._tab.MutateUint64Slot(16, n)
+}
+
+func (rcv *WsMessage) Key() []byte {
+	o := flatbuffers.UOffsetT(rcv._tab.Offset(18))
+	if o != 0 {
+		return rcv._tab.ByteVector(o + rcv._tab.Pos)
+	}
+	return nil
+}
+
 func (rcv *WsMessage) ExceptSelf() bool {
 	o := flatbuffers.UOffsetT(rcv._tab.Offset(22))
 	if o != 0 {
@@ -146,6 +166,12 @@ func WsMessageAddClientId(builder *flatbuffers.Builder, clientId flatbuffers.UOf
 }
 func WsMessageAddId(builder *flatbuffers.Builder, id flatbuffers.UOffsetT) {
 	builder.PrependUOffsetTSlot(5, flatbuffers.UOffsetT(id), 0)
+}
+func WsMessageAddOffset(builder *flatbuffers.Builder, offset uint64) {
+	builder.PrependUint64Slot(6, offset, 0)
+}
+func WsMessageAddKey(builder *flatbuffers.Builder, key flatbuffers.UOffsetT) {
+	builder.PrependUOffsetTSlot(7, flatbuffers.UOffsetT(key), 0)
 }
 func WsMessageAddExceptSelf(builder *flatbuffers.Builder, exceptSelf bool) {
 	builder.PrependBoolSlot(9, exceptSelf, false)

@@ -1,0 +1,327 @@
+package websocket
+
+import (
+	"container/heap"
+	"container/list"
+	"crypto/rand"
+	"encoding/hex"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// TopicOptions are the properties of a channel or room. Config.TopicOptions decides about
+// them when the topic comes into being.
+type TopicOptions struct {
+	// History says which publications are kept for members that come back or are slow.
+	// The zero value keeps nothing.
+	History HistoryOptions
+}
+
+// HistoryOptions are the bounds of a topic's history. A publication is removed when it
+// exceeds any of them, oldest first. A bound that is not positive does not limit; if none
+// is positive, nothing is kept. Config.HistoryBudget bounds all histories together.
+type HistoryOptions struct {
+	// Messages is the maximum number of publications.
+	Messages int
+	// Bytes is the maximum size of the publications. One counts as the length of its
+	// strings and Data, and 128 bytes.
+	Bytes int64
+	// Age is how long a publication is kept. A topic without members is forgotten when
+	// its last publication is older. Without an Age it lives until Config.HistoryBudget
+	// takes its history.
+	Age time.Duration
+}
+
+func (o HistoryOptions) keeps() bool { return o.Messages > 0 || o.Bytes > 0 || o.Age > 0 }
+
+// Position is a place in a topic's history: that behind the publication with the Offset.
+// Offsets grow with each publication, and stay below 2^53. They belong to an Epoch, which
+// changes when the history starts anew. The zero Position stands before every publication.
+type Position struct {
+	Epoch  string `json:"epoch"`
+	Offset uint64 `json:"offset"`
+}
+
+// history has the latest publications of a topic. The log's lock guards it.
+type history struct {
+	topic   *topic
+	options HistoryOptions
+	epoch   string
+	head    uint64 // offset of the latest publication
+	kept    []keptPublication
+	first   int // index in kept of the oldest publication; those before are removed
+	bytes   int64
+	keys    map[publicationKey]uint64 // offset of the publication with the key
+	used    *list.Element             // in histories.order, while there are publications
+	due     int64                     // hub clock of the next look at the oldest; see histories.expiring
+	heapAt  int                       // in histories.expiring; -1 if it is not there
+}
+
+// keptPublication has one reference to its publication.
+type keptPublication struct {
+	pub *publication
+	at  int64 // hub clock
+}
+
+// publicationKey makes publications unique in a history.
+type publicationKey struct{ sender, key string }
+
+func keyOf(p *publication) publicationKey { return publicationKey{p.msg.ClientID, p.msg.Key} }
+
+// histories holds what the histories of a hub share. The log's lock guards all fields but
+// bytes.
+type histories struct {
+	options  func(TopicKind, string) TopicOptions // guarded against panics; nil without Config.TopicOptions
+	clock    func() int64
+	limit    int64
+	bytes    atomic.Int64 // of the publications that histories hold, with their encodings
+	evicted  uint64       // publications removed for limit
+	order    list.List    // of *history, least recently used first
+	expiring expiring
+	timer    *time.Timer // calls eventLog.expireHistories
+	timerAt  int64       // hub clock, or math.MaxInt64
+}
+
+// A history's entry costs the heap about keptCost bytes besides the publication's strings,
+// payload and encodings.
+const keptCost = 512
+
+func newEpoch() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func newHistory(t *topic, options HistoryOptions) *history {
+	return &history{topic: t, options: options, epoch: newEpoch(), heapAt: -1}
+}
+
+func (h *history) len() int { return len(h.kept) - h.first }
+
+// position returns the place behind the latest publication.
+func (h *history) position() Position { return Position{h.epoch, h.head} }
+
+// oldest returns the offset of the oldest publication that is kept, or that of the next
+// publication if none is.
+func (h *history) oldest() uint64 { return h.head + 1 - uint64(h.len()) }
+
+// published returns the position of an earlier publication with the key of p.
+func (h *history) published(p *publication) (Position, bool) {
+	if p.msg.Key == "" {
+		return Position{}, false
+	}
+	offset, ok := h.keys[keyOf(p)]
+	return Position{h.epoch, offset}, ok
+}
+
+// appendHistory gives p its offset and keeps it. p is not in any queue yet.
+func (l *eventLog) appendHistory(h *history, p *publication) {
+	h.head++
+	p.msg.Offset, p.history, p.kept = h.head, h, true
+	l.seq++
+	p.seq = l.seq
+	p.retain(1)
+	p.countIn(&l.histories.bytes, keptCost)
+	now := l.histories.clock()
+	h.kept = append(h.kept, keptPublication{p, now})
+	h.bytes += p.cost
+	if p.msg.Key != "" {
+		if h.keys == nil {
+			h.keys = make(map[publicationKey]uint64)
+		}
+		h.keys[keyOf(p)] = p.msg.Offset
+	}
+	l.trimHistory(h, now)
+	l.touchHistory(h)
+	if h.len() == 0 { // p alone exceeds a bound
+		return
+	}
+	if h.heapAt < 0 && h.options.Age > 0 {
+		l.scheduleExpiry(h, now+int64(h.options.Age))
+	}
+	for l.histories.bytes.Load() > l.histories.limit && l.histories.order.Len() > 0 {
+		oldest := l.histories.order.Front().Value.(*history)
+		for oldest.len() > 0 && l.histories.bytes.Load() > l.histories.limit {
+			l.removeOldest(oldest)
+			l.histories.evicted++
+		}
+		l.finishTrim(oldest)
+	}
+}
+
+// touchHistory makes h the most recently used.
+func (l *eventLog) touchHistory(h *history) {
+	switch {
+	case h.used != nil:
+		l.histories.order.MoveToBack(h.used)
+	case h.len() > 0:
+		h.used = l.histories.order.PushBack(h)
+	}
+}
+
+// trimHistory removes what exceeds the history's own bounds.
+func (l *eventLog) trimHistory(h *history, now int64) {
+	o := &h.options
+	for h.len() > 0 {
+		tooMany := o.Messages > 0 && h.len() > o.Messages
+		tooLarge := o.Bytes > 0 && h.bytes > o.Bytes
+		tooOld := o.Age > 0 && now-h.kept[h.first].at >= int64(o.Age)
+		if !tooMany && !tooLarge && !tooOld {
+			break
+		}
+		l.removeOldest(h)
+	}
+	l.finishTrim(h)
+}
+
+func (l *eventLog) removeOldest(h *history) {
+	p := h.kept[h.first].pub
+	h.kept[h.first] = keptPublication{}
+	h.first++
+	h.bytes -= p.cost
+	if p.msg.Key != "" && h.keys[keyOf(p)] == p.msg.Offset {
+		delete(h.keys, keyOf(p))
+	}
+	p.kept = false
+	p.countIn(nil, -keptCost)
+	p.release()
+}
+
+// finishTrim gives back memory after removals, and forgets a topic without members and
+// publications.
+func (l *eventLog) finishTrim(h *history) {
+	if n := h.len(); h.first > n {
+		kept := h.kept[:n]
+		if cap(h.kept) > 64 && n < cap(h.kept)/4 {
+			kept = make([]keptPublication, n)
+		}
+		copy(kept, h.kept[h.first:])
+		clear(h.kept[h.first:])
+		h.kept, h.first = kept, 0
+	}
+	if h.len() > 0 {
+		return
+	}
+	h.kept, h.first, h.keys = nil, 0, nil
+	if h.used != nil {
+		l.histories.order.Remove(h.used)
+		h.used = nil
+	}
+	if h.heapAt >= 0 {
+		heap.Remove(&l.histories.expiring, h.heapAt)
+	}
+	l.dropTopicIfEmpty(h.topic)
+}
+
+// expiring is a heap of histories by the time of the next look at their oldest
+// publication.
+type expiring []*history
+
+// Len, Less, Swap, Push and Pop implement heap.Interface.
+func (x expiring) Len() int           { return len(x) }
+func (x expiring) Less(i, j int) bool { return x[i].due < x[j].due }
+func (x expiring) Swap(i, j int) {
+	x[i], x[j] = x[j], x[i]
+	x[i].heapAt, x[j].heapAt = i, j
+}
+
+func (x *expiring) Push(v any) {
+	h := v.(*history)
+	h.heapAt = len(*x)
+	*x = append(*x, h)
+}
+
+func (x *expiring) Pop() any {
+	last := len(*x) - 1
+	h := (*x)[last]
+	(*x)[last] = nil
+	*x = (*x)[:last]
+	h.heapAt = -1
+	return h
+}
+
+func (l *eventLog) scheduleExpiry(h *history, due int64) {
+	h.due = due
+	heap.Push(&l.histories.expiring, h)
+	l.setExpiryTimer()
+}
+
+func (l *eventLog) setExpiryTimer() {
+	s := &l.histories
+	if len(s.expiring) == 0 || l.closed || s.timerAt <= s.expiring[0].due {
+		return
+	}
+	s.timerAt = s.expiring[0].due
+	wait := time.Duration(max(s.timerAt-s.clock(), 0))
+	if s.timer == nil {
+		s.timer = time.AfterFunc(wait, l.expireHistories) // stopped by close
+	} else {
+		s.timer.Reset(wait)
+	}
+}
+
+// expiryChunk is the number of histories that expireHistories looks at while publishing
+// waits.
+const expiryChunk = 64
+
+// expireHistories removes publications that are too old. The timer calls it.
+func (l *eventLog) expireHistories() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	s := &l.histories
+	s.timerAt = math.MaxInt64
+	now := s.clock()
+	for n := 0; n < expiryChunk && len(s.expiring) > 0 && s.expiring[0].due <= now; n++ {
+		h := heap.Pop(&s.expiring).(*history)
+		l.trimHistory(h, now)
+		if h.len() > 0 {
+			// At most 16 looks in an Age: until then reading passes over what is too old.
+			age := int64(h.options.Age)
+			h.due = max(h.kept[h.first].at+age, now+age/16)
+			heap.Push(&s.expiring, h)
+		}
+	}
+	l.setExpiryTimer()
+}
+
+// closeHistories releases all histories. The hub has stopped.
+func (l *eventLog) closeHistories() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.histories.timer != nil {
+		l.histories.timer.Stop()
+	}
+	for front := l.histories.order.Front(); front != nil; front = l.histories.order.Front() {
+		h := front.Value.(*history)
+		for h.len() > 0 {
+			l.removeOldest(h)
+		}
+		l.finishTrim(h)
+	}
+}
+
+// readFrom appends to dst publications from an offset on, each with a reference for the
+// caller, until their cost exceeds most. It returns the offset behind the last one, and
+// the number of publications that are not kept any more. The log is locked.
+func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*publication) (_ []*publication, next, missing uint64) {
+	l.trimHistory(h, l.histories.clock())
+	l.touchHistory(h)
+	if oldest := h.oldest(); offset < oldest {
+		missing = oldest - offset
+		offset = oldest
+	}
+	for i := h.first + int(offset-h.oldest()); i < len(h.kept); i++ {
+		p := h.kept[i].pub
+		if most -= p.cost; most < 0 && len(dst) > 0 {
+			break
+		}
+		p.retain(1)
+		dst = append(dst, p)
+		offset++
+	}
+	return dst, offset, missing
+}

@@ -1,0 +1,196 @@
+package websocket
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+)
+
+// HistoryQuery chooses publications of a topic's history.
+type HistoryQuery struct {
+	// Since asks for the publications behind a position, oldest first. The zero
+	// Position asks for the latest ones.
+	Since Position
+	// Before asks for publications with a smaller offset. 0 means no limit.
+	Before uint64
+	// Limit is the maximum number of publications. Defaults to 100; at most 1,000.
+	Limit int
+}
+
+const (
+	defaultHistoryLimit = 100
+	maxHistoryLimit     = 1000
+)
+
+// HistoryPage is a part of a topic's history.
+type HistoryPage struct {
+	// Position is the place behind the latest publication of the topic. It is zero if
+	// the topic has no history or does not exist.
+	Position
+	// Complete is false if publications behind HistoryQuery.Since are not kept any more.
+	// Reason then says why, as in Resumed.
+	Complete bool   `json:"complete"`
+	Reason   string `json:"reason,omitempty"`
+	// Messages has the publications, oldest first, each with its Offset.
+	Messages []*Message `json:"-"`
+}
+
+// History returns publications that a channel or room keeps on this node. The messages
+// are copies. A topic without history is no error: see HistoryPage.Reason. Errors:
+// ErrInvalidName, ErrHubClosed after shutdown has begun, and ctx's error. It may be called
+// from any goroutine, callbacks included.
+func (h *Hub) History(ctx context.Context, kind TopicKind, name string, q HistoryQuery) (HistoryPage, error) {
+	if err := checkName(name, h.config.MaxNameLength); err != nil {
+		return HistoryPage{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return HistoryPage{}, err
+	}
+	l := h.events
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return HistoryPage{}, ErrHubClosed
+	}
+	page, pubs := l.readPage(kind, name, q)
+	l.mu.Unlock()
+	for _, p := range pubs {
+		page.Messages = append(page.Messages, p.msg.Clone())
+		p.release()
+	}
+	return page, nil
+}
+
+// readPage returns a page without messages, and its publications, each with a reference
+// for the caller. The log is locked.
+func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (HistoryPage, []*publication) {
+	if kind < 0 || kind >= topicKinds {
+		return HistoryPage{Reason: resumeNone}, nil
+	}
+	t := l.topics[kind].m[name]
+	if t == nil || t.history == nil {
+		return HistoryPage{Reason: resumeNone}, nil
+	}
+	h := t.history
+	l.trimHistory(h, l.histories.clock())
+	if h.len() == 0 {
+		outcome, _, _ := h.resume(resume{since: &q.Since})
+		return HistoryPage{Position: h.position(), Complete: outcome.Complete, Reason: outcome.Reason}, nil
+	}
+	l.touchHistory(h)
+	limit := uint64(defaultHistoryLimit)
+	if q.Limit > 0 {
+		limit = uint64(min(q.Limit, maxHistoryLimit))
+	}
+	page := HistoryPage{Position: h.position(), Complete: true}
+	end := h.head + 1
+	if q.Before > 0 {
+		end = min(end, q.Before)
+	}
+	first := h.oldest()
+	if q.Since == (Position{}) {
+		if end > limit {
+			first = max(first, end-limit)
+		}
+	} else {
+		var outcome Resumed
+		outcome, first, _ = h.resume(resume{since: &q.Since})
+		page.Complete, page.Reason = outcome.Complete, outcome.Reason
+		end = min(end, first+limit)
+	}
+	var pubs []*publication
+	for offset := first; offset < end; offset++ {
+		p := h.kept[h.first+int(offset-h.oldest())].pub
+		p.retain(1)
+		pubs = append(pubs, p)
+	}
+	return page, pubs
+}
+
+// historyRequest is the data of hub:history. It is JSON in every codec, as the reply.
+type historyRequest struct {
+	Channel string   `json:"channel"`
+	RoomID  string   `json:"room_id"`
+	Since   Position `json:"since"`
+	Before  uint64   `json:"before"`
+	Limit   int      `json:"limit"`
+}
+
+// historyReply is the data of the ack to hub:history.
+type historyReply struct {
+	HistoryPage
+	Messages []json.RawMessage `json:"messages"`
+}
+
+// replyToHistory answers a hub:history request of a member.
+func (c *Client) replyToHistory(m *Message) {
+	data, target, err := c.historyData(m.Data)
+	switch {
+	case errors.Is(err, ErrForbidden):
+		c.replyError(m, target, codeForbidden, err.Error())
+	case err != nil:
+		c.replyError(m, target, codeBadRequest, err.Error())
+	default:
+		c.conn.in.bytes.spend(len(data)) // a small request must not cost more than ByteRate allows
+		c.sendReply(&Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp, Data: data})
+	}
+}
+
+var errHistoryRequest = errors.New("websocket: hub:history needs either channel or room_id, and valid bounds")
+
+func (c *Client) historyData(data []byte) (reply []byte, target string, err error) {
+	var request historyRequest
+	if err := json.Unmarshal(data, &request); err != nil || (request.Channel == "") == (request.RoomID == "") || request.Limit < 0 {
+		return nil, "", errHistoryRequest
+	}
+	kind, target := ChannelTopic, request.Channel
+	if request.RoomID != "" {
+		kind, target = RoomTopic, request.RoomID
+	}
+	l := c.hub.events
+	l.mu.Lock()
+	if !c.registered || l.membership(c, kind, target) == nil {
+		l.mu.Unlock()
+		return nil, target, ErrForbidden
+	}
+	page, pubs := l.readPage(kind, target, HistoryQuery{Since: request.Since, Before: request.Before, Limit: request.Limit})
+	l.mu.Unlock()
+	defer func() {
+		for _, p := range pubs {
+			p.release()
+		}
+	}()
+	return encodeHistory(page, pubs, request.Since == Position{}, c.hub.config.MaxMessageSize), target, nil
+}
+
+// encodeHistory returns a reply with as many publications as fit into size bytes, and at
+// least one. A client asks for the others with another request. If latest is set, it leaves
+// out the oldest publications, and otherwise the newest.
+func encodeHistory(page HistoryPage, pubs []*publication, latest bool, size int64) []byte {
+	const overhead = 256 // for the other members
+	size -= overhead
+	messages := make([]json.RawMessage, 0, len(pubs))
+	for i := range pubs {
+		p := pubs[i]
+		if latest {
+			p = pubs[len(pubs)-1-i]
+		}
+		b, err := JSONCodec{}.Marshal(&p.msg)
+		if err != nil {
+			continue // JSON can encode every message
+		}
+		if size -= int64(len(b)) + 1; size < 0 && len(messages) > 0 {
+			break
+		}
+		messages = append(messages, b)
+	}
+	if latest {
+		slices.Reverse(messages)
+	}
+	data, err := json.Marshal(historyReply{page, messages})
+	if err != nil {
+		panic(err) // all parts have been encoded already
+	}
+	return data
+}

@@ -1,0 +1,391 @@
+package websocket_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/stretchr/testify/require"
+)
+
+// keep returns a config whose channels and rooms keep history.
+func keep(options websocket.HistoryOptions) websocket.Config {
+	config := websocket.DefaultConfig
+	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+		return websocket.TopicOptions{History: options}
+	}
+	return config
+}
+
+func publishNumbers(t *testing.T, hub *fakeHub, channel string, from, to int) {
+	t.Helper()
+	for n := from; n <= to; n++ {
+		require.NoError(t, hub.PublishToChannelRaw(channel, fmt.Append(nil, n)))
+	}
+}
+
+// request sends a message and returns the data of its ack.
+func request(t *testing.T, p *fakePeer, typ, data string) map[string]any {
+	t.Helper()
+	require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":%q,"id":"q","data":%s}`, typ, data)))
+	m := readJSON(t, p)
+	require.Equal(t, "ack", m["type"], "%v", m)
+	answer, _ := m["data"].(map[string]any)
+	return answer
+}
+
+// requireNumbers reads publications with these offsets, whose payloads are the same.
+func requireNumbers(t *testing.T, p *fakePeer, from, to int) {
+	t.Helper()
+	for n := from; n <= to; n++ {
+		m := readJSON(t, p)
+		require.EqualValues(t, n, m["data"], "%v", m)
+		require.EqualValues(t, n, m["offset"], "%v", m)
+	}
+}
+
+// step runs a part of a test. A bubble cannot have subtests.
+func step(t *testing.T, name string, f func()) {
+	t.Helper()
+	t.Log(name)
+	f()
+}
+
+// inHistoryHub runs a test with a hub in a bubble.
+func inHistoryHub(t *testing.T, config websocket.Config, f func(t *testing.T, hub *fakeHub)) {
+	t.Helper()
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			hub := runFake(t, p, config)
+			synctest.Wait()
+			f(t, hub)
+			hub.stop()
+		})
+	})
+}
+
+func TestResume(t *testing.T) {
+	inHistoryHub(t, keep(websocket.HistoryOptions{Messages: 10}), func(t *testing.T, hub *fakeHub) {
+		first := hub.connect(1<<16, nil)
+		ack := request(t, first, "subscribe", `{"channel":"news"}`)
+		require.EqualValues(t, 0, ack["offset"])
+		require.Equal(t, true, ack["complete"])
+		epoch := ack["epoch"].(string)
+		publishNumbers(t, hub, "news", 1, 3)
+		requireNumbers(t, first, 1, 3)
+		require.NoError(t, first.Close())
+		publishNumbers(t, hub, "news", 4, 8)
+
+		since := func(offset int) string {
+			return fmt.Sprintf(`{"channel":"news","since":{"epoch":%q,"offset":%d}}`, epoch, offset)
+		}
+		step(t, "complete", func() {
+			p := hub.connect(1<<16, nil)
+			require.Equal(t, map[string]any{"epoch": epoch, "offset": 8.0, "replayed": 5.0, "complete": true}, request(t, p, "subscribe", since(3)))
+			requireNumbers(t, p, 4, 8)
+			require.NoError(t, p.Close())
+		})
+		step(t, "nothing missed", func() {
+			p := hub.connect(1<<16, nil)
+			require.EqualValues(t, 0, request(t, p, "subscribe", since(8))["replayed"])
+			publishNumbers(t, hub, "news", 9, 9)
+			requireNumbers(t, p, 9, 9)
+			require.NoError(t, p.Close())
+		})
+		publishNumbers(t, hub, "news", 10, 15)
+		step(t, "expired", func() {
+			p := hub.connect(1<<16, nil)
+			ack := request(t, p, "subscribe", since(3))
+			require.Equal(t, map[string]any{"epoch": epoch, "offset": 15.0, "replayed": 10.0, "complete": false, "reason": "expired"}, ack)
+			gap := readJSON(t, p)
+			require.Equal(t, "gap", gap["type"])
+			require.EqualValues(t, 2, gap["data"].(map[string]any)["count"])
+			require.Equal(t, "history", gap["data"].(map[string]any)["reason"])
+			requireNumbers(t, p, 6, 15)
+			require.NoError(t, p.Close())
+		})
+		step(t, "epoch", func() {
+			p := hub.connect(1<<16, nil)
+			ack := request(t, p, "subscribe", `{"channel":"news","since":{"epoch":"other","offset":14}}`)
+			require.Equal(t, "epoch", ack["reason"])
+			require.Equal(t, false, ack["complete"])
+			gap := readJSON(t, p)
+			require.EqualValues(t, 0, gap["data"].(map[string]any)["count"])
+			requireNumbers(t, p, 6, 15)
+			require.NoError(t, p.Close())
+		})
+		step(t, "from the future", func() {
+			p := hub.connect(1<<16, nil)
+			require.Equal(t, "epoch", request(t, p, "subscribe", since(99))["reason"])
+			require.NoError(t, p.Close())
+		})
+		step(t, "last", func() {
+			p := hub.connect(1<<16, nil)
+			require.EqualValues(t, 2, request(t, p, "subscribe", `{"channel":"news","last":2}`)["replayed"])
+			requireNumbers(t, p, 14, 15)
+			require.NoError(t, p.Close())
+		})
+		step(t, "again on one connection", func() {
+			p := hub.connect(1<<16, nil)
+			request(t, p, "subscribe", since(15))
+			request(t, p, "unsubscribe", `{"channel":"news"}`)
+			publishNumbers(t, hub, "news", 16, 17)
+			require.EqualValues(t, 2, request(t, p, "subscribe", since(15))["replayed"])
+			requireNumbers(t, p, 16, 17)
+			require.NoError(t, p.Close())
+		})
+		step(t, "malformed", func() {
+			p := hub.connect(1<<16, nil)
+			for _, data := range []string{`{"channel":"news","since":3}`, `{"channel":"news","last":-1}`, `{"channel":"news","since":{"epoch":1}}`} {
+				require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"subscribe","id":"q","data":%s}`, data)))
+				m := readJSON(t, p)
+				require.Equal(t, "error", m["type"])
+				require.Equal(t, "bad_request", m["data"].(map[string]any)["code"])
+			}
+			require.NoError(t, p.Close())
+		})
+	})
+}
+
+func TestResumeWithoutHistory(t *testing.T) {
+	inHistoryHub(t, websocket.DefaultConfig, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		ack := request(t, p, "subscribe", `{"channel":"news","since":{"epoch":"e","offset":3}}`)
+		require.Equal(t, "none", ack["reason"])
+		require.Equal(t, false, ack["complete"])
+		require.Equal(t, "gap", readJSON(t, p)["type"])
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","id":"q","data":{"channel":"other"}}`)))
+		require.Nil(t, readJSON(t, p)["data"], "an ack without a resume is as before")
+		require.NoError(t, p.Close())
+	})
+}
+
+func TestSubscribeSince(t *testing.T) {
+	inHistoryHub(t, keep(websocket.HistoryOptions{Messages: 10}), func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "news", 1, 4)
+		p := hub.connect(1<<16, nil)
+		client := onlyClient(t, hub)
+		outcome, err := client.SubscribeSince(t.Context(), "news", websocket.Position{})
+		require.NoError(t, err)
+		require.EqualValues(t, 4, outcome.Offset)
+		require.Equal(t, 4, outcome.Replayed)
+		require.True(t, outcome.Complete)
+		requireNumbers(t, p, 1, 4)
+		require.NoError(t, p.Close())
+		synctest.Wait()
+		_, err = client.SubscribeSince(t.Context(), "news", websocket.Position{})
+		require.ErrorIs(t, err, websocket.ErrClientClosed)
+	})
+}
+
+// TestReplayLargerThanBacklog replays a hundred times what the backlog holds.
+func TestReplayLargerThanBacklog(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 10_000})
+	config.ClientBacklog, config.MaxMessageSize = 4_000, 1_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "news", 1, 3000)
+		p := hub.connect(1024, nil)
+		require.EqualValues(t, 3000, request(t, p, "subscribe", `{"channel":"news","last":10000}`)["replayed"])
+		publishNumbers(t, hub, "news", 3001, 3010)
+		requireNumbers(t, p, 1, 3010)
+		require.Zero(t, hub.Stats().Dropped.Total())
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestSlowMemberIsFedFromHistory publishes to a member that does not read. It is not
+// evicted, and gets all that the history keeps behind a gap with an exact count.
+func TestSlowMemberIsFedFromHistory(t *testing.T) {
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.EvictSlow, websocket.DropOldest, websocket.DropNewest} {
+		config := keep(websocket.HistoryOptions{Messages: 500})
+		config.ClientBacklog, config.MaxMessageSize, config.SlowConsumer = 8_000, 1_000, policy
+		config.WriteWait = time.Hour
+		inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+			p := hub.connect(2048, nil)
+			request(t, p, "subscribe", `{"channel":"news"}`)
+			publishNumbers(t, hub, "news", 1, 400)
+			synctest.Wait()
+			requireNumbers(t, p, 1, 200)
+			publishNumbers(t, hub, "news", 401, 2000)
+			synctest.Wait()
+			at, lost := 200, 0
+			for at < 2000 {
+				m := readJSON(t, p)
+				if m["type"] == "gap" {
+					require.Equal(t, "history", m["data"].(map[string]any)["reason"])
+					count := int(m["data"].(map[string]any)["count"].(float64))
+					lost += count
+					at += count
+					continue
+				}
+				at++
+				require.EqualValues(t, at, m["offset"])
+			}
+			require.Positive(t, lost)
+			require.EqualValues(t, lost, hub.Stats().Dropped.History)
+			publishNumbers(t, hub, "news", 2001, 2003)
+			requireNumbers(t, p, 2001, 2003)
+			require.NoError(t, p.Close())
+		})
+	}
+}
+
+func TestPublishingOnceByKey(t *testing.T) {
+	inHistoryHub(t, keep(websocket.HistoryOptions{Messages: 2}), func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		publish := func(key string, n int) float64 {
+			require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"publish","channel":"news","id":"q","key":%q,"data":%d}`, key, n)))
+			for {
+				m := readJSON(t, p)
+				if m["type"] == "ack" {
+					return m["data"].(map[string]any)["offset"].(float64)
+				}
+				if key != "" {
+					require.Equal(t, key, m["key"])
+				}
+				require.EqualValues(t, n, m["data"])
+			}
+		}
+		require.EqualValues(t, 1, publish("a", 1))
+		require.EqualValues(t, 1, publish("a", 2), "the first publication with the key")
+		require.EqualValues(t, 2, publish("b", 3))
+		require.EqualValues(t, 1, publish("a", 4))
+		require.EqualValues(t, 3, publish("", 5))
+		require.EqualValues(t, 4, publish("a", 6), "the first one is not kept any more")
+		require.NoError(t, p.Close())
+	})
+}
+
+func TestHistoryPages(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 100})
+	config.MaxMessageSize = 2_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "news", 1, 120)
+		offsets := func(page websocket.HistoryPage) (all []uint64) {
+			for _, m := range page.Messages {
+				require.Equal(t, fmt.Sprint(m.Offset), string(m.Data))
+				all = append(all, m.Offset)
+			}
+			return all
+		}
+		history := func(q websocket.HistoryQuery) websocket.HistoryPage {
+			page, err := hub.History(context.Background(), websocket.ChannelTopic, "news", q)
+			require.NoError(t, err)
+			require.EqualValues(t, 120, page.Offset)
+			return page
+		}
+		latest := history(websocket.HistoryQuery{Limit: 3})
+		require.Equal(t, []uint64{118, 119, 120}, offsets(latest))
+		require.Equal(t, []uint64{115, 116, 117}, offsets(history(websocket.HistoryQuery{Before: 118, Limit: 3})))
+		at := latest.Position
+		at.Offset = 100
+		require.Equal(t, []uint64{101, 102}, offsets(history(websocket.HistoryQuery{Since: at, Limit: 2})))
+		at.Offset = 5
+		page := history(websocket.HistoryQuery{Since: at, Limit: 1})
+		require.Equal(t, []uint64{21}, offsets(page))
+		require.False(t, page.Complete)
+		require.Equal(t, "expired", page.Reason)
+		none, err := hub.History(context.Background(), websocket.RoomTopic, "news", websocket.HistoryQuery{})
+		require.NoError(t, err)
+		require.Equal(t, "none", none.Reason)
+
+		p := hub.connect(1<<16, nil)
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"hub:history","id":"q","data":{"channel":"news"}}`)))
+		require.Equal(t, "forbidden", readJSON(t, p)["data"].(map[string]any)["code"], "no member")
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		var got []float64
+		for before := 0.0; len(got) < 100; {
+			answer := request(t, p, "hub:history", fmt.Sprintf(`{"channel":"news","before":%v}`, before))
+			messages := answer["messages"].([]any)
+			require.NotEmpty(t, messages)
+			var page []float64
+			for _, m := range messages {
+				page = append(page, m.(map[string]any)["offset"].(float64))
+			}
+			got = append(page, got...)
+			before = page[0]
+		}
+		for i, offset := range got {
+			require.EqualValues(t, 21+i, offset)
+		}
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestHistoryAge lets publications and then the topic grow old.
+func TestHistoryAge(t *testing.T) {
+	inHistoryHub(t, keep(websocket.HistoryOptions{Age: time.Minute}), func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "news", 1, 3)
+		time.Sleep(40 * time.Second)
+		publishNumbers(t, hub, "news", 4, 4)
+		require.Empty(t, channelsOf(hub.Hub), "a topic without members is not listed")
+		time.Sleep(30 * time.Second)
+		page, err := hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 1)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		require.Zero(t, hub.Stats().HistoryBytes)
+		require.Zero(t, hub.HeldByMessages())
+		page, err = hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
+		require.NoError(t, err)
+		require.Equal(t, "none", page.Reason, "the topic is forgotten")
+	})
+}
+
+// TestHistoryBudget fills the histories of two topics: that of the topic that was used
+// least recently goes.
+func TestHistoryBudget(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 1000})
+	config.HistoryBudget = 100_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "old", 1, 60)
+		publishNumbers(t, hub, "new", 1, 200)
+		st := hub.Stats()
+		require.LessOrEqual(t, st.HistoryBytes, config.HistoryBudget)
+		require.EqualValues(t, 60, st.HistoryEvicted-evictedOf(t, hub, "new"), "%+v", st)
+		require.Less(t, st.HeldBytes, int64(1000), "histories do not count against MemoryBudget")
+	})
+}
+
+// evictedOf returns how many of the publications to a channel are not kept.
+func evictedOf(t *testing.T, hub *fakeHub, channel string) uint64 {
+	t.Helper()
+	page, err := hub.History(t.Context(), websocket.ChannelTopic, channel, websocket.HistoryQuery{Limit: 1000})
+	require.NoError(t, err)
+	return page.Offset - uint64(len(page.Messages))
+}
+
+// TestHistoryOptionsPanic publishes to a topic whose options cannot be decided.
+func TestHistoryOptionsPanic(t *testing.T) {
+	config := websocket.DefaultConfig
+	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions { panic("broken") }
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","id":"q","data":{"channel":"news"}}`)))
+		require.Equal(t, "ack", readJSON(t, p)["type"])
+		publishNumbers(t, hub, "news", 1, 1)
+		require.Equal(t, "message", readJSON(t, p)["type"])
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestKeyWithoutHistory publishes with a key where it has no meaning.
+func TestKeyWithoutHistory(t *testing.T) {
+	inHistoryHub(t, websocket.DefaultConfig, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		for range 2 {
+			require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"publish","channel":"news","key":"a","data":1}`)))
+			m := readJSON(t, p)
+			require.Equal(t, "message", m["type"])
+			require.NotContains(t, m, "key")
+			require.NotContains(t, m, "offset")
+		}
+		require.NoError(t, p.Close())
+	})
+}

@@ -1,0 +1,216 @@
+package websocket
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+)
+
+// Resumed says how a membership in a topic with history began.
+type Resumed struct {
+	// Position is the place in the history at which the client joined. Everything after
+	// it is sent as it is published. It is the zero Position if the topic has no history.
+	Position
+	// Replayed is the number of earlier publications that are sent first.
+	Replayed int `json:"replayed"`
+	// Complete is true if the client gets every publication since its own position.
+	Complete bool `json:"complete"`
+	// Reason says why Complete is false: "expired" if the position is older than the
+	// history, "epoch" if the position belongs to another epoch, and "none" if the
+	// topic has no history.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Values of Resumed.Reason.
+const (
+	resumeExpired = "expired"
+	resumeEpoch   = "epoch"
+	resumeNone    = "none"
+)
+
+// resume says what a joining client has of a topic already.
+type resume struct {
+	since *Position // what it has; nil if it does not say
+	last  int       // or how many of the latest publications it wants
+}
+
+// errNoSuchPosition refuses a request whose resume is malformed.
+var errBadResume = errors.New("websocket: malformed since or last")
+
+// ResumeDecoder is an optional interface of a Codec that is a ControlDecoder. Without it
+// clients of such a codec cannot resume.
+type ResumeDecoder interface {
+	// DecodeResume returns what the data of "subscribe" or "join_room" has besides the
+	// name: the position that the client has, or nil, and the number of the latest
+	// publications that it wants, or 0. It reports false if data is malformed.
+	DecodeResume(data []byte) (since *Position, last int, ok bool)
+}
+
+// decodeResume returns what the data of "subscribe" or "join_room" says besides the name.
+func (g *guardedCodec) decodeResume(data []byte) (resume, error) {
+	if decoder, ok := g.Codec.(ResumeDecoder); ok {
+		defer g.recovered("DecodeResume")
+		since, last, ok := decoder.DecodeResume(data)
+		if !ok {
+			return resume{}, errBadResume
+		}
+		return resume{since, last}, nil
+	}
+	if g.decoder != nil || !bytes.Contains(data, []byte(`"since"`)) && !bytes.Contains(data, []byte(`"last"`)) {
+		return resume{}, nil
+	}
+	var request struct {
+		Since *Position `json:"since"`
+		Last  int       `json:"last"`
+	}
+	if err := json.Unmarshal(data, &request); err != nil || request.Last < 0 {
+		return resume{}, errBadResume
+	}
+	return resume{since: request.Since, last: request.Last}, nil
+}
+
+// topicOptions returns Config.TopicOptions guarded against panics, or nil.
+func (h *Hub) topicOptions() func(TopicKind, string) TopicOptions {
+	hook := h.config.TopicOptions
+	if hook == nil {
+		return nil
+	}
+	return func(kind TopicKind, name string) (options TopicOptions) {
+		h.protect("TopicOptions", kind.String(), name, func() { options = hook(kind, name) }, nil)
+		return options
+	}
+}
+
+// topicWithHistory makes a topic for a publication, if it keeps a history, and returns nil
+// otherwise. It unlocks the log while the application decides.
+func (l *eventLog) topicWithHistory(kind TopicKind, name string) *topic {
+	l.mu.Unlock()
+	options := l.histories.options(kind, name)
+	l.mu.Lock()
+	t := l.topics[kind].m[name]
+	if t == nil && options.History.keeps() && !l.closed {
+		t, _ = l.newTopic(kind, name, options)
+	}
+	return t
+}
+
+// optionsForJoin returns the options of a topic that does not exist yet. It unlocks the
+// log while the application decides. On error the log is not locked.
+func (l *eventLog) optionsForJoin(c *Client, kind TopicKind, name string) (TopicOptions, error) {
+	if l.histories.options == nil || l.topics[kind].m[name] != nil {
+		return TopicOptions{}, nil
+	}
+	l.mu.Unlock()
+	options := l.histories.options(kind, name)
+	l.mu.Lock()
+	if !c.registered || l.closed {
+		l.unreserve(entryCost)
+		l.mu.Unlock()
+		return TopicOptions{}, ErrClientClosed
+	}
+	return options, nil
+}
+
+// finishJoin appends what follows a join, and unlocks the log: the reply with the position,
+// a gap notice if something is missing, and the replay. The entries of the join come
+// behind a cursor, so that live publications do not overtake the replay.
+func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, reply *publication) Resumed {
+	h := t.history
+	if h == nil {
+		outcome := Resumed{Complete: from.since == nil}
+		if from.since != nil {
+			outcome.Reason = resumeNone
+			reply.setResumed(outcome)
+			wake |= l.appendReply(c, reply)
+			wake |= l.appendReply(c, c.missingNotice(t, 0))
+			l.unlockAndWake(wake)
+			return outcome
+		}
+		l.finishReply(wake, c, reply)
+		return outcome
+	}
+	l.trimHistory(h, l.histories.clock())
+	l.touchHistory(h)
+	outcome, next, missing := h.resume(from)
+	reply.setResumed(outcome)
+	if outcome.Replayed > 0 {
+		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next}})
+	}
+	wake |= l.appendReply(c, reply)
+	if !outcome.Complete {
+		wake |= l.appendReply(c, c.missingNotice(t, missing))
+	}
+	if outcome.Replayed > 0 {
+		wake |= l.append(c.shard, entry{kind: entryFeed, client: c})
+	}
+	l.unlockAndWake(wake)
+	return outcome
+}
+
+// resume returns how a client joins: the offset of the first publication that it is sent,
+// and the number of those that it misses, or 0 if that is not known.
+func (h *history) resume(from resume) (_ Resumed, next, missing uint64) {
+	outcome := Resumed{Position: h.position(), Complete: true}
+	next = h.head + 1
+	switch {
+	case from.since == nil:
+		next -= uint64(min(max(from.last, 0), h.len()))
+	case *from.since == Position{}:
+		next = 1 // before every publication
+	case from.since.Epoch != h.epoch || from.since.Offset > h.head:
+		outcome.Complete, outcome.Reason = false, resumeEpoch
+		next = h.oldest()
+	default:
+		next = from.since.Offset + 1
+	}
+	if oldest := h.oldest(); next < oldest {
+		outcome.Complete, outcome.Reason = false, resumeExpired
+		missing = oldest - next
+		next = oldest
+	}
+	outcome.Replayed = int(h.head + 1 - next)
+	return outcome, next, missing
+}
+
+// missingNotice returns the gap notice for publications that a client cannot be sent
+// because their history does not have them. It counts as a message.
+func (c *Client) missingNotice(t *topic, missing uint64) *publication {
+	now := c.hub.now()
+	p := c.gapNotice(&loss{
+		topic: lossTopic{to: t.kind.audience(), name: t.name},
+		count: missing, first: 0, last: now, reason: dropHistory,
+	})
+	p.announces = 0
+	return p
+}
+
+// setResumed writes outcome to a reply, which may be nil.
+func (p *publication) setResumed(outcome Resumed) {
+	if p != nil {
+		b, _ := json.Marshal(outcome) // has strings and numbers
+		p.setData(b)
+	}
+}
+
+// setPosition writes a position to a reply, which may be nil.
+func (p *publication) setPosition(at Position) {
+	if p != nil {
+		b, _ := json.Marshal(at)
+		p.setData(b)
+	}
+}
+
+// SubscribeSince is like SubscribeContext for a client that has the publications of the
+// channel up to a position. It is sent the later ones that the channel's history keeps,
+// before those that are published from now on. The result says whether any are missing;
+// then the client is sent a gap message first. The zero Position asks for all that is
+// kept.
+func (c *Client) SubscribeSince(ctx context.Context, channel string, since Position) (Resumed, error) {
+	return c.join(ctx, ChannelTopic, channel, resume{since: &since})
+}
+
+// JoinRoomSince is like SubscribeSince, for a room.
+func (c *Client) JoinRoomSince(ctx context.Context, roomID string, since Position) (Resumed, error) {
+	return c.join(ctx, RoomTopic, roomID, resume{since: &since})
+}
