@@ -7,7 +7,7 @@ FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 MODULES     := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/node_modules/*' | sort))
 
-.PHONY: help run test test-browser test-foreign race lint lint-actions vuln api fuzz bench bench-full bench-micro soak soak-ci soak-churn generate release-check release-set
+.PHONY: help run test test-js test-browser test-foreign race lint lint-actions vuln api fuzz bench bench-full bench-micro soak soak-ci soak-churn generate release-check release-set
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ run: ## serve the chat on http://localhost:8080
 
 test: ## test the root module
 	go test ./...
+
+test-js: ## test the JavaScript client: its source, then its package in every runtime that npm has (Node 20)
+	cd js && npm ci && npm run size && npm test
+	cd test/js && npm ci && npm test
 
 test-browser: ## test the chat in a browser (CHROMIUM=/usr/bin/chromium, Node 20)
 	cd test/browser && npm ci && npm test

@@ -225,7 +225,7 @@ func TestQuickStartNode(t *testing.T) {
 	addr := serve(t)
 	s := subscribe(t, addr)
 	dir := t.TempDir()
-	hub, err := os.ReadFile("../js/hub.js")
+	hub, err := os.ReadFile("../js/dist/hub.js")
 	require.NoError(t, err)
 	write(t, dir, "hub.mjs", string(hub))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "node_modules"), 0o755))
@@ -298,4 +298,43 @@ func TestQuickStartPage(t *testing.T) {
 			require.FailNow(t, "the page did not show both messages")
 		}
 	}
+}
+
+// handshake sends a handshake as a page of an origin does, and returns the status and
+// the text of a refusal.
+func handshake(t *testing.T, addr, origin string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/ws", nil)
+	require.NoError(t, err)
+	r.Header = http.Header{
+		"Connection":             {"Upgrade"},
+		"Upgrade":                {"websocket"},
+		"Sec-Websocket-Version":  {"13"},
+		"Sec-Websocket-Key":      {"AAAAAAAAAAAAAAAAAAAAAA=="},
+		"Sec-Websocket-Protocol": {"json"},
+		"Origin":                 {origin},
+	}
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response.StatusCode, ""
+	}
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, string(text)
+}
+
+func TestQuickStartDevServer(t *testing.T) {
+	t.Parallel()
+	addr := serve(t)
+	status, text := handshake(t, addr, "http://localhost:5173")
+	require.Equal(t, http.StatusForbidden, status)
+	require.Contains(t, text, `origin "http://localhost:5173" is not allowed`)
+
+	// Like Vite without changeOrigin, this proxy keeps the Host header.
+	proxy := httptest.NewServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr}))
+	t.Cleanup(proxy.Close)
+	status, text = handshake(t, proxy.Listener.Addr().String(), proxy.URL)
+	require.Equal(t, http.StatusSwitchingProtocols, status, text)
 }

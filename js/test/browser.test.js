@@ -1,4 +1,4 @@
-// Tests hub.js, unbundled, in a browser. Skipped if Chromium is not installed.
+// Tests hub.min.js in a browser. Skipped if Chromium is not installed.
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -19,7 +19,7 @@ const keys = { aesKey: new Uint8Array(32).fill(1), hmacKey: new Uint8Array(20).f
 
 /** Runs in the page. The page posts the result to the test. */
 async function scenario({ open, sealed }) {
-  const { codecs, connect } = await import("/hub.js");
+  const { codecs, connect, Sealer } = await import("/hub.js");
   const security = { aesKey: new Uint8Array(32).fill(1), hmacKey: new Uint8Array(20).fill(2) };
   const results = {};
   for (const codec of Object.keys(codecs)) {
@@ -29,14 +29,14 @@ async function scenario({ open, sealed }) {
       const isResumed = new Promise((resolve) => (resumed = resolve));
       const states = [];
       const client = await connect(url, {
-        codec,
-        security: keys,
+        codec: codecs[codec],
+        security: keys && new Sealer(keys),
         token: "tökén",
         backoff: { base: 10 },
         onStateChange: ({ state, code, reason }) => states.push([state, code, reason]),
         onResumed: resumed,
       });
-      await client.subscribe("news", (message) => got.push(message));
+      await client.subscribe("news", (message) => got.push(message)).ready;
       await client.publish("news", { text: "漢😀" });
       client.send("drop");
       await isResumed;
@@ -82,7 +82,7 @@ test("hub.js in Chromium", { skip: chromium ? false : "Chromium is missing", tim
       response.end();
     } else if (request.url === "/hub.js") {
       response.setHeader("Content-Type", "text/javascript");
-      response.end(readFileSync(new URL("../hub.js", import.meta.url)));
+      response.end(readFileSync(new URL("../dist/hub.min.js", import.meta.url)));
     } else {
       response.setHeader("Content-Type", "text/html; charset=utf-8");
       response.end(page);

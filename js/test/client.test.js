@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import ws from "ws";
 
-import { closeCodes, codecs, connect, HubClient, HubError } from "../hub.js";
+import { closeCodes, codecs, HubError } from "../dist/hub.js";
+import { connect, HubClient } from "./named.js";
 import { FakeHub } from "./fake-hub.js";
 
 // NATIVE_WEBSOCKET=1 uses the platform's WebSocket class, which Node has since version 22.
@@ -81,8 +82,8 @@ for (const codec of Object.keys(codecs)) {
 
       const news = collector();
       const lobby = collector();
-      await client.subscribe("news", news.handler);
-      await client.joinRoom("lobby", lobby.handler);
+      await client.subscribe("news", news.handler).ready;
+      await client.joinRoom("lobby", lobby.handler).ready;
       await client.publish("news", { headline: "Breaking News!" });
       await client.publishRoom("lobby", "hello");
       await client.publish("news", Uint8Array.of(0, 128, 255));
@@ -130,7 +131,7 @@ for (const codec of Object.keys(codecs)) {
         return hubError("forbidden")(error);
       });
       await assert.rejects(
-        client.subscribe("secret", () => {}),
+        client.subscribe("secret", () => {}).ready,
         hubError("forbidden"),
       );
 
@@ -150,10 +151,17 @@ for (const codec of Object.keys(codecs)) {
       const gapAnywhere = { ...gap, channel: "", all: true };
       peer.send({ type: "gap", data: peer.codec.gap(gapAnywhere) });
       await events.until(() => events.gaps.length === 3);
-      assert.deepEqual(events.gaps, [gap, roomGap, gapAnywhere]);
-      assert.equal(events.errors.length, 1);
-      assert.equal(events.errors[0].code, "bad_request");
-      assert.equal(events.errors[0].target, "x");
+      assert.deepEqual(
+        events.gaps.map((notice) => ({ ...notice })),
+        [gap, roomGap, gapAnywhere],
+      );
+      assert.deepEqual(
+        events.errors.map(({ code, target }) => [code, target]),
+        [
+          ["forbidden", ""],
+          ["bad_request", "x"],
+        ],
+      );
 
       await client.close(3500, "done");
       await peer.until(() => peer.ended);
@@ -172,7 +180,7 @@ for (const codec of Object.keys(codecs)) {
     const value = (i) => ({ i, pad: "x".repeat(i % 10 === 0 ? 20_000 : 10) });
     const inOrder = Array.from({ length: count }, (_, i) => i);
     const { messages, handler } = collector();
-    await client.subscribe("c", handler);
+    await client.subscribe("c", handler).ready;
     peer.received = [];
     for (let i = 0; i < count; i++) client.send("n", value(i));
     await peer.until(() => peer.received.length === count);
@@ -205,10 +213,10 @@ test("handlers may call all methods and wait for the replies", async (t) => {
   const { client, events } = await setup(t);
   const second = collector();
   await client.subscribe("a", async (message) => {
-    await client.subscribe("b", second.handler);
+    await client.subscribe("b", second.handler).ready;
     await client.publish("b", message.json());
     await client.unsubscribe("a");
-    await client.joinRoom("r", second.handler);
+    await client.joinRoom("r", second.handler).ready;
     await client.publishRoom("r", "room");
   });
   await client.publish("a", "first");
@@ -235,7 +243,7 @@ test("failed handlers are reported and do not affect the client", async (t) => {
     },
     () => Promise.reject(Object.create(null)),
   ];
-  await client.subscribe("c", (message) => failures.shift()?.() ?? handler(message));
+  await client.subscribe("c", (message) => failures.shift()?.() ?? handler(message)).ready;
   for (let i = 0; i < 6; i++) await client.publish("c", i);
   await until(2);
   await events.until(() => events.errors.length === 4);
@@ -262,19 +270,15 @@ test("errors of onError are written to the console", async (t) => {
   client.onError = async () => assert.fail("again");
   peer.replyError({ id: "", channel: "" }, "limit", "enough");
   await client.publish("c", 1);
-  client.onError = undefined;
-  peer.replyError({ id: "", channel: "" }, "limit", "enough");
-  await client.publish("c", 1);
-  assert.equal(logged.mock.callCount(), 3);
-  assert.equal(logged.mock.calls[2].arguments[0].code, "limit");
+  assert.equal(logged.mock.callCount(), 2);
 });
 
 test("after a reconnect the client restores memberships before it sends queued calls", async (t) => {
   const { client, events, peer, hub } = await setup(t);
   const news = collector();
   const lobby = collector();
-  await client.subscribe("news", news.handler);
-  await client.joinRoom("lobby", lobby.handler);
+  await client.subscribe("news", news.handler).ready;
+  await client.joinRoom("lobby", lobby.handler).ready;
   await client.publish("news", "before");
 
   hub.intercept = () => true; // sends no replies
@@ -316,7 +320,7 @@ test("after a reconnect the client restores memberships before it sends queued c
 test("the client reconnects to a hub that restarts", async (t) => {
   const { client, events, hub } = await setup(t);
   const { handler, messages, until } = collector();
-  await client.subscribe("c", handler);
+  await client.subscribe("c", handler).ready;
   for (const code of [1001, 1012]) {
     hub.peers.at(-1).socket.close(code, "restart");
     await events.until(() => client.state === "reconnecting");
@@ -395,7 +399,7 @@ test("the token is offered as a subprotocol after the codec", async (t) => {
 
 test("getToken is called for every connection, also after code 3000", async (t) => {
   const tokens = ["first", "second", new Error("no session"), "third"];
-  const getToken = async (signal) => {
+  const getToken = async ({ signal }) => {
     assert.ok(signal instanceof AbortSignal);
     const token = tokens.shift();
     if (token instanceof Error) throw token;
@@ -428,7 +432,7 @@ test("getToken may return keys for one connection", async (t) => {
   const client = await connect(hub.url, { WebSocket, backoff: quick, getToken, ...events.callbacks });
   t.after(() => client.close());
   const { handler, messages } = collector();
-  await client.subscribe("c", handler);
+  await client.subscribe("c", handler).ready;
   hub.peers[0].socket.terminate();
   await events.until(() => client.state === "reconnecting");
   await client.publish("c", "sealed anew");
@@ -521,7 +525,7 @@ test("connect rejects when the first attempt fails", async (t) => {
     connect(hub.url, options),
     (error) => hubError("unreachable")(error) && (native || /401/.test(error.message)),
   );
-  assert.deepEqual(states, ["reconnecting", "closed"]);
+  if (!native) assert.deepEqual(states, ["closed"], "a refused token is not sent again");
   await hub.stop();
   await assert.rejects(
     connect(hub.url, options),
@@ -541,7 +545,7 @@ test("new HubClient keeps trying when the first attempt fails", async (t) => {
   t.after(() => client.close());
   assert.equal(client.state, "connecting");
   const { handler, until } = collector();
-  const subscribed = client.subscribe("c", handler);
+  const subscribed = client.subscribe("c", handler).ready;
   const published = client.publish("c", 1);
   await events.until(() => events.states.length === 3);
   assert.deepEqual(
@@ -557,9 +561,12 @@ test("new HubClient keeps trying when the first attempt fails", async (t) => {
 test("aborting the client closes it", async (t) => {
   const { hub } = await setup(t);
   const controller = new AbortController();
-  const client = await connect(hub.url, { WebSocket, signal: controller.signal });
+  const client = new HubClient(hub.url, { WebSocket, signal: controller.signal });
+  const connected = await connect(hub.url, { WebSocket, signal: controller.signal });
+  t.after(() => connected.close());
   controller.abort();
   assert.equal(client.state, "closed");
+  assert.equal(connected.state, "open", "connect's signal ends only the attempt");
   await assert.rejects(connect(hub.url, { WebSocket, signal: controller.signal }), hubError("aborted"));
   await assert.rejects(connect(hub.url, { WebSocket, signal: AbortSignal.abort() }), hubError("aborted"));
 });
@@ -574,13 +581,14 @@ test("close ends although the hub sends no Close frame", async (t) => {
   await peer.until(() => peer.ended);
 });
 
-test("a connection without received frames ends after idleTimeout", async (t) => {
-  const { hub, events, peer } = await setup(t, { idleTimeout: 150 });
+test("a half-open connection is replaced", async (t) => {
+  const { hub, events, peer, client } = await setup(t, { heartbeat: 100 });
+  await client.publish("c", 1); // the reply to hub:hello has arrived before this reply
   const nextPeer = hub.nextPeer();
-  peer.socket.pause(); // half open: no data in either direction
+  peer.socket.pause(); // no data in either direction
   await events.until(() => events.states.length > 1);
   assert.equal(events.states[1].code, 3008);
-  assert.match(events.states[1].error.message, /received nothing for 150 ms/);
+  assert.match(events.states[1].error.message, /received nothing/);
   await nextPeer;
   peer.socket.resume();
 });
@@ -589,9 +597,9 @@ test("messages go to the handler of their channel or room", async (t) => {
   const { client, peer, events } = await setup(t);
   const channel = collector();
   const room = collector();
-  await client.subscribe("same", channel.handler);
-  await client.joinRoom("same", room.handler);
-  await client.joinRoom("only-room", room.handler);
+  await client.subscribe("same", channel.handler).ready;
+  await client.joinRoom("same", room.handler).ready;
+  await client.joinRoom("only-room", room.handler).ready;
   const send = (type, name) => peer.send({ type, channel: name, data: Buffer.from(`"${type} ${name}"`) });
   send("message", "same");
   send("room_message", "same");
@@ -622,20 +630,14 @@ test("messages go to the handler of their channel or room", async (t) => {
 test("calls with invalid arguments reject without sending", async (t) => {
   const { client, peer } = await setup(t);
   for (const name of ["", undefined, 5, "\ud800"]) {
-    await assert.rejects(
-      client.subscribe(name, () => {}),
-      TypeError,
-    );
+    assert.throws(() => client.subscribe(name, () => {}), TypeError);
     await assert.rejects(client.unsubscribe(name), TypeError);
-    await assert.rejects(
-      client.joinRoom(name, () => {}),
-      TypeError,
-    );
+    assert.throws(() => client.joinRoom(name, () => {}), TypeError);
     await assert.rejects(client.leaveRoom(name), TypeError);
     await assert.rejects(client.publish(name, 1), TypeError);
     await assert.rejects(client.publishRoom(name, 1), TypeError);
   }
-  await assert.rejects(client.subscribe("c"), TypeError);
+  assert.throws(() => client.subscribe("c", 5), TypeError);
   await assert.rejects(
     client.publish("c", () => {}),
     TypeError,
@@ -662,10 +664,7 @@ test("messages above the hub's limit are not sent", async (t) => {
   await assert.rejects(client.publish("c", "x".repeat(1000)), hubError("too_large"));
   await assert.rejects(client.publish("c", "é".repeat(480)), hubError("too_large"));
   assert.throws(() => client.send("t", "x".repeat(1000)), hubError("too_large"));
-  await assert.rejects(
-    client.subscribe("é".repeat(480), () => {}),
-    hubError("too_large"),
-  );
+  assert.throws(() => client.subscribe("é".repeat(480), () => {}), hubError("too_large"));
   await client.publish("c", "x".repeat(850));
   assert.equal(peer.received.length, 1);
 });

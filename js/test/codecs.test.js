@@ -5,7 +5,7 @@ import { encode as msgpackEncode } from "@msgpack/msgpack";
 import * as flatbuffers from "flatbuffers";
 import protobuf from "protobufjs";
 
-import { codecs, DecodeError, Message } from "../hub.js";
+import { codecs, DecodeError, Message } from "../dist/hub.js";
 import { oracles, WsMessage } from "./oracles.js";
 import { Random, seed } from "./random.js";
 

@@ -15,6 +15,8 @@ export class FakeHub {
   intercept = () => false;
   /** Selects a subprotocol of the offered ones. */
   choose = (offers) => offers.find((offer) => offer in oracles) ?? false;
+  /** The data of the reply to hub:hello; undefined as in a hub that does not know it. */
+  hello = { limits: {}, heartbeat: 15_000, version: "test", features: ["ping", "except_self"] };
   now = 1_763_769_600_123_456_789n;
 
   #server;
@@ -67,7 +69,22 @@ export class FakeHub {
   }
 
   #received(peer, frame, isBinary) {
-    const message = peer.decode(frame, isBinary);
+    let message;
+    try {
+      message = peer.decode(frame, isBinary);
+    } catch {
+      return; // A client with other keys.
+    }
+    if (message.type.startsWith("hub:")) {
+      peer.toHub.push(message);
+      if (message.type === "hub:ping") peer.send({ type: "ack", id: message.id });
+      else if (this.hello) {
+        const data = Buffer.from(JSON.stringify({ client_id: peer.id, user: "", ...this.hello }));
+        peer.send({ type: "ack", id: message.id, data });
+      }
+      peer.notify();
+      return;
+    }
     peer.received.push(message);
     if (!this.intercept(peer, message)) this.handle(peer, message);
     peer.notify();
@@ -109,6 +126,8 @@ export class FakeHub {
 
 class Peer {
   received = [];
+  /** The messages to the hub itself: hub:hello and hub:ping. */
+  toHub = [];
   memberships = new Set();
   ended; // {code, reason} once the connection has ended
   #watchers = [];

@@ -16,7 +16,10 @@ export function fakeWebSocket() {
     bufferedAmount = 0;
     protocol = "";
     readyState = 0;
+    /** The frames that the client sent, without its messages to the hub itself. */
     frames = [];
+    /** The messages to the hub itself: hub:hello and hub:ping. */
+    toHub = [];
 
     constructor(url, protocols) {
       super();
@@ -29,7 +32,15 @@ export function fakeWebSocket() {
 
     send(frame) {
       if (this.readyState === 0) throw new Error("not open yet");
-      if (this.readyState === 1) this.frames.push(frame);
+      if (this.readyState !== 1) return;
+      let message;
+      try {
+        message = oracles[this.protocol || "json"].decode(frame);
+      } catch {
+        // The frame is sealed.
+      }
+      if (message?.type.startsWith("hub:")) this.toHub.push(message);
+      else this.frames.push(frame);
     }
 
     close(code, reason) {
@@ -70,6 +81,22 @@ export function fakeWebSocket() {
     deliverRaw(frame) {
       const data = typeof frame === "string" ? frame : Uint8Array.from(frame).buffer;
       this.dispatchEvent(Object.assign(new Event("message"), { data }));
+    }
+
+    /** Answers hub:hello as a hub does that knows it. */
+    welcome(data = {}) {
+      const hello = this.toHub.find(({ type }) => type === "hub:hello");
+      const all = { client_id: "c1", user: "u1", limits: {}, heartbeat: 15_000, features: ["ping", "except_self"], ...data };
+      this.deliver({ type: "ack", id: hello.id, data: Buffer.from(JSON.stringify(all)) });
+    }
+
+    get pings() {
+      return this.toHub.filter(({ type }) => type === "hub:ping");
+    }
+
+    /** Answers the latest ping. */
+    pong() {
+      this.deliver({ type: "ack", id: this.pings.at(-1).id });
     }
 
     /** Acknowledges all requests sent so far that have an ID. */

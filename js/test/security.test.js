@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { codecs, DecodeError, fromBase64, fromHex, HubError, Sealer } from "../hub.js";
+import { codecs, DecodeError, fromBase64, fromHex, HubError, Sealer } from "../dist/hub.js";
 import { OracleSealer } from "./oracles.js";
 import { Random, seed } from "./random.js";
 

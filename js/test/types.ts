@@ -10,17 +10,19 @@ import {
   HubClient,
   HubError,
   Message,
+  msgpack,
   Sealer,
   type Gap,
   type Options,
   type Resumed,
   type StateChange,
+  type Subscription,
 } from "hypgo-websocket";
 
 const options: Options = {
-  codec: "msgpack",
-  security: { aesKey: fromHex("00"), hmacKey: fromBase64("AA=="), signThenEncrypt: false },
-  getToken: async (signal) => ({ token: String(signal.aborted), security: { aesKey: new ArrayBuffer(32) } }),
+  codec: msgpack,
+  security: new Sealer({ aesKey: fromHex("00"), hmacKey: fromBase64("AA=="), signThenEncrypt: false }),
+  getToken: async ({ signal, renew }) => ({ token: String(signal.aborted && renew), security: new Sealer({ aesKey: new ArrayBuffer(32) }) }),
   WebSocket: class {},
   backoff: { base: 1 },
   shouldReconnect: ({ code }) => (code === 4000 ? true : undefined),
@@ -36,23 +38,34 @@ interface Score {
   points: number;
 }
 const score: Score = { points: 1 };
-await client.subscribe("news", async (message: Message) => {
+const sub: Subscription = client.subscribe("news", async (message: Message) => {
   const data: unknown = message.json();
+  const typed: number = message.json<Score>().points;
   const bytes: Uint8Array = message.bytes();
   const time: Date = new Date(message.timestamp);
   const exact: bigint = message.timestampNs;
-  console.log(data, bytes, time, exact, message.text());
+  console.log(data, typed, bytes, time, exact, message.text(), JSON.stringify(message));
+  new Blob([message.bytes()]);
+  await crypto.subtle.digest("SHA-256", message.bytes());
+  new Message(structuredClone(message));
 });
+await sub.ready;
+for await (const message of client.joinRoom("lobby")) console.log(message.clientId, sub.state, sub.error?.code);
+await sub.unsubscribe();
 await client.publish("news", { nested: [1, null, { deep: undefined }] }, { timeout: 5, signal: AbortSignal.abort() });
-await client.publish("news", score);
+await client.publish("news", score, { exceptSelf: true, ack: false });
 await client.publish("news", new Date());
+await client.publish("news");
 await client.publishRoom("lobby", new Uint8Array(3));
 await client.broadcast(new ArrayBuffer(3));
-await client.joinRoom("lobby", () => {});
 await client.leaveRoom("lobby");
-client.send("move");
-client.send("move", undefined, { channel: "game" });
+const queued: boolean = client.send("move", undefined, { channel: "game", volatile: true });
 client.onMessage = undefined;
+const off: () => void = client.on("statechange", ({ state }) => console.log(state, queued));
+client.off("error", (error: HubError) => console.log(error));
+client.reconnect();
+off();
+console.log(client.id, client.user, client.limits?.messageRate);
 await client.close(3000, "bye");
 
 const frame: Uint8Array = codecs.protobuf.encode({ type: "t", data: "x", timestampNs: 5n });
@@ -62,13 +75,23 @@ const reconnect: boolean | "credentials" | undefined = closeCodes[1001]?.reconne
 const error: HubError = new DecodeError("no");
 console.log(text, sealed, reconnect, error.outcomeUnknown, error.target, error.cause);
 
-// @ts-expect-error there is no such codec
-new HubClient("ws://x", { codec: "xml" });
+// @ts-expect-error a codec is an object
+new HubClient("ws://x", { codec: "json" });
 // @ts-expect-error keys are bytes
-new HubClient("ws://x", { security: { aesKey: "secret" } });
-// @ts-expect-error a handler is needed
-await client.subscribe("news");
+new Sealer({ aesKey: "secret" });
 // @ts-expect-error BigInt is not JSON
 await client.publish("news", 5n);
+// @ts-expect-error a Blob would be {}
+await client.publish("news", new Blob(["x"]));
+// @ts-expect-error a Map would be {}
+await client.publish("news", new Map());
+// @ts-expect-error a Promise would be {}
+await client.publish("news", Promise.resolve(1));
+// @ts-expect-error an Error would be {}
+await client.publish("news", new Error("x"));
+// @ts-expect-error a function is not JSON
+await client.publish("news", () => 1);
+// @ts-expect-error there is no such event
+client.on("open", () => {});
 // @ts-expect-error states are read only
 client.state = "open";

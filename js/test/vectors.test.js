@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { closeCodes, codecs, fromHex, HubClient, HubError, Sealer } from "../hub.js";
+import { closeCodes, codecs, fromHex, HubError, Sealer } from "../dist/hub.js";
+import { HubClient } from "./named.js";
 import { fakeWebSocket } from "./fake-socket.js";
 
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
@@ -56,10 +57,9 @@ for (const vector of file.messages) {
     const plain = fromHex(vector.wire[0].bytes_hex);
     const message = decode(plain);
     assert.deepEqual(fieldsOf(message), want);
-    const again = codec.encode(message);
+    const again = codec.encode({ ...message, exceptSelf: vector.except_self });
     assert.equal(typeof again === "string", vector.wire[0].frame === "text");
     assert.deepEqual(fieldsOf(codec.decode(again)), want);
-    if (vector.except_self) return; // only requests have it, and decode drops it
     // JSON.stringify and the hub escape different characters.
     if (vector.name !== "names-to-escape" || !codec.text) assert.equal(hex(toBytes(again)), vector.wire[0].bytes_hex);
 

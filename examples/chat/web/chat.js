@@ -1,6 +1,6 @@
 // The page of the chat. Names and messages are inserted as text, never as markup.
 
-import { HubClient, codecs, fromBase64 } from "./hub.js";
+import { HubClient, Sealer, codecs, fromBase64 } from "./hub.js";
 
 const $ = (id) => document.getElementById(id);
 const firstRoom = "lobby";
@@ -16,8 +16,6 @@ const number = new Intl.NumberFormat();
 let settings; // {name, codec, encrypt}
 let client;
 let me = {};
-let connection = "idle";
-let lostAt;
 let active;
 let nonce = Date.now();
 let stats; // the latest statistics of the hub, with their time
@@ -31,6 +29,7 @@ class Room {
   version = 0;
   unread = 0;
   entered = false;
+  subscription;
   newest; // the latest message, for the table of sizes
 
   constructor(name) {
@@ -94,7 +93,7 @@ $("join-form").addEventListener("submit", (event) => {
   $("text").focus();
 });
 $("settings").addEventListener("click", () => showSettings({ ...settings, name: me.name ?? settings.name }, false));
-$("retry").addEventListener("click", () => start(settings));
+$("retry").addEventListener("click", () => (client.state === "closed" ? start(settings) : client.reconnect()));
 
 if (!isSecureContext) {
   $("encrypt").disabled = true;
@@ -107,29 +106,25 @@ function start(chosen) {
   settings = chosen;
   perTab.set("settings", settings);
   perBrowser.set("name", settings.name);
-  let ended;
-  if (client) {
-    client.onStateChange = undefined; // the tab continues with a new client
-    ended = client.close();
-    if (connection === "open") lostAt = Date.now();
-  }
+  client?.off("statechange", stateChanged); // the tab continues with a new client
+  const ended = client?.close();
   const url = new URL("/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("name", settings.name);
   client = new HubClient(url, {
-    codec: settings.codec,
-    getToken: async (signal) => {
+    codec: codecs[settings.codec],
+    getToken: async ({ signal }) => {
       await ended; // frees the name for the new client
       return chosen.encrypt ? fetchKeys(signal) : undefined;
     },
     backoff: { base: 400, max: 5_000 },
-    onStateChange: stateChanged,
-    onMessage: received,
-    onGap: showGap,
-    onError: reportError,
   });
-  stateChanged({ state: "connecting" });
-  client.subscribe("stats", showStats, { timeout: Infinity }).catch(() => {}); // the page works without statistics
+  client.on("statechange", stateChanged);
+  client.on("resumed", showOutage);
+  client.on("message", received);
+  client.on("gap", showGap);
+  stateChanged(client);
+  client.subscribe("stats", showStats);
   for (const room of rooms.values()) join(room);
   if (rooms.size === 0) enter(roomInAddress());
 }
@@ -139,18 +134,11 @@ async function fetchKeys(signal) {
   const response = await fetch("/api/key", { method: "POST", signal });
   if (!response.ok) throw new Error(`no keys: ${response.status}`);
   const { ticket, aes, hmac } = await response.json();
-  return { token: ticket, security: { aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) } };
+  return { token: ticket, security: new Sealer({ aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) }) };
 }
 
 function stateChanged({ state, code, reason }) {
-  if (connection === "open" && state !== "open") lostAt ??= Date.now();
-  connection = state;
   for (const room of rooms.values()) room.version = 0; // a restarted hub counts versions from the beginning
-  if (state === "open" && lostAt) {
-    const text = `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. Messages sent in the meantime are not shown.`;
-    for (const room of rooms.values()) if (room.entered) add(room, notice(text, "gap"));
-    lostAt = undefined;
-  }
   const sealed = settings.encrypt ? ", sealed" : "";
   const texts = {
     connecting: "Connecting…",
@@ -160,7 +148,7 @@ function stateChanged({ state, code, reason }) {
   };
   $("connection").dataset.state = document.body.dataset.connection = state;
   setText($("connection-text"), texts[state]);
-  $("retry").hidden = state !== "closed";
+  $("retry").hidden = state === "open" || state === "connecting";
   showWire();
 }
 
@@ -175,6 +163,11 @@ function received(message) {
   $("settings").setAttribute("aria-label", `Settings of ${me.name}`);
 }
 
+function showOutage({ from, to }) {
+  const text = `No connection from ${clockSeconds.format(from)} to ${clockSeconds.format(to)}. Messages sent in the meantime are not shown.`;
+  for (const room of rooms.values()) if (room.entered) add(room, notice(text, "gap"));
+}
+
 function showGap({ room: name, count, reason }) {
   const text = `${number.format(count)} ${count === 1 ? "message was" : "messages were"} dropped for this tab: ${reason}`;
   const room = rooms.get(name);
@@ -182,26 +175,15 @@ function showGap({ room: name, count, reason }) {
 }
 
 /** Joins a room. The client restores the membership when it reconnects. */
-async function join(room) {
-  const joiningClient = client;
-  try {
-    await joiningClient.joinRoom(room.name, (message) => receivedInRoom(room, message), { timeout: Infinity });
-  } catch (error) {
-    if (joiningClient === client) joinRejected(room, error);
-  }
+function join(room) {
+  room.subscription = client.joinRoom(room.name, (message) => receivedInRoom(room, message), {
+    onError: (error) => joinRefused(room, error),
+  });
 }
 
-function reportError(error) {
-  const room = rooms.get(error.target);
-  if (room) joinRejected(room, error);
-  else console.warn(error);
-}
-
-function joinRejected(room, error) {
-  if (rooms.get(room.name) !== room || error.code === "closed") return;
-  if (error.code === "unavailable" || (room.name === firstRoom && rooms.size === 1)) {
-    // The server may be restarting. The first room is retried in any case, because a tab needs one.
-    setTimeout(() => rooms.get(room.name) === room && join(room), retryAfter);
+function joinRefused(room, error) {
+  if (room.name === firstRoom && rooms.size === 1) {
+    setTimeout(() => rooms.get(room.name) === room && join(room), retryAfter); // a tab needs a room
   } else {
     rooms.delete(room.name);
     if (active === room) show([...rooms.values()].at(-1) ?? enter(firstRoom));
@@ -231,14 +213,10 @@ function enter(name) {
   return room;
 }
 
-async function leave(room) {
+function leave(room) {
   rooms.delete(room.name);
+  room.subscription.unsubscribe();
   show([...rooms.values()].at(-1) ?? enter(firstRoom));
-  try {
-    await client.leaveRoom(room.name);
-  } catch (error) {
-    showProblem(`${room.name}: ${error.message}`);
-  }
 }
 
 function show(room) {
@@ -260,7 +238,6 @@ function show(room) {
 }
 
 function receivedInRoom(room, message) {
-  if (rooms.get(room.name) !== room) return;
   if (message.type === "presence") showPresence(room, message.json());
   else if (message.type === "room_message") showMessage(room, message);
 }
@@ -270,7 +247,7 @@ function showPresence(room, { version, members, joined, left }) {
     room.version = version;
     room.members = new Map(members.map((person) => [person.id, person]));
   }
-  if (joined && joined.id === me.id) {
+  if (joined && joined.id === client.id) {
     if (!room.entered) add(room, notice("You have joined. Earlier messages are not kept."));
     room.entered = true;
   } else if (joined) add(room, notice(`${joined.name} joined with ${describe(joined)}`));
@@ -285,7 +262,7 @@ const describe = ({ codec, sealed }) => `${codecNames[codec] ?? codec}${sealed ?
 
 function showMessage(room, message) {
   const { text, nonce } = message.json();
-  const mine = message.clientId === me.id;
+  const mine = message.clientId === client.id;
   const pending = mine ? room.pending.get(nonce) : undefined;
   if (pending) {
     // The message moves to its place in the hub's order.
@@ -302,8 +279,8 @@ function showMessage(room, message) {
 }
 
 async function sendMessage(room, text) {
-  const state = connection === "open" ? "sending…" : "waiting for the connection…";
-  const item = line({ id: me.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state });
+  const state = client.state === "open" ? "sending…" : "waiting for the connection…";
+  const item = line({ id: client.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state });
   item.node.classList.add("pending");
   item.sentAt = performance.now();
   const own = ++nonce;
@@ -476,7 +453,7 @@ function showMembers() {
       const person = members.get(id);
       const [, title, tag] = node.children;
       node.style.setProperty("--hue", hue(person.name));
-      setText(title, id === me.id ? `${person.name} (you)` : person.name);
+      setText(title, id === client.id ? `${person.name} (you)` : person.name);
       setText(tag, describe(person));
     },
   });

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
@@ -31,7 +32,9 @@ var (
 	replace         = flag.Bool("replace", false, "let a new client replace an older one with the same ID")
 	clientKeys      = flag.Bool("client-keys", false, "encrypt with 32 bytes equal to the first byte of the client's token")
 	maxSubs         = flag.Int("max-subscriptions", 0, "maximum number of channels and rooms per client")
+	messageRate     = flag.Int64("message-rate", -1, "frames per second that the hub reads from a client")
 	dropNewest      = flag.Bool("drop-newest", false, "drop the newest messages for a slow client")
+	files           = flag.String("files", "", "directory to serve at /; the hub is then only at /ws")
 )
 
 // command is the JSON data of the messages that obey carries out.
@@ -84,7 +87,7 @@ func run() error {
 		stop()
 	}()
 	served := make(chan error, 1)
-	go func() { served <- hub.Serve(listener, hub.Handler()) }() // ends when the hub has shut down
+	go func() { served <- hub.Serve(listener, handler(hub)) }() // ends when the hub has shut down
 	fmt.Println(listener.Addr())
 	err = hub.Run(ctx)
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
@@ -93,10 +96,21 @@ func run() error {
 	return err
 }
 
+func handler(hub *websocket.Hub) http.Handler {
+	if *files == "" {
+		return hub.Handler()
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /ws", hub.Handler())
+	mux.Handle("GET /", http.FileServer(http.Dir(*files)))
+	return mux
+}
+
 func configure() (websocket.Config, error) {
 	config := websocket.DefaultConfig
 	config.MaxSubscriptions = *maxSubs
-	config.MessageRate = -1
+	config.MessageRate = *messageRate
+	config.FloodTimeout = 500 * time.Millisecond
 	config.ByteRate = -1
 	if *dropNewest {
 		config.SlowConsumer = websocket.DropNewest

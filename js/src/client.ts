@@ -1,0 +1,115 @@
+import { check } from "./check.js";
+import { HubError } from "./errors.js";
+import type { Payload } from "./message.js";
+import type {
+  CallOptions,
+  Callbacks,
+  Events,
+  Handler,
+  Limits,
+  Options,
+  PublishOptions,
+  SendOptions,
+  State,
+} from "./options.js";
+import { createSession } from "./session.js";
+import type { SubscribeOptions, Subscription } from "./topics.js";
+
+export interface HubClient extends Callbacks {
+  readonly state: State;
+  /** This connection's client ID, from the hub; empty before the hub told it. */
+  readonly id: string;
+  /** The user that the hub knows the client as, likewise. */
+  readonly user: string;
+  /** The hub's limits; undefined before the hub told them. */
+  readonly limits: Limits | undefined;
+
+  /**
+   * Subscribes to a channel and passes its messages to `onMessage`, if there is one. Any number of subscriptions share
+   * a channel. It may be called at any time; the client restores the subscription when it reconnects.
+   */
+  subscribe(channel: string, onMessage?: Handler, options?: SubscribeOptions): Subscription;
+  /** Ends all subscriptions to a channel. */
+  unsubscribe(channel: string, options?: CallOptions): Promise<void>;
+  /** Joins a room, as `subscribe` does for a channel. */
+  joinRoom(room: string, onMessage?: Handler, options?: SubscribeOptions): Subscription;
+  /** Leaves a room, as `unsubscribe` does for a channel. */
+  leaveRoom(room: string, options?: CallOptions): Promise<void>;
+
+  /** Publishes a JSON value or bytes to the subscribers of a channel. */
+  publish(channel: string, data?: Payload, options?: PublishOptions): Promise<void>;
+  /** Publishes a JSON value or bytes to the members of a room. */
+  publishRoom(room: string, data?: Payload, options?: PublishOptions): Promise<void>;
+  /** Broadcasts a JSON value or bytes to every client of the hub. */
+  broadcast(data?: Payload, options?: PublishOptions): Promise<void>;
+
+  /**
+   * Sends a message of an application-defined type to the server, which does not
+   * acknowledge it. Returns whether it was sent or queued: a volatile message is
+   * dropped while there is no connection. Throws if it can be neither sent nor queued.
+   */
+  send(type: string, data?: Payload, options?: SendOptions): boolean;
+
+  /** Adds a listener for an event. Returns the function that removes it; the signal removes it too. */
+  on<Type extends keyof Events>(
+    type: Type,
+    listener: (event: Events[Type]) => unknown,
+    options?: { signal?: AbortSignal | undefined },
+  ): () => void;
+  /** Removes a listener. */
+  off<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => unknown): void;
+
+  /** Replaces the connection, or ends the wait for the next attempt. */
+  reconnect(): void;
+
+  /**
+   * Closes the client permanently: it calls no handlers any more and rejects the
+   * calls that have no reply. Resolves when the connection has ended. The code is
+   * 1000, which is the default, or 3000 to 4999.
+   */
+  close(code?: number, reason?: string): Promise<void>;
+}
+
+/**
+ * A client that reconnects until it is closed. Its calls resolve when the hub
+ * acknowledges them and reject with a HubError otherwise. After `close` they
+ * reject with the code "closed". The callbacks may be replaced at any time.
+ */
+export class HubClient {
+  /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
+  constructor(url: string | URL, options?: Options) {
+    if (typeof url !== "string" && !(url as URL | undefined)?.href) throw new TypeError(`invalid url: ${url}`);
+    createSession(`${url}`, options, this);
+  }
+}
+
+/**
+ * Creates a client and resolves with it when it is open. Rejects and closes the
+ * client if the first attempt fails, whereas `new HubClient` keeps trying. The
+ * signal ends only the attempt.
+ */
+export async function connect(url: string | URL, options?: Options): Promise<HubClient> {
+  const { signal } = check({ signal: options?.signal });
+  const client = new HubClient(url, { ...options, signal: undefined });
+  return new Promise<HubClient>((resolve, reject) => {
+    const fail = (error: HubError) => {
+      end();
+      void client.close().then(() => reject(error));
+    };
+    const abort = () => fail(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
+    const off = client.on("statechange", ({ state, code, reason, error }) => {
+      end();
+      if (state === "open") resolve(client);
+      else {
+        const text = error ? (error as Error).message : reason;
+        fail(new HubError("unreachable", `cannot connect: ${code} ${text}`, { cause: error }));
+      }
+    });
+    const end = () => {
+      off();
+      signal?.removeEventListener("abort", abort);
+    };
+    signal?.addEventListener("abort", abort);
+    if (signal?.aborted) abort();
+  });
+}

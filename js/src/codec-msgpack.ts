@@ -1,0 +1,227 @@
+import { decodeUTF8, encodeUTF8, noBytes } from "./bytes.js";
+import { Reader, Writer, zero } from "./byte-io.js";
+import { asMessage, type Codec, encodedTexts, jsonError, jsonGap, jsonTarget } from "./codec.js";
+import { Message, type MessageFields } from "./message.js";
+
+/** MessagePack. */
+export const msgpack: Codec<Uint8Array> = {
+  name: "msgpack",
+  text: false,
+  target: jsonTarget,
+  error: jsonError,
+  gap: jsonGap,
+
+  encode(value: Message | MessageFields) {
+    const message = asMessage(value);
+    const [type, channel, clientId, id] = encodedTexts(message);
+    const data = message.bytes();
+    // The headers of the map and its keys take 55 bytes, those of the values at most 34.
+    const writer = new Writer(96 + type.length + channel.length + data.length + clientId.length + id.length);
+    writer.uint8(0x80 | (5 + Number(id.length > 0) + Number(message.exceptSelf)));
+    writeField(writer, "type", msgpackStr, type);
+    writeField(writer, "channel", msgpackStr, channel);
+    writeField(writer, "data", msgpackBin, data);
+    writer.bytes(msgpackKey("timestamp"));
+    writer.uint8(0xd3);
+    writer.int64(message.timestampNs);
+    writeField(writer, "client_id", msgpackStr, clientId);
+    if (id.length > 0) writeField(writer, "id", msgpackStr, id);
+    if (message.exceptSelf) {
+      writer.bytes(msgpackKey("except_self"));
+      writer.uint8(0xc3);
+    }
+    return writer.done();
+  },
+
+  decode(frame: Uint8Array) {
+    const reader = new MsgpackReader("msgpack", frame);
+    const fields: { [key: string]: any } = {};
+    for (let members = reader.mapHeader(); members > 0; members--) {
+      const key = reader.text("map key");
+      switch (key) {
+        case "type":
+        case "channel":
+        case "client_id":
+        case "id":
+          fields[key] = reader.text(key);
+          break;
+        case "data":
+          fields.payload = reader.binary("data", true);
+          break;
+        case "timestamp":
+          fields.timestampNs = reader.integer("timestamp");
+          break;
+        default:
+          reader.skip();
+      }
+    }
+    if (reader.left > 0) reader.fail("bytes after the message");
+    return new Message({ ...fields, clientId: fields.client_id });
+  },
+};
+
+/** Format bytes, by the bits of the length that follows. A fix format contains the length itself. */
+interface Format {
+  fix: number;
+  fixMax: number;
+  8: number;
+  16: number;
+  32: number;
+}
+
+const msgpackStr: Format = { fix: 0xa0, fixMax: 31, 8: 0xd9, 16: 0xda, 32: 0xdb };
+const msgpackBin: Format = { fix: 0, fixMax: -1, 8: 0xc4, 16: 0xc5, 32: 0xc6 };
+const msgpackNil = 0xc0;
+
+const msgpackKey = (key: string) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
+
+function writeField(writer: Writer, key: string, format: Format, value: Uint8Array) {
+  writer.bytes(msgpackKey(key));
+  if (format === msgpackBin && value.length === 0) {
+    writer.uint8(msgpackNil);
+  } else {
+    writeHeader(writer, format, value.length);
+    writer.bytes(value);
+  }
+}
+
+/** Writes the header of a str or bin. */
+function writeHeader(writer: Writer, format: Format, length: number) {
+  if (length <= format.fixMax) {
+    writer.uint8(format.fix | length);
+    return;
+  }
+  const bits = length < 2 ** 8 ? 8 : length < 2 ** 16 ? 16 : 32;
+  writer.uint8(format[bits]);
+  for (let shift = bits - 8; shift >= 0; shift -= 8) writer.uint8(length >>> shift);
+}
+
+class MsgpackReader extends Reader {
+  mapHeader(): number {
+    const format = this.uint8();
+    if (format >>> 4 === 0x8) return format & 0xf;
+    if (format === 0xde) return this.uint(2);
+    if (format === 0xdf) return this.uint(4);
+    return this.fail("message is not a map");
+  }
+
+  /** Reads a str or nil. */
+  text(label: string): string {
+    return decodeUTF8(this.binary(label, false), `msgpack: ${label}`);
+  }
+
+  /** Reads a str or nil, or a bin if `bin` is true. */
+  binary(label: string, bin: boolean): Uint8Array {
+    const format = this.uint8();
+    const length = this.length(msgpackStr, format) ?? (bin ? this.length(msgpackBin, format) : undefined);
+    if (length !== undefined) return this.bytes(length);
+    if (format !== msgpackNil) this.fail(`${label} is not a string${bin ? " or bin" : ""}`);
+    return noBytes;
+  }
+
+  /** Reads an integer of any size, or nil as 0. */
+  integer(label: string): bigint {
+    const format = this.uint8();
+    if (format < 0x80) return BigInt(format);
+    if (format >= 0xe0) return BigInt(format - 0x100);
+    const { view } = this;
+    switch (format) {
+      case msgpackNil:
+        return zero;
+      case 0xcc:
+      case 0xcd:
+      case 0xce:
+        return BigInt(this.uint(2 ** (format - 0xcc)));
+      case 0xcf: {
+        const value = view.getBigUint64(this.take(8));
+        if (BigInt.asIntN(64, value) < zero) this.fail(`${label} does not fit in 64 bits`);
+        return value;
+      }
+      case 0xd0:
+        return BigInt(view.getInt8(this.take(1)));
+      case 0xd1:
+        return BigInt(view.getInt16(this.take(2)));
+      case 0xd2:
+        return BigInt(view.getInt32(this.take(4)));
+      case 0xd3:
+        return view.getBigInt64(this.take(8));
+      default:
+        return this.fail(`${label} is not an integer`);
+    }
+  }
+
+  /**
+   * Skips one value and everything nested in it, without recursion. Every value
+   * takes at least one byte, so a forged count fails at the end of the input.
+   */
+  skip() {
+    for (let values = 1; values > 0; values--) values += this.skipHeader();
+  }
+
+  /** Skips one value except for its nested values, and returns their number. */
+  private skipHeader(): number {
+    const format = this.uint8();
+    const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
+    if (length !== undefined) return this.pass(length);
+    if (format < 0x80 || format >= 0xe0) return 0; // small integers
+    if (format < 0x90) return 2 * (format & 0xf); // fixmap
+    if (format < 0xa0) return format & 0xf; // fixarray
+    switch (format) {
+      case msgpackNil:
+      case 0xc2: // false
+      case 0xc3: // true
+        return 0;
+      case 0xc7: // ext: one more byte for the type
+      case 0xc8:
+      case 0xc9:
+        return this.pass(1 + this.uint(2 ** (format - 0xc7)));
+      case 0xca: // floats
+      case 0xcb:
+        return this.pass(2 ** (format - 0xc8));
+      case 0xcc: // unsigned integers
+      case 0xcd:
+      case 0xce:
+      case 0xcf:
+        return this.pass(2 ** (format - 0xcc));
+      case 0xd0: // signed integers
+      case 0xd1:
+      case 0xd2:
+      case 0xd3:
+        return this.pass(2 ** (format - 0xd0));
+      case 0xd4: // fixext
+      case 0xd5:
+      case 0xd6:
+      case 0xd7:
+      case 0xd8:
+        return this.pass(1 + 2 ** (format - 0xd4));
+      case 0xdc: // arrays
+      case 0xdd:
+        return this.uint(format === 0xdc ? 2 : 4);
+      case 0xde: // maps
+      case 0xdf:
+        return 2 * this.uint(format === 0xde ? 2 : 4);
+      default:
+        return this.fail("unknown format byte");
+    }
+  }
+
+  private pass(length: number): number {
+    this.take(length);
+    return 0;
+  }
+
+  /** Reads the length after a format byte of this kind; undefined if it is of another. */
+  private length(kind: Format, format: number): number | undefined {
+    if (kind === msgpackStr && format >= 0xa0 && format <= 0xbf) return format & 0x1f;
+    if (format === kind[8]) return this.uint(1);
+    if (format === kind[16]) return this.uint(2);
+    if (format === kind[32]) return this.uint(4);
+    return undefined;
+  }
+
+  private uint(size: number): number {
+    const at = this.take(size);
+    if (size === 1) return this.view.getUint8(at);
+    return size === 2 ? this.view.getUint16(at) : this.view.getUint32(at);
+  }
+}

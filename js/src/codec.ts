@@ -1,0 +1,68 @@
+import { encodeUTF8 } from "./bytes.js";
+import { integerSource, memberSources, parseObject, stringField } from "./json-text.js";
+import { Message, type MessageFields } from "./message.js";
+
+/** The fields of the hub's notice of dropped messages. */
+export interface GapFields {
+  /** The channel of the dropped messages. `channel` and `room` are empty for broadcasts and direct messages. */
+  channel: string;
+  /** The room of the dropped messages. */
+  room: string;
+  /** True if the dropped messages may be of any channel or room, broadcasts or direct messages. */
+  all: boolean;
+  /** The number of dropped messages. */
+  count: number;
+  /** The timestamp of the first dropped message, in Unix nanoseconds. */
+  firstNs: bigint;
+  /** The timestamp of the last dropped message, in Unix nanoseconds. */
+  lastNs: bigint;
+  /** Why the hub dropped them, such as "slow_consumer". */
+  reason: string;
+}
+
+/** Converts messages to frames and back. */
+export interface Codec<Frame extends string | Uint8Array = any> {
+  /** Also the name of the codec's subprotocol. */
+  readonly name: string;
+  /** True if its frames are text. */
+  readonly text: boolean;
+  encode(message: Message | MessageFields): Frame;
+  /** Throws a DecodeError if the frame is invalid. */
+  decode(frame: Frame): Message;
+  /** Returns the data of a message that begins or ends a subscription; key is "channel" or "room_id". */
+  target(key: string, name: string): object;
+  /** Parses the hub's error reply. */
+  error(message: Message): { code: string; message: string };
+  /** Parses the hub's notice of dropped messages. */
+  gap(message: Message): GapFields;
+}
+
+export const asMessage = (message: Message | MessageFields): Message =>
+  message instanceof Message ? message : new Message(message);
+
+export const encodedTexts = ({ type, channel, clientId, id }: Message) =>
+  [type, channel, clientId, id].map(encodeUTF8) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
+
+// Control data, which is JSON in every codec except protobuf.
+
+export const jsonTarget = (key: string, name: string): object => ({ [key]: name });
+
+export function jsonError(message: Message) {
+  const fields = parseObject(message.text(), "error reply");
+  return { code: stringField(fields, "code"), message: stringField(fields, "message") };
+}
+
+export function jsonGap(message: Message): GapFields {
+  const text = message.text();
+  const fields = parseObject(text, "gap notice");
+  const sources = memberSources(text);
+  return {
+    channel: stringField(fields, "channel"),
+    room: stringField(fields, "room_id"),
+    all: fields.all === true,
+    count: Number(integerSource(sources, "count")),
+    firstNs: integerSource(sources, "first"),
+    lastNs: integerSource(sources, "last"),
+    reason: stringField(fields, "reason"),
+  };
+}

@@ -1,0 +1,17 @@
+// A client of a hypgo-websocket hub, for browsers and Node.
+
+export { type ByteArray, type Bytes, fromBase64, fromHex } from "./bytes.js";
+export { connect, HubClient } from "./client.js";
+export { type CloseCode, closeCodes } from "./close-codes.js";
+export { type Codec } from "./codec.js";
+export { flatbuffers } from "./codec-flatbuffers.js";
+export { json } from "./codec-json.js";
+export { msgpack } from "./codec-msgpack.js";
+export { protobuf } from "./codec-protobuf.js";
+export { codecs } from "./codecs.js";
+export { DecodeError, type ErrorCode, HubError, NoTokenError } from "./errors.js";
+export { Message, type MessageFields, type JSONObject, type Payload } from "./message.js";
+export { type Gap, type Resumed } from "./notices.js";
+export * from "./options.js";
+export { type Keys, Sealer } from "./seal.js";
+export { type SubscribeOptions, type Subscription } from "./topics.js";
