@@ -1,11 +1,15 @@
 package websocket
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
@@ -196,3 +200,30 @@ func responseHeader(set, handshake http.Header) http.Header {
 	maps.Copy(header, handshake)
 	return header
 }
+
+// refuseHijacked is writeRefusal for a connection that the server has handed over. It
+// closes the connection.
+func (h *Hub) refuseHijacked(nc net.Conn, r *http.Request, err error) {
+	defer func() { _ = nc.Close() }()
+	w := &collectedResponse{header: http.Header{}}
+	h.writeRefusal(w, r, err)
+	response := http.Response{
+		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
+		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Close: true,
+	}
+	_ = nc.SetWriteDeadline(time.Now().Add(h.config.HandshakeTimeout)) // without it the peer decides
+	if err := response.Write(nc); err != nil {
+		h.logger.Debugf("websocket: refusal of the handshake from %v not sent: %v", logText(r.RemoteAddr), err)
+	}
+}
+
+// collectedResponse is a http.ResponseWriter that keeps a response.
+type collectedResponse struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *collectedResponse) Header() http.Header         { return w.header }
+func (w *collectedResponse) WriteHeader(status int)      { w.status = status }
+func (w *collectedResponse) Write(b []byte) (int, error) { return w.body.Write(b) }

@@ -1,9 +1,11 @@
 package websocket_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -185,6 +187,29 @@ func TestPanicInOnRefuse(t *testing.T) {
 }
 
 // TestRefusalsAreLogged floods a hub with refused handshakes and checks the log.
+// TestDataBehindHandshakeIsRefused sends a frame together with the handshake.
+func TestDataBehindHandshakeIsRefused(t *testing.T) {
+	t.Parallel()
+	refused := make(chan websocket.Refusal, 1) // OnRefuse sends, the test receives
+	config := websocket.DefaultConfig
+	config.OnRefuse = func(r websocket.Refusal) { refused <- r }
+	b := setup(t, config, options{})
+	nc, err := net.Dial("tcp", b.server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer nc.Close()
+	_, err = nc.Write([]byte("GET / HTTP/1.1\r\nHost: hub.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" +
+		"\x81\x80\x00\x00\x00\x00"))
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusBadRequest, response.StatusCode)
+	require.Contains(t, bodyOf(t, response), "before the handshake was complete")
+	r := await(t, refused)
+	require.Equal(t, websocket.RefusedMalformed, r.Reason)
+	require.Equal(t, http.StatusBadRequest, r.Status)
+}
+
 func TestRefusalsAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logs := &logCapture{}
