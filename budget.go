@@ -20,6 +20,9 @@ import (
 //	                  the writePump's buffers                     chargePump
 //	                  the rest of a partly written frame          keepTail
 //	                  the backlog's slice, gap notices            push, dropAndAnnounce
+//	                  reading ahead during a long callback        watchPeer, readOnce
+//
+// Publications in histories count in histories.bytes instead.
 //
 // Everything for one client goes through Client.charge. When the limit is exceeded,
 // runReclaim looks for the clients that hold the most.
