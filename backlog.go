@@ -35,7 +35,7 @@ func (c *conn) enqueue(p *publication) {
 		}
 	}
 	c.separateDrops()
-	p.retain(1)
+	p.retain()
 	c.addQueued(p)
 	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
 }
@@ -154,7 +154,7 @@ func (c *conn) keepTail(rest []byte, p *publication) {
 	c.tail, c.tailOf = rest, p
 	c.client.charge(int64(cap(rest)))
 	if p != nil {
-		p.retain(1)
+		p.retain()
 	}
 }
 

@@ -449,8 +449,7 @@ func eachProtoField(b []byte, f func(num protowire.Number, number uint64, text [
 			number, n = protowire.ConsumeVarint(b)
 		case protowire.BytesType:
 			text, n = protowire.ConsumeBytes(b)
-			text = text[:len(text):len(text)]
-			if text == nil {
+			if text == nil { // an empty field is no number
 				text = []byte{}
 			}
 		default:

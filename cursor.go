@@ -263,7 +263,7 @@ func (s *shard) feedLocked(c *Client) (more bool) {
 
 // queueFed adds a publication to the queue.
 func (c *conn) queueFed(p *publication) {
-	p.retain(1)
+	p.retain()
 	c.addQueued(p)
 	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
 }

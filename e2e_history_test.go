@@ -312,7 +312,7 @@ func (t *memberTopic) takeMessage(msg *websocket.Message) error {
 		return err
 	}
 	expected := t.at.Offset + 1 + t.missing
-	if msg.Offset != expected && !(t.unknown && msg.Offset > expected) {
+	if msg.Offset < expected || msg.Offset > expected && !t.unknown {
 		return fmt.Errorf("offset %d after %+v, missing %d", msg.Offset, *t.at, t.missing)
 	}
 	t.at.Offset = msg.Offset

@@ -220,7 +220,7 @@ func (l *eventLog) stamp(pub *publication, shards, clients int) {
 	pub.unrouted.Store(int32(shards))
 	pub.refs.Store(int32(shards))
 	if pub.kept {
-		pub.retain(1)
+		pub.retain()
 	}
 }
 

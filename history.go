@@ -121,7 +121,7 @@ func (l *eventLog) appendHistory(h *history, p *publication) {
 	p.msg.Offset, p.history, p.kept = h.head, h, true
 	l.seq++
 	p.seq = l.seq
-	p.retain(1)
+	p.retain()
 	p.countIn(&l.histories.bytes, keptCost)
 	now := l.histories.clock()
 	h.kept = append(h.kept, keptPublication{p, now})
@@ -319,7 +319,7 @@ func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*public
 		if most -= p.cost; most < 0 && len(dst) > 0 {
 			break
 		}
-		p.retain(1)
+		p.retain()
 		dst = append(dst, p)
 		offset++
 	}

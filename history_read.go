@@ -102,7 +102,7 @@ func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (Histor
 	var pubs []*publication
 	for offset := first; offset < end; offset++ {
 		p := h.kept[h.first+int(offset-h.oldest())].pub
-		p.retain(1)
+		p.retain()
 		pubs = append(pubs, p)
 	}
 	return page, pubs

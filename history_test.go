@@ -237,12 +237,12 @@ func TestPublishingOnceByKey(t *testing.T) {
 	inHistoryHub(t, keep(websocket.HistoryOptions{Messages: 2}), func(t *testing.T, hub *fakeHub) {
 		p := hub.connect(1<<16, nil)
 		request(t, p, "subscribe", `{"channel":"news"}`)
-		publish := func(key string, n int) float64 {
+		publish := func(key string, n int) int {
 			require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"publish","channel":"news","id":"q","key":%q,"data":%d}`, key, n)))
 			for {
 				m := readJSON(t, p)
 				if m["type"] == "ack" {
-					return m["data"].(map[string]any)["offset"].(float64)
+					return int(m["data"].(map[string]any)["offset"].(float64))
 				}
 				if key != "" {
 					require.Equal(t, key, m["key"])
@@ -250,12 +250,12 @@ func TestPublishingOnceByKey(t *testing.T) {
 				require.EqualValues(t, n, m["data"])
 			}
 		}
-		require.EqualValues(t, 1, publish("a", 1))
-		require.EqualValues(t, 1, publish("a", 2), "the first publication with the key")
-		require.EqualValues(t, 2, publish("b", 3))
-		require.EqualValues(t, 1, publish("a", 4))
-		require.EqualValues(t, 3, publish("", 5))
-		require.EqualValues(t, 4, publish("a", 6), "the first one is not kept any more")
+		require.Equal(t, 1, publish("a", 1))
+		require.Equal(t, 1, publish("a", 2), "the first publication with the key")
+		require.Equal(t, 2, publish("b", 3))
+		require.Equal(t, 1, publish("a", 4))
+		require.Equal(t, 3, publish("", 5))
+		require.Equal(t, 4, publish("a", 6), "the first one is not kept any more")
 		require.NoError(t, p.Close())
 	})
 }
@@ -310,7 +310,7 @@ func TestHistoryPages(t *testing.T) {
 			before = page[0]
 		}
 		for i, offset := range got {
-			require.EqualValues(t, 21+i, offset)
+			require.Equal(t, 21+i, int(offset))
 		}
 		require.NoError(t, p.Close())
 	})

@@ -64,7 +64,7 @@ func (n *node) forward(to target, pub *publication) error {
 		n.lost.Add(to)
 		return ErrBrokerUnavailable
 	}
-	pub.retain(1)
+	pub.retain()
 	n.enqueue(outgoing{kind: nodewire.KindPublication, to: to, pub: pub})
 	return nil
 }

@@ -157,7 +157,7 @@ func (p *publication) setData(data []byte) {
 	p.addBytes(p.cost - p.bytes)
 }
 
-func (p *publication) retain(n int32) { p.refs.Add(n) }
+func (p *publication) retain() { p.refs.Add(1) }
 
 // releaseIfAny is release for a publication that may be nil.
 func (p *publication) releaseIfAny() {

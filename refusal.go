@@ -201,10 +201,9 @@ func responseHeader(set, handshake http.Header) http.Header {
 	return header
 }
 
-// refuseHijacked is writeRefusal for a connection that the server has handed over. It
-// closes the connection.
+// refuseHijacked is writeRefusal for a connection that the server has handed over. The
+// caller closes the connection.
 func (h *Hub) refuseHijacked(nc net.Conn, r *http.Request, err error) {
-	defer func() { _ = nc.Close() }()
 	w := &collectedResponse{header: http.Header{}}
 	h.writeRefusal(w, r, err)
 	response := http.Response{

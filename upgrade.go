@@ -224,11 +224,6 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 		h.writeRefusal(w, r, err)
 		return err
 	}
-	if rw.Reader.Buffered() > 0 { // RFC 6455 section 4.1: a client waits for the response
-		err := refuse(RefusedMalformed, http.StatusBadRequest, "data was sent before the handshake was complete")
-		h.refuseHijacked(nc, r, err)
-		return err
-	}
 	c.conn.Conn = nc
 	c.conn.socket = transport.New(nc, &c.conn.tcp)
 	if wrapper, ok := c.conn.socket.(net.Conn); ok {
@@ -243,6 +238,11 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 			_ = c.conn.Conn.Close() // gorilla may have closed it
 		}
 	}()
+	if rw.Reader.Buffered() > 0 { // RFC 6455 section 4.1: a client waits for the response
+		err := refuse(RefusedMalformed, http.StatusBadRequest, "data was sent before the handshake was complete")
+		h.refuseHijacked(nc, r, err)
+		return err
+	}
 	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), responseHeader(set, header))
 	if err != nil {
 		return err
