@@ -161,7 +161,9 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp, Key: m.Key}
 	switch action {
 	case ActionSubscribe, ActionJoinRoom:
-		from, err = c.codec.decodeResume(m.Data)
+		if from, err = c.codec.decodeResume(m.Data); c.hub.config.TopicOptions == nil {
+			err = nil // without histories these may be fields of the application's own
+		}
 	case ActionPublish:
 		p, err = c.hub.prepare(&out, typeMessage, target, toChannel)
 	case ActionPublishRoom:

@@ -13,6 +13,7 @@ type cursor struct {
 	history *history
 	next    uint64 // offset of the next publication for the client
 	live    bool   // it has caught up: live publications before next have been sent already
+	joined  uint64 // the membership began before this entry of the log
 	ended   bool   // the client has left the topic; entryCursorEnd follows
 }
 
@@ -119,17 +120,17 @@ func (s *shard) passesCursor(c *Client, at *batch) bool {
 // with history. It makes a cursor if the backlog has no room for p. The caller holds mu.
 func (c *conn) leaveToCursor(p *publication) bool {
 	at := c.cursor(p.history)
-	switch {
-	case at == nil:
+	if at != nil && at.live && p.msg.Offset >= at.next {
+		c.deleteCursor(p.history)
+		at = nil
+	}
+	if at == nil {
 		// The end of the writePump, or of onConnect, makes the shard feed the cursor.
 		waits := c.queue.len() > 0 || c.pumping
 		if !waits || (c.queued+p.cost)*historyShare <= c.client.hub.config.ClientBacklog {
 			return false
 		}
-		c.addCursor(cursor{history: p.history, next: p.msg.Offset})
-	case at.live && p.msg.Offset >= at.next:
-		c.deleteCursor(p.history)
-		return false
+		c.addCursor(cursor{history: p.history, next: p.msg.Offset, joined: p.seq})
 	}
 	c.client.shard.counters.deferred.Add(1)
 	return true
@@ -141,7 +142,7 @@ func (c *conn) dequeueToCursor(p *publication) {
 	h := p.history
 	if at := c.cursor(h); at == nil || at.next > p.msg.Offset {
 		c.deleteCursor(h)
-		c.addCursor(cursor{history: h, next: p.msg.Offset})
+		c.addCursor(cursor{history: h, next: p.msg.Offset, joined: p.seq})
 	}
 	for range c.queue.len() {
 		it := c.queue.pop()
@@ -336,7 +337,7 @@ func (l *eventLog) feedFrom(c *Client, at cursor, size int64, dst []*publication
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := at.history.topic
-	if m := l.membership(c, t.kind, t.name); !c.registered || m == nil || m.part.topic != t {
+	if m := l.membership(c, t.kind, t.name); !c.registered || m == nil || m.part.topic != t || m.joined > at.joined {
 		return historyRead{}, false
 	}
 	read := historyRead{seq: l.seq}

@@ -59,7 +59,7 @@ const (
 	entryCursor                      // client, arg *cursor
 	entryCursorEnd                   // client, arg *cursorEnd
 	entryFeed                        // client
-	entryGap                         // part, or client, or neither for all; arg *brokerGap
+	entryGap                         // part, or client, or neither for all; arg *lostGap
 	entryShutdown
 	entryStop
 )
@@ -262,7 +262,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 		}
 	}
 	if t != nil && t.history != nil {
-		at, before := t.history.published(pub)
+		at, before := t.history.published(pub, l.histories.clock())
 		if before {
 			l.unreserve(pub.cost)
 			reply.setPosition(at)

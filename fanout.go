@@ -153,6 +153,7 @@ func (s *shard) apply(e *entry, r *round) {
 		s.routedCost += entryCost
 		e.arg.(*membership).remove()
 	case entryCursor:
+		s.routedCost += entryCost
 		if c.shardIndex >= 0 {
 			s.flush(c)
 			c.conn.setCursor(*e.arg.(*cursor))

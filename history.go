@@ -107,12 +107,16 @@ func (h *history) position() Position { return Position{h.epoch, h.head} }
 func (h *history) oldest() uint64 { return h.head + 1 - uint64(h.len()) }
 
 // published returns the position of an earlier publication with the key of p.
-func (h *history) published(p *publication) (Position, bool) {
+func (h *history) published(p *publication, now int64) (Position, bool) {
 	if p.msg.Key == "" {
 		return Position{}, false
 	}
 	offset, ok := h.keys[keyOf(p)]
-	return Position{h.epoch, offset}, ok
+	if !ok {
+		return Position{}, false
+	}
+	kept := h.kept[h.first+int(offset-h.oldest())]
+	return Position{h.epoch, offset}, h.options.Age <= 0 || now-kept.at < int64(h.options.Age)
 }
 
 // appendHistory gives p its offset and keeps it. p is not in any queue yet.
@@ -122,6 +126,7 @@ func (l *eventLog) appendHistory(h *history, p *publication) {
 	l.seq++
 	p.seq = l.seq
 	p.retain()
+	p.trim()
 	p.countIn(&l.histories.bytes, keptCost)
 	now := l.histories.clock()
 	h.kept = append(h.kept, keptPublication{p, now})

@@ -75,6 +75,9 @@ func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (Histor
 	h := t.history
 	l.trimHistory(h, l.histories.clock())
 	if h.len() == 0 {
+		if q.Since == (Position{}) {
+			return HistoryPage{Position: h.position(), Complete: true}, nil
+		}
 		outcome, _, _ := h.resume(resume{since: &q.Since})
 		return HistoryPage{Position: h.position(), Complete: outcome.Complete, Reason: outcome.Reason}, nil
 	}
@@ -133,7 +136,12 @@ func (c *Client) replyToHistory(m *Message) {
 		c.replyError(m, target, codeBadRequest, err.Error())
 	default:
 		c.conn.in.bytes.spend(len(data)) // a small request must not cost more than ByteRate allows
-		c.sendReply(&Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp, Data: data})
+		reply := Message{Type: typeAck, Channel: target, ID: m.ID, Timestamp: m.Timestamp, Data: data}
+		if err := c.hub.checkSize(messageCost(&reply)); err != nil {
+			c.replyError(m, target, codeTooLarge, err.Error())
+			return
+		}
+		c.sendReply(&reply)
 	}
 }
 

@@ -41,11 +41,13 @@ func sleepUnless(d time.Duration, stop <-chan struct{}) bool {
 	return !waitFor(stop, d)
 }
 
-// brokerGap is the argument of a gap entry.
-type brokerGap struct {
+// lostGap is the argument of a gap entry. The shard encodes its notice.
+type lostGap struct {
 	seq       uint64
 	timestamp int64
 	to        target
+	count     uint64 // 0 if it is not known
+	reason    string
 }
 
 // appendGaps appends gap entries for the targets and returns the number of
@@ -93,7 +95,7 @@ func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved i
 	}
 	for _, to := range list {
 		l.seq++
-		gap := &brokerGap{seq: l.seq, timestamp: time.Now().UnixNano(), to: to}
+		gap := &lostGap{seq: l.seq, timestamp: time.Now().UnixNano(), to: to, reason: gapBroker}
 		switch {
 		case to.Audience != toClients:
 			kind := ChannelTopic
@@ -127,7 +129,7 @@ func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved i
 // of a codec share one notice, because codecs encode the data of a notice
 // differently.
 func (s *shard) routeGap(e *entry, r *round) {
-	gap := e.arg.(*brokerGap)
+	gap := e.arg.(*lostGap)
 	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
 	push := func(c *Client) {
 		if runs[c.codec.at] == nil {
@@ -152,8 +154,8 @@ func (s *shard) routeGap(e *entry, r *round) {
 }
 
 // notice returns the gap notice for clients with c's codec.
-func (g *brokerGap) notice(c *Client) *publication {
-	lost := Gap{Reason: gapBroker, Last: g.timestamp}
+func (g *lostGap) notice(c *Client) *publication {
+	lost := Gap{Reason: g.reason, Count: g.count, Last: g.timestamp}
 	m := Message{Type: typeGap, Timestamp: g.timestamp}
 	switch g.to.Audience {
 	case toChannel:

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 
@@ -139,7 +140,10 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.history, p.kept = nil, false
 	p.msg = *m
 	p.msg.pooled = nil
-	p.msg.ExceptSelf = false
+	p.msg.ExceptSelf, p.msg.Offset = false, 0
+	if to == toClients {
+		p.msg.Key = ""
+	}
 	p.data = append(p.data[:0], m.Data...)
 	p.msg.Data = p.data
 	p.cost = messageCost(m)
@@ -155,6 +159,18 @@ func (p *publication) setData(data []byte) {
 	p.msg.Data = p.data
 	p.cost = messageCost(&p.msg)
 	p.addBytes(p.cost - p.bytes)
+}
+
+// trim frees the memory that pooled buffers have left over. The publication has no forms
+// yet.
+func (p *publication) trim() {
+	if cap(p.data) > len(p.data)+64 {
+		p.data = bytes.Clone(p.data)
+		p.msg.Data = p.data
+	}
+	for i := range p.inline {
+		p.inline[i].buf = nil
+	}
 }
 
 func (p *publication) retain() { p.refs.Add(1) }

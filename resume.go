@@ -35,7 +35,7 @@ type resume struct {
 	last  int       // or how many of the latest publications it wants
 }
 
-// errNoSuchPosition refuses a request whose resume is malformed.
+// errBadResume refuses a request whose resume is malformed.
 var errBadResume = errors.New("websocket: malformed since or last")
 
 // ResumeDecoder is an optional interface of a Codec that is a ControlDecoder. Without it
@@ -123,7 +123,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 			outcome.Reason = resumeNone
 			reply.setResumed(outcome)
 			wake |= l.appendReply(c, reply)
-			wake |= l.appendReply(c, c.missingNotice(t, 0))
+			wake |= l.appendMissing(c, t, 0)
 			l.unlockAndWake(wake)
 			return outcome
 		}
@@ -135,11 +135,12 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	outcome, next, missing := h.resume(from)
 	reply.setResumed(outcome)
 	if outcome.Replayed > 0 {
-		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next}})
+		l.used += entryCost // it does not wait for room, as a reply
+		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, joined: l.seq}})
 	}
 	wake |= l.appendReply(c, reply)
 	if !outcome.Complete {
-		wake |= l.appendReply(c, c.missingNotice(t, missing))
+		wake |= l.appendMissing(c, t, missing)
 	}
 	if outcome.Replayed > 0 {
 		wake |= l.append(c.shard, entry{kind: entryFeed, client: c})
@@ -173,16 +174,17 @@ func (h *history) resume(from resume) (_ Resumed, next, missing uint64) {
 	return outcome, next, missing
 }
 
-// missingNotice returns the gap notice for publications that a client cannot be sent
-// because their history does not have them. It counts as a message.
-func (c *Client) missingNotice(t *topic, missing uint64) *publication {
-	now := c.hub.now()
-	p := c.gapNotice(&loss{
-		topic: lossTopic{to: t.kind.audience(), name: t.name},
-		count: missing, first: 0, last: now, reason: dropHistory,
-	})
-	p.announces = 0
-	return p
+// appendMissing appends a gap notice for publications that c cannot be sent, because the
+// topic's history does not have them. The shard encodes it.
+func (l *eventLog) appendMissing(c *Client, t *topic, missing uint64) uint64 {
+	l.seq++
+	l.addressed++
+	l.used += entryCost
+	gap := &lostGap{
+		seq: l.seq, timestamp: c.hub.now(), count: missing, reason: dropNames[dropHistory],
+		to: target{Audience: t.kind.audience(), Name: t.name},
+	}
+	return l.append(c.shard, entry{kind: entryGap, client: c, arg: gap})
 }
 
 // setResumed writes outcome to a reply, which may be nil.

@@ -27,7 +27,9 @@ type Stats struct {
 	TotalChannels int `json:"total_channels"`
 	TotalRooms    int `json:"total_rooms"`
 	// MessagesAddressed counts each accepted message once per recipient. It equals
-	// MessagesSent plus Dropped.Total() when no messages are queued.
+	// MessagesSent plus Dropped.Total() when no messages are queued. It decreases when a
+	// slow member leaves publications to the history of a topic, and increases when they
+	// are sent from there.
 	MessagesAddressed uint64 `json:"messages_addressed"`
 	// MessagesSent counts the messages that were written completely, without gap
 	// messages. MessagesReceived counts the messages from clients that were decoded.

@@ -76,8 +76,9 @@ type member struct {
 type membership struct {
 	client *Client
 	part   *part
-	index  int32 // in part.members; guarded by the shard's lock
-	paid   int32 // bytes of Client.charged: those of the membership, and of the part and topic that it made
+	index  int32  // in part.members; guarded by the shard's lock
+	joined uint64 // seq of the last entry of the log before it began
+	paid   int32  // bytes of Client.charged: those of the membership, and of the part and topic that it made
 }
 
 // membershipSet holds a client's memberships: a list, and an index if the list is long.
@@ -217,7 +218,7 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 		reply.releaseIfAny()
 		return Resumed{}, ErrTooManySubscriptions
 	}
-	m := &membership{client: c, part: p, paid: int32(membershipCost + made)}
+	m := &membership{client: c, part: p, joined: l.seq, paid: int32(membershipCost + made)}
 	c.members.add(m)
 	c.hooks.add(p.topic, false)
 	p.count++
