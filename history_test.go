@@ -3,6 +3,8 @@ package websocket_test
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -388,4 +390,123 @@ func TestKeyWithoutHistory(t *testing.T) {
 		}
 		require.NoError(t, p.Close())
 	})
+}
+
+// TestCaughtUpMemberKeepsItsBacklog fills the backlog of a member that has caught up with
+// the history of one topic, with messages of another.
+func TestCaughtUpMemberKeepsItsBacklog(t *testing.T) {
+	for _, policy := range []websocket.SlowConsumerPolicy{websocket.EvictSlow, websocket.DropOldest, websocket.DropNewest} {
+		config := websocket.DefaultConfig
+		config.TopicOptions = func(_ websocket.TopicKind, name string) (options websocket.TopicOptions) {
+			if name == "kept" {
+				options.History.Messages = 100
+			}
+			return options
+		}
+		config.ClientBacklog, config.MaxMessageSize, config.SlowConsumer = 8_000, 1_000, policy
+		config.WriteWait, config.PongWait = time.Hour, time.Hour
+		inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+			publishNumbers(t, hub, "kept", 1, 4)
+			p := hub.connect(1024, nil)
+			request(t, p, "subscribe", `{"channel":"kept","last":4}`)
+			requireNumbers(t, p, 1, 4)
+			request(t, p, "subscribe", `{"channel":"plain"}`)
+			for range 15 {
+				require.NoError(t, hub.PublishToChannelRaw("plain", []byte(`"`+strings.Repeat("x", 270)+`"`)))
+			}
+			synctest.Wait()
+			require.NoError(t, hub.PublishToChannelRaw("kept", []byte(`"`+strings.Repeat("y", 2400)+`"`)))
+			synctest.Wait()
+			require.Zero(t, hub.Stats().Dropped.Total())
+			require.Zero(t, hub.Stats().Evicted)
+			for range 16 {
+				require.Equal(t, "message", readJSON(t, p)["type"])
+			}
+			require.NoError(t, p.Close())
+		})
+	}
+}
+
+// TestKeyGoesWithItsPublication publishes with a key again when the first publication is
+// too old, but not removed yet.
+func TestKeyGoesWithItsPublication(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Age: time.Hour})
+	config.PongWait, config.PingPeriod = 10*time.Hour, 9*time.Hour
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil) // the topic lives as long as it has a member
+		defer p.Close()
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		publish := func() uint64 {
+			require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Key: "k", Data: []byte("1")}))
+			page, err := hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
+			require.NoError(t, err)
+			return page.Offset
+		}
+		publishNumbers(t, hub, "news", 1, 1)
+		time.Sleep(59 * time.Minute)
+		require.EqualValues(t, 2, publish())
+		require.EqualValues(t, 2, publish())
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 3, publish())
+	})
+}
+
+// TestOffsetsComeFromHistories publishes what was read from a history.
+func TestOffsetsComeFromHistories(t *testing.T) {
+	inHistoryHub(t, websocket.DefaultConfig, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		old := &websocket.Message{Data: []byte("1"), Offset: 77, Key: "k"}
+		require.NoError(t, hub.PublishToChannel("news", old))
+		require.NoError(t, hub.BroadcastMessage(old))
+		for range 2 {
+			m := readJSON(t, p)
+			require.NotContains(t, m, "offset")
+			require.NotContains(t, m, "key")
+		}
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestHistoryPageTooLarge asks for a page whose only message is too large as JSON.
+func TestHistoryPageTooLarge(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 10})
+	config.MaxMessageSize, config.LogSize, config.ClientBacklog = 8_000, 9_000, 9_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		p := hub.connect(1<<16, nil)
+		request(t, p, "subscribe", `{"channel":"news"}`)
+		require.NoError(t, hub.PublishToChannelRaw("news", []byte(strings.Repeat(`\"`, 3500))))
+		require.Equal(t, "message", readJSON(t, p)["type"])
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"hub:history","id":"q","data":{"channel":"news"}}`)))
+		m := readJSON(t, p)
+		require.Equal(t, "error", m["type"])
+		require.Equal(t, "too_large", m["data"].(map[string]any)["code"])
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestHistoryBytesAreHeld keeps small publications in what large ones have left over.
+func TestHistoryBytesAreHeld(t *testing.T) {
+	config := keep(websocket.HistoryOptions{})
+	config.TopicOptions = func(_ websocket.TopicKind, name string) (options websocket.TopicOptions) {
+		if name == "kept" {
+			options.History.Messages = 1 << 20
+		}
+		return options
+	}
+	hub := websocket.NewHub(quietLogger{}, config)
+	held := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := held()
+	large := make([]byte, 4000)
+	for range 10_000 {
+		require.NoError(t, hub.PublishToChannelRaw("plain", large))
+		require.NoError(t, hub.PublishToChannelRaw("kept", []byte("1")))
+	}
+	require.Less(t, held()-before, 2*hub.Stats().HistoryBytes)
+	require.NoError(t, hub.Shutdown(t.Context()))
 }
