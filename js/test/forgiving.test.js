@@ -1,4 +1,4 @@
-// Tests of what applications do wrong, and of what networks do, on fake time.
+// Tests of mistakes of applications and faults of networks, on fake time.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
