@@ -26,7 +26,9 @@ func (h *Hub) HeldByMessages() int64 {
 	defer h.events.mu.Unlock()
 	for kind := range h.events.topics {
 		for _, t := range h.events.topics[kind].m {
-			n -= h.events.topicCost(t) + int64(len(t.parts))*partCost
+			if len(t.parts) > 0 {
+				n -= h.events.topicCost(t) + int64(len(t.parts))*partCost
+			}
 		}
 	}
 	for i := range h.ids.stripes {

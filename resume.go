@@ -91,6 +91,7 @@ func (l *eventLog) topicWithHistory(kind TopicKind, name string) *topic {
 	t := l.topics[kind].m[name]
 	if t == nil && options.History.keeps() && !l.closed {
 		t, _ = l.newTopic(kind, name, options)
+		l.countTopic(t, -l.topicCost(t))
 	}
 	return t
 }

@@ -274,6 +274,10 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string, options TopicO
 		t, made = l.newTopic(kind, name, options)
 	}
 	if len(t.parts) == 0 {
+		if made == 0 { // its history has kept it
+			made = l.topicCost(t)
+			l.countTopic(t, made)
+		}
 		l.populated[kind]++
 		if l.node != nil {
 			l.node.setInterest(target{Audience: kind.audience(), Name: t.name}.Topic(), true)
@@ -302,6 +306,16 @@ func (l *eventLog) newTopic(kind TopicKind, name string, options TopicOptions) (
 	cost := l.topicCost(t)
 	l.budget.add(cost)
 	return t, cost
+}
+
+// countTopic counts a topic in the budget instead of its history, or the other way round
+// if cost is negative: no client holds a topic without members. It does nothing for a topic
+// without history.
+func (l *eventLog) countTopic(t *topic, cost int64) {
+	if t.history != nil {
+		l.budget.add(cost)
+		l.histories.bytes.Add(-cost)
+	}
 }
 
 // topicCost returns the bytes that a topic without parts counts.
@@ -335,6 +349,7 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	t.parts = slices.Delete(t.parts, i, i+1)
 	l.budget.add(-partCost)
 	if len(t.parts) == 0 {
+		l.countTopic(t, -l.topicCost(t))
 		l.populated[t.kind]--
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
@@ -348,6 +363,7 @@ func (l *eventLog) dropTopicIfEmpty(t *topic) {
 	if len(t.parts) > 0 || t.history != nil && t.history.len() > 0 || l.topics[t.kind].m[t.name] != t {
 		return
 	}
+	l.countTopic(t, l.topicCost(t))
 	l.budget.add(-l.topicCost(t))
 	l.topics[t.kind].remove(t.name)
 	l.topicOrder[t.kind].remove(t)
