@@ -23,10 +23,11 @@ const (
 	callingAuthorize
 	callingDisconnect
 	callingTopicHook
+	callingHandler
 )
 
 // callbackNames is indexed by Client.calling.
-var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnJoin or OnLeave"}
+var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize", "onDisconnect", "OnJoin or OnLeave", "a request handler"}
 
 // runCallback runs a callback of c and reports whether it returned normally. If not,
 // c is closed. OnLeave for a client that leaves meanwhile is called after the callback.

@@ -69,11 +69,14 @@ type Client struct {
 	hooks *membershipHooks // nil without OnJoin and OnLeave
 
 	mu       sync.Mutex // guards the fields below
-	aesKey   []byte
-	hmacKey  []byte
+	ownKeys  *ownKeys   // nil if it has none
 	user     string
 	metadata map[string]any
+	requests *requestState // nil before the first that it holds something for
 }
+
+// ownKeys are keys of a client that replace the hub's. They are not changed.
+type ownKeys struct{ aes, hmac []byte } // nil means the hub's key
 
 // Codec returns the codec that was agreed in the handshake. It may be called at any
 // time, also after the connection has ended.
@@ -309,27 +312,30 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 // ClosePolicyViolation, so that a caller that ignores the error does not continue
 // without encryption. It returns ErrClientClosed after the connection has ended.
 func (c *Client) SetEncryptionKey(key []byte) error {
-	return c.setKeys(func() { c.aesKey = slices.Clone(key) })
+	return c.setKeys(func(k *ownKeys) { k.aes = slices.Clone(key) })
 }
 
 // SetHMACKey is like SetEncryptionKey, for the client's own signing key. The key may
 // have any length except 0.
 func (c *Client) SetHMACKey(key []byte) error {
-	return c.setKeys(func() { c.hmacKey = slices.Clone(key) })
+	return c.setKeys(func(k *ownKeys) { k.hmac = slices.Clone(key) })
 }
 
 // setKeys changes keys with set, and appends an entry that makes them apply.
-func (c *Client) setKeys(set func()) error {
+func (c *Client) setKeys(set func(*ownKeys)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock() // held until the entry is appended, so that entries have the order of the calls
-	oldAES, oldHMAC := c.aesKey, c.hmacKey
-	set()
-	keys, err := c.hub.clientKeys(c.aesKey, c.hmacKey)
+	var own ownKeys
+	if c.ownKeys != nil {
+		own = *c.ownKeys
+	}
+	set(&own)
+	keys, err := c.hub.clientKeys(own.aes, own.hmac)
 	if err != nil {
-		c.aesKey, c.hmacKey = oldAES, oldHMAC
 		c.conn.closeNow(ClosePolicyViolation, "no usable key")
 		return err
 	}
+	c.ownKeys = &own
 	if keys != nil {
 		c.openKeys.Store(keys)
 	} else {

@@ -186,7 +186,7 @@ func wireSamples() []wireSample {
 }
 
 // helloExample is the data of an ack to hub:hello, from a hub with the default limits.
-const helloExample = `{"client_id":"client-123","user":"zoë","limits":{"message_rate":1000,"byte_rate":4194304,"max_message_size":524288,"max_name_length":255,"max_subscriptions":1000},"heartbeat":15000,"version":"0.1.0","features":["ping","except_self"]}`
+const helloExample = `{"client_id":"client-123","user":"zoë","limits":{"message_rate":1000,"byte_rate":4194304,"max_message_size":524288,"max_name_length":255,"max_subscriptions":1000},"heartbeat":15000,"version":"0.1.0","features":["ping","except_self","requests"]}`
 
 // controlData encodes the data of a control message. Requests of clients are encoded by
 // libraries, and replies of the hub by the hub.

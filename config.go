@@ -225,6 +225,11 @@ type Config struct {
 	// MaxNameLength is the maximum length of channel names and room IDs, in bytes of
 	// UTF-8. Defaults to 255.
 	MaxNameLength int
+	// MaxRequests is the maximum number of requests of one client that handlers of
+	// Hub.HandleConcurrent work on at the same time, and also that of the requests to one
+	// client that wait for its answer (Client.SendRequest). Defaults to 64; negative
+	// means no limit.
+	MaxRequests int
 	// MessageRate is the number of frames, of all kinds, that the hub reads from a
 	// client per second on average, and twice as many at once. It reads more slowly
 	// from a client that sends more, so that the client's writes block; nothing is
@@ -429,6 +434,7 @@ const (
 	defaultMaxHandshakes   = 1024
 	defaultSubscriptions   = 1000
 	defaultNameLength      = 255
+	defaultRequests        = 64
 	defaultMessageRate     = 1000
 	defaultByteRate        = 4 << 20
 	defaultHeaderBytes     = 16 << 10
@@ -472,6 +478,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.MaxHandshakes, defaultMaxHandshakes)
 	setDefault(&d.MaxSubscriptions, defaultSubscriptions)
 	setDefault(&d.MaxNameLength, defaultNameLength)
+	setDefault(&d.MaxRequests, defaultRequests)
 	setDefault(&d.MessageRate, defaultMessageRate)
 	setDefault(&d.ByteRate, defaultByteRate)
 	setDefault(&d.MessageTimeout, defaultMessageTimeout)

@@ -136,19 +136,11 @@ func (c *Client) authorize(m *Message, action Action, target string) bool {
 // refusal returns the code and text that a client gets for an error of
 // Authorize. The text of an error that is no refusal stays in the hub's log.
 func (c *Client) refusal(action Action, target string, err error) (code, text string) {
-	var chosen *RequestError
-	switch {
-	case errors.As(err, &chosen):
-		if chosen.Code == "" {
-			return codeForbidden, chosen.Message
-		}
-		return chosen.Code, chosen.Message
-	case errors.Is(err, ErrForbidden):
-		return codeForbidden, err.Error()
-	default:
+	code, text, ok := requestRefusal(err)
+	if !ok {
 		c.hub.logLimited("Authorize failed", c.hub.logger.Errorf, "websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
-		return codeInternal, "internal error"
 	}
+	return code, text
 }
 
 // perform appends the requested operation to the event log. It waits while the

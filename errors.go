@@ -33,6 +33,9 @@ var (
 	// ErrTooManySubscriptions means that the client is already in
 	// Config.MaxSubscriptions channels and rooms.
 	ErrTooManySubscriptions = errors.New("websocket: too many subscriptions")
+	// ErrTooManyRequests means that Config.MaxRequests requests to the client wait for
+	// its answer.
+	ErrTooManyRequests = errors.New("websocket: too many requests to the client wait")
 	// ErrBrokerUnavailable means that a message was accepted for the recipients on
 	// this node but cannot reach those on other nodes, because the broker is down or
 	// stalled or its queue is full.
@@ -58,8 +61,9 @@ var (
 	ErrInvalidCloseCode = errors.New("websocket: close code may not be sent")
 )
 
-// RequestError is an error of Config.Authorize that refuses a control message with a
-// chosen code and text. The client gets both in a message of type "error".
+// RequestError is an error of Config.Authorize or a RequestHandler that refuses a message
+// with a chosen code and text. The client gets both in a message of type "error".
+// Client.SendRequest returns one if the client refuses a request.
 type RequestError struct {
 	// Code is for programs, for example "not_a_member". Defaults to "forbidden".
 	Code string

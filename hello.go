@@ -13,7 +13,7 @@ import (
 const clientHeartbeat = 15 * time.Second
 
 // features names the requests and flags that clients may use beyond those of HypGo.
-var features = []string{"ping", "except_self"}
+var features = []string{"ping", "except_self", "requests"}
 
 // hello is the data of the ack to a hub:hello request. It is JSON in every codec.
 type hello struct {

@@ -60,7 +60,7 @@ func TestHelloWithoutLimits(t *testing.T) {
 	p.send(t, wire{Type: "hub:hello", ID: "1"})
 	require.JSONEq(t, `{"client_id":"\"a\"","user":"",
 		"limits":{"message_rate":0,"byte_rate":0,"max_message_size":1000,"max_name_length":10,"max_subscriptions":0},
-		"heartbeat":15000,"version":"0.1.0","features":["ping","except_self"]}`, string(p.read(t).Data))
+		"heartbeat":15000,"version":"0.1.0","features":["ping","except_self","requests"]}`, string(p.read(t).Data))
 }
 
 // A callback cannot turn a message into a request of the hub's own.

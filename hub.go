@@ -39,6 +39,7 @@ type Hub struct {
 	watch      callbackWatch
 	drops      dropReports
 
+	handlers     atomic.Pointer[map[string]handlerEntry] // by type; replaced under mu
 	onConnect    func(*Client)
 	onDisconnect func(*Client)
 	onMessage    func(*Client, *Message)

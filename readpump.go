@@ -29,6 +29,7 @@ func (c *Client) disconnect(err error) {
 	c.conn.endAhead()
 	c.hub.events.forget(c)
 	c.hooks.finish(c)
+	c.waitForHandlers()
 	if c.hub.onDisconnect != nil {
 		c.hub.runCallback(c, callingDisconnect, func() { c.hub.onDisconnect(c) })
 	}
@@ -185,6 +186,14 @@ func (c *Client) handle(messageType int, b []byte) {
 	c.shard.counters.messagesReceived.Add(1)
 	if isHubRequest(m.Type) {
 		c.replyToHubRequest(m)
+		return
+	}
+	if isAnswer(m) {
+		c.takeAnswer(m)
+		return
+	}
+	if e, ok := c.hub.handler(m.Type); ok {
+		c.handleRequest(e, m)
 		return
 	}
 	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
