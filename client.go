@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -57,6 +58,7 @@ type Client struct {
 	// requestCharge is the part of charged for the request, until endRequest.
 	requestCharge atomic.Uint32
 	visible       atomic.Bool              // between register and unregister
+	user          atomic.Pointer[string]   // nil means ""
 	openKeys      atomic.Pointer[pipeline] // opens the client's messages, or nil
 
 	// Guarded by the log's lock. members passes to the shard in unregister.
@@ -64,13 +66,13 @@ type Client struct {
 	hasLeft    bool // its connection ended before it was registered, or it was unregistered
 	gotClose   bool // the peer's Close frame has been read; owned by the readPump
 	members    membershipSet
+	info       json.RawMessage
 	lastTopics *[]*topic // its topics from unregister until onDisconnect has returned; a pointer keeps Client small
 
 	hooks *membershipHooks // nil without OnJoin and OnLeave
 
 	mu       sync.Mutex // guards the fields below
 	ownKeys  *ownKeys   // nil if it has none
-	user     string
 	metadata map[string]any
 	requests *requestState // nil before the first that it holds something for
 }
@@ -263,20 +265,18 @@ func (c *Client) CloseError() error {
 	return nil
 }
 
-// SetUser sets the name of the user that this client belongs to, for Cluster.CloseUser.
+// SetUser sets the name of the user that this client belongs to, for Cluster.CloseUser and
+// for presence, which shows the name that a client had when it joined.
 // Call it in OnConnect with the identity that the handshake was authenticated for. A
 // user may have any number of clients. It may be called at any time.
-func (c *Client) SetUser(user string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.user = user
-}
+func (c *Client) SetUser(user string) { c.user.Store(&user) }
 
 // User returns the name that SetUser set, or "". It may be called at any time.
 func (c *Client) User() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.user
+	if user := c.user.Load(); user != nil {
+		return *user
+	}
+	return ""
 }
 
 // SetMetadata stores a value of the application with the client, in place of an

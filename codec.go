@@ -174,6 +174,8 @@ func knownType(b []byte) (string, bool) {
 		return typePing, true
 	case typeHistory:
 		return typeHistory, true
+	case typePresence:
+		return typePresence, true
 	}
 	return "", false
 }

@@ -268,6 +268,10 @@ type Config struct {
 	// publications are removed from the history that was used least recently, oldest
 	// first. Defaults to 256 MiB.
 	HistoryBudget int64
+	// PresenceInterval is the minimum time between two messages that tell the members of a
+	// topic with TopicOptions.Presence about joins and leaves. Changes in that time are
+	// told together. Defaults to 200 ms.
+	PresenceInterval time.Duration
 
 	// Queues and memory. A message counts as the length of its strings and Data, and
 	// 128 bytes.
@@ -425,6 +429,7 @@ const (
 	defaultClientBacklog   = 1 << 20
 	defaultMemoryBudget    = 1 << 30
 	defaultHistoryBudget   = 256 << 20
+	defaultPresence        = 200 * time.Millisecond
 	defaultBrokerQueue     = 16 << 20
 	defaultBrokerTimeout   = 3 * time.Second
 	defaultAnnounce        = 2 * time.Second
@@ -485,6 +490,7 @@ func (c *Config) withDefaults() Config {
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
 	setDefault(&d.HistoryBudget, defaultHistoryBudget)
+	setDefault(&d.PresenceInterval, defaultPresence)
 	setDefault(&d.BrokerQueue, defaultBrokerQueue)
 	setDefault(&d.BrokerTimeout, defaultBrokerTimeout)
 	setDefault(&d.AnnounceInterval, defaultAnnounce)
@@ -600,6 +606,7 @@ func (c *Config) validateSigns() error {
 		{"HistoryBudget", c.HistoryBudget},
 		{"MaxNameLength", int64(c.MaxNameLength)},
 		{"FloodTimeout", int64(c.FloodTimeout)},
+		{"PresenceInterval", int64(c.PresenceInterval)},
 		{"BrokerQueue", c.BrokerQueue},
 		{"BrokerTimeout", int64(c.BrokerTimeout)},
 		{"AnnounceInterval", int64(c.AnnounceInterval)},
@@ -630,6 +637,7 @@ func (c *Config) validateDurations() error {
 		{"HandshakeTimeout", c.HandshakeTimeout},
 		{"FloodTimeout", c.FloodTimeout},
 		{"MessageTimeout", c.MessageTimeout},
+		{"PresenceInterval", c.PresenceInterval},
 		{"BrokerTimeout", c.BrokerTimeout},
 		{"AnnounceInterval", c.AnnounceInterval},
 		{"DrainTimeout", c.DrainTimeout},

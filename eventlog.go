@@ -34,6 +34,7 @@ type eventLog struct {
 	topicOrder [topicKinds]topicOrder
 	populated  [topicKinds]int // topics with members
 	histories  histories
+	presences  presences
 	clients    int
 	// addressed counts each message once per recipient.
 	addressed uint64
@@ -436,7 +437,8 @@ func (l *eventLog) unregister(c *Client) {
 		l.mu.Unlock()
 		return
 	}
-	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryUnregister, client: c}))
+	wake := l.appendLazy(c.shard, entry{kind: entryUnregister, client: c})
+	l.unlockAndWake(wake | l.tellOfLeaving(c))
 }
 
 // closeClient makes c leave, and closes its connection behind the messages that were
@@ -448,7 +450,8 @@ func (l *eventLog) closeClient(c *Client, cause *CloseError) error {
 		return ErrClientClosed
 	}
 	c.closeErr.CompareAndSwap(nil, cause)
-	l.unlockAndWake(l.append(c.shard, entry{kind: entryClose, client: c, arg: cause}))
+	wake := l.append(c.shard, entry{kind: entryClose, client: c, arg: cause})
+	l.unlockAndWake(wake | l.tellOfLeaving(c))
 	return nil
 }
 
@@ -473,7 +476,18 @@ func (l *eventLog) removeClient(c *Client) bool {
 		c.hooks.add(m.part.topic, true)
 		l.removeMember(c, m)
 	}
+	c.charge(-int64(len(c.info)))
+	c.info = nil
 	return true
+}
+
+// tellOfLeaving tells the members of c's topics that it has left. The log has been locked
+// since removeClient.
+func (l *eventLog) tellOfLeaving(c *Client) (wake uint64) {
+	for _, m := range c.members.list {
+		wake |= l.tellPresence(m.part.topic)
+	}
+	return wake
 }
 
 // reschedule makes c's shard look at its hard deadline, also after c has left.

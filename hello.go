@@ -36,7 +36,13 @@ type helloLimits struct {
 
 // isHubRequest reports whether the hub handles messages of a type itself, without
 // Config.OnMessage and Config.Authorize.
-func isHubRequest(typ string) bool { return typ == typeHello || typ == typePing || typ == typeHistory }
+func isHubRequest(typ string) bool {
+	switch typ {
+	case typeHello, typePing, typeHistory, typePresence:
+		return true
+	}
+	return false
+}
 
 // replyToHubRequest answers a request that isHubRequest reports, if it has an ID.
 // It waits while the log is full, which slows down only this client's reading.
@@ -48,6 +54,9 @@ func (c *Client) replyToHubRequest(m *Message) {
 	switch m.Type {
 	case typeHistory:
 		c.replyToHistory(m)
+		return
+	case typePresence:
+		c.replyToPresence(m)
 		return
 	case typeHello:
 		ack.Data = c.helloData()
@@ -65,7 +74,7 @@ func (c *Client) sendReply(reply *Message) {
 func (c *Client) helloData() []byte {
 	config, features := &c.hub.config, features
 	if config.TopicOptions != nil {
-		features = append(slices.Clone(features), "history")
+		features = append(slices.Clone(features), "history", "presence")
 	}
 	data, err := json.Marshal(hello{
 		ClientID: c.ID,

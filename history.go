@@ -16,6 +16,9 @@ type TopicOptions struct {
 	// History says which publications are kept for members that come back or are slow.
 	// The zero value keeps nothing.
 	History HistoryOptions
+	// Presence tells members about joins and leaves of others, and answers their
+	// hub:presence requests with the list of members. Defaults to false.
+	Presence bool
 }
 
 // HistoryOptions are the bounds of a topic's history. A publication is removed when it

@@ -13,9 +13,14 @@ const (
 	typeAck         = "ack"
 	typeError       = "error"
 	typeGap         = "gap"
+	typeJoin        = "join"
+	typeLeave       = "leave"
+	typeUpdate      = "update"
+	typeDiff        = "presence_diff"
 	typeHello       = "hub:hello" // from clients only, as the next
 	typePing        = "hub:ping"
 	typeHistory     = "hub:history"
+	typePresence    = "hub:presence"
 )
 
 // channel returns m.Channel, or "" for a nil m, which prepare refuses.

@@ -123,12 +123,20 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 		if from.since != nil {
 			outcome.Reason = resumeNone
 			reply.setResumed(outcome)
-			wake |= l.appendReply(c, reply)
-			wake |= l.appendMissing(c, t, 0)
-			l.unlockAndWake(wake)
-			return outcome
 		}
-		l.finishReply(wake, c, reply)
+		wake |= l.appendReply(c, reply)
+		if from.since != nil {
+			wake |= l.appendMissing(c, t, 0)
+		}
+		told, recipients := l.tellPresence(t), 1
+		if told != 0 {
+			recipients = t.members
+		}
+		if reply != nil {
+			l.unlockAndAssist(wake|told, recipients)
+		} else {
+			l.unlockAndWake(wake | told)
+		}
 		return outcome
 	}
 	l.trimHistory(h, l.histories.clock())
@@ -146,7 +154,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	if outcome.Replayed > 0 {
 		wake |= l.append(c.shard, entry{kind: entryFeed, client: c})
 	}
-	l.unlockAndWake(wake)
+	l.unlockAndWake(wake | l.tellPresence(t))
 	return outcome
 }
 

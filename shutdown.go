@@ -68,6 +68,7 @@ func (h *Hub) drain() (stuck []string) {
 	h.events.appendAll(entryStop)
 	h.running.Wait()
 	h.events.closeHistories()
+	h.events.closePresences()
 	if h.node != nil && !h.node.stop() {
 		stuck = append(stuck, "Broker")
 	}

@@ -53,6 +53,8 @@ type topic struct {
 	parts   []*part
 	history *history // nil if nothing is kept
 
+	presence *presence // nil without TopicOptions.Presence
+
 	created    uint64 // grows from topic to topic of a kind
 	prev, next *topic // neighbours in topicOrder
 }
@@ -225,6 +227,7 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 	p.topic.members++
 	c.charged.Add(int64(m.paid))
 	l.budget.add(membershipCost)
+	l.presenceJoined(c, p.topic)
 	wake := l.appendLazy(c.shard, entry{kind: entryJoin, arg: m})
 	return l.finishJoin(wake, c, p.topic, from, reply), nil
 }
@@ -247,9 +250,18 @@ func (l *eventLog) leave(ctx context.Context, c *Client, kind TopicKind, name st
 		}
 		wake |= l.appendLazy(c.shard, entry{kind: entryLeave, arg: m})
 		l.removeMember(c, m)
+		wake |= l.tellPresence(m.part.topic)
 	}
 	l.finishReply(wake, c, reply)
 	return nil
+}
+
+// topicOf returns a topic, or nil. The log is locked.
+func (l *eventLog) topicOf(kind TopicKind, name string) *topic {
+	if kind < 0 || kind >= topicKinds {
+		return nil
+	}
+	return l.topics[kind].m[name]
 }
 
 // membership returns c's membership in a topic as of the last entry appended, or nil. The
@@ -301,6 +313,9 @@ func (l *eventLog) newTopic(kind TopicKind, name string, options TopicOptions) (
 	if options.History.keeps() {
 		t.history = newHistory(t, options.History)
 	}
+	if options.Presence {
+		t.presence = newPresence(t)
+	}
 	l.topics[kind].put(name, t)
 	l.topicOrder[kind].add(t)
 	cost := l.topicCost(t)
@@ -333,6 +348,7 @@ func (l *eventLog) removeMember(c *Client, m *membership) {
 	p := m.part
 	p.count--
 	p.topic.members--
+	l.presenceLeft(c, p.topic)
 	c.charged.Add(-int64(m.paid))
 	l.budget.add(-membershipCost)
 	l.dropIfEmpty(p)
@@ -351,6 +367,7 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	if len(t.parts) == 0 {
 		l.countTopic(t, -l.topicCost(t))
 		l.populated[t.kind]--
+		l.endPresence(t)
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
