@@ -194,13 +194,17 @@ const slots = 16384
 // cluster is a Cluster. The first three servers start with the slots, the others are
 // replicas.
 type cluster struct {
-	t       testing.TB
-	engines []*engine
+	t           testing.TB
+	nodeTimeout time.Duration
+	engines     []*engine
 }
 
-func startCluster(t testing.TB, binary string) *cluster {
+// startCluster starts a Cluster whose servers count one another as failed after
+// nodeTimeout. It must be longer than a busy machine keeps a server from running, unless
+// the test waits for a failover.
+func startCluster(t testing.TB, binary string, nodeTimeout time.Duration) *cluster {
 	t.Helper()
-	c := &cluster{t: t}
+	c := &cluster{t: t, nodeTimeout: nodeTimeout}
 	ctx := context.Background()
 	for i := range 3 {
 		require.NoError(t, c.add(binary).client.ClusterAddSlotsRange(ctx, i*slots/3, (i+1)*slots/3-1).Err())
@@ -213,7 +217,7 @@ func startCluster(t testing.TB, binary string) *cluster {
 func (c *cluster) add(binary string) *engine {
 	c.t.Helper()
 	e := startEngine(c.t, binary, "--cluster-enabled", "yes", "--cluster-port", freePortText(c.t),
-		"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")
+		"--cluster-node-timeout", fmt.Sprint(c.nodeTimeout.Milliseconds()), "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")
 	for _, other := range c.engines {
 		port := other.args[slices.Index(other.args, "--cluster-port")+1]
 		require.NoError(c.t, e.client.Do(context.Background(), "CLUSTER", "MEET", "127.0.0.1", other.port, port).Err())

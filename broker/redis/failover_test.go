@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
@@ -204,7 +205,7 @@ func (c *cluster) loadSlot() int {
 // moves slots.
 func TestHubsOnCluster(t *testing.T) {
 	onOne(t, func(t *testing.T, server string) {
-		c := startCluster(t, server)
+		c := startCluster(t, server, time.Second)
 		slot := c.loadSlot()
 		master := c.owner(slot, c.engines[0])
 		replica := c.replicate(master)

@@ -27,7 +27,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestContractOfCluster(t *testing.T) {
-	onEach(t, func(t *testing.T, server string) { brokertest.Run(t, startCluster(t, server).faults()) })
+	onEach(t, func(t *testing.T, server string) { brokertest.Run(t, startCluster(t, server, 10*time.Second).faults()) })
 }
 
 func TestOpenFails(t *testing.T) {
