@@ -265,10 +265,10 @@ func (c *Client) CloseError() error {
 	return nil
 }
 
-// SetUser sets the name of the user that this client belongs to, for Cluster.CloseUser and
-// for presence, which shows the name that a client had when it joined.
-// Call it in OnConnect with the identity that the handshake was authenticated for. A
-// user may have any number of clients. It may be called at any time.
+// SetUser sets the name of the user that this client belongs to, for Cluster.CloseUser, as
+// the scope of Message.Key, and for presence, which shows the name that a client had when it
+// joined. Call it in OnConnect with the identity that the handshake was authenticated for.
+// A user may have any number of clients. It may be called at any time.
 func (c *Client) SetUser(user string) { c.user.Store(&user) }
 
 // User returns the name that SetUser set, or "". It may be called at any time.

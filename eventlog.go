@@ -242,8 +242,9 @@ func (l *eventLog) unreserve(cost int64) {
 
 // publish appends pub for every shard that has members of the topic, and reply, which may
 // be nil, right behind it. It takes over the caller's references to both. pub.except is
-// the ID of from, or empty.
+// the ID of from, or empty. from is nil if the server publishes.
 func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, reply *publication) error {
+	key := l.histories.hashKey(pub.msg.Key, from)
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
 		reply.releaseIfAny()
@@ -263,7 +264,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 		}
 	}
 	if t != nil && t.history != nil {
-		at, before := t.history.published(pub, l.histories.clock())
+		at, before := t.history.published(pub, key, l.histories.clock())
 		if before {
 			l.unreserve(pub.cost)
 			reply.setPosition(at)
@@ -271,7 +272,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 			pub.release()
 			return nil
 		}
-		l.appendHistory(t.history, pub)
+		l.appendHistory(t.history, pub, key)
 		reply.setPosition(t.history.position())
 	} else {
 		pub.msg.Key = ""

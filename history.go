@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"crypto/rand"
 	"encoding/hex"
+	"hash/maphash"
 	"math"
 	"sync/atomic"
 	"time"
@@ -55,28 +56,46 @@ type history struct {
 	kept    []keptPublication
 	first   int // index in kept of the oldest publication; those before are removed
 	bytes   int64
-	keys    map[publicationKey]uint64 // offset of the publication with the key
-	used    *list.Element             // in histories.order, while there are publications
-	due     int64                     // hub clock of the next look at the oldest; see histories.expiring
-	heapAt  int                       // in histories.expiring; -1 if it is not there
+	keys    map[keyHash]uint64 // offset of the publication with the key
+	used    *list.Element      // in histories.order, while there are publications
+	due     int64              // hub clock of the next look at the oldest; see histories.expiring
+	heapAt  int                // in histories.expiring; -1 if it is not there
 }
 
 // keptPublication has one reference to its publication.
 type keptPublication struct {
 	pub *publication
-	at  int64 // hub clock
+	at  int64   // hub clock
+	key keyHash // of its Message.Key, if it has one
 }
 
-// publicationKey makes publications unique in a history.
-type publicationKey struct{ sender, key string }
+// keyHash stands for a Message.Key and its scope: the user of the publishing client, or
+// the server. Two keys have the same hash with a probability of 2^-64, which no client can
+// raise.
+type keyHash uint64
 
-func keyOf(p *publication) publicationKey { return publicationKey{p.msg.ClientID, p.msg.Key} }
+// hashKey returns the hash of a key that a client publishes with, or the server if from is
+// nil.
+func (s *histories) hashKey(key string, from *Client) keyHash {
+	if key == "" || s.options == nil {
+		return 0
+	}
+	scoped := struct {
+		server    bool
+		user, key string
+	}{from == nil, "", key}
+	if from != nil {
+		scoped.user = from.User()
+	}
+	return keyHash(maphash.Comparable(s.seed, scoped))
+}
 
 // histories holds what the histories of a hub share. The log's lock guards all fields but
 // bytes.
 type histories struct {
 	options  func(TopicKind, string) TopicOptions // guarded against panics; nil without Config.TopicOptions
 	clock    func() int64
+	seed     maphash.Seed // of keyHash
 	limit    int64
 	bytes    atomic.Int64 // of the publications that histories hold, with their encodings
 	evicted  uint64       // publications removed for limit
@@ -110,11 +129,11 @@ func (h *history) position() Position { return Position{h.epoch, h.head} }
 func (h *history) oldest() uint64 { return h.head + 1 - uint64(h.len()) }
 
 // published returns the position of an earlier publication with the key of p.
-func (h *history) published(p *publication, now int64) (Position, bool) {
+func (h *history) published(p *publication, key keyHash, now int64) (Position, bool) {
 	if p.msg.Key == "" {
 		return Position{}, false
 	}
-	offset, ok := h.keys[keyOf(p)]
+	offset, ok := h.keys[key]
 	if !ok {
 		return Position{}, false
 	}
@@ -123,7 +142,7 @@ func (h *history) published(p *publication, now int64) (Position, bool) {
 }
 
 // appendHistory gives p its offset and keeps it. p is not in any queue yet.
-func (l *eventLog) appendHistory(h *history, p *publication) {
+func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	h.head++
 	p.msg.Offset, p.history, p.kept = h.head, h, true
 	l.seq++
@@ -132,13 +151,13 @@ func (l *eventLog) appendHistory(h *history, p *publication) {
 	p.trim()
 	p.countIn(&l.histories.bytes, keptCost)
 	now := l.histories.clock()
-	h.kept = append(h.kept, keptPublication{p, now})
+	h.kept = append(h.kept, keptPublication{p, now, key})
 	h.bytes += p.cost
 	if p.msg.Key != "" {
 		if h.keys == nil {
-			h.keys = make(map[publicationKey]uint64)
+			h.keys = make(map[keyHash]uint64)
 		}
-		h.keys[keyOf(p)] = p.msg.Offset
+		h.keys[key] = p.msg.Offset
 	}
 	l.trimHistory(h, now)
 	l.touchHistory(h)
@@ -184,12 +203,12 @@ func (l *eventLog) trimHistory(h *history, now int64) {
 }
 
 func (l *eventLog) removeOldest(h *history) {
-	p := h.kept[h.first].pub
+	p, key := h.kept[h.first].pub, h.kept[h.first].key
 	h.kept[h.first] = keptPublication{}
 	h.first++
 	h.bytes -= p.cost
-	if p.msg.Key != "" && h.keys[keyOf(p)] == p.msg.Offset {
-		delete(h.keys, keyOf(p))
+	if p.msg.Key != "" && h.keys[key] == p.msg.Offset {
+		delete(h.keys, key)
 	}
 	p.kept = false
 	p.countIn(nil, -keptCost)

@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -259,6 +260,34 @@ func TestPublishingOnceByKey(t *testing.T) {
 		require.Equal(t, 3, publish("", 5))
 		require.Equal(t, 4, publish("a", 6), "the first one is not kept any more")
 		require.NoError(t, p.Close())
+	})
+}
+
+// TestKeysBelongToUsers publishes with one key as several users.
+func TestKeysBelongToUsers(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 10})
+	config.OnConnect = func(c *websocket.Client) { c.SetUser(c.Request().Header.Get("User")) }
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		publish := func(user, key string) float64 {
+			p := hub.connect(1<<16, http.Header{"User": {user}})
+			require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"publish","channel":"news","id":"q","key":%q}`, key)))
+			m := readJSON(t, p)
+			require.Equal(t, "ack", m["type"], "%v", m)
+			require.NoError(t, p.Close())
+			return m["data"].(map[string]any)["offset"].(float64)
+		}
+		require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Key: "k", ClientID: "a"}))
+		require.EqualValues(t, 2, publish("a", "k"), "the server has published with the key")
+		require.EqualValues(t, 3, publish("b", "k"))
+		require.EqualValues(t, 4, publish("", "k"))
+		require.EqualValues(t, 5, publish("a", "bk"))
+		require.EqualValues(t, 6, publish("ab", "k"))
+		require.EqualValues(t, 2, publish("a", "k"), "over another connection")
+		require.EqualValues(t, 4, publish("", "k"), "clients without a user are one")
+		require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Key: "k", ClientID: "b"}))
+		page, err := hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
+		require.NoError(t, err)
+		require.EqualValues(t, 6, page.Offset, "the server has published with the key")
 	})
 }
 

@@ -137,9 +137,11 @@ type Message struct {
 	// Offset is the place of a publication in the history of its channel or room, and 0
 	// without a history. The hub sets it.
 	Offset uint64
-	// Key makes a publication unique in a topic with history: a second publication
-	// with the same Key and ClientID is not published, while the first is kept. It has
-	// no meaning elsewhere.
+	// Key makes a publication unique in a topic with history: a second publication of
+	// the same user (Client.User) with the same Key is not published, while the first is
+	// kept. All clients without a user count as one user, so their keys should be
+	// unguessable, such as 128 random bits. Publications of the server have keys of
+	// their own. Key has no meaning in topics without history.
 	Key string
 	// ExceptSelf is set by a client in publish, publish_room and broadcast: the
 	// publication goes to all recipients except the client itself, which still gets
