@@ -38,6 +38,7 @@ type config struct {
 	tags          string
 	dir           string
 	out           string
+	profiles      string
 }
 
 func flags() (c config, err error) {
@@ -50,6 +51,7 @@ func flags() (c config, err error) {
 	flag.StringVar(&c.tags, "tags", "", "build tags for the server; the tag noours leaves this library out")
 	flag.StringVar(&c.dir, "dir", ".", "directory of the benchmarks module")
 	flag.StringVar(&c.out, "out", "results", "write the report to `name`.md and name.json; if empty, only print it")
+	flag.StringVar(&c.profiles, "profiles", "", "write CPU profiles of the server to this `directory`, one for each measurement")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return c, fmt.Errorf("unexpected argument %q", flag.Arg(0))

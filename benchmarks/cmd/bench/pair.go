@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +23,9 @@ type setup struct {
 	tls     bool
 	deflate bool
 	sealed  string // api.SealHub, api.SealClient or empty
+	history int    // number of messages that target 0 keeps
+	// subscribe leaves it to the clients to subscribe.
+	subscribe bool
 }
 
 func (s setup) withDefaults() setup {
@@ -36,11 +41,14 @@ type pair struct {
 	srv  *child.Process
 	gen  *child.Process
 	note string // the load generator's first error
+
+	profiles string // the directory for CPU profiles of the server, or empty
+	profile  int    // number of profiles
 }
 
 // start starts the processes. No clients connect yet.
 func (b *bench) start(ctx context.Context, s spec, set setup) (*pair, error) {
-	p := &pair{setup: set.withDefaults(), spec: s}
+	p := &pair{setup: set.withDefaults(), spec: s, profiles: b.profiles}
 	args := []string{"-system", s.name}
 	if set.tls {
 		args = append(args, "-tls")
@@ -48,8 +56,14 @@ func (b *bench) start(ctx context.Context, s spec, set setup) (*pair, error) {
 	if set.deflate {
 		args = append(args, "-deflate")
 	}
-	if p.targets > 1 {
+	switch {
+	case set.history > 0:
+		args = append(args, "-history", strconv.Itoa(set.history))
+	case p.targets > 1:
 		args = append(args, "-rooms")
+	}
+	if set.subscribe {
+		args = append(args, "-subscribe")
 	}
 	if set.sealed != "" {
 		args = append(args, "-sealed", set.sealed)
@@ -88,7 +102,7 @@ func (p *pair) client() api.Connect {
 	return api.Connect{
 		Addr: p.srv.Ready.WS, CertPEM: p.srv.Ready.CertPEM, Clients: p.clients, Targets: p.targets,
 		Stalled: p.stalled, Size: p.size, Dialect: p.spec.dialect, Subprotocol: p.spec.subprotocol,
-		Deflate: p.deflate, Sealed: p.sealedFor(),
+		Deflate: p.deflate, Sealed: p.sealedFor(), Subscribe: p.subscribe,
 	}
 }
 
@@ -128,9 +142,10 @@ func (p *pair) await(ctx context.Context, n int) error {
 	return fmt.Errorf("the server has %d members, want %d", got, n)
 }
 
-// scenario returns sc with the fields that follow from the setup.
+// scenario returns sc with the fields that follow from the setup. Without Targets it
+// publishes to all.
 func (p *pair) scenario(sc api.Scenario) api.Scenario {
-	sc.Targets, sc.Size, sc.Sync = p.targets, p.size, p.gen.Ready.Sync
+	sc.Targets, sc.Size, sc.Sync = cmp.Or(sc.Targets, p.targets), p.size, p.gen.Ready.Sync
 	sc.PerPublish = (p.clients - p.stalled) / p.targets
 	sc.Stall = cmp.Or(sc.Stall, time.Second)
 	return sc
@@ -223,6 +238,11 @@ func (p *pair) open(ctx context.Context) (w window, err error) {
 	}
 	err = p.gen.Call(ctx, "/usage", struct{}{}, &w.gen)
 	w.at, w.machine = time.Now(), usage.Machine()
+	if err == nil && p.profiles != "" {
+		p.profile++
+		name := fmt.Sprintf("%s-%d-%d.pprof", p.spec.name, time.Now().Unix(), p.profile)
+		err = p.srv.Call(ctx, "/profile", filepath.Join(p.profiles, name), &struct{}{})
+	}
 	return w, err
 }
 
@@ -230,6 +250,11 @@ func (p *pair) open(ctx context.Context) (w window, err error) {
 // sample.server adds them, from the measurements closest to the work.
 func (p *pair) close(ctx context.Context, w window, deliveries uint64) (sample, api.Usage, error) {
 	machine, wall := usage.Machine()-w.machine, time.Since(w.at)
+	if p.profiles != "" {
+		if err := p.srv.Call(ctx, "/profile", "", &struct{}{}); err != nil {
+			return nil, api.Usage{}, err
+		}
+	}
 	var st api.Stats
 	if err := p.gen.Call(ctx, "/stats", struct{}{}, &st); err != nil {
 		return nil, api.Usage{}, err

@@ -121,10 +121,14 @@ func (r *report) compare(row string, g goal) goalResult {
 		}
 		return v
 	}
-	refRow := row
+	refRow, refVariant := row, g.variant
 	if g.refRow != "" {
 		refRow = g.refRow
 		v.Ref += " in " + refRow
+	}
+	if g.refVar != "" {
+		refVariant = g.refVar
+		v.Ref += ", " + refVariant
 	}
 	v.Goal = fmt.Sprintf("%s %.3g of %s", sign, g.factor, v.Ref)
 	var ref *entry
@@ -133,7 +137,7 @@ func (r *report) compare(row string, g goal) goalResult {
 			v.Ref += ", " + ref.System
 		}
 	} else {
-		ref = r.find(refRow, g.variant, g.ref)
+		ref = r.find(refRow, refVariant, g.ref)
 	}
 	if mine != nil {
 		v.Value = mine.Summary[g.metric].Median
@@ -205,6 +209,8 @@ var (
 	}, lossColumns, tailColumns)
 	rateColumns = slices.Concat([]column{{head: "messages/s", metric: mRate, spread: true}, cpuColumn,
 		{head: "p50 µs", metric: mP50}, {head: "p99 µs", metric: mP99}}, tailColumns)
+	resumeColumns = slices.Concat([]column{{head: "CPU µs/missed message", metric: mCPU, spread: true}, {head: "messages/s", metric: mPerSec},
+		{head: "allocs/message", metric: mAllocs}, {head: "clients not told that it is complete", metric: mErrors, worst: true}}, lossColumns, tailColumns)
 	slowColumns  = slices.Concat([]column{cpuColumn, memColumn, evictColumn, {head: "p99 µs", metric: mP99, spread: true}}, lossColumns, tailColumns)
 	churnColumns = slices.Concat([]column{{head: "CPU µs/cycle", metric: mCPU, spread: true}, {head: "cycles/s", metric: mPerSec},
 		{head: "allocs/cycle", metric: mAllocs}, {head: "failed", metric: mErrors, worst: true}}, tailColumns)

@@ -60,6 +60,7 @@ type goal struct {
 	metric  string
 	ref     string // a system, best, or empty
 	refRow  string // the row of the reference, if it is another row
+	refVar  string // the variant of the reference, if it is another variant
 	factor  float64
 	higher  bool // the limit is a minimum, not a maximum
 }
@@ -175,6 +176,25 @@ func init() { // an initializer of rows would refer to itself through the functi
 			systems: withoutJoined, columns: idleColumns,
 			goals: []goal{{metric: mIdle, ref: gws, factor: 1}},
 			run:   idle,
+		},
+		{
+			name: "history", title: "messages to 1,000 clients of a channel with history, and to 1,000 others of a channel without, in turn, 128 bytes; 1,000 at once, or 50/s",
+			systems: []string{ours, centrifuge, tuned}, columns: burstColumns,
+			goals: []goal{
+				{variant: "burst, history", metric: mCPU, ref: ours, refVar: "burst", factor: 1.15},
+				{variant: "50/s, history", metric: mCPU, ref: ours, refVar: "50/s", factor: 1.15},
+			},
+			run: history,
+		},
+		{
+			name: "resume", title: "10,000 clients of one channel come back at once, and each has missed 100 messages of 128 bytes",
+			systems: []string{ours, bare, centrifuge, tuned}, columns: resumeColumns,
+			goals: []goal{
+				{variant: replay, metric: mCPU, factor: 0.15},
+				{variant: replay, metric: mCPU, ref: centrifuge, factor: 1.0 / 10},
+				{variant: replay, metric: mLost, factor: 0}, {variant: replay, metric: mDisorder, factor: 0},
+			},
+			run: resume,
 		},
 		{
 			name: "tls-burst", title: "TLS: 200 messages at once to 1,000 clients, 128 bytes",

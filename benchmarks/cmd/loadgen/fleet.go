@@ -38,7 +38,9 @@ type fleet struct {
 	disorder    atomic.Uint64
 	bad         atomic.Uint64
 	disconnects atomic.Uint64
-	last        atomic.Int64 // time of the last arrival, Unix nanoseconds
+	replies     atomic.Uint64 // to subscribe requests
+	complete    atomic.Uint64 // of them, those that promise all messages since the position
+	last        atomic.Int64  // time of the last arrival, Unix nanoseconds
 	latency     atomic.Bool
 	hist        tally.Histogram
 
@@ -73,6 +75,7 @@ type client struct {
 	hint    int // offset of the payload in the last message
 	decoder *decoder
 	ended   bool
+	place   *place // nil unless the client subscribes by itself
 
 	out  sync.Mutex // serializes writes
 	conn net.Conn   // nil with epoll
@@ -97,11 +100,19 @@ func (f *fleet) connect(opt api.Connect) (int, error) {
 	f.opt = opt
 	first := len(f.clients)
 	for i := range opt.Clients {
-		f.clients = append(f.clients, &client{fleet: f, id: first + i, target: i % opt.Targets, opt: &f.opt})
+		c := &client{fleet: f, id: first + i, target: i % opt.Targets, opt: &f.opt}
+		if opt.Subscribe {
+			c.place = new(place)
+		}
+		f.clients = append(f.clients, c)
 	}
 	fresh := f.clients[first:]
 	f.mu.Unlock()
+	return len(fresh), f.dialAll(fresh)
+}
 
+// dialAll connects clients and returns one of the errors.
+func (f *fleet) dialAll(clients []*client) (err error) {
 	next := make(chan *client) // connect sends and closes, the dialers receive
 	errs := make(chan error, dialers)
 	for range dialers {
@@ -115,17 +126,16 @@ func (f *fleet) connect(opt api.Connect) (int, error) {
 			errs <- first
 		}()
 	}
-	for _, c := range fresh {
+	for _, c := range clients {
 		next <- c
 	}
 	close(next)
-	var err error
 	for range dialers {
 		if e := <-errs; e != nil {
 			err = e
 		}
 	}
-	return len(fresh), err
+	return err
 }
 
 func (f *fleet) dial(c *client) error {
@@ -207,6 +217,9 @@ func (c *client) scan(msg []byte, now int64) (n uint64) {
 	f, size := c.fleet, c.opt.Size
 	if c.opt.Dialect == api.DialectCentrifuge && pinged(msg) {
 		_ = c.send(wire.Text, []byte("{}")) // the next read reports a failure
+	}
+	if c.place != nil {
+		c.follow(msg)
 	}
 	for hint := c.hint; len(msg) >= size; hint = 0 {
 		at := payload.Find(msg, hint)
@@ -293,7 +306,7 @@ func (c *client) publish(p []byte) error {
 // reset sets the counters to zero. Each client keeps its last sequence number.
 func (f *fleet) reset(latency bool) {
 	f.goal.Store(0)
-	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects} {
+	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects, &f.replies, &f.complete} {
 		n.Store(0)
 	}
 	f.hist.Reset()

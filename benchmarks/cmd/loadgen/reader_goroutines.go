@@ -31,8 +31,8 @@ func (g goroutineReader) read(c *client, early []byte) {
 			}
 		}
 		if err != nil {
-			g.fleet.disconnected(c, err)
 			_ = c.conn.Close()
+			g.fleet.disconnected(c, err)
 			return
 		}
 	}

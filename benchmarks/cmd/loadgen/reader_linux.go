@@ -136,6 +136,18 @@ func (e *epollReader) end(c *client, err error) {
 	e.fleet.disconnected(c, err)
 }
 
+// cut ends the connection without a Close frame. The caller holds c.out. The reader
+// closes the descriptor.
+func (c *client) cut() error {
+	if c.conn != nil {
+		return c.conn.Close()
+	}
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	return syscall.Shutdown(c.fd, syscall.SHUT_RDWR)
+}
+
 // write writes b. The caller holds c.out. It waits up to one second for a full
 // socket buffer: clients send little.
 func (c *client) write(b []byte) error {

@@ -18,6 +18,7 @@ func init() {
 // buffers, puts any number of messages into a frame, and compresses each message
 // once for all clients.
 type centrifugeHub struct {
+	opt     options
 	node    *centrifuge.Node
 	handler *centrifuge.WebsocketHandler
 }
@@ -35,8 +36,11 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 	}
 	node.OnConnecting(func(ctx context.Context, _ centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 		reply := centrifuge.ConnectReply{
-			Credentials:   &centrifuge.Credentials{},
-			Subscriptions: map[string]centrifuge.SubscribeOptions{targetName(ctx.Value(targetKey{}).(int)): {}},
+			Credentials: &centrifuge.Credentials{},
+		}
+		if !opt.subscribe {
+			t := ctx.Value(targetKey{}).(int)
+			reply.Subscriptions = map[string]centrifuge.SubscribeOptions{targetName(t): {EnableRecovery: opt.keeps(t)}}
 		}
 		if tuned {
 			reply.MaxMessagesInFrame = -1
@@ -44,7 +48,11 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 		return reply, nil
 	})
 	node.OnConnect(func(c *centrifuge.Client) {
-		channel := targetName(c.Context().Value(targetKey{}).(int))
+		t := c.Context().Value(targetKey{}).(int)
+		channel := targetName(t)
+		c.OnSubscribe(func(_ centrifuge.SubscribeEvent, reply centrifuge.SubscribeCallback) {
+			reply(centrifuge.SubscribeReply{Options: centrifuge.SubscribeOptions{EnableRecovery: opt.keeps(t)}}, nil)
+		})
 		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure is counted as a loss by the load generator
 	})
 	if err := node.Run(); err != nil {
@@ -57,7 +65,7 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 	if tuned && opt.deflate {
 		config.CompressionPreparedMessageCacheSize = 64 << 20
 	}
-	return &centrifugeHub{node, centrifuge.NewWebsocketHandler(node, config)}, nil
+	return &centrifugeHub{opt, node, centrifuge.NewWebsocketHandler(node, config)}, nil
 }
 
 func (h *centrifugeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -70,10 +78,19 @@ func (h *centrifugeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *centrifugeHub) publish(target int, p []byte) error {
-	_, err := h.node.Publish(targetName(target), p)
+	var keep []centrifuge.PublishOption
+	if h.opt.keeps(target) {
+		keep = []centrifuge.PublishOption{centrifuge.WithHistory(h.opt.history, historyAge)}
+	}
+	_, err := h.node.Publish(targetName(target), p, keep...)
 	return err
 }
 
 func (h *centrifugeHub) flush() {}
 
-func (h *centrifugeHub) members() int { return h.node.Hub().NumSubscriptions() }
+func (h *centrifugeHub) members() int {
+	if h.opt.subscribe {
+		return h.node.Hub().NumClients()
+	}
+	return h.node.Hub().NumSubscriptions()
+}

@@ -6,8 +6,10 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -26,13 +28,16 @@ func init() {
 // library can hope for. The publisher's goroutine makes a frame and writes it to
 // one member after the other. Each write holds join messages.
 type floor struct {
+	opt     options
 	join    int
 	deflate *flate.Writer
 	sealer  *seal.Keys
 	roster  *roster[*floorConn]
 
-	mu      sync.Mutex     // guards deflate, sealer and pending
+	mu      sync.Mutex     // guards deflate, sealer, pending and kept
 	pending map[int]*batch // by target
+	kept    []byte         // the frames of target 0, if it has a history
+	ends    []int          // the end of each frame in kept
 }
 
 type batch struct {
@@ -54,7 +59,7 @@ func (c *floorConn) send(b []byte) {
 }
 
 func newFloor(opt options, join int) (*floor, error) {
-	f := &floor{join: join, roster: newRoster[*floorConn](), pending: map[int]*batch{}}
+	f := &floor{opt: opt, join: join, roster: newRoster[*floorConn](), pending: map[int]*batch{}}
 	if opt.deflate {
 		w, err := flate.NewWriter(nil, flate.BestSpeed)
 		if err != nil {
@@ -74,7 +79,7 @@ func newFloor(opt options, join int) (*floor, error) {
 
 func (f *floor) publish(target int, p []byte) error {
 	first := byte(0x80 | wire.Text)
-	if f.deflate != nil || f.sealer != nil || f.join > 1 {
+	if f.deflate != nil || f.sealer != nil || f.join > 1 || f.opt.history > 0 {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 	}
@@ -91,6 +96,10 @@ func (f *floor) publish(target int, p []byte) error {
 	}
 	if f.sealer != nil {
 		p, first = f.sealer.Seal(nil, p), 0x80|wire.Binary
+	}
+	if f.opt.keeps(target) {
+		f.kept = wire.AppendServer(f.kept, first, p)
+		f.ends = append(f.ends, len(f.kept))
 	}
 	if f.join == 1 {
 		frame := wire.AppendServer(make([]byte, 0, len(p)+10), first, p)
@@ -154,6 +163,27 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	go f.read(t, c)
 }
 
+// replay answers a subscribe request with what the client has missed, in one write. The
+// request and the reply are like the library's.
+func (f *floor) replay(c *floorConn, request []byte) {
+	f.mu.Lock()
+	missed, ends := f.kept, f.ends
+	f.mu.Unlock()
+	since := len(ends)
+	if _, text, ok := bytes.Cut(request, []byte(`"offset":`)); ok {
+		n, _ := strconv.Atoi(string(bytes.TrimRight(text, "}"))) // replays all if it is malformed
+		since = min(n, since)
+	}
+	if since > 0 {
+		missed = missed[ends[since-1]:]
+	}
+	reply := fmt.Sprintf(`{"type":"ack","channel":"t0","id":"2","data":{"epoch":"floor","complete":true,"offset":%d}}`, len(ends))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := net.Buffers{wire.AppendServer(nil, 0x80|wire.Text, []byte(reply)), missed}
+	_, _ = b.WriteTo(c.Conn) // after a failure, read ends the connection
+}
+
 // read publishes the connection's messages. It returns when the connection ends.
 func (f *floor) read(target int, c *floorConn) {
 	defer func() { _ = c.Close() }()
@@ -180,7 +210,9 @@ func (f *floor) read(target int, c *floorConn) {
 				c.send(wire.AppendServer(nil, 0x80|wire.Close, fr.Payload))
 				return
 			case wire.Text, wire.Binary:
-				if f.publish(target, fr.Payload) != nil {
+				if f.opt.subscribe {
+					f.replay(c, fr.Payload)
+				} else if f.publish(target, fr.Payload) != nil {
 					return
 				}
 			}

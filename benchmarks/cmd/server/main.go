@@ -13,7 +13,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +32,17 @@ type options struct {
 	deflate bool
 	rooms   bool   // many small targets instead of one large target
 	sealed  string // api.SealHub, api.SealClient or empty
+	// history is the number of messages that target 0 keeps. Other targets keep none.
+	history int
+	// subscribe leaves it to the clients to subscribe. All connections then count as members.
+	subscribe bool
 }
+
+// keeps reports whether a target has a history.
+func (o options) keeps(target int) bool { return o.history > 0 && target == 0 }
+
+// historyAge is how long a history keeps a message.
+const historyAge = 5 * time.Minute
 
 // system is a library under test. A target is one of its channels or rooms,
 // given by a number.
@@ -87,6 +99,8 @@ func run() error {
 	flag.BoolVar(&opt.deflate, "deflate", false, "permessage-deflate, level 1")
 	flag.BoolVar(&opt.rooms, "rooms", false, "many small targets")
 	flag.StringVar(&opt.sealed, "sealed", "", "sign and encrypt messages: \"hub\" for one pair of keys, \"client\" for a key for each client")
+	flag.IntVar(&opt.history, "history", 0, "number of messages that target 0 keeps")
+	flag.BoolVar(&opt.subscribe, "subscribe", false, "leave it to the clients to subscribe")
 	flag.Parse()
 	if *list {
 		fmt.Println(strings.Join(slices.Sorted(maps.Keys(systems)), " "))
@@ -157,8 +171,22 @@ func controls(sys system) http.Handler {
 		u.Members = sys.members()
 		return u, nil
 	})
+	child.Handle(mux, "/profile", func(_ context.Context, name string) (struct{}, error) { return struct{}{}, profile(name) })
 	child.Handle(mux, "/members", func(context.Context, struct{}) (int, error) { return sys.members(), nil })
 	return mux
+}
+
+// profile begins a CPU profile in a file, or ends it if name is empty.
+func profile(name string) error {
+	pprof.StopCPUProfile()
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name) // closed when the process ends
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
 }
 
 // versions returns the versions of Go and of the modules in this binary.

@@ -30,6 +30,14 @@ func newOurs(opt options) (system, error) {
 	if opt.sealed != "" {
 		cfg.Security = &websocket.SecurityConfig{AESKey: seal.AESKey, HMACKey: seal.HMACKey, SignThenEncrypt: true}
 	}
+	if opt.history > 0 {
+		cfg.TopicOptions = func(_ websocket.TopicKind, name string) (o websocket.TopicOptions) {
+			if name == targetName(0) {
+				o.History = websocket.HistoryOptions{Messages: opt.history, Age: historyAge}
+			}
+			return o
+		}
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -62,7 +70,7 @@ func (h *oursHub) connected(c *websocket.Client) {
 		err = ownKeys(c)
 	}
 	switch {
-	case err != nil:
+	case err != nil || h.opt.subscribe:
 	case h.opt.rooms:
 		err = c.JoinRoom(targetName(t))
 	default:

@@ -23,8 +23,8 @@ const (
 
 // publishAll runs a scenario and returns its counts and the resources that it used.
 func publishAll(ctx context.Context, sys system, sc api.Scenario) (out api.Outcome, err error) {
-	if sc.Targets < 1 || sc.Targets > maxTargets || sc.PerPublish < 1 {
-		return out, errors.New("a scenario needs 1 to 16,384 targets and at least one reader per message")
+	if sc.Target < 0 || sc.Targets < 1 || sc.Targets > maxTargets-sc.Target || sc.PerPublish < 0 {
+		return out, errors.New("a scenario needs 1 to 16,384 targets")
 	}
 	sync, err := api.DialSync(sc.Sync)
 	if err != nil {
@@ -72,9 +72,9 @@ type publisher struct {
 }
 
 func (p *publisher) publish() {
-	t := 0
+	t := p.sc.Target
 	if p.sc.Targets > 1 {
-		t = p.rng.IntN(p.sc.Targets)
+		t += p.rng.IntN(p.sc.Targets)
 	}
 	seqs[t]++
 	b := payload.Append(make([]byte, 0, p.sc.Size), seqs[t], time.Now().UnixNano(), p.sc.Size)

@@ -39,8 +39,9 @@ func (u Usage) CPU() int64 { return u.User + u.System }
 
 // Scenario tells a server what to publish.
 type Scenario struct {
-	Targets    int           `json:"targets"`     // channels or rooms
-	PerPublish int           `json:"per_publish"` // readers that each message reaches
+	Target     int           `json:"target"`      // the first of the targets
+	Targets    int           `json:"targets"`     // number of channels or rooms
+	PerPublish int           `json:"per_publish"` // readers that each message reaches; 0 while all clients are away
 	Size       int           `json:"size"`        // bytes of payload
 	Latency    bool          `json:"latency"`     // whether to record latencies
 	Sync       string        `json:"sync"`        // address for the sync connection
@@ -96,6 +97,23 @@ type Connect struct {
 	Subprotocol string `json:"subprotocol"`
 	Deflate     bool   `json:"deflate"`
 	Sealed      string `json:"sealed"`
+	Subscribe   bool   `json:"subscribe"` // clients subscribe by themselves, and keep their positions
+}
+
+// Subscribe makes all clients send a subscribe request, each with its position if it
+// has one. It ends when all replies and Expect messages have arrived, or when none
+// has arrived for the time Stall.
+type Subscribe struct {
+	Expect uint64        `json:"expect"`
+	Stall  time.Duration `json:"stall"`
+}
+
+// Subscribed is the result of a Subscribe.
+type Subscribed struct {
+	Replies  uint64        `json:"replies"`
+	Complete uint64        `json:"complete"` // replies that promise all messages since the position
+	Received uint64        `json:"received"`
+	Wall     time.Duration `json:"wall"`
 }
 
 // Echo makes the first client of every target send messages. Rate is the total
