@@ -5,6 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
+	"strconv"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/jsonscan"
 )
 
 // Resumed says how a membership in a topic with history began.
@@ -60,6 +64,9 @@ func (g *guardedCodec) decodeResume(data []byte) (resume, error) {
 	if g.decoder != nil || !bytes.Contains(data, []byte(`"since"`)) && !bytes.Contains(data, []byte(`"last"`)) {
 		return resume{}, nil
 	}
+	if from, ok := scanResume(data); ok {
+		return from, nil
+	}
 	var request struct {
 		Since *Position `json:"since"`
 		Last  int       `json:"last"`
@@ -68,6 +75,46 @@ func (g *guardedCodec) decodeResume(data []byte) (resume, error) {
 		return resume{}, errBadResume
 	}
 	return resume{since: request.Since, last: request.Last}, nil
+}
+
+// scanResume reads a request as clients usually write it. encoding/json would make the
+// stack of the readPump grow, which costs more than all the rest of a resume.
+func scanResume(data []byte) (from resume, ok bool) {
+	s := jsonscan.New(data)
+	for s.Next() {
+		switch string(s.Key()) {
+		case "since":
+			at, ok := scanPosition(s.Value())
+			if !ok || from.since != nil {
+				return resume{}, false
+			}
+			from.since = &at
+		case "last":
+			from.last = int(min(s.Integer(), math.MaxInt32))
+		default:
+			s.Skip()
+		}
+	}
+	return from, s.Complete() && from.last >= 0
+}
+
+func scanPosition(data []byte) (at Position, ok bool) {
+	s := jsonscan.New(data)
+	for s.Next() {
+		switch string(s.Key()) {
+		case "epoch":
+			at.Epoch = string(s.Text())
+		case "offset":
+			offset := s.Integer()
+			if offset < 0 {
+				return Position{}, false
+			}
+			at.Offset = uint64(offset)
+		default:
+			s.Skip()
+		}
+	}
+	return at, s.Complete()
 }
 
 // topicOptions returns Config.TopicOptions guarded against panics, or nil.
@@ -199,17 +246,24 @@ func (l *eventLog) appendMissing(c *Client, t *topic, missing uint64) uint64 {
 // setResumed writes outcome to a reply, which may be nil.
 func (p *publication) setResumed(outcome Resumed) {
 	if p != nil {
-		b, _ := json.Marshal(outcome) // has strings and numbers
-		p.setData(b)
+		b := appendPosition(nil, outcome.Position)
+		b = strconv.AppendInt(append(b, `,"replayed":`...), int64(outcome.Replayed), 10)
+		b = strconv.AppendBool(append(b, `,"complete":`...), outcome.Complete)
+		p.setData(append(appendJSONField(b, `,"reason":`, outcome.Reason), '}'))
 	}
 }
 
 // setPosition writes a position to a reply, which may be nil.
 func (p *publication) setPosition(at Position) {
 	if p != nil {
-		b, _ := json.Marshal(at)
-		p.setData(b)
+		p.setData(append(appendPosition(nil, at), '}'))
 	}
+}
+
+// appendPosition appends the JSON of a position without the closing brace.
+func appendPosition(dst []byte, at Position) []byte {
+	dst = appendJSONString(append(dst, `{"epoch":`...), at.Epoch)
+	return strconv.AppendUint(append(dst, `,"offset":`...), at.Offset, 10)
 }
 
 // SubscribeSince is like SubscribeContext for a client that has the publications of the
