@@ -191,7 +191,7 @@ func (s *shard) feedClient(c *Client) (more bool) {
 	}
 	s.flush(c)
 	c.conn.mu.Lock()
-	more = s.feedLocked(c)
+	more = s.feedLocked(c, nil)
 	watch := c.conn.pumping
 	c.conn.mu.Unlock()
 	if watch {
@@ -200,8 +200,26 @@ func (s *shard) feedClient(c *Client) (more bool) {
 	return more
 }
 
-// feedLocked is feedClient with the connection's lock held.
-func (s *shard) feedLocked(c *Client) (more bool) {
+// feedBehind writes a pending batch and publications of a cursor in one write: a client
+// that comes back gets the reply and its replay together. It reports false if it has done
+// nothing. The caller holds the connection's lock, and mayWrite is true.
+func (s *shard) feedBehind(c *Client, at *batch) bool {
+	if !c.feeding || c.conn.state != connOpen || at.cost > joinSize || c.conn.hasPending() || !c.conn.feedable() {
+		return false
+	}
+	s.scratch.reset()
+	for _, p := range s.messagesTo(at) {
+		if !s.scratch.addItem(item{pub: p, form: c.conn.form, keys: c.conn.keys}) {
+			return false
+		}
+	}
+	s.feedLocked(c, at)
+	return true
+}
+
+// feedLocked is feedClient with the connection's lock held. If pending is not nil, scratch
+// has its frames, which are written first.
+func (s *shard) feedLocked(c *Client, pending *batch) (more bool) {
 	conn := &c.conn
 	if conn.state != connOpen || conn.held || conn.pumping || conn.hasPending() {
 		conn.startPump()
@@ -216,6 +234,9 @@ func (s *shard) feedLocked(c *Client) (more bool) {
 	cur := &(*conn.cursors)[len(*conn.cursors)-1]
 
 	read, ok := s.events.feedFrom(c, at, min(joinSize, s.hub.config.ClientBacklog/historyShare), s.fed[:0])
+	if pending != nil && (!ok || read.missing > 0) {
+		s.writePending(c, pending)
+	}
 	if !ok {
 		cur.ended = true
 		return conn.feedable()
@@ -236,7 +257,7 @@ func (s *shard) feedLocked(c *Client) (more bool) {
 	cur.next, cur.live = read.next, read.atHead
 	sent := 0
 	if conn.socket.Direct() {
-		sent = s.writeFed(c, read.pubs)
+		sent = s.writeFed(c, pending, read.pubs)
 	}
 	if conn.state != connOpen {
 		s.counters.deferred.Add(uint64(len(read.pubs) - sent))
@@ -269,21 +290,32 @@ func (c *conn) queueFed(p *publication) {
 	c.client.charge(c.queue.push(item{pub: p, form: c.form, keys: c.keys}))
 }
 
-// writeFed writes publications in one write, as many as the socket accepts. It returns
-// the number that were written, at least in part, or could not be encoded.
-func (s *shard) writeFed(c *Client, pubs []*publication) int {
+// writeFed writes publications in one write, as many as the socket accepts, behind the
+// pending batch that scratch has, if any. It returns the number of publications that were
+// written, at least in part, or could not be encoded.
+func (s *shard) writeFed(c *Client, pending *batch, pubs []*publication) int {
 	out := s.scratch
-	out.reset()
+	ahead := 0
+	if pending == nil {
+		out.reset()
+	} else {
+		ahead = len(out.ends)
+	}
 	for _, p := range pubs {
 		if !out.addItem(item{pub: p, form: c.conn.form, keys: c.conn.keys}) {
 			break // its gap notice stands before the next message
 		}
 	}
-	encoded := len(out.ends)
+	encoded := len(out.ends) - ahead
 	sent, whole := 0, true
-	if encoded > 0 {
+	if len(out.ends) > 0 {
 		sent, whole = s.writeBuffer(c, out)
 	}
+	if sent < ahead {
+		s.keepUnsent(c, pending, sent)
+		return 0
+	}
+	sent -= ahead
 	switch {
 	case whole && encoded < len(pubs):
 		c.conn.dropAndAnnounce(pubs[encoded], dropCodec)

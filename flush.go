@@ -55,7 +55,9 @@ func (s *shard) flush(c *Client) {
 	c.pending, c.inSmall = nil, false
 	c.conn.mu.Lock()
 	if c.conn.state == connOpen && c.conn.mayWrite() && (c.conn.cursors == nil || !s.passesCursor(c, at)) {
-		s.writePending(c, at)
+		if !s.feedBehind(c, at) {
+			s.writePending(c, at)
+		}
 	} else {
 		s.enqueueAll(c, at)
 	}

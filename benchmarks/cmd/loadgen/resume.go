@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +32,7 @@ func (c *client) follow(msg []byte) {
 	if p.waits.Load() {
 		c.readReply(msg)
 	}
-	if offset, ok := lastOffset(msg, c.opt.Size); ok {
+	if offset, ok := highestOffset(msg, c.opt.Size); ok {
 		p.offset.Store(offset)
 	}
 }
@@ -66,25 +65,25 @@ func (c *client) readReply(msg []byte) {
 	c.fleet.replies.Add(1)
 }
 
-// lastOffset returns the last offset in a message. A payload without an envelope has its
-// sequence number.
-func lastOffset(msg []byte, size int) (uint64, bool) {
+// highestOffset returns the highest offset in a message. A payload without an envelope
+// has its sequence number.
+func highestOffset(msg []byte, size int) (highest uint64, found bool) {
 	if payload.Find(msg, 0) == 0 {
 		seq, ok := payload.Seq(msg, size)
 		return uint64(seq), ok
 	}
-	const key = `"offset":`
-	at := bytes.LastIndex(msg, []byte(key))
-	if at < 0 {
-		return 0, false
+	for {
+		_, rest, ok := bytes.Cut(msg, []byte(`"offset":`))
+		if !ok {
+			return highest, found
+		}
+		var offset uint64
+		for len(rest) > 0 && rest[0] >= '0' && rest[0] <= '9' {
+			offset = offset*10 + uint64(rest[0]-'0')
+			rest = rest[1:]
+		}
+		highest, found, msg = max(highest, offset), true, rest
 	}
-	digits := msg[at+len(key):]
-	n := 0
-	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
-		n++
-	}
-	v, err := strconv.ParseUint(string(digits[:n]), 10, 64)
-	return v, err == nil
 }
 
 // member returns the bytes between key and end.
