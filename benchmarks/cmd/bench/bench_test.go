@@ -80,6 +80,8 @@ func TestGoals(t *testing.T) {
 		of("burst200", "", ours, sample{mCPU: 0.1}),
 		of("sealed-hub", "", ours, sample{mCPU: 0.21}),
 		of("echo", "", ours, sample{mCPU: 20, mAllocs: 3}),
+		of("history", "burst"+kept, ours, sample{mCPU: 2.4}),
+		of("history", "burst", ours, sample{mCPU: 2}),
 	)
 	v := goalResultOf(t, r, "burst1000", mCPU)
 	require.InDelta(t, 0.12/1.46, v.Ratio, 1e-9, "ratio of medians")
@@ -89,6 +91,9 @@ func TestGoals(t *testing.T) {
 	require.Equal(t, "met", goalResultOf(t, r, "rate", mRate).Result)
 	require.Equal(t, "missed", goalResultOf(t, r, "sealed-hub", mCPU).Result, "against the unsealed row")
 	require.Equal(t, "met", goalResultOf(t, r, "echo", mAllocs).Result)
+	v = goalResultOf(t, r, "history", mCPU)
+	require.InDelta(t, 1.2, v.Ratio, 1e-9, "against the other variant")
+	require.Equal(t, "missed", v.Result)
 	require.Equal(t, "not measured", goalResultOf(t, r, "echo", mCPU).Result, "no reference in this run")
 }
 

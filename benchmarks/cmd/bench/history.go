@@ -12,43 +12,50 @@ import (
 // resume.
 const keptMessages = 1000
 
-// history measures a channel with history, target 0, and one without, target 1, in the
-// same processes. They take turns of a second or less, so that a busy machine slows
-// both.
+// stall is how long the rows below wait for the next message or reply.
+const stall = 5 * time.Second
+
+// kept is the suffix of the variants that publish to the channel with history.
+const kept = ", history"
+
+// history measures a channel with history and one without.
 func history(ctx context.Context, b *bench, s spec) (all []result, err error) {
-	p, err := b.connected(ctx, s, setup{clients: 2 * b.clients, targets: 2, history: keptMessages})
+	bursts := api.Scenario{Burst: 1000, Repeat: 1 << 14, MinWall: pick(b, 300*time.Millisecond, 200*time.Millisecond), Stall: stall}
+	if err := b.takeTurns(ctx, s, "burst", b.clients, bursts, &all); err != nil {
+		return all, err
+	}
+	if err := b.takeTurns(ctx, s, "burst to 10", 10, bursts, &all); err != nil {
+		return all, err
+	}
+	single := api.Scenario{Rate: 50, Duration: pick(b, 700*time.Millisecond, 500*time.Millisecond), MaxLag: 2 * time.Second, Stall: stall}
+	return all, b.takeTurns(ctx, s, "50/s", b.clients, single, &all)
+}
+
+// takeTurns publishes to a channel with history, target 0, and to one without, target 1,
+// in the same processes. The turns are short, so that a busy machine slows down both.
+func (b *bench) takeTurns(ctx context.Context, s spec, variant string, clients int, sc api.Scenario, all *[]result) error {
+	p, err := b.connected(ctx, s, setup{clients: 2 * clients, targets: 2, history: keptMessages})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer p.stop()
-	work := []struct {
-		variant string
-		sc      api.Scenario
-	}{
-		{"burst", api.Scenario{Burst: 1000, Repeat: 1 << 14, MinWall: pick(b, 500*time.Millisecond, 200*time.Millisecond)}},
-		{"50/s", api.Scenario{Rate: 50, Duration: pick(b, time.Second, 500*time.Millisecond), MaxLag: 2 * time.Second}},
-	}
-	for _, w := range work {
-		for turn := range 1 + pick(b, 4, 2) { // the first turn warms up
-			for i := range 2 {
-				sc := w.sc
-				sc.Target, sc.Targets = (i+turn)%2, 1
-				m, _, err := p.publish(ctx, sc)
-				if err != nil {
-					return all, err
-				}
-				if turn == 0 {
-					continue
-				}
-				res := result{w.variant, m, p.note}
-				if sc.Target == 0 {
-					res.variant += ", history"
-				}
-				all = append(all, res)
-			}
+	turns := 2 * pick(b, 8, 2)
+	for turn := range 2 + turns { // the first two warm up
+		sc.Target, sc.Targets = (turn+turn/2)%2, 1 // 0 1, 1 0, 0 1, ...
+		m, _, err := p.publish(ctx, sc)
+		if err != nil {
+			return err
 		}
+		if turn < 2 {
+			continue
+		}
+		res := result{variant, m, p.note}
+		if sc.Target == 0 {
+			res.variant += kept
+		}
+		*all = append(*all, res)
 	}
-	return all, nil
+	return nil
 }
 
 // Variants of the row resume.
@@ -71,7 +78,7 @@ func resume(ctx context.Context, b *bench, s spec) ([]result, error) {
 	}
 	defer p.stop()
 	var first api.Subscribed
-	if err := p.gen.Call(ctx, "/subscribe", api.Subscribe{Stall: 5 * time.Second}, &first); err != nil {
+	if err := p.gen.Call(ctx, "/subscribe", api.Subscribe{Stall: stall}, &first); err != nil {
 		return nil, err
 	}
 	if first.Replies != uint64(n) {
@@ -113,7 +120,7 @@ func (p *pair) resume(ctx context.Context, n int) ([]result, error) {
 		return nil, err
 	}
 	missed := uint64(n) * missedMessages
-	if err := p.gen.Call(ctx, "/subscribe", api.Subscribe{Expect: missed, Stall: 5 * time.Second}, &back); err != nil {
+	if err := p.gen.Call(ctx, "/subscribe", api.Subscribe{Expect: missed, Stall: stall}, &back); err != nil {
 		return nil, err
 	}
 	m, after, err := p.close(ctx, w, back.Received)

@@ -113,6 +113,16 @@ func TestPublishAll(t *testing.T) {
 		require.False(t, out.Late)
 		require.GreaterOrEqual(t, out.Wall, 45*time.Millisecond)
 	})
+	t.Run("nobody receives", func(t *testing.T) {
+		f := &fake{}
+		out, err := publishAll(t.Context(), f, api.Scenario{
+			Target: 9, Targets: 1, Size: 128, Sync: syncTo(t, f), Burst: 10, Repeat: 1,
+		})
+		require.NoError(t, err)
+		require.Equal(t, uint64(10), f.published.Load())
+		require.Zero(t, out.Expected)
+		require.Equal(t, uint32(10), seqs[9])
+	})
 	t.Run("late", func(t *testing.T) {
 		f := &fake{delay: 5 * time.Millisecond}
 		out, err := publishAll(t.Context(), f, api.Scenario{
@@ -124,6 +134,8 @@ func TestPublishAll(t *testing.T) {
 	})
 	t.Run("too many targets", func(t *testing.T) {
 		_, err := publishAll(t.Context(), &fake{}, api.Scenario{Targets: maxTargets + 1, PerPublish: 1})
+		require.Error(t, err)
+		_, err = publishAll(t.Context(), &fake{}, api.Scenario{Target: maxTargets, Targets: 1})
 		require.Error(t, err)
 	})
 }
