@@ -48,7 +48,7 @@ type CloseError struct {
 
 // Error implements error.
 func (e *CloseError) Error() string {
-	event, reason := "closed by hub", e.Reason
+	event, reason := "closed by this side", e.Reason
 	switch {
 	case e.Code == CloseAbnormalClosure: // neither side began to close
 		event = "connection ended without a Close frame"

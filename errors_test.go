@@ -15,13 +15,13 @@ func TestCloseErrorText(t *testing.T) {
 		e    websocket.CloseError
 		want string
 	}{
-		{websocket.CloseError{Code: 1013, Reason: "too slow"}, "websocket: closed by hub: 1013 too slow"},
+		{websocket.CloseError{Code: 1013, Reason: "too slow"}, "websocket: closed by this side: 1013 too slow"},
 		{websocket.CloseError{Code: 1000, ByPeer: true}, "websocket: closed by peer: 1000"},
 		{websocket.CloseError{Code: 1005, ByPeer: true}, "websocket: closed by peer: 1005 without a code"},
 		{websocket.CloseError{Code: 1006, Reason: "connection reset", Err: broken}, "websocket: connection ended without a Close frame: 1006 connection reset"},
 		{websocket.CloseError{Code: 1006}, "websocket: connection ended without a Close frame: 1006"},
 		{websocket.CloseError{Code: 1000, ByPeer: true, Err: broken}, "websocket: closed by peer: 1000; not answered: connection reset"},
-		{websocket.CloseError{Code: 1013, Reason: "too slow", Err: broken}, "websocket: closed by hub: 1013 too slow; without a Close frame: connection reset"},
+		{websocket.CloseError{Code: 1013, Reason: "too slow", Err: broken}, "websocket: closed by this side: 1013 too slow; without a Close frame: connection reset"},
 	}
 	for _, tt := range tests {
 		require.EqualError(t, &tt.e, tt.want)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 )
 
 // Options configures a Client. Dial copies and checks it; later changes have no
@@ -279,13 +280,22 @@ func (o *Options) validate() error {
 		}
 	}
 	if o.Security != nil {
-		if o.Security.AESKey == nil && o.Security.HMACKey == nil {
-			return fmt.Errorf("websocket: Options.Security has neither AESKey nor HMACKey: %w", websocket.ErrInvalidKey)
+		return checkKeys(o.Security)
+	}
+	return nil
+}
+
+func checkKeys(s *websocket.SecurityConfig) error {
+	if s.AESKey == nil && s.HMACKey == nil {
+		return fmt.Errorf("%w: Options.Security has neither AESKey nor HMACKey", websocket.ErrInvalidKey)
+	}
+	if s.AESKey != nil {
+		if err := seal.CheckAESKey("Options.Security.AESKey", s.AESKey); err != nil {
+			return err
 		}
-		config := websocket.Config{Security: o.Security}
-		if err := config.Validate(); err != nil {
-			return fmt.Errorf("websocket: Options.Security: %w", err)
-		}
+	}
+	if s.HMACKey != nil {
+		return seal.CheckHMACKey("Options.Security.HMACKey", s.HMACKey)
 	}
 	return nil
 }

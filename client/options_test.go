@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,8 +31,9 @@ func TestInvalidOptions(t *testing.T) {
 		{"busy loop", "", client.Options{BackoffMin: 1, BackoffMax: 30}, "BackoffMax"},
 		{"sizes", "", client.Options{MaxSendSize: 2, OutboundLimit: 1}, "MaxSendSize"},
 		{"header", "", client.Options{Header: http.Header{"sec-websocket-protocol": {"x"}}}, "Header"},
-		{"keys", "", client.Options{Security: &websocket.SecurityConfig{AESKey: []byte("short")}}, "AESKey"},
-		{"no keys", "", client.Options{Security: &websocket.SecurityConfig{}}, "Security"},
+		{"keys", "", client.Options{Security: &websocket.SecurityConfig{AESKey: []byte("short")}}, "websocket: invalid key: Options.Security.AESKey is 5 bytes"},
+		{"HMAC key", "", client.Options{Security: &websocket.SecurityConfig{HMACKey: []byte{}}}, "websocket: invalid key: Options.Security.HMACKey is empty"},
+		{"no keys", "", client.Options{Security: &websocket.SecurityConfig{}}, "websocket: invalid key: Options.Security has neither"},
 		{"scheme", "http://x", client.Options{}, "scheme"},
 		{"host", "ws:///x", client.Options{}, "host"},
 		{"user", "ws://a:b@x", client.Options{}, "user"},
@@ -45,6 +47,7 @@ func TestInvalidOptions(t *testing.T) {
 			}
 			_, err := client.Dial(testContext(t), tt.url, tt.o)
 			require.ErrorContains(t, err, tt.want)
+			require.Equal(t, 1, strings.Count(err.Error(), "websocket: "), "%v", err)
 		})
 	}
 }
