@@ -54,11 +54,15 @@ func (c *conn) addCursor(at cursor) {
 	*c.cursors = append(*c.cursors, at)
 }
 
-// setCursor adds a cursor, or moves the one in the same history.
+// setCursor adds a cursor, or moves the one in the same history back. A client that asks for
+// less than it is being sent still gets all of that.
 func (c *conn) setCursor(to cursor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if at := c.cursor(to.history); at != nil {
+		if at.behind() {
+			to.next = min(to.next, at.next)
+		}
 		*at = to
 	} else {
 		c.addCursor(to)

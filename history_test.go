@@ -199,6 +199,27 @@ func TestReplayLargerThanBacklog(t *testing.T) {
 	})
 }
 
+// A member that asks for fewer publications than it is being sent gets all of them.
+func TestLaterResumeLosesNothing(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 10_000})
+	config.ClientBacklog, config.MaxMessageSize = 4_000, 1_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		publishNumbers(t, hub, "news", 1, 3000)
+		p := hub.connect(1024, nil)
+		request(t, p, "subscribe", `{"channel":"news","last":3000}`)
+		synctest.Wait()
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"subscribe","id":"q","data":{"channel":"news","last":1}}`)))
+		synctest.Wait()
+		for n := 1; n <= 3000; {
+			if m := readJSON(t, p); m["type"] != "ack" {
+				require.EqualValues(t, n, m["offset"], "%v", m)
+				n++
+			}
+		}
+		require.NoError(t, p.Close())
+	})
+}
+
 // TestSlowMemberIsFedFromHistory publishes to a member that does not read. It is not
 // evicted, and gets all that the history keeps behind a gap with an exact count.
 func TestSlowMemberIsFedFromHistory(t *testing.T) {
