@@ -25,7 +25,9 @@
 //     OnGap reports the messages that do not reach them between the first Subscribe and
 //     the last Unsubscribe, before the next message of that channel or room: messages that the hub
 //     dropped, messages that the client dropped because handlers were too slow, and
-//     messages that may have been published while there was no connection.
+//     messages that may have been published while there was no connection. If the channel
+//     or room has a history, the client gets from it what was published while there was no
+//     connection, and OnGap reports only messages that are lost.
 //  4. When a connection breaks, or closes with a code for which Reconnectable
 //     returns true, the client reconnects after a random delay that grows with
 //     every failure. It restores its channels and rooms before OnState reports
@@ -33,14 +35,17 @@
 //  5. A connection that is dead without notice is detected within twice
 //     Options.Heartbeat, 30 s by default, also while the client sends. The client stays
 //     below the rates that the hub tells it.
-//  6. Queued messages are limited in bytes: see Options.OutboundLimit and
+//  6. A publication to a channel or room that is known to have a history is published
+//     once, also if the connection is lost before the reply: see Publish.
+//  7. Queued messages are limited in bytes: see Options.OutboundLimit and
 //     Options.InboundLimit.
-//  7. After Close nothing is sent and queued messages are not handled any more.
+//  8. After Close nothing is sent and queued messages are not handled any more.
 //     When Done is closed, all goroutines of the client have ended.
 //
 // Guarantee 3 has one exception. The wire format does not tell apart messages with
 // an application's own type that are published to a channel and to a room of the
-// same name. If the client is in both, the channel's handler gets both.
+// same name. If the client is in both, and not just one of them has a history, the
+// channel's handler gets both, and may get such a message twice after a reconnect.
 package client
 
 import (
@@ -86,10 +91,11 @@ type Client struct {
 	conn        *conn         // nil while there is no connection
 	connChanged chan struct{} // closed by run when conn is set (and replaced) and when the client has stopped
 	topics      map[topicKey]*topic
-	lastSeen    int64              // Timestamp of the latest message from the hub
-	hello       hello              // the hub's latest; zero before
-	abandon     context.CancelFunc // ends the attempt to connect that is under way; nil without one
-	closeErr    error              // returned by Close: its connection did not close cleanly
+	epochs      map[topicKey]string // of the histories of topics that the hub has told, at most maxEpochs
+	lastSeen    int64               // Timestamp of the latest message from the hub
+	hello       hello               // the hub's latest; zero before
+	abandon     context.CancelFunc  // ends the attempt to connect that is under way; nil without one
+	closeErr    error               // returned by Close: its connection did not close cleanly
 }
 
 // Dial connects to the ws:// or wss:// URL of a hub and returns when the client is
@@ -123,6 +129,7 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		reconnect:      make(chan struct{}, 1),
 		connChanged:    make(chan struct{}),
 		topics:         make(map[topicKey]*topic),
+		epochs:         make(map[topicKey]string),
 	}
 	c.frameType = c.codec.WebSocketMessageType()
 	if s := options.Security; s != nil {

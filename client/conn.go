@@ -46,6 +46,9 @@ type conn struct {
 	stopWriter chan struct{} // closed by wait: the read loop has returned
 	readDone   chan struct{} // closed by the read loop when it returns
 	writeDone  chan struct{} // closed by the write loop when it returns
+	ended      chan struct{} // closed by end
+
+	ready <-chan struct{} // closed when the client is Connected; set by attach
 
 	onPong func() // used by the read loop only
 
@@ -74,8 +77,18 @@ func newConn(c *Client, ws *gorilla.Conn, socket *watchedConn) *conn {
 		stopWriter: make(chan struct{}),
 		readDone:   make(chan struct{}),
 		writeDone:  make(chan struct{}),
+		ended:      make(chan struct{}),
 		pending:    make(map[string]*request),
 		ping:       true,
+	}
+}
+
+func (cn *conn) isReady() bool {
+	select {
+	case <-cn.ready:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -276,6 +289,7 @@ func (cn *conn) end(connErr error) {
 	cn.state = connClosed
 	cn.pending, cn.queue = nil, nil
 	cn.freeSpace(cn.queuedBytes)
+	close(cn.ended)
 	cn.mu.Unlock()
 	for _, r := range pending {
 		if r.done != nil {

@@ -24,17 +24,30 @@ const (
 // protobuf for the protobuf codec and JSON for the others.
 type controlData struct{ protobuf bool }
 
-func (d controlData) encode(key topicKey) ([]byte, error) {
-	switch {
-	case d.protobuf && key.room:
-		return protobuf.Marshal(&proto.RoomRequest{RoomId: key.name})
-	case d.protobuf:
-		return protobuf.Marshal(&proto.ChannelRequest{Channel: key.name})
-	case key.room:
-		return json.Marshal(map[string]string{"room_id": key.name})
-	default:
-		return json.Marshal(map[string]string{"channel": key.name})
+func (d controlData) encode(key topicKey, from resume) ([]byte, error) {
+	if !d.protobuf {
+		channel, roomID := key.split()
+		return json.Marshal(topicRequest{Channel: channel, RoomID: roomID, Since: from.since, Last: from.last})
 	}
+	var since *proto.Position
+	if from.since != nil {
+		since = &proto.Position{Epoch: from.since.Epoch, Offset: from.since.Offset}
+	}
+	if key.room {
+		return protobuf.Marshal(&proto.RoomRequest{RoomId: key.name, Since: since, Last: uint32(from.last)})
+	}
+	return protobuf.Marshal(&proto.ChannelRequest{Channel: key.name, Since: since, Last: uint32(from.last)})
+}
+
+// topicRequest is the JSON data of a request about a topic. Fields that the request does
+// not have are zero.
+type topicRequest struct {
+	Channel string              `json:"channel,omitempty"`
+	RoomID  string              `json:"room_id,omitempty"`
+	Since   *websocket.Position `json:"since,omitempty"`
+	Last    int                 `json:"last,omitempty"`
+	Before  uint64              `json:"before,omitempty"`
+	Limit   int                 `json:"limit,omitempty"`
 }
 
 // decodeError returns the error in m. If m.Data cannot be decoded, the returned

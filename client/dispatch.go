@@ -13,14 +13,14 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 	switch m.Type {
 	case typeAck:
 		if c.isOwnID(m.ID) {
-			c.recordTime(nil, m.Timestamp)
-			cn.handleReply(m.ID, reply{timestamp: m.Timestamp, data: m.Data})
+			c.recordTime(m.Timestamp)
+			cn.handleReply(m.ID, reply{message: m})
 			return
 		}
 	case typeError:
 		switch e := c.control.decodeError(m); {
 		case c.isOwnID(m.ID):
-			cn.handleReply(m.ID, reply{refusal: e, timestamp: m.Timestamp})
+			cn.handleReply(m.ID, reply{message: m, refusal: e})
 		default:
 			c.inbox.putError(e)
 		}
@@ -38,13 +38,11 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 		case gap.RoomID != "":
 			key = topicKey{room: true, name: gap.RoomID}
 		}
-		c.inbox.putGap(c.isMember(key), key, gap)
+		c.inbox.putGap(c.passGap(key), key, gap)
 		return
 	}
-	t, subs, key, wanted := c.topicOf(m)
-	c.recordTime(t, m.Timestamp)
-	if wanted {
-		c.inbox.putMessage(subs, key, m)
+	if to, wanted := c.route(m); wanted {
+		c.inbox.putMessage(to, m)
 	}
 }
 
@@ -91,7 +89,7 @@ func (c *Client) deliver() {
 		it.subs = it.subs[1:]
 		handler := sub.handler
 		switch {
-		case !sub.isActive() || c.inbox.wasDiscarded():
+		case c.inbox.wasDiscarded() || !sub.begin(websocket.Position{Epoch: it.epoch, Offset: it.message.Offset}):
 			continue
 		case handler == nil && it.toOnMessage:
 			continue

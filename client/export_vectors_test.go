@@ -47,7 +47,7 @@ func (r *Receiver) Receive(messageType int, b []byte) (*websocket.Message, int) 
 
 // Target encodes the data of a subscribe or join_room.
 func (r *Receiver) Target(name string, room bool) ([]byte, error) {
-	return r.client.control.encode(topicKey{name: name, room: room})
+	return r.client.control.encode(topicKey{name: name, room: room}, resume{})
 }
 
 // Refusal decodes the data of an error message.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
@@ -9,8 +10,9 @@ import (
 
 // Message types that the hub itself replies to.
 const (
-	typeHello = "hub:hello"
-	typePing  = "hub:ping" // for clients that cannot send WebSocket pings
+	typeHello   = "hub:hello"
+	typePing    = "hub:ping" // for clients that cannot send WebSocket pings
+	typeHistory = "hub:history"
 )
 
 // defaultHeartbeat is the heartbeat until the hub has told its own.
@@ -33,11 +35,24 @@ type Limits struct {
 // hello is the data of the hub's reply to hub:hello. It is JSON in every codec. Fields
 // that an older or newer hub leaves out are zero.
 type hello struct {
-	ClientID  string  `json:"client_id"`
-	User      string  `json:"user"`
-	Limits    *Limits `json:"limits"`
-	Heartbeat int64   `json:"heartbeat"` // milliseconds
+	ClientID  string   `json:"client_id"`
+	User      string   `json:"user"`
+	Limits    *Limits  `json:"limits"`
+	Heartbeat int64    `json:"heartbeat"` // milliseconds
+	Features  []string `json:"features"`
 }
+
+func (h *hello) has(feature string) bool { return slices.Contains(h.Features, feature) }
+
+// hasFeature reports whether the hub's latest hello has named a feature.
+func (c *Client) hasFeature(feature string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hello.has(feature)
+}
+
+// featureHistory is the feature of a hub that keeps histories.
+const featureHistory = "history"
 
 // ID returns the ID that the hub uses for this client. The hub tells it at the
 // beginning of every connection, and may use another one for each. ID returns "" if the
@@ -80,7 +95,7 @@ func (c *Client) helloRequest(cn *conn, onReply func()) (*request, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		var told hello
-		if r.refusal == nil && json.Unmarshal(r.data, &told) == nil {
+		if r.refusal == nil && json.Unmarshal(r.message.Data, &told) == nil {
 			c.hello = told
 			if told.Limits != nil {
 				c.toldMaxSize.Store(told.Limits.MaxMessageSize)

@@ -272,6 +272,7 @@ type scriptedServer struct {
 	*httptest.Server
 	requests chan *http.Request
 	conns    chan *gorilla.Conn
+	told     atomic.Pointer[string] // data of the reply to hub:hello, as JSON; nil means {}
 }
 
 func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request) bool) *scriptedServer {
@@ -283,7 +284,7 @@ func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r
 		if answer != nil && answer(int(n.Add(1)), w, r) {
 			return
 		}
-		if ws, err := upgrader.Upgrade(w, r, nil); err == nil && replyToGreeting(ws) {
+		if ws, err := upgrader.Upgrade(w, r, nil); err == nil && s.greet(ws) {
 			s.conns <- ws
 		}
 	}))
@@ -294,6 +295,13 @@ func newScriptedServer(t *testing.T, answer func(n int, w http.ResponseWriter, r
 		}
 	})
 	return s
+}
+
+func (s *scriptedServer) greet(ws *gorilla.Conn) bool {
+	if told := s.told.Load(); told != nil {
+		return tell(ws, *told)
+	}
+	return replyToGreeting(ws)
 }
 
 // replyToGreeting reads the hub:hello and the ping with which a connection begins, and
@@ -366,38 +374,70 @@ func (p jsonPeer) write(m websocket.Message) {
 // pipeListener is a listener of in-memory connections that dial makes. It works in
 // synctest bubbles.
 type pipeListener struct {
+	wrap func(net.Conn) net.Conn // wraps the client's end of a connection
+	held <-chan struct{}         // dial waits until it is closed; nil does not wait
+
+	mu     sync.Mutex // guards the fields below
 	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	wrap   func(net.Conn) net.Conn // wraps the client's end of a connection
+	closed chan struct{} // closed by Close
 }
 
 func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{}), wrap: func(c net.Conn) net.Conn { return c }}
+	p := &pipeListener{wrap: func(c net.Conn) net.Conn { return c }}
+	p.reopen()
+	return p
+}
+
+// reopen makes a closed listener usable again.
+func (p *pipeListener) reopen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns, p.closed = make(chan net.Conn), make(chan struct{})
+}
+
+func (p *pipeListener) channels() (conns chan net.Conn, closed chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conns, p.closed
 }
 
 func (p *pipeListener) Accept() (net.Conn, error) {
+	conns, closed := p.channels()
 	select {
-	case c := <-p.conns:
+	case c := <-conns:
 		return c, nil
-	case <-p.closed:
+	case <-closed:
 		return nil, net.ErrClosed
 	}
 }
 
 func (p *pipeListener) Close() error {
-	p.once.Do(func() { close(p.closed) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.closed:
+	default:
+		close(p.closed)
+	}
 	return nil
 }
 
 func (p *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if p.held != nil {
+		select {
+		case <-p.held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	ours, theirs := net.Pipe()
+	conns, closed := p.channels()
 	select {
-	case p.conns <- theirs:
+	case conns <- theirs:
 		return p.wrap(ours), nil
-	case <-p.closed:
+	case <-closed:
 		return nil, errors.New("refused")
 	case <-ctx.Done():
 		return nil, ctx.Err()

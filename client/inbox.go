@@ -31,6 +31,7 @@ type inbox struct {
 type item struct {
 	message *websocket.Message
 	subs    []*Subscription // whose handlers get message; nil for Options.OnMessage
+	epoch   string          // of message, if it belongs to a history
 	gap     *websocket.Gap
 	key     topicKey // of gap
 	state   *StateChange
@@ -60,18 +61,18 @@ func newInbox(limit int64) *inbox {
 }
 
 // putMessage queues a message, or counts it in a gap if the inbox is full.
-func (b *inbox) putMessage(subs []*Subscription, key topicKey, m *websocket.Message) {
+func (b *inbox) putMessage(to recipients, m *websocket.Message) {
 	cost := int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bytes+cost > b.limit {
-		b.putOrMergeGap(len(subs) > 0, key, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
+		b.putOrMergeGap(len(to.subs) > 0, to.key, websocket.Gap{Count: 1, First: m.Timestamp, Last: m.Timestamp, Reason: ReasonSlowHandler})
 		return
 	}
 	// A later gap belongs behind this message: it must not be merged into an earlier one.
-	delete(b.gaps, key)
+	delete(b.gaps, to.key)
 	delete(b.gaps, anyTopic)
-	b.put(&item{message: m, subs: subs, cost: cost})
+	b.put(&item{message: m, subs: to.subs, epoch: to.epoch, cost: cost})
 }
 
 // putError queues an error, or counts it in a gap if the inbox is full.

@@ -133,7 +133,9 @@ type Options struct {
 	OnMessage Handler
 	// OnGap reports messages that were missed or may have been, before the next
 	// message of that channel or room. The Gap's Reason is one of the hub's or one of
-	// the Reason constants. Defaults to nil: OnError gets an error that wraps
+	// the Reason constants. After a reconnect the hub's reason is "history", and Count is 0
+	// if the hub has forgotten what it had published. A loss is reported again if the
+	// connection breaks before the next message of the channel or room. Defaults to nil: OnError gets an error that wraps
 	// ErrMissed if messages were certainly missed.
 	OnGap func(websocket.Gap)
 	// OnError reports the errors that no call returns: panics of handlers and of the
@@ -175,7 +177,8 @@ func StaticToken(token string) TokenSource {
 // Reasons of a websocket.Gap that the client itself sets. The hub's reasons are
 // passed on unchanged.
 const (
-	// ReasonReconnect means that the connection was lost and re-established:
+	// ReasonReconnect means that the connection was lost and re-established, and that
+	// the channel or room has no history:
 	// messages published from First to Last may be missing. First is the Timestamp
 	// of the latest message of this channel or room, or of the subscription. Last is
 	// the hub's time when the subscription was restored. Count is 0, because the

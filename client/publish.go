@@ -2,13 +2,16 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf.
+// PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf and
+// Key.
 type PublishOption struct {
 	set func(*websocket.Message)
 }
@@ -18,11 +21,26 @@ func ExceptSelf() PublishOption {
 	return PublishOption{func(m *websocket.Message) { m.ExceptSelf = true }}
 }
 
+// Key gives a publication to a channel or room with history a key of the application's own.
+// The hub does not publish a second publication of the same user with the same key while
+// the history has the first, so a program may publish it again after a restart. Users
+// without a name share their keys: choose one that cannot be guessed. Without this option
+// the client chooses a random key. It has no meaning for broadcasts.
+func Key(key string) PublishOption {
+	return PublishOption{func(m *websocket.Message) { m.Key = key }}
+}
+
 // Publish publishes data to the subscribers of a channel, including this client if
 // it is one of them and ExceptSelf is not given. It waits for a connection and for the
 // hub's reply until ctx ends. data may be reused after Publish has returned. Errors:
 // *Error, ErrOutcomeUnknown, ErrClosed, websocket.ErrMessageTooLarge,
 // websocket.ErrInvalidName and ctx's error.
+//
+// If the connection is lost before the reply, and the channel is known to have a history,
+// the client publishes again over the next connection, with the same key, so that the hub
+// publishes data once. A channel is known to have one after an earlier reply about it.
+// Otherwise, and if the hub now has another name for this user or has forgotten the history,
+// Publish returns ErrOutcomeUnknown.
 func (c *Client) Publish(ctx context.Context, channel string, data []byte, options ...PublishOption) error {
 	if err := checkName(channel); err != nil {
 		return err
@@ -51,7 +69,24 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 			o.set(m)
 		}
 	}
-	return c.call(ctx, m, false, nil, nil)
+	if action == websocket.ActionBroadcast {
+		m.Key = ""
+		_, err := c.call(ctx, call{message: m})
+		return err
+	}
+	key := topicKey{room: action == websocket.ActionPublishRoom, name: target}
+	if m.Key == "" && c.hasFeature(featureHistory) {
+		m.Key = rand.Text()
+	}
+	reply, err := c.call(ctx, call{message: m, once: &key})
+	if err == nil {
+		var at websocket.Position
+		_ = json.Unmarshal(reply.Data, &at) // without a history there is no data
+		c.mu.Lock()
+		c.learnHistory(key, at.Epoch)
+		c.mu.Unlock()
+	}
+	return err
 }
 
 // Send sends a message with an application's own type to the hub's onMessage. It
@@ -62,14 +97,14 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 // websocket.ErrMessageTooLarge, an error of the codec and ctx's error.
 //
 // The types publish, publish_room and broadcast may be sent too; OnError then
-// reports a refusal. The types subscribe, unsubscribe, join_room, leave_room, hub:hello
-// and hub:ping return ErrReserved.
+// reports a refusal. The types subscribe, unsubscribe, join_room, leave_room, hub:hello,
+// hub:ping and hub:history return ErrReserved.
 func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 	if m == nil {
 		return websocket.ErrNilMessage
 	}
 	switch websocket.Action(m.Type) {
-	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom, typeHello, typePing:
+	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom, typeHello, typePing, typeHistory:
 		return fmt.Errorf("%w: %q", ErrReserved, m.Type)
 	}
 	frame, err := c.encode(m)
@@ -77,7 +112,7 @@ func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 		return err
 	}
 	for {
-		cn, err := c.waitConn(ctx)
+		cn, err := c.waitConn(ctx, false)
 		if err != nil {
 			return err
 		}
@@ -87,27 +122,51 @@ func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 	}
 }
 
-// call sends m with an ID and waits for the hub's reply. If the connection is lost
-// in between, call sends m again on the next one; without resend it does so only if
-// the hub cannot have received m. onReply, if not nil, runs on the read loop when
-// the reply arrives. onCancel, if not nil, runs when ctx ends after m was sent and
-// before the reply arrives.
-func (c *Client) call(ctx context.Context, m *websocket.Message, resend bool, onReply func(reply), onCancel func(*conn)) error {
+// call is a message that the hub replies to.
+type call struct {
+	message  *websocket.Message
+	resend   bool        // the hub may carry it out twice
+	once     *topicKey   // not nil: it is a publication to this topic. With a Key and a history the hub publishes it once
+	onReply  func(reply) // not nil: runs on the read loop when the reply arrives
+	onCancel func(*conn) // not nil: runs when ctx ends after the message was sent and before the reply arrives
+}
+
+// call sends a message with an ID and returns the hub's reply. If the connection is lost
+// before the reply arrives, call sends the message again on the next one if the hub has not
+// received it or if sending it twice does no harm.
+func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
+	m := k.message
 	m.ID = c.newID()
 	frame, err := c.encode(m)
 	if err != nil {
+		return nil, err
+	}
+	keyed := k.once != nil && m.Key != ""
+	var first scope
+	var unknown error // of an earlier connection; then the outcome stays unknown until an ack
+	fail := func(err error) error {
+		if unknown != nil {
+			return &unknownError{err}
+		}
 		return err
 	}
 	for {
-		cn, err := c.waitConn(ctx)
+		cn, err := c.waitConn(ctx, keyed)
 		if err != nil {
-			return err
+			return nil, fail(err)
 		}
-		r := &request{id: m.ID, frame: frame, onReply: onReply, done: make(chan reply, 1)}
+		if keyed {
+			now := c.scopeOf(*k.once)
+			if unknown != nil && now != first {
+				return nil, unknown
+			}
+			first = now
+		}
+		r := &request{id: m.ID, frame: frame, onReply: k.onReply, done: make(chan reply, 1)}
 		if err := cn.send(ctx, r); errors.Is(err, errConnClosed) {
 			continue
 		} else if err != nil {
-			return err
+			return nil, fail(err)
 		}
 		var result reply
 		select {
@@ -119,28 +178,67 @@ func (c *Client) call(ctx context.Context, m *websocket.Message, resend bool, on
 			}
 			switch {
 			case canceled && sent:
-				if onCancel != nil {
-					onCancel(cn)
+				if k.onCancel != nil {
+					k.onCancel(cn)
 				}
-				return &unknownError{ctx.Err()}
+				return nil, &unknownError{ctx.Err()}
 			case canceled:
-				return ctx.Err()
+				return nil, fail(ctx.Err())
 			}
 			result = <-r.done
 		}
 		switch {
 		case result.refusal != nil:
-			return result.refusal
+			return nil, fail(result.refusal)
 		case result.connErr == nil:
-			return nil
-		case result.sent && !resend:
-			return &unknownError{result.connErr}
+			return result.message, nil
+		case result.sent && !k.resend:
+			unknown = &unknownError{result.connErr}
+			if !first.unique {
+				return nil, unknown
+			}
 		}
 	}
 }
 
-// waitConn waits for a connection. It returns ErrClosed when the client ends.
-func (c *Client) waitConn(ctx context.Context) (*conn, error) {
+// scope is where the hub makes the Key of a publication unique.
+type scope struct {
+	user   string
+	epoch  string // of the topic's history
+	unique bool
+}
+
+// scopeOf returns the scope of publications to a topic. It is comparable with that of an
+// earlier connection.
+func (c *Client) scopeOf(key topicKey) scope {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	epoch := c.epochs[key]
+	return scope{user: c.hello.User, epoch: epoch, unique: epoch != "" && c.hello.has(featureHistory)}
+}
+
+// maxEpochs is the maximum number of topics that the client remembers as having a history.
+const maxEpochs = 1024
+
+// learnHistory records the epoch of a topic that the hub has told, or "" for a topic
+// without a history. c.mu is locked.
+func (c *Client) learnHistory(key topicKey, epoch string) {
+	if epoch == "" {
+		delete(c.epochs, key)
+		return
+	}
+	if _, known := c.epochs[key]; !known && len(c.epochs) >= maxEpochs {
+		for other := range c.epochs {
+			delete(c.epochs, other)
+			break
+		}
+	}
+	c.epochs[key] = epoch
+}
+
+// waitConn waits for a connection, and with ready until the hub has told its hello and all
+// topics are restored. It returns ErrClosed when the client ends.
+func (c *Client) waitConn(ctx context.Context, ready bool) (*conn, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -153,11 +251,16 @@ func (c *Client) waitConn(ctx context.Context) (*conn, error) {
 			return nil, err
 		}
 		c.mu.Unlock()
-		if cn != nil {
+		var restored <-chan struct{}
+		switch {
+		case cn != nil && (!ready || cn.isReady()):
 			return cn, nil
+		case cn != nil:
+			changed, restored = cn.ended, cn.ready
 		}
 		select {
 		case <-changed:
+		case <-restored:
 		case <-ctx.Done():
 		case <-c.ctx.Done():
 		}

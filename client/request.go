@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // request is a frame to be written and, if it has an ID, the call that waits for
@@ -23,9 +25,8 @@ type request struct {
 
 // reply is the hub's reply to a request, or the end of its connection.
 type reply struct {
-	refusal   *Error
-	timestamp int64 // of the reply, by the hub's clock
-	data      []byte
+	message *websocket.Message // nil with connErr
+	refusal *Error             // the error in message, or nil
 
 	connErr error // not nil: the connection ended before a reply arrived
 	sent    bool  // with connErr: the hub may have received the request

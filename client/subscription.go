@@ -13,11 +13,15 @@ type Subscription struct {
 	client  *Client
 	topic   *topic
 	handler Handler
+	from    resume        // how the call that makes it joins
 	done    chan struct{} // closed by end
 
 	// Guarded by Client.mu:
-	ended bool
-	err   error // set before done is closed
+	ended   bool
+	err     error              // set before done is closed
+	resumed websocket.Resumed  // the latest
+	at      websocket.Position // behind the latest message that was received for it; zero without a history
+	handled websocket.Position // behind the latest message that the handler was called with
 }
 
 // Name returns the name of the channel or the ID of the room.
@@ -63,13 +67,6 @@ func (s *Subscription) end(err error) {
 		s.ended, s.err = true, err
 		close(s.done)
 	}
-}
-
-// isActive reports whether the handler may be called.
-func (s *Subscription) isActive() bool {
-	s.client.mu.Lock()
-	defer s.client.mu.Unlock()
-	return !s.ended
 }
 
 // endAllSubscriptions is the last step of dispatch: no handler is called any more.

@@ -28,7 +28,7 @@ func TestSubscriptionsShareATopic(t *testing.T) {
 	s := newServer(t, nil)
 	ctx := testContext(t)
 	c, rec := dial(t, s.url(), client.Options{})
-	type join func(context.Context, string, client.Handler) (*client.Subscription, error)
+	type join func(context.Context, string, client.Handler, ...client.SubscribeOption) (*client.Subscription, error)
 	type publish func(context.Context, string, []byte, ...client.PublishOption) error
 	for _, tt := range []struct {
 		kind    websocket.TopicKind

@@ -53,6 +53,9 @@ type topic struct {
 	subs     []*Subscription // if not empty, messages are handled and the topic is restored after a reconnect; elements are appended and never changed, because the inbox has copies of the slice
 	lastSeen int64           // Timestamp of the latest message of the topic, or of the reply to joining it
 	leaving  *conn           // where leaveAfterCancel waits for a reply; nil if it does not
+
+	epoch     string             // of the history, by the latest reply to joining; "" if there is none
+	behindGap websocket.Position // end of an incomplete resume that replays nothing, until its gap has arrived; or zero
 }
 
 // Subscribe subscribes to a channel and returns when the hub has acknowledged it.
@@ -61,14 +64,17 @@ type topic struct {
 // in the order of the subscriptions. The client leaves the channel when the last one
 // has ended.
 //
+// In a channel with a history the options say which earlier publications the handler gets
+// first. By default it gets none.
+//
 // The subscription is restored after reconnects. It ends with Subscription.Unsubscribe,
 // with Client.Unsubscribe, when the client ends, or when the hub refuses to restore it.
 //
 // Subscribe waits for a connection and for the hub's reply until ctx ends. If it
 // returns an error, there is no new subscription, and others are as they were before.
 // Errors: *Error, ErrClosed, websocket.ErrInvalidName and ctx's error.
-func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler) (*Subscription, error) {
-	return c.join(ctx, topicKey{name: channel}, handler)
+func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler, options ...SubscribeOption) (*Subscription, error) {
+	return c.join(ctx, topicKey{name: channel}, handler, options)
 }
 
 // Unsubscribe ends all subscriptions to a channel. Like Subscription.Unsubscribe it
@@ -85,8 +91,8 @@ func (c *Client) Unsubscribe(ctx context.Context, channel string) error {
 }
 
 // JoinRoom is like Subscribe but joins a room.
-func (c *Client) JoinRoom(ctx context.Context, roomID string, handler Handler) (*Subscription, error) {
-	return c.join(ctx, topicKey{room: true, name: roomID}, handler)
+func (c *Client) JoinRoom(ctx context.Context, roomID string, handler Handler, options ...SubscribeOption) (*Subscription, error) {
+	return c.join(ctx, topicKey{room: true, name: roomID}, handler, options)
 }
 
 // LeaveRoom is like Unsubscribe but leaves a room.
@@ -106,19 +112,36 @@ func checkName(name string) error {
 	return nil
 }
 
-func (c *Client) join(ctx context.Context, key topicKey, handler Handler) (*Subscription, error) {
-	m, t, err := c.lockTopic(ctx, key, key.join())
+func (c *Client) join(ctx context.Context, key topicKey, handler Handler, options []SubscribeOption) (*Subscription, error) {
+	sub := &Subscription{client: c, handler: handler, done: make(chan struct{})}
+	for _, o := range options {
+		if o.set != nil {
+			o.set(sub)
+		}
+	}
+	m, t, err := c.lockTopic(ctx, key, key.join(), sub.from)
 	if err != nil {
 		return nil, err
 	}
 	defer c.unlockTopic(t)
-	sub := &Subscription{client: c, topic: t, handler: handler, done: make(chan struct{})}
+	sub.topic = t
 	onReply := func(r reply) {
 		if r.refusal == nil {
 			c.mu.Lock()
+			defer c.mu.Unlock()
+			resumed, told := decodeResumed(sub.from, r.message.Data)
+			if sub.from.since != nil {
+				sub.at = *sub.from.since
+				if !told {
+					c.inbox.putGap(true, key, websocket.Gap{Last: r.message.Timestamp, Reason: ReasonReconnect})
+				}
+			}
+			sub.joined(sub.from, resumed)
+			sub.handled = sub.at
+			c.learnHistory(key, resumed.Epoch)
+			t.rejoined(resumed)
 			t.subs = append(t.subs, sub)
-			t.lastSeen, t.leaving = r.timestamp, nil
-			c.mu.Unlock()
+			t.lastSeen, t.leaving = r.message.Timestamp, nil
 		}
 	}
 	onCancel := func(cn *conn) {
@@ -128,8 +151,8 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler) (*Subs
 			c.leaveAfterCancel(cn, t)
 		}
 	}
-	if err := withoutUnknown(c.call(ctx, m, true, onReply, onCancel)); err != nil {
-		return nil, err
+	if _, err := c.call(ctx, call{message: m, resend: true, onReply: onReply, onCancel: onCancel}); err != nil {
+		return nil, withoutUnknown(err)
 	}
 	return sub, nil
 }
@@ -139,7 +162,7 @@ func (c *Client) leave(ctx context.Context, key topicKey, only *Subscription) er
 	if c.leaveLocally(key, only) {
 		return nil
 	}
-	m, t, err := c.lockTopic(ctx, key, key.leave())
+	m, t, err := c.lockTopic(ctx, key, key.leave(), resume{})
 	if err != nil {
 		return err
 	}
@@ -154,7 +177,7 @@ func (c *Client) leave(ctx context.Context, key topicKey, only *Subscription) er
 			c.mu.Unlock()
 		}
 	}
-	err = c.call(ctx, m, true, onReply, nil)
+	_, err = c.call(ctx, call{message: m, resend: true, onReply: onReply})
 	if err != nil && !errors.As(err, new(*Error)) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -211,11 +234,11 @@ func withoutUnknown(err error) error {
 
 // lockTopic locks the topic for a call that joins or leaves, and returns it with the
 // control message for action. Calls about the same topic run one after the other.
-func (c *Client) lockTopic(ctx context.Context, key topicKey, action websocket.Action) (*websocket.Message, *topic, error) {
+func (c *Client) lockTopic(ctx context.Context, key topicKey, action websocket.Action, from resume) (*websocket.Message, *topic, error) {
 	if err := checkName(key.name); err != nil {
 		return nil, nil, err
 	}
-	m, err := c.controlMessage(key, action)
+	m, err := c.controlMessage(key, action, from)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -254,8 +277,8 @@ func (c *Client) removeIfUnused(t *topic) {
 	}
 }
 
-func (c *Client) controlMessage(key topicKey, action websocket.Action) (*websocket.Message, error) {
-	data, err := c.control.encode(key)
+func (c *Client) controlMessage(key topicKey, action websocket.Action, from resume) (*websocket.Message, error) {
+	data, err := c.control.encode(key, from)
 	return &websocket.Message{Type: string(action), Data: data}, err
 }
 
@@ -266,7 +289,7 @@ func (c *Client) leaveAfterCancel(cn *conn, t *topic) {
 	if c.conn != cn {
 		return // the membership ended with its connection
 	}
-	m, err := c.controlMessage(t.key, t.key.leave())
+	m, err := c.controlMessage(t.key, t.key.leave(), resume{})
 	if err == nil {
 		m.ID = c.newID()
 		var frame []byte
@@ -316,7 +339,8 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 		if len(t.subs) == 0 {
 			continue
 		}
-		m, err := c.controlMessage(t.key, t.key.join())
+		from := resume{since: t.since()}
+		m, err := c.controlMessage(t.key, t.key.join(), from)
 		m.ID = c.newID()
 		var frame []byte
 		if err == nil {
@@ -330,12 +354,13 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 		cn.sendUnbounded(&request{id: m.ID, frame: frame, onReply: func(r reply) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if c.handleRestoreReply(t, r) {
+			if c.handleRestoreReply(t, from, r) {
 				replied()
 			}
 		}})
 	}
 	c.takeReconnect() // it was for the attempt that has led to cn
+	cn.ready = restored
 	c.conn = cn
 	close(c.connChanged)
 	c.connChanged = make(chan struct{})
@@ -375,15 +400,24 @@ func (c *Client) greet(cn *conn, replied func()) {
 // handleRestoreReply handles the reply to the request that restores a topic. It
 // returns false if the hub is closing, so that the next connection has to restore
 // the topic. It runs on the read loop. c.mu is locked.
-func (c *Client) handleRestoreReply(t *topic, r reply) bool {
+func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 	switch {
 	case r.refusal != nil && r.refusal.Code == CodeUnavailable:
 		return false
 	case r.refusal != nil:
 		c.restoreFailed(t, r.refusal)
 	case len(t.subs) > 0:
-		c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.timestamp, Reason: ReasonReconnect})
-		t.lastSeen = r.timestamp
+		resumed, told := decodeResumed(from, r.message.Data)
+		if from.since == nil || !told { // otherwise the hub itself tells what is missing
+			resumed.Complete, resumed.Reason = false, reasonNone
+			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect})
+		}
+		for _, s := range t.subs {
+			s.joined(from, resumed)
+		}
+		c.learnHistory(t.key, resumed.Epoch)
+		t.rejoined(resumed)
+		t.lastSeen = r.message.Timestamp
 	}
 	return true
 }
@@ -416,55 +450,88 @@ func (c *Client) detach(cn *conn, cause *websocket.CloseError) {
 	cn.end(connErr)
 }
 
-// topicOf returns the topic that a message was published to, and its subscriptions at
-// this moment. key identifies it even if the client has not joined it; then t is nil.
-// wanted is false if the client is leaving the topic.
-func (c *Client) topicOf(m *websocket.Message) (t *topic, subs []*Subscription, key topicKey, wanted bool) {
-	channel, room := topicKey{name: m.Channel}, topicKey{room: true, name: m.Channel}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m.Type == typeRoomMessage {
-		key = room
-	} else {
-		key = channel
-		// A message with an application's own type may have been published to either.
-		if m.Type != typeMessage && !c.isMemberLocked(channel) && c.isMemberLocked(room) {
-			key = room
-		}
-	}
-	t = c.topics[key]
-	switch {
-	case t == nil:
-		return nil, nil, key, true
-	case len(t.subs) > 0:
-		return t, t.subs, key, true
-	default:
-		return nil, nil, key, t.leaving == nil
-	}
+// recipients says which handlers get a message.
+type recipients struct {
+	key   topicKey        // of the topic that it was published to, also if the client has not joined it
+	subs  []*Subscription // nil for Options.OnMessage
+	epoch string          // of the history that it belongs to, or ""
 }
 
-// isMemberLocked reports whether the client has joined a topic and has not left it
-// completely. c.mu is locked.
-func (c *Client) isMemberLocked(key topicKey) bool {
+// route records a message from the hub and returns its recipients. wanted is false if the
+// client is leaving the topic, and if all subscriptions have received the message before.
+func (c *Client) route(m *websocket.Message) (to recipients, wanted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key, certain := c.topicOf(m)
+	to.key = key
+	t := c.topics[key]
+	if m.Timestamp != 0 {
+		c.lastSeen = m.Timestamp
+		if t != nil {
+			t.lastSeen = m.Timestamp
+		}
+	}
+	switch {
+	case t == nil:
+		return to, true
+	case len(t.subs) == 0:
+		return to, t.leaving == nil
+	}
+	to.subs = t.subs
+	if m.Offset > 0 && t.epoch != "" && certain {
+		to.epoch = t.epoch
+		to.subs = t.pass(websocket.Position{Epoch: t.epoch, Offset: m.Offset})
+	}
+	return to, len(to.subs) > 0
+}
+
+// topicOf returns the topic that a message was published to. A message with an
+// application's own type may have been published to a channel or to a room. If the client
+// is in both, and not just one of them has a history, it is not certain which. c.mu is locked.
+func (c *Client) topicOf(m *websocket.Message) (key topicKey, certain bool) {
+	channel, room := topicKey{name: m.Channel}, topicKey{room: true, name: m.Channel}
+	switch {
+	case m.Type == typeRoomMessage:
+		return room, true
+	case m.Type == typeMessage || !c.isMember(room):
+		return channel, true
+	case !c.isMember(channel):
+		return room, true
+	}
+	channelKeeps, roomKeeps := c.topics[channel].epoch != "", c.topics[room].epoch != ""
+	if channelKeeps != roomKeeps && (m.Offset > 0) == roomKeeps {
+		return room, true
+	}
+	return channel, channelKeeps != roomKeeps
+}
+
+// isMember reports whether the client has joined a topic and has not left it completely.
+// c.mu is locked.
+func (c *Client) isMember(key topicKey) bool {
 	t := c.topics[key]
 	return t != nil && (len(t.subs) > 0 || t.leaving != nil)
 }
 
-func (c *Client) isMember(key topicKey) bool {
+// passGap records that the hub has told about lost messages. It reports whether the client
+// has joined the topic.
+func (c *Client) passGap(key topicKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.isMemberLocked(key)
+	if key == anyTopic {
+		for _, t := range c.topics {
+			t.passGap()
+		}
+	} else if t := c.topics[key]; t != nil {
+		t.passGap()
+	}
+	return c.isMember(key)
 }
 
-// recordTime records the Timestamp of a message from the hub. t is its topic, or nil.
-func (c *Client) recordTime(t *topic, timestamp int64) {
-	if timestamp == 0 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.lastSeen = timestamp
-	if t != nil {
-		t.lastSeen = timestamp
+// recordTime records the Timestamp of a reply from the hub.
+func (c *Client) recordTime(timestamp int64) {
+	if timestamp != 0 {
+		c.mu.Lock()
+		c.lastSeen = timestamp
+		c.mu.Unlock()
 	}
 }
