@@ -433,14 +433,22 @@ func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) 
 		}
 	}
 	ours, theirs := net.Pipe()
+	if err := p.connect(ctx, theirs); err != nil {
+		return nil, err
+	}
+	return p.wrap(ours), nil
+}
+
+// connect passes the hub's end of a connection to Accept.
+func (p *pipeListener) connect(ctx context.Context, theirs net.Conn) error {
 	conns, closed := p.channels()
 	select {
 	case conns <- theirs:
-		return p.wrap(ours), nil
+		return nil
 	case <-closed:
-		return nil, errors.New("refused")
+		return errors.New("refused")
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 

@@ -1,0 +1,559 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
+)
+
+// TestContinuity publishes to topics with history, through clients whose connections break
+// after random numbers of bytes, to members that read slowly, unsubscribe and subscribe
+// again, and start anew with the position that they have stored. Each handler must get every
+// publication from its first subscription on, once and in order, or be told of its loss
+// before the next message of the topic. If the histories have room, each call of Publish must
+// succeed, and publish once.
+//
+// CONTINUITY_SEED repeats one run. CONTINUITY_RUNS sets the number of runs.
+func TestContinuity(t *testing.T) {
+	t.Parallel()
+	runs := 30
+	if s := os.Getenv("CONTINUITY_RUNS"); s != "" {
+		runs, _ = strconv.Atoi(s)
+	}
+	if testing.Short() {
+		runs = 5
+	}
+	first := rand.Uint64() >> 16
+	if s := os.Getenv("CONTINUITY_SEED"); s != "" {
+		first, _ = strconv.ParseUint(s, 10, 64)
+		runs = 1
+	}
+	for i := range uint64(runs) {
+		seed := first + i
+		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newContinuityRun(t, seed).run() })
+		})
+		if !ok {
+			t.Fatalf("repeat with CONTINUITY_SEED=%d", seed)
+		}
+	}
+}
+
+type continuityRun struct {
+	t           *testing.T
+	seed        uint64
+	server      *server
+	pipes       *pipeListener
+	plain       bool          // the hub does not know how to write without blocking
+	roomy       bool          // no history forgets anything
+	topics      []string      // those that begin with "r" are rooms
+	count       int           // publications of each publisher to each topic
+	calm        atomic.Bool   // new connections do not break
+	taken, gaps atomic.Int64  // what members have received
+	stop        chan struct{} // closed when all is published
+}
+
+func newContinuityRun(t *testing.T, seed uint64) *continuityRun {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	pick := func(n ...int64) int64 { return n[rng.IntN(len(n))] }
+	r := &continuityRun{t: t, seed: seed, pipes: newPipeListener(), stop: make(chan struct{})}
+	r.server = &server{t: t, config: websocket.DefaultConfig, addr: "hub"}
+	config := &r.server.config
+	config.Shards = 1 + rng.IntN(3)
+	config.MaxMessageSize = 4000
+	config.ClientBacklog = pick(5_000, 20_000, 1<<20)
+	config.LogSize = pick(8_000, 100_000, 64<<20)
+	config.SlowConsumer = websocket.SlowConsumerPolicy(rng.IntN(3))
+	config.EnableCompression = rng.IntN(2) == 0
+	config.DuplicateID = websocket.ReplaceDuplicate
+	config.ClientID = func(r *http.Request) (string, error) { return r.Header.Get("Name"), nil }
+	r.server.onConn = func(c *websocket.Client) { c.SetUser(c.ID) }
+	if rng.IntN(4) == 0 {
+		config.Security = websocket.NewSecurityConfig(aesKey, hmacKey)
+	}
+	r.plain = rng.IntN(2) == 0
+	bounds := websocket.HistoryOptions{Messages: 100_000}
+	if r.roomy = rng.IntN(2) == 0; !r.roomy {
+		bounds = websocket.HistoryOptions{
+			Messages: int(pick(0, 20, 1000)),
+			Bytes:    pick(0, 20_000, 1<<20),
+			Age:      time.Duration(pick(int64(2*time.Second), int64(time.Hour))),
+		}
+		config.HistoryBudget = pick(100_000, 256<<20)
+	}
+	keeping(bounds)(r.server)
+	for i := range 1 + rng.IntN(3) {
+		r.topics = append(r.topics, string("cr"[rng.IntN(2)])+strconv.Itoa(i))
+	}
+	r.count = 20 + rng.IntN(180)
+	return r
+}
+
+func (r *continuityRun) run() {
+	r.server.serve(r.pipes)
+	var members, publishers sync.WaitGroup
+	var all []*continuityMember
+	for i := range 1 + r.seed%4 {
+		m := r.newMember(fmt.Sprintf("member%d", i), 100+i)
+		all = append(all, m)
+		members.Go(m.live)
+	}
+	for i := range 1 + r.seed%3 {
+		publishers.Go(func() { r.publish(fmt.Sprintf("p%d", i), 200+i) })
+	}
+	publishers.Go(r.publishAsHub)
+	publishers.Wait()
+	close(r.stop)
+	members.Wait()
+	r.calm.Store(true)
+	for n := 0; !r.t.Failed(); n++ {
+		done := true
+		for _, m := range all {
+			done = done && m.hasEnd()
+		}
+		if done {
+			break
+		}
+		if n == 1000 {
+			r.t.Error("members do not get what is published last")
+		}
+		for _, topic := range r.topics {
+			r.hubPublishes(topic, `{"p":"end"}`)
+		}
+		time.Sleep(time.Second)
+	}
+	for _, m := range all {
+		m.close()
+	}
+	r.server.stop()
+	r.t.Logf("%d connections, %d messages, %d gaps", r.server.hub.Stats().TotalConnections, r.taken.Load(), r.gaps.Load())
+}
+
+// options returns the options of a client whose connections break.
+func (r *continuityRun) options(name string, rng *rand.Rand) client.Options {
+	return client.Options{
+		Codec:             []string{"json", "protobuf", "flatbuffers", "msgpack"}[rng.IntN(4)],
+		Security:          r.server.config.Security,
+		EnableCompression: rng.IntN(2) == 0,
+		Header:            http.Header{"Name": {name}},
+		RetryDial:         true,
+		BackoffMin:        time.Duration(1+rng.IntN(100)) * time.Millisecond,
+		BackoffMax:        time.Duration(100+rng.IntN(3000)) * time.Millisecond,
+		NetDial:           r.dialer(rng.Uint64()),
+	}
+}
+
+// dialer returns a NetDial that makes connections in memory.
+func (r *continuityRun) dialer(seed uint64) func(context.Context, string, string) (net.Conn, error) {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 2))
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		server, ours := testnet.Pair([]int{64, 500, 4096, 1 << 16}[rng.IntN(4)] + 512)
+		theirs, mine := testnet.NewCutConn(server), testnet.NewCutConn(ours)
+		if !r.calm.Load() {
+			limit := func() int { return 1 + rng.IntN(1<<(7+rng.IntN(8))) }
+			switch rng.IntN(4) {
+			case 0:
+				theirs.ResetAfter(limit() + 130)
+			case 1:
+				mine.ResetAfter(limit())
+			case 2:
+				theirs.ResetAfter(limit() + 130)
+				mine.ResetAfter(limit())
+			}
+			if rng.IntN(4) == 0 {
+				server.Faults().Short(1 + rng.IntN(50))
+			}
+		}
+		var hubEnd net.Conn = theirs
+		if r.plain {
+			hubEnd = theirs.Plain()
+		}
+		if err := r.pipes.connect(ctx, hubEnd); err != nil {
+			return nil, err
+		}
+		return mine, nil
+	}
+}
+
+type continuityData struct {
+	Publisher string `json:"p"`
+	N         int    `json:"n"`
+	Padding   string `json:"x"`
+}
+
+func (d continuityData) encode(rng *rand.Rand) []byte {
+	d.Padding = strings.Repeat("x", rng.IntN(1<<rng.IntN(11)))
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// publish publishes numbers from 0 to count to each topic.
+func (r *continuityRun) publish(name string, seed uint64) {
+	rng := rand.New(rand.NewPCG(r.seed, seed))
+	o := r.options(name, rng)
+	o.OnError = func(err error) { r.t.Errorf("%s: %v", name, err) }
+	c, err := client.Dial(r.t.Context(), "ws://hub", o)
+	if err != nil {
+		r.t.Errorf("%s: %v", name, err)
+		return
+	}
+	defer func() {
+		_ = c.Close()
+		<-c.Done()
+	}()
+	for n := range r.count + 1 {
+		for _, topic := range r.topics {
+			data := continuityData{Publisher: name, N: n}.encode(rng)
+			publish := c.Publish
+			if topic[0] == 'r' {
+				publish = c.PublishRoom
+			}
+			var err error
+			if n > 0 {
+				err = publish(r.t.Context(), topic, data)
+			} else { // the client does not know yet that there is a history, and the application repeats by itself
+				key := fmt.Sprintf("%s %d %s", name, n, topic)
+				for err = client.ErrOutcomeUnknown; errors.Is(err, client.ErrOutcomeUnknown); {
+					err = publish(r.t.Context(), topic, data, client.Key(key))
+				}
+			}
+			if err != nil && (r.roomy || !errors.Is(err, client.ErrOutcomeUnknown)) {
+				r.t.Errorf("%s: publication %d to %s: %v", name, n, topic, err)
+				return
+			}
+		}
+		if rng.IntN(3) == 0 {
+			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+		}
+	}
+}
+
+func (r *continuityRun) publishAsHub() {
+	rng := rand.New(rand.NewPCG(r.seed, 300))
+	for n := range r.count {
+		for _, topic := range r.topics {
+			r.hubPublishes(topic, string(continuityData{Publisher: "hub", N: n}.encode(rng)))
+		}
+		time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond)
+	}
+}
+
+func (r *continuityRun) hubPublishes(topic, data string) {
+	publish := r.server.hub.PublishToChannel
+	m := &websocket.Message{Data: []byte(data)}
+	if topic[0] == 'r' {
+		publish = r.server.hub.PublishToRoom
+		m.Type = "own"
+	}
+	if err := publish(topic, m); err != nil {
+		r.t.Errorf("hub: %v", err)
+	}
+}
+
+// continuityMember is a program that follows all topics, over several clients.
+type continuityMember struct {
+	run    *continuityRun
+	name   string
+	rng    *rand.Rand
+	client *client.Client
+
+	mu     sync.Mutex // guards the fields below, and the trackers
+	topics map[string]*tracker
+	others map[string][]*tracker // of further subscriptions, which end with the client
+}
+
+// tracker is what a subscription has of a topic, over several clients.
+type tracker struct {
+	sub     *client.Subscription
+	epoch   string
+	at      uint64
+	last    map[string]int // latest number of each publisher, if none after it can be missing
+	end     bool
+	gaps    uint64 // announced since the latest message
+	unknown bool   // and their number is not known
+	again   bool   // and they may have been announced twice, or for another tracker of the topic
+}
+
+func (r *continuityRun) newMember(name string, seed uint64) *continuityMember {
+	return &continuityMember{run: r, name: name, rng: rand.New(rand.NewPCG(r.seed, seed)), topics: map[string]*tracker{}, others: map[string][]*tracker{}}
+}
+
+func (m *continuityMember) errorf(format string, args ...any) {
+	m.run.t.Errorf(m.name+": "+format, args...)
+}
+
+// live starts the program again and again until all is published. The last client stays.
+func (m *continuityMember) live() {
+	for m.start() {
+		for range m.rng.IntN(30) {
+			select {
+			case <-m.run.stop:
+				return
+			case <-time.After(time.Duration(m.rng.IntN(500)) * time.Millisecond):
+			}
+			topic := m.run.topics[m.rng.IntN(len(m.run.topics))]
+			switch m.rng.IntN(10) {
+			case 0:
+				m.client.Reconnect()
+			case 1, 2:
+				m.subscribeAgain(topic)
+			case 3:
+				m.readHistory(topic)
+			case 4, 5:
+				m.subscribeBeside(topic)
+			}
+		}
+		m.close()
+		m.mu.Lock()
+		clear(m.others)
+		m.mu.Unlock()
+	}
+}
+
+func (m *continuityMember) close() {
+	if m.client != nil {
+		_ = m.client.Close()
+		<-m.client.Done()
+	}
+}
+
+// start dials and subscribes to all topics, from the place that the member has stored.
+func (m *continuityMember) start() bool {
+	o := m.run.options(m.name, m.rng)
+	o.InboundLimit = []int64{4 << 20, 4 << 20, 20_000}[m.rng.IntN(3)]
+	o.OnGap, o.OnState = m.gap, m.state
+	o.OnError = func(err error) { m.errorf("%v", err) }
+	o.OnMessage = func(msg *websocket.Message) { m.errorf("message without a handler: %+v", msg) }
+	c, err := client.Dial(m.run.t.Context(), "ws://hub", o)
+	if err != nil {
+		m.errorf("dial: %v", err)
+		return false
+	}
+	m.client = c
+	for _, topic := range m.run.topics {
+		if !m.subscribe(topic) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *continuityMember) subscribe(topic string) bool {
+	m.mu.Lock()
+	t := m.topics[topic]
+	if t == nil {
+		t = &tracker{last: map[string]int{}}
+		m.topics[topic] = t
+	}
+	m.mu.Unlock()
+	return m.join(topic, t)
+}
+
+// subscribeBeside begins or ends a further subscription. It may begin at another place.
+func (m *continuityMember) subscribeBeside(topic string) {
+	m.mu.Lock()
+	if others := m.others[topic]; len(others) > 1 {
+		m.others[topic] = others[1:]
+		m.mu.Unlock()
+		if err := others[0].sub.Unsubscribe(m.run.t.Context()); err != nil {
+			m.errorf("unsubscribe from %s: %v", topic, err)
+		}
+		return
+	}
+	t := &tracker{last: map[string]int{}}
+	m.others[topic] = append(m.others[topic], t)
+	m.mu.Unlock()
+	m.join(topic, t)
+}
+
+// join subscribes at the place of t. A tracker that has none chooses one.
+func (m *continuityMember) join(topic string, t *tracker) bool {
+	m.mu.Lock()
+	for _, each := range m.trackers(topic) {
+		each.again = true // the gap may be for another of them
+	}
+	var options []client.SubscribeOption
+	if t.epoch != "" {
+		options = append(options, client.Since(websocket.Position{Epoch: t.epoch, Offset: t.at}))
+	} else {
+		switch m.rng.IntN(3) {
+		case 0:
+			options = append(options, client.Since(websocket.Position{}))
+		case 1:
+			options = append(options, client.Last(m.rng.IntN(50)))
+		}
+	}
+	m.mu.Unlock()
+	subscribe := m.client.Subscribe
+	if topic[0] == 'r' {
+		subscribe = m.client.JoinRoom
+	}
+	rng := rand.New(rand.NewPCG(m.rng.Uint64(), 4))
+	ready := make(chan struct{})
+	sub, err := subscribe(m.run.t.Context(), topic, func(msg *websocket.Message) {
+		<-ready
+		if rng.IntN(50) == 0 {
+			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
+		}
+		if err := m.take(t, msg); err != nil {
+			m.errorf("%s: %v", topic, err)
+		}
+	}, options...)
+	if err != nil {
+		m.errorf("subscribe to %s: %v", topic, err)
+		return false
+	}
+	m.mu.Lock()
+	t.sub = sub
+	if resumed := sub.Resumed(); t.epoch == "" {
+		t.epoch, t.at = resumed.Epoch, resumed.Offset-uint64(resumed.Replayed)
+		if resumed.Reason == "expired" {
+			t.at = 0
+		}
+	}
+	m.mu.Unlock()
+	close(ready)
+	return true
+}
+
+// subscribeAgain leaves a topic for a while.
+func (m *continuityMember) subscribeAgain(topic string) {
+	m.mu.Lock()
+	t := m.topics[topic]
+	m.mu.Unlock()
+	if err := t.sub.Unsubscribe(m.run.t.Context()); err != nil {
+		m.errorf("unsubscribe from %s: %v", topic, err)
+		return
+	}
+	time.Sleep(time.Second) // longer than a handler takes
+	m.subscribe(topic)
+}
+
+func (m *continuityMember) readHistory(topic string) {
+	m.mu.Lock()
+	sub := m.topics[topic].sub
+	m.mu.Unlock()
+	page, err := sub.History(m.run.t.Context(), websocket.HistoryQuery{Limit: 1 + m.rng.IntN(20)})
+	if err != nil || !page.Complete {
+		m.errorf("history of %s: %+v %v", topic, page, err)
+		return
+	}
+	for i, msg := range page.Messages {
+		if want := page.Offset - uint64(len(page.Messages)-1-i); msg.Offset != want {
+			m.errorf("history of %s has offset %d at %d of %+v", topic, msg.Offset, i, page)
+		}
+	}
+}
+
+func (m *continuityMember) state(s client.StateChange) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.State == client.Disconnected {
+		for topic := range m.topics {
+			for _, t := range m.trackers(topic) {
+				t.again = true
+			}
+		}
+	}
+}
+
+// trackers returns all trackers of a topic. m.mu is locked.
+func (m *continuityMember) trackers(topic string) []*tracker {
+	return append([]*tracker{m.topics[topic]}, m.others[topic]...)
+}
+
+func (m *continuityMember) gap(g websocket.Gap) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.run.gaps.Add(1)
+	if g.Reason == client.ReasonReconnect {
+		m.errorf("gap %+v, but there is a history", g)
+	}
+	for topic := range m.topics {
+		if g.All || topic == g.Channel+g.RoomID {
+			for _, t := range m.trackers(topic) {
+				t.gaps += g.Count
+				t.unknown = t.unknown || g.All || g.Count == 0
+				t.again = t.again || len(m.others[topic]) > 0
+			}
+		}
+	}
+}
+
+func (m *continuityMember) take(t *tracker, msg *websocket.Message) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.run.taken.Add(1)
+	var data continuityData
+	if err := json.Unmarshal(msg.Data, &data); err != nil {
+		return err
+	}
+	at := t.sub.Position()
+	if at.Offset != msg.Offset {
+		return fmt.Errorf("offset %d at position %+v", msg.Offset, at)
+	}
+	announced := fmt.Sprintf("(announced: %d, unknown %v, perhaps again %v)", t.gaps, t.unknown, t.again)
+	lost := at.Epoch != t.epoch
+	switch {
+	case lost:
+		if !t.unknown {
+			return fmt.Errorf("epoch %q after %q without a gap %s", at.Epoch, t.epoch, announced)
+		}
+	case msg.Offset <= t.at:
+		return fmt.Errorf("offset %d after %d", msg.Offset, t.at)
+	case t.unknown:
+		lost = true
+	default:
+		missing := msg.Offset - t.at - 1
+		if missing > t.gaps || missing < t.gaps && !t.again {
+			return fmt.Errorf("offset %d after %d %s", msg.Offset, t.at, announced)
+		}
+		lost = missing > 0
+	}
+	t.epoch, t.at = at.Epoch, msg.Offset
+	t.gaps, t.unknown, t.again = 0, false, false
+	if lost {
+		clear(t.last)
+	}
+	last, known := t.last[data.Publisher]
+	t.last[data.Publisher] = data.N
+	t.end = t.end || data.Publisher == "end"
+	if known && data.Publisher != "end" && data.N != last+1 && m.run.roomy {
+		return fmt.Errorf("publication %d of %s after %d", data.N, data.Publisher, last)
+	}
+	return nil
+}
+
+// hasEnd reports whether the member has the end of each topic.
+func (m *continuityMember) hasEnd() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.topics {
+		if !t.end {
+			return false
+		}
+	}
+	return true
+}
