@@ -91,11 +91,12 @@ type Client struct {
 	conn        *conn         // nil while there is no connection
 	connChanged chan struct{} // closed by run when conn is set (and replaced) and when the client has stopped
 	topics      map[topicKey]*topic
-	epochs      map[topicKey]string // of the histories of topics that the hub has told, at most maxEpochs
-	lastSeen    int64               // Timestamp of the latest message from the hub
-	hello       hello               // the hub's latest; zero before
-	abandon     context.CancelFunc  // ends the attempt to connect that is under way; nil without one
-	closeErr    error               // returned by Close: its connection did not close cleanly
+	epochs      map[topicKey]string       // of the histories of topics that the hub has told, at most maxEpochs
+	lastSeen    int64                     // Timestamp of the latest message from the hub
+	hello       hello                     // the hub's latest; zero before
+	abandon     context.CancelFunc        // ends the attempt to connect that is under way; nil without one
+	closeErr    error                     // returned by Close: its connection did not close cleanly
+	handlers    map[string]RequestHandler // of Options.Handlers and Handle
 }
 
 // Dial connects to the ws:// or wss:// URL of a hub and returns when the client is
@@ -130,6 +131,7 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		connChanged:    make(chan struct{}),
 		topics:         make(map[topicKey]*topic),
 		epochs:         make(map[topicKey]string),
+		handlers:       options.Handlers,
 	}
 	c.frameType = c.codec.WebSocketMessageType()
 	if s := options.Security; s != nil {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"compress/flate"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,9 @@ type conn struct {
 	writeDone  chan struct{} // closed by the write loop when it returns
 	ended      chan struct{} // closed by end
 
+	ctx    context.Context // of handlers of requests; canceled by wait
+	endCtx context.CancelFunc
+
 	ready <-chan struct{} // closed when the client is Connected; set by attach
 
 	onPong func() // used by the read loop only
@@ -71,7 +75,9 @@ type conn struct {
 }
 
 func newConn(c *Client, ws *gorilla.Conn, socket *watchedConn) *conn {
+	ctx, cancel := context.WithCancel(c.ctx)
 	return &conn{
+		ctx: ctx, endCtx: cancel,
 		client: c, ws: ws, socket: socket,
 		wake:       make(chan struct{}, 1),
 		stopWriter: make(chan struct{}),
@@ -256,6 +262,7 @@ func (cn *conn) setCause(cause *websocket.CloseError) {
 // wait waits until both loops have returned. It returns why the connection ended.
 func (cn *conn) wait() *websocket.CloseError {
 	<-cn.readDone
+	cn.endCtx()
 	cn.mu.Lock()
 	closeFramePending := cn.state != connOpen
 	cn.mu.Unlock()

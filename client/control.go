@@ -14,6 +14,7 @@ import (
 const (
 	typeMessage     = "message"
 	typeRoomMessage = "room_message"
+	typeBroadcast   = "broadcast"
 	typeAck         = "ack"
 	typeError       = "error"
 	typeGap         = "gap"

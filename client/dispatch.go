@@ -41,6 +41,13 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 		c.inbox.putGap(c.passGap(key), key, gap)
 		return
 	}
+	if isRequest(m) {
+		c.recordTime(m.Timestamp)
+		if !c.inbox.putRequest(cn, m) {
+			cn.refuse(m.ID, errorReply(CodeLimit, "too many requests wait"))
+		}
+		return
+	}
 	if to, wanted := c.route(m); wanted {
 		c.inbox.putMessage(to, m)
 	}
@@ -63,6 +70,8 @@ func (c *Client) dispatch() {
 		case it == nil:
 			finished = true
 			return
+		case it.from != nil:
+			c.handleRequest(it.from, it.message)
 		case it.message != nil:
 			c.undelivered = it
 		default:

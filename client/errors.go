@@ -35,10 +35,11 @@ var (
 const (
 	CodeBadRequest  = "bad_request" // the hub cannot read the request, or the name is invalid
 	CodeForbidden   = "forbidden"   // the hub's application refused the request
-	CodeInternal    = "internal"    // the hub's application failed to decide; its log has the reason
-	CodeLimit       = "limit"       // the request exceeds a limit of the hub
+	CodeInternal    = "internal"    // the hub's application failed; its log has the reason
+	CodeLimit       = "limit"       // the request exceeds a limit of the hub, or too many wait
 	CodeTooLarge    = "too_large"   // the message is too large to be sent to any client
 	CodeUnavailable = "unavailable" // the hub is closing
+	CodeUnsupported = "unsupported" // in an answer to the hub: there is no handler for the type
 )
 
 // unknownError is ErrOutcomeUnknown with its cause.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"net"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
@@ -13,7 +14,7 @@ type Receiver struct{ client *Client }
 // NewReceiver returns a Receiver for a client with these options.
 func NewReceiver(o Options) *Receiver {
 	o = o.withDefaults()
-	c := &Client{
+	c := &Client{ctx: context.Background(),
 		options: o,
 		codec:   o.codec(),
 		control: controlData{protobuf: o.Codec == "protobuf"},

@@ -38,6 +38,8 @@ type item struct {
 	err     error
 	cost    int64 // bytes counted against the limit
 
+	from *conn // where message is a request of the hub, over this connection; or nil
+
 	toOnMessage bool // OnMessage has got the message; used by dispatch
 }
 
@@ -62,7 +64,7 @@ func newInbox(limit int64) *inbox {
 
 // putMessage queues a message, or counts it in a gap if the inbox is full.
 func (b *inbox) putMessage(to recipients, m *websocket.Message) {
-	cost := int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID))
+	cost := messageCost(m)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.bytes+cost > b.limit {
@@ -73,6 +75,23 @@ func (b *inbox) putMessage(to recipients, m *websocket.Message) {
 	delete(b.gaps, to.key)
 	delete(b.gaps, anyTopic)
 	b.put(&item{message: m, subs: to.subs, epoch: to.epoch, cost: cost})
+}
+
+// messageCost is the approximate size of an item with a message.
+func messageCost(m *websocket.Message) int64 {
+	return int64(itemCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID) + len(m.Key))
+}
+
+// putRequest queues a request that came over cn. It returns false if the inbox is full.
+func (b *inbox) putRequest(cn *conn, m *websocket.Message) bool {
+	cost := messageCost(m)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes+cost > b.limit {
+		return false
+	}
+	b.put(&item{message: m, from: cn, cost: cost})
+	return true
 }
 
 // putError queues an error, or counts it in a gap if the inbox is full.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -122,6 +123,9 @@ type Options struct {
 	// ReasonSlowHandler. Defaults to 4 MiB.
 	InboundLimit int64
 
+	// Handlers answer requests of the hub by type, from the first message on. See
+	// Client.Handle, which registers further ones. Defaults to none.
+	Handlers map[string]RequestHandler
 	// OnState reports every change of the state. Of the changes that wait for a slow
 	// callback only the latest 32 are kept. Defaults to nil: changes are not
 	// reported.
@@ -141,7 +145,8 @@ type Options struct {
 	// OnError reports the errors that no call returns: panics of handlers and of the
 	// other On callbacks (*PanicError), after which the client goes on; channels and
 	// rooms that could not be restored (*RestoreError); and the hub's refusals of
-	// messages sent with Send (*Error). Defaults to slog.Error.
+	// messages sent with Send (*Error); and failures of handlers of requests. Defaults to
+	// slog.Error.
 	OnError func(error)
 }
 
@@ -223,6 +228,10 @@ func (o *Options) withDefaults() Options {
 		security.HMACKey = slices.Clone(security.HMACKey)
 		d.Security = &security
 	}
+	d.Handlers = maps.Clone(d.Handlers)
+	if d.Handlers == nil {
+		d.Handlers = make(map[string]RequestHandler)
+	}
 	d.TLS = d.TLS.Clone()
 	if d.TLS == nil {
 		d.TLS = &tls.Config{}
@@ -276,6 +285,11 @@ func (o *Options) validate() error {
 		return optionError("BackoffMax", "%v is shorter than %v", o.BackoffMax, shortestBackoff)
 	case o.MaxSendSize > o.OutboundLimit:
 		return optionError("MaxSendSize", "%d is more than OutboundLimit %d", o.MaxSendSize, o.OutboundLimit)
+	}
+	for typ, handler := range o.Handlers {
+		if isReserved(typ) || handler == nil {
+			return optionError("Handlers", "has none for %q, or the type is reserved", typ)
+		}
 	}
 	for key := range o.Header {
 		if key == "Upgrade" || key == "Connection" || strings.HasPrefix(key, "Sec-Websocket-") {

@@ -34,6 +34,7 @@ func TestInvalidOptions(t *testing.T) {
 		{"keys", "", client.Options{Security: &websocket.SecurityConfig{AESKey: []byte("short")}}, "websocket: invalid key: Options.Security.AESKey is 5 bytes"},
 		{"HMAC key", "", client.Options{Security: &websocket.SecurityConfig{HMACKey: []byte{}}}, "websocket: invalid key: Options.Security.HMACKey is empty"},
 		{"no keys", "", client.Options{Security: &websocket.SecurityConfig{}}, "websocket: invalid key: Options.Security has neither"},
+		{"handler", "", client.Options{Handlers: map[string]client.RequestHandler{"x": nil}}, "Handlers"},
 		{"scheme", "http://x", client.Options{}, "scheme"},
 		{"host", "ws:///x", client.Options{}, "host"},
 		{"user", "ws://a:b@x", client.Options{}, "user"},

@@ -527,7 +527,7 @@ func (c *Client) passGap(key topicKey) bool {
 	return c.isMember(key)
 }
 
-// recordTime records the Timestamp of a reply from the hub.
+// recordTime records the Timestamp of a message from the hub that belongs to no topic.
 func (c *Client) recordTime(timestamp int64) {
 	if timestamp != 0 {
 		c.mu.Lock()
