@@ -69,6 +69,19 @@ function fromHex(text) {
   );
 }
 
+// src/async.ts
+var noop = () => {
+};
+function deferred() {
+  let settle;
+  const promise = new Promise((...both) => settle = both);
+  return [promise, ...settle];
+}
+function onAbort(signal, task) {
+  signal?.addEventListener("abort", task);
+  return () => signal?.removeEventListener("abort", task);
+}
+
 // src/json-text.ts
 function parseObject(text, label) {
   let fields;
@@ -352,99 +365,735 @@ function checkFunction(value) {
   if (typeof value !== "function") throw new TypeError("a handler must be a function");
 }
 
-// src/backoff.ts
-var backoff = (failures, base, max) => Math.random() * Math.min(max, 2 ** 31 - 1, base * 2 ** failures);
-
 // src/timers.ts
 var clock = () => performance.now();
 var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-var noop = () => {
-};
-function createCalls(client) {
-  const { outbox, options, encode: encode2, measure, transmit, checkNotClosed, timedOut, isOwnEnd } = client;
-  const calls = /* @__PURE__ */ new Set();
-  const replies = /* @__PURE__ */ new Map();
+function createCalls(core, { add, encode: encode2, measure, remove, transmit }) {
+  const { options } = core;
+  const pending = /* @__PURE__ */ new Map();
+  let calls = 0;
   let lastId = 0;
-  const request = (fields, ack, error = noop, send = outbox.add) => {
-    const id = `${++lastId}`;
-    const item = { ...measure({ ...fields, id }), awaited: true };
-    replies.set(id, { item, ack, error, lost: noop });
-    send(item);
+  const finish = (id, error, reply) => {
+    const ended = pending.get(id);
+    if (!ended) return;
+    pending.delete(id);
+    remove(ended.item);
+    ended.settle(error, reply);
   };
-  const call = (fields, { timeout = options.timeout, signal }, acked = noop, leaving) => {
-    checkNotClosed();
-    const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
-    if (signal?.aborted) throw newAborted();
-    if (!leaving && calls.size >= options.maxPending) {
-      throw new HubError("overflow", `${calls.size} calls are waiting for a reply`);
-    }
-    const id = `${++lastId}`;
-    const item = { ...encode2({ ...fields, id }), awaited: true };
-    let settle;
-    const promise = new Promise((...both) => settle = both);
-    const finish = (error) => {
-      if (!calls.delete(fail)) return;
-      cancel(timer);
-      signal?.removeEventListener("abort", abort);
-      replies.delete(id);
-      outbox.remove(item);
-      if (isOwnEnd()) promise.catch(noop);
-      if (error) settle[1](error);
-      else settle[0]();
-    };
-    const fail = (error) => {
-      error.outcomeUnknown = Boolean(item.sent);
-      finish(error);
-    };
-    const abort = () => fail(newAborted());
-    const timer = after(timeout, () => {
-      fail(new HubError("timeout", `no reply within ${timeout} ms`));
-      timedOut();
-    });
-    calls.add(fail);
-    signal?.addEventListener("abort", abort);
-    replies.set(id, {
-      item,
-      ack() {
-        acked();
-        finish();
-      },
-      error: finish,
-      lost: leaving ? () => finish() : fail,
-      keep: !leaving
-    });
-    try {
-      transmit(item);
-    } catch (error) {
-      fail(error);
-    }
-    return promise;
+  const fail = (id, error) => {
+    error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
+    finish(id, error);
   };
   return {
-    request,
-    call,
-    /** Returns what to do with a reply, once. A call that timed out or was aborted has nothing to do. */
-    take(id) {
-      const reply = replies.get(id);
-      replies.delete(id);
-      return reply;
+    finish,
+    /** Sends a request of the client itself, which has no time limit. */
+    request(fields, settle = noop, send = add) {
+      const id = `${++lastId}`;
+      const item = measure({ ...fields, id });
+      pending.set(id, { item, settle });
+      send(item);
     },
-    /** Ends the requests that were sent on a lost connection. */
-    lost(newError) {
-      for (const [id, { item, keep, lost }] of replies) {
-        if (keep && !item.sent) continue;
-        replies.delete(id);
-        outbox.remove(item);
-        lost(newError());
+    /**
+     * Sends a request of the application and returns the promise of what `read` makes of the reply. One that leaves
+     * a topic succeeds when its connection is lost, and is not limited.
+     */
+    call(fields, { timeout = options.timeout, signal }, read, leaves) {
+      core.checkNotClosed();
+      const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
+      if (signal?.aborted) throw newAborted();
+      if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
+      const id = `${++lastId}`;
+      const item = encode2({ ...fields, id });
+      const [promise, resolve, reject] = deferred();
+      const settle = (error, reply) => {
+        calls--;
+        cancel(timer);
+        end();
+        if (core.endedByCaller) promise.catch(noop);
+        if (error && !(leaves && error.code === "disconnected")) reject(error);
+        else resolve(read(reply));
+      };
+      const end = onAbort(signal, () => fail(id, newAborted()));
+      const timer = after(timeout, () => {
+        fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
+        core.connection?.probe();
+      });
+      calls++;
+      pending.set(id, { item, settle, keep: !leaves });
+      try {
+        transmit(item);
+      } catch (error) {
+        fail(id, error);
+      }
+      return promise;
+    },
+    /** Ends the requests that need a lost connection, or all of a closed client. */
+    lost(newError, all) {
+      for (const [id, { item, keep }] of pending) if (all || !keep || item.sent) fail(id, newError());
+    }
+  };
+}
+
+// src/heartbeat.ts
+var probeTimeout = 5e3;
+function createHeartbeat(ping, lost) {
+  let interval = Infinity;
+  let running = false;
+  let heardAt = 0;
+  let waiting = 0;
+  let timer;
+  const arm = (ms) => {
+    cancel(timer);
+    timer = after(ms, check2);
+  };
+  const check2 = () => {
+    const quiet = clock() - heardAt;
+    if (waiting) lost(waiting);
+    else if (quiet < interval) arm(interval - quiet);
+    else probe(interval);
+  };
+  const probe = (wait) => {
+    if (!running || waiting) return;
+    waiting = wait;
+    arm(wait);
+    ping();
+  };
+  return {
+    /** Begins, or changes the interval. 0: never. */
+    start(ms) {
+      interval = ms || Infinity;
+      running = true;
+      if (!waiting) arm(interval);
+    },
+    /** Records that a frame was received. */
+    heard() {
+      heardAt = clock();
+      if (waiting) arm(interval);
+      waiting = 0;
+    },
+    /** Checks at once whether the connection is alive. */
+    probe: () => probe(Math.min(interval, probeTimeout)),
+    stop() {
+      running = false;
+      cancel(timer);
+    }
+  };
+}
+
+// src/connection.ts
+var closeTimeout = 1e3;
+function openConnection(socket, codec, sealer, events) {
+  let finished = false;
+  let received = 0;
+  let failure;
+  const [closed, setClosed] = deferred();
+  const finish = () => {
+    finished = true;
+    heartbeat.stop();
+  };
+  const end = (close) => {
+    if (finished) return;
+    finish();
+    events.ended(close);
+  };
+  const closeSocket = async (code, reason) => {
+    const timer = setTimeout(setClosed, closeTimeout);
+    socket.close(code, cutUTF8(reason, 123));
+    await closed;
+    cancel(timer);
+    socket.terminate?.();
+  };
+  const fail = (code, error) => {
+    if (finished) return;
+    const reason = error.message;
+    end({ code, reason, error });
+    void closeSocket(code < 3e3 ? code + 3e3 : code, reason);
+  };
+  const failMalformed = (code, text) => fail(code, new HubError("malformed", text));
+  const heartbeat = createHeartbeat(
+    events.ping,
+    (ms) => fail(3008, new HubError("timeout", `received nothing for ${ms} ms after a ping`))
+  );
+  const heard = () => {
+    received = Date.now();
+    heartbeat.heard();
+  };
+  const deliver = (frame) => {
+    if (finished) return;
+    if (typeof frame === "string" !== codec.text) {
+      failMalformed(1003, `the hub's frame is not ${codec.text ? "text; does the hub seal messages?" : "binary"}`);
+      return;
+    }
+    try {
+      events.message(codec.decode(frame));
+    } catch (error) {
+      fail(1007, error);
+    }
+  };
+  const send = (frame) => socket.send(frame);
+  const pipe = sealer?.pipe({ send, deliver, fail, text: codec.text });
+  const listeners = {
+    open() {
+      if (finished) return;
+      const { protocol } = socket;
+      if (protocol !== codec.name && (protocol || codec.name !== "json")) {
+        failMalformed(1002, `the server selected subprotocol "${protocol}", not "${codec.name}"`);
+        return;
+      }
+      heard();
+      events.opened();
+    },
+    message({ data }) {
+      if (finished) return;
+      heard();
+      (pipe ? pipe.receive : deliver)(typeof data === "string" ? data : new Uint8Array(data));
+    },
+    error({ error, message }) {
+      failure = error ?? (message ? new Error(message) : void 0);
+      if (!received) end({ code: 1006, reason: "", error: failure });
+    },
+    close({ code, reason }) {
+      setClosed(code);
+      const task = () => end({ code, reason, error: failure });
+      if (pipe) pipe.inOrder(task);
+      else task();
+    }
+  };
+  for (const type in listeners) socket.addEventListener(type, listeners[type]);
+  socket.on?.("ping", heard);
+  socket.binaryType = "arraybuffer";
+  return {
+    fail,
+    startHeartbeat: heartbeat.start,
+    /** Checks at once whether the connection is alive. */
+    probe: heartbeat.probe,
+    /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
+    received: () => received,
+    /** Returns the number of bytes that were passed to send but not written to the network yet. */
+    buffered: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    send: pipe?.send ?? send,
+    /**
+     * Closes the connection after sending the frames passed to send before. It calls
+     * no event. Resolves when the socket is closed or was terminated.
+     */
+    async close(code, reason) {
+      finish();
+      await pipe?.sent;
+      await closeSocket(code, reason);
+    }
+  };
+}
+
+// src/dial.ts
+var base64url = (text) => toBase64(encodeUTF8(text)).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
+var isNoToken = (error) => error?.code === "no_token";
+async function dial(core, url, renew, events) {
+  const { codec, getToken, handshakeTimeout, security, token, WebSocket } = core.options;
+  const controller = new AbortController();
+  const [expired, , expire] = deferred();
+  expired.catch(noop);
+  core.giveUp = (error) => {
+    cancel(timer);
+    controller.abort(error);
+    expire(error);
+    core.connection?.fail(1006, error);
+  };
+  const timer = after(
+    handshakeTimeout,
+    () => core.giveUp(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+  );
+  const ended = (close, final) => {
+    cancel(timer);
+    events.ended(close, final);
+  };
+  let credentials = { token };
+  try {
+    if (getToken) {
+      const result = await Promise.race([getToken({ signal: controller.signal, renew }), expired]);
+      credentials = typeof result === "object" && result ? result : { token: result };
+    }
+  } catch (error) {
+    ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
+    return;
+  }
+  if (core.isClosed()) return;
+  const protocols = [codec.name];
+  if (credentials.token) protocols.push(`bearer.${base64url(credentials.token)}`);
+  try {
+    core.connection = openConnection(new WebSocket(url, protocols), codec, credentials.security ?? security, {
+      ...events,
+      ended,
+      opened() {
+        cancel(timer);
+        events.opened();
+      }
+    });
+  } catch (error) {
+    ended({ code: 1006, reason: error.message, error }, true);
+  }
+}
+
+// src/pacing.ts
+var share = 0.9;
+var safeLimits = { messageRate: 20, byteRate: 1 << 17 };
+var defaultLimits = { messageRate: 1e3, byteRate: 1 << 22 };
+function createPacing() {
+  let rates = [0, 0];
+  let ahead = [0, 0];
+  let updated = 0;
+  const update = () => {
+    const seconds = (clock() - updated) / 1e3;
+    updated += seconds * 1e3;
+    ahead = ahead.map((count, i) => Math.max(0, count - seconds * rates[i]));
+  };
+  return {
+    limit(limits) {
+      update();
+      rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
+    },
+    spend(size) {
+      update();
+      ahead[0] += 1;
+      ahead[1] += size;
+    },
+    /** Returns the milliseconds until more may be sent. */
+    wait() {
+      update();
+      return Math.ceil(1e3 * Math.max(...ahead.map((count, i) => count / rates[i])) - 999);
+    }
+  };
+}
+
+// src/hello.ts
+var defaultHeartbeat = 15e3;
+function createHello(core, { limit, send }, { request }) {
+  const { client, options } = core;
+  let replied;
+  let pings;
+  return {
+    greet() {
+      replied = pings = false;
+      core.connection.startHeartbeat(options.heartbeat ?? defaultHeartbeat);
+      const take = (error, message) => {
+        if (error) return;
+        const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
+        const all = {};
+        for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
+        Object.assign(client, { id, user, limits: all });
+        replied = true;
+        pings = features.includes("ping");
+        limit(all);
+        core.connection.startHeartbeat(options.heartbeat ?? heartbeat);
+      };
+      request({ type: "hub:hello" }, take, send);
+    },
+    /** Sends a request that does nothing. */
+    ping() {
+      const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
+      request(pings ? { type: "hub:ping" } : leave, void 0, send);
+    },
+    /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
+    replied() {
+      if (!replied) limit(defaultLimits);
+      replied = true;
+    }
+  };
+}
+
+// src/listeners.ts
+var callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"];
+var callbackOf = (type) => callbackNames.find((name) => name.toLowerCase() === `on${type}`);
+function createListeners(callbacks, options) {
+  for (const name of callbackNames) callbacks[name] = options[name];
+  const all = {};
+  const warned = /* @__PURE__ */ new Set();
+  const run = async (callback, argument, failed = fail) => {
+    try {
+      await callback(argument);
+    } catch (cause) {
+      failed(cause);
+    }
+  };
+  const fail = (cause) => {
+    const why = cause instanceof Error ? `: ${cause.message}` : "";
+    report(new HubError("handler", `a handler failed${why}`, { cause }));
+  };
+  const emit = (type, detail) => {
+    const listeners = [callbacks[callbackOf(type)], ...all[type] ?? []].filter(Boolean);
+    for (const listener of listeners) void run(listener, detail, type === "error" ? console.error : fail);
+    return listeners.length > 0;
+  };
+  const report = (error) => {
+    if (emit("error", error) || warned.has(error.code)) return;
+    warned.add(error.code);
+    console.warn(error);
+  };
+  const off = (type, listener) => {
+    all[type]?.delete(listener);
+  };
+  const on = (type, listener, options2) => {
+    if (!callbackOf(type)) throw new TypeError(`there is no event ${type}`);
+    checkFunction(listener);
+    const { signal } = check(options2);
+    const end = () => off(type, listener);
+    if (!signal?.aborted) (all[type] ?? (all[type] = /* @__PURE__ */ new Set())).add(listener);
+    onAbort(signal, end);
+    return end;
+  };
+  return { run, emit, report, on, off };
+}
+
+// src/subscription.ts
+var maxBuffered = 1024;
+function createSubscription({ kind, name }, onMessage, { signal, onError }, listeners, leave) {
+  const [ready, resolve, reject] = deferred();
+  ready.catch(noop);
+  let buffer = onMessage ? void 0 : [];
+  let wake = noop;
+  const end = (error, tell) => {
+    if (sub.state === "ended") return;
+    sub.state = "ended";
+    sub.error = error;
+    stopWaiting();
+    reject(error ?? new HubError("aborted", "the subscription has ended"));
+    wake();
+    if (tell) onError ? listeners.run(onError, error) : listeners.report(error);
+  };
+  const stop = (error) => {
+    const ended = sub.state === "ended";
+    end(error, Boolean(error));
+    return ended ? Promise.resolve() : leave(handle);
+  };
+  const stopWaiting = onAbort(signal, () => void stop());
+  const sub = {
+    kind,
+    name,
+    state: "pending",
+    error: void 0,
+    ready,
+    unsubscribe: () => stop(),
+    async *[Symbol.asyncIterator]() {
+      buffer ?? (buffer = []);
+      try {
+        for (; ; ) {
+          while (buffer.length) yield buffer.shift();
+          if (sub.error) throw sub.error;
+          if (sub.state === "ended") return;
+          await new Promise((resolve2) => wake = resolve2);
+        }
+      } finally {
+        void stop();
+      }
+    }
+  };
+  const handle = {
+    sub,
+    end,
+    confirm() {
+      sub.state = "active";
+      resolve();
+    },
+    receive(message) {
+      if (sub.state === "ended") return;
+      if (onMessage) listeners.run(onMessage, message);
+      if (!buffer) return;
+      if (buffer.push(message) > maxBuffered) {
+        void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
+      }
+      wake();
+    }
+  };
+  return handle;
+}
+
+// src/topics.ts
+var kinds2 = {
+  channel: ["subscribe", "unsubscribe", "channel"],
+  room: ["join_room", "leave_room", "room_id"]
+};
+var topicTypes = Object.values(kinds2).flatMap(([begin, end]) => [begin, end]);
+function createTopics(core, { encode: encode2 }, { call, request }, changed) {
+  const topics = /* @__PURE__ */ new Map();
+  const keyOf = (kind, name) => kind + name;
+  const control = (verb, kind, name) => ({
+    type: kinds2[kind][verb],
+    data: core.options.codec.target(kinds2[kind][2], name)
+  });
+  const remove = (topic) => {
+    const key = keyOf(topic.kind, topic.name);
+    if (topics.get(key) === topic) topics.delete(key);
+    changed();
+  };
+  const ask = (topic) => {
+    if (topic.asked) return;
+    topic.asked = true;
+    request(control(0, topic.kind, topic.name), (error) => {
+      if (!error) {
+        topic.active = true;
+        for (const handle of topic.handles) handle.confirm();
+        changed();
+        return;
+      }
+      topic.asked = false;
+      if (["unavailable", "disconnected"].includes(error.code) || !topic.handles.size) return;
+      remove(topic);
+      for (const handle of topic.handles) handle.end(error, true);
+    });
+  };
+  const unsubscribe = (kind, name, options) => {
+    const topic = topics.get(keyOf(kind, checkName(name)));
+    const checked = check(options);
+    for (const handle of topic?.handles ?? []) handle.end();
+    topic?.handles.clear();
+    const gone = () => {
+      if (topic) remove(topic);
+    };
+    if (!core.isOpen()) return Promise.resolve(gone());
+    const left = call(control(1, kind, name), checked, gone, true);
+    changed();
+    left.catch(noop);
+    return left;
+  };
+  const subscribe = (kind, name, onMessage, options) => {
+    if (onMessage) checkFunction(onMessage);
+    const checked = check(options);
+    encode2(control(0, kind, checkName(name)));
+    const key = keyOf(kind, name);
+    let topic = topics.get(key);
+    const handle = createSubscription(
+      { kind, name },
+      onMessage,
+      checked,
+      core.listeners,
+      (ended) => topic?.handles.delete(ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve()
+    );
+    if (core.isClosed() || checked.signal?.aborted) {
+      handle.end(core.isClosed() ? core.newClosedError() : void 0);
+      return handle.sub;
+    }
+    if (!topic?.handles.size) topics.set(key, topic = { kind, name, handles: /* @__PURE__ */ new Set() });
+    topic.handles.add(handle);
+    if (topic.active) handle.confirm();
+    else if (core.isOpen()) ask(topic);
+    return handle.sub;
+  };
+  return {
+    subscribe,
+    unsubscribe,
+    /** Passes a message to the subscriptions of its topic, if there are any. */
+    deliver(message) {
+      const { type, channel } = message;
+      const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
+      if (!topic) return false;
+      for (const handle of [...topic.handles]) handle.receive(message);
+      return true;
+    },
+    restore: () => topics.forEach(ask),
+    /** Forgets the memberships of a lost connection. */
+    reset() {
+      for (const [key, topic] of topics) {
+        topic.asked = topic.active = false;
+        for (const { sub } of topic.handles) sub.state = "pending";
+        if (!topic.handles.size) topics.delete(key);
       }
     },
-    /** Ends all requests. */
-    end(newError) {
-      for (const fail of [...calls]) fail(newError());
-      replies.clear();
+    /** Reports whether the hub confirmed all topics. */
+    restored: () => [...topics.values()].every(({ active, handles }) => active || !handles.size),
+    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
+    close(error) {
+      for (const { handles } of topics.values()) for (const handle of handles) handle.end(error);
+      topics.clear();
+    }
+  };
+}
+
+// src/methods.ts
+var attempt = (task) => {
+  try {
+    return task();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+};
+function createMethods(core, { encode: encode2, transmit }, { call }, { subscribe, unsubscribe }) {
+  const publisher = (type) => (channel, data, given) => attempt(() => {
+    const { exceptSelf, ack = true, ...others } = check(given);
+    if (type !== "broadcast") checkName(channel);
+    const fields = { type, channel, data, exceptSelf };
+    if (ack) return call(fields, others, noop);
+    const item = encode2(fields);
+    try {
+      core.checkNotClosed();
+      transmit(item);
+    } catch (error) {
+      core.listeners.report(error);
+    }
+    return Promise.resolve();
+  });
+  const broadcast = publisher("broadcast");
+  const methods = {
+    subscribe: (...all) => subscribe("channel", ...all),
+    joinRoom: (...all) => subscribe("room", ...all),
+    unsubscribe: (...all) => attempt(() => unsubscribe("channel", ...all)),
+    leaveRoom: (...all) => attempt(() => unsubscribe("room", ...all)),
+    publish: publisher("publish"),
+    publishRoom: publisher("publish_room"),
+    broadcast: (...all) => broadcast(void 0, ...all),
+    send(type, data, given) {
+      if (typeof type !== "string") throw new TypeError("a message type must be a string");
+      if (topicTypes.includes(type)) throw new TypeError(`use the client's method for ${type}`);
+      const { channel, volatile } = check(given);
+      core.checkNotClosed();
+      const item = encode2({ type, channel, data });
+      if (volatile && !core.isOpen()) return false;
+      transmit(item);
+      return true;
+    }
+  };
+  return methods;
+}
+
+// src/network.ts
+function watchNetwork(changed) {
+  const scope = globalThis;
+  const { document, navigator } = scope;
+  const shown = () => document.visibilityState === "visible" && changed();
+  const targets = [
+    [scope, "online", changed],
+    [scope, "offline", changed],
+    [document, "visibilitychange", shown],
+    [navigator?.connection, "change", changed]
+  ];
+  for (const [target, type, listener] of targets) target?.addEventListener?.(type, listener);
+  return () => {
+    for (const [target, type, listener] of targets) target?.removeEventListener?.(type, listener);
+  };
+}
+
+// src/outbox.ts
+var headerSize = 14;
+var maxOverhead = 60;
+function createOutbox(core) {
+  const { client, options } = core;
+  const pacing = createPacing();
+  let queue = /* @__PURE__ */ new Set();
+  let queuedBytes = 0;
+  let timer;
+  const measure = (fields) => {
+    const frame = options.codec.encode(fields);
+    const length = typeof frame === "string" ? encodeUTF8(frame).length : frame.length;
+    return { frame, size: length + (options.getToken ? maxOverhead : options.security?.overhead ?? 0) };
+  };
+  const send = (item) => {
+    item.sent = true;
+    pacing.spend(item.size + headerSize);
+    core.connection.send(item.frame);
+  };
+  const flush = () => {
+    cancel(timer);
+    for (const item of queue) {
+      if (!core.isOpen()) return;
+      const wait = pacing.wait();
+      if (wait > 0) {
+        timer = after(wait, flush);
+        return;
+      }
+      remove(item);
+      send(item);
+    }
+  };
+  const add = (item) => {
+    queue.add(item);
+    queuedBytes += item.size;
+    flush();
+  };
+  const remove = (item) => {
+    if (queue.delete(item)) queuedBytes -= item.size;
+  };
+  return {
+    measure,
+    send,
+    add,
+    remove,
+    /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
+    encode(fields) {
+      const item = measure(fields);
+      const { maxMessageSize = client.limits ? Infinity : 524288 } = options;
+      const limit = Math.min(maxMessageSize, client.limits?.maxMessageSize || Infinity);
+      if (item.size > limit) throw new HubError("too_large", `the message has ${item.size} bytes; the limit is ${limit}`);
+      return item;
+    },
+    /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
+    transmit(item) {
+      const waiting = queuedBytes + (core.isOpen() ? core.connection.buffered() : 0);
+      if (waiting + item.size > options.maxQueuedBytes) {
+        throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
+      }
+      add(item);
+    },
+    /** Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. */
+    restart(first) {
+      const queued = queue;
+      queue = /* @__PURE__ */ new Set();
+      pacing.limit(safeLimits);
+      first();
+      for (const item of queued) queue.add(item);
+      flush();
+    },
+    /** Takes the limits of the hub. */
+    limit(limits) {
+      pacing.limit(limits);
+      flush();
+    },
+    /** Discards the queue. Returns the number of its frames. */
+    clear() {
+      cancel(timer);
+      const { size } = queue;
+      queue.clear();
+      return size;
+    }
+  };
+}
+
+// src/receiver.ts
+function createReceiver(core, calls, topics, hello) {
+  const { codec } = core.options;
+  const { emit, report } = core.listeners;
+  let missed;
+  let lastTimestampNs = BigInt(0);
+  return {
+    receive(message) {
+      const { type, id, timestampNs } = message;
+      if (timestampNs > 0) lastTimestampNs = timestampNs;
+      if (type === "ack") {
+        calls.finish(id, void 0, message);
+        hello.replied();
+      } else if (type === "error") {
+        const { code, message: text } = codec.error(message);
+        const error = new HubError(code, text, { target: message.channel });
+        if (!id) return report(error);
+        calls.finish(id, error);
+        hello.replied();
+      } else if (type === "gap") {
+        const gap = new Notice(codec.gap(message));
+        if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
+      } else if (!topics.deliver(message)) {
+        emit("message", message);
+      }
+    },
+    /** Records that the connection is lost. */
+    lost() {
+      missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
+    },
+    /** Tells that a lost connection was replaced, if all topics are restored. */
+    resumed() {
+      if (!core.isOpen() || !missed || !topics.restored()) return;
+      const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room") };
+      missed = void 0;
+      emit("resumed", new Notice(fields));
     }
   };
 }
@@ -478,763 +1127,181 @@ var closeCodes = /* @__PURE__ */ (() => {
   return Object.freeze(all);
 })();
 
-// src/heartbeat.ts
-var probeTimeout = 5e3;
-function createHeartbeat(ping, lost) {
-  let interval = Infinity;
-  let running = false;
-  let heardAt = 0;
-  let waiting = 0;
-  let timer;
-  const arm = (ms) => {
-    cancel(timer);
-    timer = after(ms, check2);
-  };
-  const check2 = () => {
-    const quiet = clock() - heardAt;
-    if (waiting) lost(waiting);
-    else if (quiet < interval) arm(interval - quiet);
-    else probe(interval);
-  };
-  const probe = (wait) => {
-    if (!running || waiting) return;
-    waiting = wait;
-    arm(wait);
-    ping();
-  };
-  return {
-    /** Begins with the hub's reply that it answers pings. */
-    start(ms) {
-      interval = ms || Infinity;
-      running = true;
-      arm(interval);
+// src/reconnect.ts
+var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
+var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
+function createReconnect({ options, listeners }) {
+  const { backoff, getToken, shouldReconnect } = options;
+  let failures = 0;
+  const reconnect = {
+    /** True if the hub refused the last token, or may have. */
+    renew: false,
+    /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
+    explain(close) {
+      if (close.error?.code || statusOf(close.error)) return;
+      reconnect.renew = true;
+      close.error ?? (close.error = new HubError("unreachable", hint));
     },
-    /** Records that a frame was received. */
-    heard() {
-      heardAt = clock();
-      if (waiting) arm(interval);
-      waiting = 0;
+    /** Records how long a connection lasted, in milliseconds. */
+    lasted(ms) {
+      if (ms >= backoff.resetAfter) failures = 0;
     },
-    /** Checks at once whether the connection is alive. */
-    probe: () => probe(Math.min(interval, probeTimeout)),
-    stop: () => {
-      running = false;
-      cancel(timer);
-    }
-  };
-}
-
-// src/connection.ts
-var closeTimeout = 1e3;
-function openConnection(socket, codec, sealer, on) {
-  let finished = false;
-  let failure;
-  const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
-  const finish = () => {
-    finished = true;
-    heartbeat.stop();
-  };
-  const end = (close) => {
-    if (finished) return false;
-    finish();
-    on.ended(close);
-    return true;
-  };
-  const closeSocket = async (code, reason) => {
-    let timer;
-    const timedOut = new Promise((resolve) => timer = setTimeout(resolve, closeTimeout));
-    socket.close(code, cutUTF8(reason, 123));
-    await Promise.race([closed, timedOut]);
-    cancel(timer);
-    socket.terminate?.();
-  };
-  const fail = (code, error) => {
-    const reason = error.message;
-    if (end({ code, reason, error })) void closeSocket(code < 3e3 ? code + 3e3 : code, reason);
-  };
-  const heartbeat = createHeartbeat(
-    () => on.ping(),
-    (ms) => fail(3008, new HubError("timeout", `received nothing for ${ms} ms after a ping`))
-  );
-  const heard = () => {
-    connection.received = Date.now();
-    heartbeat.heard();
-  };
-  const deliver = (frame) => {
-    if (finished) return;
-    try {
-      if (typeof frame === "string" !== codec.text) {
-        const want = codec.text ? "text; does the hub seal messages?" : "binary";
-        fail(1003, new HubError("malformed", `the hub's frame is not ${want}`));
-      } else {
-        on.message(codec.decode(frame));
+    /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
+    allows({ code, reason, error }, wasOpen) {
+      let decision;
+      void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
+      if (typeof decision === "boolean") return decision;
+      if (isNoToken(error)) return false;
+      const status = statusOf(error);
+      if (code === 3e3 || status === 401) {
+        const again = getToken !== void 0 && (wasOpen || !reconnect.renew);
+        reconnect.renew = true;
+        return again;
       }
-    } catch (error) {
-      fail(1007, error);
-    }
-  };
-  const pipe = sealer?.pipe({ send: (frame) => socket.send(frame), deliver, fail, text: codec.text });
-  const connection = {
-    /** When the last frame arrived or the connection opened, in Unix milliseconds; 0 before that. */
-    received: 0,
-    fail,
-    heartbeat,
-    /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    buffered: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
-    send: (frame) => (pipe ?? socket).send(frame),
-    /**
-     * Closes the connection after sending the frames passed to send before. It calls
-     * no event. Resolves when the socket is closed or was terminated.
-     */
-    async close(code, reason) {
-      finish();
-      await pipe?.sent;
-      await closeSocket(code, reason);
-    }
-  };
-  socket.binaryType = "arraybuffer";
-  socket.addEventListener("open", () => {
-    if (finished) return;
-    const { protocol } = socket;
-    if (protocol !== codec.name && (protocol || codec.name !== "json")) {
-      fail(1002, new HubError("malformed", `the server selected subprotocol "${protocol}", not "${codec.name}"`));
-      return;
-    }
-    heard();
-    on.opened();
-  });
-  socket.addEventListener("message", ({ data }) => {
-    if (finished) return;
-    heard();
-    (pipe ? pipe.receive : deliver)(typeof data === "string" ? data : new Uint8Array(data));
-  });
-  socket.addEventListener("error", ({ error, message }) => {
-    failure = error ?? (message ? new Error(message) : void 0);
-    if (!connection.received) end({ code: 1006, reason: "", error: failure });
-  });
-  socket.addEventListener("close", ({ code, reason }) => {
-    const task = () => end({ code, reason, error: failure });
-    if (pipe) pipe.inOrder(task);
-    else task();
-  });
-  socket.on?.("ping", heard);
-  return connection;
-}
-
-// src/listeners.ts
-var callbackNames = {
-  statechange: "onStateChange",
-  message: "onMessage",
-  gap: "onGap",
-  resumed: "onResumed",
-  error: "onError"
-};
-function createListeners(callbacks, options) {
-  for (const name of Object.values(callbackNames)) callbacks[name] = options[name];
-  const all = {};
-  const warned = /* @__PURE__ */ new Set();
-  const run = (callback, argument, failed = fail) => {
-    try {
-      const result = callback(argument);
-      if (typeof result?.then === "function") result.then(void 0, failed);
-    } catch (cause) {
-      failed(cause);
-    }
-  };
-  const fail = (cause) => {
-    const why = cause instanceof Error ? `: ${cause.message}` : "";
-    report(new HubError("handler", `a handler failed${why}`, { cause }));
-  };
-  const emit = (type, detail) => {
-    const listeners = [callbacks[callbackNames[type]], ...all[type] ?? []].filter(Boolean);
-    for (const listener of listeners) run(listener, detail, type === "error" ? console.error : fail);
-    return listeners.length > 0;
-  };
-  const report = (error) => {
-    if (emit("error", error) || warned.has(error.code)) return;
-    warned.add(error.code);
-    console.warn(error);
-  };
-  const off = (type, listener) => {
-    all[type]?.delete(listener);
-  };
-  const on = (type, listener, options2) => {
-    if (!(type in callbackNames)) throw new TypeError(`there is no event ${type}`);
-    checkFunction(listener);
-    const { signal } = check(options2);
-    const end = () => off(type, listener);
-    if (!signal?.aborted) (all[type] ?? (all[type] = /* @__PURE__ */ new Set())).add(listener);
-    signal?.addEventListener("abort", end);
-    return end;
-  };
-  return { run, emit, report, on, off };
-}
-
-// src/network.ts
-function watchNetwork(changed) {
-  const scope = globalThis;
-  const { document, navigator } = scope;
-  const shown = () => document.visibilityState === "visible" && changed();
-  const targets = [
-    [scope, "online", changed],
-    [scope, "offline", changed],
-    [document, "visibilitychange", shown],
-    [navigator?.connection, "change", changed]
-  ];
-  for (const [target, type, listener] of targets) target?.addEventListener?.(type, listener);
-  return () => {
-    for (const [target, type, listener] of targets) target?.removeEventListener?.(type, listener);
-  };
-}
-
-// src/pacing.ts
-var share = 0.9;
-function createPacing() {
-  let perMessage = 1 / 1e3;
-  let perByte = 1 / (4 << 20);
-  let messages = 0;
-  let bytes = 0;
-  return {
-    limit({ messageRate, byteRate }) {
-      perMessage = 1 / (messageRate || Infinity);
-      perByte = 1 / (byteRate || Infinity);
+      if (status >= 400 && status < 500) return [408, 409, 429].includes(status);
+      return reconnectCodes.includes(code);
     },
-    spend(size) {
-      messages = Math.max(messages, clock()) + 1e3 / share * perMessage;
-      bytes = Math.max(bytes, clock()) + 1e3 / share * perByte * size;
-    },
-    /** Returns the milliseconds until more may be sent. */
-    wait: () => Math.max(messages, bytes) - 1e3 - clock()
+    /** Returns the milliseconds to wait. Full jitter spreads out the clients that reconnect to a restarted hub. */
+    wait: () => Math.random() * Math.min(backoff.max, 2 ** 31 - 1, backoff.base * 2 ** failures++)
   };
-}
-
-// src/outbox.ts
-var headerSize = 14;
-var byteLength = (frame) => typeof frame === "string" ? encodeUTF8(frame).length : frame.length;
-function createOutbox(isOpen, write) {
-  const pacing = createPacing();
-  let queue = /* @__PURE__ */ new Set();
-  let timer;
-  const send = (item) => {
-    item.sent = true;
-    pacing.spend(item.size + headerSize);
-    write(item.frame);
-  };
-  const flush = () => {
-    cancel(timer);
-    for (const item of queue) {
-      if (!isOpen()) return;
-      const wait = pacing.wait();
-      if (wait > 0) {
-        timer = after(wait, flush);
-        return;
-      }
-      remove(item);
-      send(item);
-    }
-  };
-  const remove = (item) => {
-    if (queue.delete(item)) outbox.bytes -= item.size;
-  };
-  const outbox = {
-    /** The size of all queued frames. */
-    bytes: 0,
-    limit: pacing.limit,
-    /** Sends a frame before all queued ones, at once. */
-    send,
-    remove,
-    flush,
-    add(item) {
-      queue.add(item);
-      outbox.bytes += item.size;
-      flush();
-    },
-    /** Begins a connection: the frames that `first` adds go before the queued ones. */
-    restart(first) {
-      const queued = queue;
-      queue = /* @__PURE__ */ new Set();
-      first();
-      for (const item of queued) queue.add(item);
-      flush();
-    },
-    /** Discards the queue. Returns the number of frames whose loss no call reports. */
-    clear() {
-      cancel(timer);
-      const lost = [...queue].filter(({ awaited }) => !awaited).length;
-      queue.clear();
-      return lost;
-    }
-  };
-  return outbox;
-}
-
-// src/topics.ts
-var maxBuffered = 1024;
-var kinds2 = {
-  channel: ["subscribe", "unsubscribe", "channel"],
-  room: ["join_room", "leave_room", "room_id"]
-};
-var topicTypes = ["subscribe", "unsubscribe", "join_room", "leave_room"];
-var noop2 = () => {
-};
-function createTopics({ codec, listeners, isOpen, encode: encode2, request, leave, changed, closedError }) {
-  const topics = /* @__PURE__ */ new Map();
-  const keyOf = (kind, name) => `${kind} ${name}`;
-  const control = (verb, kind, name) => ({
-    type: kinds2[kind][verb],
-    data: codec.target(kinds2[kind][2], name)
-  });
-  const remove = (topic) => {
-    const key = keyOf(topic.kind, topic.name);
-    if (topics.get(key) === topic) topics.delete(key);
-    changed();
-  };
-  const ask = (topic) => {
-    if (topic.asked) return;
-    topic.asked = true;
-    request(
-      control(0, topic.kind, topic.name),
-      () => {
-        topic.active = true;
-        for (const handle of topic.handles) handle.confirm();
-        changed();
-      },
-      (error) => {
-        topic.asked = false;
-        if (error.code === "unavailable" || !topic.handles.size) return;
-        remove(topic);
-        for (const handle of [...topic.handles]) handle.end(error, true);
-      }
-    );
-  };
-  const unsubscribe = (kind, name, options) => {
-    const topic = topics.get(keyOf(kind, checkName(name)));
-    check(options);
-    for (const handle of [...topic?.handles ?? []]) handle.end();
-    const gone = () => topic && remove(topic);
-    const open = isOpen();
-    const left = open ? leave(control(1, kind, name), options, gone) : Promise.resolve(gone());
-    if (open) changed();
-    left.catch(noop2);
-    return left;
-  };
-  const subscribe = (kind, name, onMessage, options) => {
-    if (onMessage) checkFunction(onMessage);
-    const { signal, onError } = check(options);
-    encode2(control(0, kind, checkName(name)));
-    let topic = topics.get(keyOf(kind, name));
-    let buffer = onMessage ? void 0 : [];
-    let wake = noop2;
-    let settle;
-    const end = (error, tell) => {
-      if (sub.state === "ended") return;
-      sub.state = "ended";
-      sub.error = error;
-      topic?.handles.delete(handle);
-      signal?.removeEventListener("abort", abort);
-      settle[1](error ?? new HubError("aborted", "the subscription has ended"));
-      wake();
-      if (tell) onError ? listeners.run(onError, error) : listeners.report(error);
-    };
-    const stop = (error) => {
-      const last = sub.state !== "ended" && topic?.handles.size === 1;
-      end(error, Boolean(error));
-      return last ? unsubscribe(kind, name) : Promise.resolve();
-    };
-    const abort = () => void stop();
-    const sub = {
-      kind,
-      name,
-      state: "pending",
-      error: void 0,
-      ready: new Promise((...both) => settle = both),
-      unsubscribe: () => stop(),
-      async *[Symbol.asyncIterator]() {
-        buffer ?? (buffer = []);
-        try {
-          for (; ; ) {
-            while (buffer.length) yield buffer.shift();
-            if (sub.error) throw sub.error;
-            if (sub.state === "ended") return;
-            await new Promise((resolve) => wake = resolve);
-          }
-        } finally {
-          void stop();
-        }
-      }
-    };
-    sub.ready.catch(noop2);
-    const handle = {
-      sub,
-      end,
-      confirm() {
-        sub.state = "active";
-        settle[0]();
-      },
-      receive(message) {
-        if (sub.state === "ended") return;
-        if (onMessage) listeners.run(onMessage, message);
-        if (!buffer) return;
-        if (buffer.push(message) > maxBuffered) {
-          void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
-        }
-        wake();
-      }
-    };
-    const closed = closedError();
-    if (closed || signal?.aborted) {
-      end(closed);
-      return sub;
-    }
-    signal?.addEventListener("abort", abort);
-    if (!topic?.handles.size) topics.set(keyOf(kind, name), topic = { kind, name, handles: /* @__PURE__ */ new Set() });
-    topic.handles.add(handle);
-    if (topic.active) handle.confirm();
-    else if (isOpen()) ask(topic);
-    return sub;
-  };
-  return {
-    subscribe,
-    unsubscribe,
-    /** Passes a message to the subscriptions of its topic, if there are any. */
-    deliver(message) {
-      const { type, channel } = message;
-      const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel)) || void 0;
-      for (const handle of [...topic?.handles ?? []]) handle.receive(message);
-      return topic !== void 0;
-    },
-    restore: () => topics.forEach(ask),
-    /** Forgets the memberships of a lost connection. */
-    reset() {
-      for (const [key, topic] of topics) {
-        topic.asked = topic.active = false;
-        for (const { sub } of topic.handles) sub.state = "pending";
-        if (!topic.handles.size) topics.delete(key);
-      }
-    },
-    /** Reports whether the hub confirmed all topics. */
-    restored: () => [...topics.values()].every(({ active, handles }) => active || !handles.size),
-    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
-    close(error) {
-      for (const { handles } of topics.values()) for (const handle of [...handles]) handle.end(error);
-      topics.clear();
-    }
-  };
+  return reconnect;
 }
 
 // src/session.ts
-var maxOverhead = 60;
-var noop3 = () => {
-};
-var base64url = (text) => toBase64(encodeUTF8(text)).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
-var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
-var isNoToken = (error) => error?.code === "no_token";
-var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-var attempt = (task) => {
-  try {
-    return task();
-  } catch (error) {
-    return Promise.reject(error);
-  }
-};
 function createSession(url, given, client) {
   const options = checkOptions(given);
-  const { codec, getToken, signal } = options;
   const listeners = createListeners(client, options);
-  const { run, emit, report } = listeners;
-  let connection;
-  let sealer = options.security;
-  let giveUp = noop3;
-  let retryTimer;
-  let failures = 0;
-  let openedAt = 0;
-  let renew = false;
-  let ended;
-  let endedByCaller = false;
-  let closing;
-  let missed;
-  let lastTimestampNs = BigInt(0);
-  const isOpen = () => client.state === "open";
-  const isClosed = () => client.state === "closed";
-  const newClosedError = () => {
-    const { code, reason, error } = ended;
-    return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? ended });
-  };
-  const checkNotClosed = () => {
-    if (isClosed()) throw newClosedError();
-  };
-  const outbox = createOutbox(isOpen, (frame) => connection.send(frame));
-  const measure = (fields) => {
-    const frame = codec.encode(fields);
-    return { frame, size: byteLength(frame) + (getToken ? maxOverhead : sealer?.overhead ?? 0) };
-  };
-  const encode2 = (fields) => {
-    const item = measure(fields);
-    const { maxMessageSize = client.limits ? Infinity : 524288 } = options;
-    const limit = Math.min(maxMessageSize, client.limits?.maxMessageSize || Infinity);
-    if (item.size > limit) throw new HubError("too_large", `the message has ${item.size} bytes; the limit is ${limit}`);
-    return item;
-  };
-  const transmit = (item) => {
-    const waiting = outbox.bytes + (isOpen() ? connection.buffered() : 0);
-    if (waiting + item.size > options.maxQueuedBytes) {
-      throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
-    }
-    outbox.add(item);
-  };
-  const calls = createCalls({
-    outbox,
+  const core = {
+    client,
     options,
-    encode: encode2,
-    measure,
-    transmit,
-    checkNotClosed,
-    timedOut: () => connection?.heartbeat.probe(),
-    isOwnEnd: () => endedByCaller
-  });
-  const { request, call } = calls;
-  const topics = createTopics({
-    codec,
     listeners,
-    isOpen,
-    encode: encode2,
-    request,
-    leave: (fields, given2, acked) => call(fields, check(given2), acked, true),
-    changed: () => notifyResumed(),
-    closedError: () => isClosed() ? newClosedError() : void 0
-  });
-  const abort = () => void close();
-  const dial = async () => {
+    giveUp: noop,
+    isOpen: () => client.state === "open",
+    isClosed: () => client.state === "closed",
+    newClosedError() {
+      const { code, reason, error } = core.ended;
+      return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
+    },
+    checkNotClosed() {
+      if (core.isClosed()) throw core.newClosedError();
+    }
+  };
+  const outbox = createOutbox(core);
+  const calls = createCalls(core, outbox);
+  const topics = createTopics(core, outbox, calls, () => receiver.resumed());
+  const hello = createHello(core, outbox, calls);
+  const receiver = createReceiver(core, calls, topics, hello);
+  const { on, off } = listeners;
+  const life = createLife(core, url, outbox, calls, topics, hello, receiver);
+  const methods = createMethods(core, outbox, calls, topics);
+  Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
+}
+function createLife(core, url, outbox, calls, topics, hello, receiver) {
+  const { client, options, listeners, isOpen, isClosed, newClosedError } = core;
+  const reconnect = createReconnect(core);
+  let retryTimer;
+  let openedAt = 0;
+  let closing;
+  let stopWatching = [];
+  const notify = (previous, close2) => {
+    listeners.emit("statechange", { state: client.state, previous, ...close2 });
+  };
+  const connect2 = () => {
     if (isClosed()) return;
     cancel(retryTimer);
     retryTimer = void 0;
-    const { WebSocket, handshakeTimeout } = options;
-    const controller = new AbortController();
-    let reject;
-    const expired = new Promise((_, no) => reject = no);
-    expired.catch(noop3);
-    giveUp = (error) => {
-      cancel(timer);
-      controller.abort(error);
-      reject(error);
-      connection?.fail(1006, error);
-    };
-    const timer = after(
-      handshakeTimeout,
-      () => giveUp(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
-    );
-    let { token } = options;
-    sealer = options.security;
-    try {
-      if (getToken) {
-        const result = await Promise.race([getToken({ signal: controller.signal, renew }), expired]);
-        if (typeof result === "object" && result) {
-          token = result.token;
-          sealer = result.security ?? sealer;
-        } else {
-          token = result;
-        }
-      }
-    } catch (error) {
-      cancel(timer);
-      lost({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
-      return;
-    }
-    if (isClosed()) return;
-    const protocols = [codec.name];
-    if (token) protocols.push(`bearer.${base64url(token)}`);
-    try {
-      connection = openConnection(new WebSocket(url, protocols), codec, sealer, {
-        opened() {
-          cancel(timer);
-          opened();
-        },
-        message: received,
-        ended(close2) {
-          cancel(timer);
-          lost(close2);
-        },
-        ping: () => request({ type: "hub:ping" }, noop3, noop3, outbox.send)
-      });
-    } catch (error) {
-      cancel(timer);
-      finish({ code: 1006, reason: error.message, error });
-    }
+    void dial(core, url, reconnect.renew, {
+      opened,
+      message: receiver.receive,
+      ping: hello.ping,
+      ended: (close2, final) => final ? finish(close2) : lost(close2)
+    });
   };
   const opened = () => {
     const previous = client.state;
     client.state = "open";
     openedAt = Date.now();
-    renew = false;
-    request({ type: "hub:hello" }, welcomed, noop3, outbox.send);
-    outbox.restart(topics.restore);
+    reconnect.renew = false;
+    outbox.restart(() => {
+      hello.greet();
+      topics.restore();
+    });
     if (!isOpen()) return;
-    notifyState(previous);
-    notifyResumed();
-  };
-  const welcomed = (message) => {
-    const { client_id: clientId = "", user = "", limits = {}, heartbeat, features = [] } = message.json() ?? {};
-    client.id = clientId;
-    client.user = user;
-    const all = {};
-    for (const name of Object.keys(limits)) {
-      all[name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())] = limits[name];
-    }
-    outbox.limit(client.limits = all);
-    if (features.includes("ping")) connection.heartbeat.start(options.heartbeat ?? heartbeat ?? 15e3);
-  };
-  const reconnects = ({ code, reason, error }, wasOpen) => {
-    let decision;
-    run(() => decision = options.shouldReconnect?.({ code, reason }), void 0);
-    if (typeof decision === "boolean") return decision;
-    if (isNoToken(error)) return false;
-    const status = statusOf(error);
-    if (code === 3e3 || status === 401) {
-      const again = getToken !== void 0 && (wasOpen || !renew);
-      renew = true;
-      return again;
-    }
-    if (status >= 400 && status < 500) return [408, 409, 429].includes(status);
-    return reconnectCodes.includes(code);
+    notify(previous);
+    receiver.resumed();
   };
   const lost = (close2, now) => {
     if (isClosed()) return;
-    const previous = client.state;
-    const wasOpen = previous === "open";
+    const wasOpen = isOpen();
     if (wasOpen) {
-      missed ?? (missed = { from: connection.received, lastTimestampNs });
-      if (Date.now() - openedAt >= options.backoff.resetAfter) failures = 0;
+      receiver.lost();
+      reconnect.lasted(Date.now() - openedAt);
       topics.reset();
-    } else if (connection && !close2.error?.code && !statusOf(close2.error)) {
-      renew = true;
-      close2.error ?? (close2.error = new HubError("unreachable", hint));
+    } else if (core.connection) {
+      reconnect.explain(close2);
     }
-    connection = void 0;
+    core.connection = void 0;
+    const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
     calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnects(close2, wasOpen)) finish(close2, previous);
+    if (!now && !reconnect.allows(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
-    const retryIn = now ? 0 : backoff(failures++, options.backoff.base, options.backoff.max);
-    retryTimer = setTimeout(dial, retryIn);
-    notifyState(previous, { ...close2, retryIn });
+    const retryIn = now ? 0 : reconnect.wait();
+    retryTimer = setTimeout(connect2, retryIn);
+    notify(previous, { ...close2, retryIn });
   };
   const finish = (close2, previous = client.state) => {
     if (isClosed()) return;
     client.state = "closed";
-    ended = close2;
-    signal?.removeEventListener("abort", abort);
-    unwatch();
+    core.ended = close2;
+    for (const stop of stopWatching) stop();
     cancel(retryTimer);
-    connection = void 0;
-    giveUp(newClosedError());
-    topics.close(endedByCaller ? void 0 : newClosedError());
-    calls.end(newClosedError);
+    core.connection = void 0;
+    core.giveUp(newClosedError());
+    topics.close(core.endedByCaller ? void 0 : newClosedError());
+    calls.lost(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) report(new HubError("closed", `${unsent} messages were not sent`));
-    notifyState(previous, close2);
+    if (unsent) listeners.report(new HubError("closed", `${unsent} messages were not sent`));
+    notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      endedByCaller = true;
-      closing = connection?.close(code, reason);
+      core.endedByCaller = true;
+      closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
     await closing;
   };
-  const notifyState = (previous, close2) => {
-    emit("statechange", { state: client.state, previous, ...close2 });
-  };
-  const notifyResumed = () => {
-    if (!isOpen() || !missed || !topics.restored()) return;
-    const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room") };
-    missed = void 0;
-    emit("resumed", new Notice(fields));
-  };
-  const received = (message) => {
-    const { type, id, timestampNs } = message;
-    if (timestampNs > 0) lastTimestampNs = timestampNs;
-    if (type === "ack") {
-      calls.take(id)?.ack(message);
-    } else if (type === "error") {
-      const { code, message: text } = codec.error(message);
-      const error = new HubError(code, text, { target: message.channel });
-      if (id) calls.take(id)?.error(error);
-      else report(error);
-    } else if (type === "gap") {
-      const gap = new Notice(codec.gap(message));
-      if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
-    } else if (!topics.deliver(message)) {
-      emit("message", message);
-    }
-  };
-  let unwatch = noop3;
-  queueMicrotask(() => {
+  const begin = () => {
     if (isClosed()) return;
-    signal?.addEventListener("abort", abort);
+    const { signal } = options;
+    const abort = () => void close();
     if (signal?.aborted) {
       abort();
       return;
     }
-    unwatch = watchNetwork(() => {
-      if (isOpen()) connection.heartbeat.probe();
-      else if (retryTimer) void dial();
-    });
-    void dial();
-  });
-  const publisher = (type) => (channel, data, given2) => attempt(() => {
-    const { exceptSelf, ack = true, ...others } = check(given2);
-    if (type !== "broadcast") checkName(channel);
-    const fields = { type, channel, data, exceptSelf };
-    if (ack) return call(fields, others);
-    const item = encode2(fields);
-    try {
-      checkNotClosed();
-      transmit(item);
-    } catch (error) {
-      report(error);
-    }
-    return Promise.resolve();
-  });
-  const broadcast = publisher("broadcast");
-  const { subscribe, unsubscribe } = topics;
-  const methods = {
-    state: "connecting",
-    id: "",
-    user: "",
-    limits: void 0,
-    on: listeners.on,
-    off: listeners.off,
+    const changed = () => {
+      if (isOpen()) core.connection.probe();
+      else if (retryTimer) connect2();
+    };
+    stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
+    connect2();
+  };
+  queueMicrotask(begin);
+  return {
     close,
-    subscribe: (channel, ...others) => subscribe("channel", channel, ...others),
-    joinRoom: (room, ...others) => subscribe("room", room, ...others),
-    unsubscribe: (channel, given2) => attempt(() => unsubscribe("channel", channel, given2)),
-    leaveRoom: (room, given2) => attempt(() => unsubscribe("room", room, given2)),
-    publish: publisher("publish"),
-    publishRoom: publisher("publish_room"),
-    broadcast: (data, given2) => broadcast(void 0, data, given2),
-    send(type, data, given2) {
-      if (typeof type !== "string") throw new TypeError("a message type must be a string");
-      if (topicTypes.includes(type)) throw new TypeError(`use the client's method for ${type}`);
-      const { channel, volatile } = check(given2);
-      checkNotClosed();
-      const item = encode2({ type, channel, data });
-      if (volatile && !isOpen()) return false;
-      transmit(item);
-      return true;
-    },
     reconnect() {
-      checkNotClosed();
+      core.checkNotClosed();
       if (isOpen()) {
-        void connection.close(1e3, "");
+        void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
       } else if (retryTimer) {
-        void dial();
+        connect2();
       }
     }
   };
-  Object.assign(client, methods);
 }
 
 // src/client.ts
@@ -1248,27 +1315,26 @@ var HubClient = class {
 async function connect(url, options) {
   const { signal } = check({ signal: options?.signal });
   const client = new HubClient(url, { ...options, signal: void 0 });
-  return new Promise((resolve, reject) => {
-    const fail = (error) => {
-      end();
-      void client.close().then(() => reject(error));
-    };
-    const abort = () => fail(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
-    const off = client.on("statechange", ({ state, code, reason, error }) => {
-      end();
-      if (state === "open") resolve(client);
-      else {
-        const text = error ? error.message : reason;
-        fail(new HubError("unreachable", `cannot connect: ${code} ${text}`, { cause: error }));
-      }
-    });
-    const end = () => {
-      off();
-      signal?.removeEventListener("abort", abort);
-    };
-    signal?.addEventListener("abort", abort);
-    if (signal?.aborted) abort();
-  });
+  const [opened, resolve, reject] = deferred();
+  const abort = () => reject(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
+  const ends = [
+    onAbort(signal, abort),
+    client.on("statechange", ({ state, code, reason, error }) => {
+      const text = error ? error.message : reason;
+      if (state === "open") void client.unsubscribe("hub:hello").catch(noop).then(resolve);
+      else reject(new HubError("unreachable", `cannot connect: ${code} ${text}`, { cause: error }));
+    })
+  ];
+  if (signal?.aborted) abort();
+  try {
+    await opened;
+    return client;
+  } catch (error) {
+    await client.close();
+    throw error;
+  } finally {
+    for (const end of ends) end();
+  }
 }
 
 // src/byte-io.ts
@@ -1823,7 +1889,7 @@ var codecs = { json, protobuf, flatbuffers, msgpack };
 var nonceSize = 12;
 var tagSize = 16;
 var macSize = 32;
-var noop4 = () => {
+var noop2 = () => {
 };
 var Sealer = class {
   /** Throws a TypeError if a key is invalid, and a HubError "security" if WebCrypto is missing. */
@@ -1869,7 +1935,7 @@ var Sealer = class {
       send: (frame) => {
         pipe.waiting += frame.length;
         const sealed = this.seal(typeof frame === "string" ? encodeUTF8(frame) : frame);
-        sealed.catch(noop4);
+        sealed.catch(noop2);
         pipe.sent = pipe.sent.then(async () => {
           try {
             send(await sealed);
@@ -1886,7 +1952,7 @@ var Sealer = class {
           return;
         }
         const opened = this.open(frame);
-        opened.catch(noop4);
+        opened.catch(noop2);
         pipe.inOrder(async () => {
           try {
             const plain2 = await opened;
@@ -1932,7 +1998,7 @@ function keyBytes(key) {
 }
 function importKey(key, algorithm, usages) {
   const imported = crypto.subtle.importKey("raw", keyBytes(key).slice(), algorithm, false, usages);
-  imported.catch(noop4);
+  imported.catch(noop2);
   return imported;
 }
 export {

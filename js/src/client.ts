@@ -1,3 +1,4 @@
+import { deferred, noop, onAbort } from "./async.js";
 import { check } from "./check.js";
 import { HubError } from "./errors.js";
 import type { Payload } from "./message.js";
@@ -13,7 +14,7 @@ import type {
   State,
 } from "./options.js";
 import { createSession } from "./session.js";
-import type { SubscribeOptions, Subscription } from "./topics.js";
+import type { SubscribeOptions, Subscription } from "./subscription.js";
 
 export interface HubClient extends Callbacks {
   readonly state: State;
@@ -91,25 +92,25 @@ export class HubClient {
 export async function connect(url: string | URL, options?: Options): Promise<HubClient> {
   const { signal } = check({ signal: options?.signal });
   const client = new HubClient(url, { ...options, signal: undefined });
-  return new Promise<HubClient>((resolve, reject) => {
-    const fail = (error: HubError) => {
-      end();
-      void client.close().then(() => reject(error));
-    };
-    const abort = () => fail(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
-    const off = client.on("statechange", ({ state, code, reason, error }) => {
-      end();
-      if (state === "open") resolve(client);
-      else {
-        const text = error ? (error as Error).message : reason;
-        fail(new HubError("unreachable", `cannot connect: ${code} ${text}`, { cause: error }));
-      }
-    });
-    const end = () => {
-      off();
-      signal?.removeEventListener("abort", abort);
-    };
-    signal?.addEventListener("abort", abort);
-    if (signal?.aborted) abort();
-  });
+  const [opened, resolve, reject] = deferred<void>();
+  const abort = () => reject(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
+  const ends = [
+    onAbort(signal, abort),
+    client.on("statechange", ({ state, code, reason, error }) => {
+      const text = error ? (error as Error).message : reason;
+      // Any reply means that the hub has told the ID, or that it is too old for that.
+      if (state === "open") void client.unsubscribe("hub:hello").catch(noop).then(resolve);
+      else reject(new HubError("unreachable", `cannot connect: ${code} ${text}`, { cause: error }));
+    }),
+  ];
+  if (signal?.aborted) abort();
+  try {
+    await opened;
+    return client;
+  } catch (error) {
+    await client.close();
+    throw error;
+  } finally {
+    for (const end of ends) end();
+  }
 }

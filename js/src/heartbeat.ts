@@ -32,11 +32,11 @@ export function createHeartbeat(ping: () => void, lost: (ms: number) => void) {
   };
 
   return {
-    /** Begins with the hub's reply that it answers pings. */
+    /** Begins, or changes the interval. 0: never. */
     start(ms: number) {
       interval = ms || Infinity;
       running = true;
-      arm(interval);
+      if (!waiting) arm(interval);
     },
 
     /** Records that a frame was received. */
@@ -49,7 +49,7 @@ export function createHeartbeat(ping: () => void, lost: (ms: number) => void) {
     /** Checks at once whether the connection is alive. */
     probe: () => probe(Math.min(interval, probeTimeout)),
 
-    stop: () => {
+    stop() {
       running = false;
       cancel(timer);
     },

@@ -14,4 +14,4 @@ export { Message, type MessageFields, type JSONObject, type Payload } from "./me
 export { type Gap, type Resumed } from "./notices.js";
 export * from "./options.js";
 export { type Keys, Sealer } from "./seal.js";
-export { type SubscribeOptions, type Subscription } from "./topics.js";
+export { type SubscribeOptions, type Subscription } from "./subscription.js";

@@ -1,26 +1,23 @@
+import { onAbort } from "./async.js";
 import { check, checkFunction } from "./check.js";
 import { HubError } from "./errors.js";
 import type { Callbacks, Events } from "./options.js";
 
-const callbackNames: { [type in keyof Events]: keyof Callbacks } = {
-  statechange: "onStateChange",
-  message: "onMessage",
-  gap: "onGap",
-  resumed: "onResumed",
-  error: "onError",
-};
+const callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"] as const;
+
+/** Returns the name of the callback for an event, if there is such an event. */
+const callbackOf = (type: string) => callbackNames.find((name) => name.toLowerCase() === `on${type}`);
 
 /** The listeners of a client. Its callbacks, which the options give it, may be replaced at any time. */
 export function createListeners(callbacks: Callbacks, options: Callbacks) {
-  for (const name of Object.values(callbackNames)) (callbacks as any)[name] = options[name];
+  for (const name of callbackNames) (callbacks as any)[name] = options[name];
   const all: { [type: string]: Set<unknown> } = {};
   const warned = new Set<string>();
 
   /** Calls a function of the application and reports its errors. */
-  const run = (callback: any, argument: unknown, failed = fail) => {
+  const run = async (callback: any, argument: unknown, failed: (cause: unknown) => void = fail) => {
     try {
-      const result = callback(argument);
-      if (typeof result?.then === "function") result.then(undefined, failed);
+      await callback(argument);
     } catch (cause) {
       failed(cause);
     }
@@ -32,8 +29,8 @@ export function createListeners(callbacks: Callbacks, options: Callbacks) {
   };
 
   const emit = <Type extends keyof Events>(type: Type, detail: Events[Type]): boolean => {
-    const listeners = [callbacks[callbackNames[type]], ...(all[type] ?? [])].filter(Boolean);
-    for (const listener of listeners) run(listener, detail, type === "error" ? console.error : fail);
+    const listeners = [callbacks[callbackOf(type)!], ...(all[type] ?? [])].filter(Boolean);
+    for (const listener of listeners) void run(listener, detail, type === "error" ? console.error : fail);
     return listeners.length > 0;
   };
 
@@ -48,12 +45,12 @@ export function createListeners(callbacks: Callbacks, options: Callbacks) {
   };
 
   const on = (type: string, listener: unknown, options?: { signal?: AbortSignal | undefined }) => {
-    if (!(type in callbackNames)) throw new TypeError(`there is no event ${type}`);
+    if (!callbackOf(type)) throw new TypeError(`there is no event ${type}`);
     checkFunction(listener);
     const { signal } = check(options);
     const end = () => off(type, listener);
     if (!signal?.aborted) (all[type] ??= new Set()).add(listener);
-    signal?.addEventListener("abort", end);
+    onAbort(signal, end);
     return end;
   };
 

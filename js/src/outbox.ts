@@ -1,5 +1,9 @@
 import { encodeUTF8 } from "./bytes.js";
-import { createPacing } from "./pacing.js";
+import type { Core } from "./core.js";
+import { HubError } from "./errors.js";
+import type { MessageFields } from "./message.js";
+import type { Limits } from "./options.js";
+import { createPacing, safeLimits } from "./pacing.js";
 import { after, cancel } from "./timers.js";
 
 export type Frame = string | Uint8Array;
@@ -11,32 +15,40 @@ export interface Outgoing {
   size: number;
   /** True after the frame was sent, even if it may not have arrived. */
   sent?: boolean;
-  /** True if something waits for the reply. */
-  awaited?: boolean;
 }
 
 /** The largest header of a WebSocket frame. The hub counts it. */
 const headerSize = 14;
 
-export const byteLength = (frame: Frame): number =>
-  typeof frame === "string" ? encodeUTF8(frame).length : frame.length;
+/** The largest number of bytes that sealing adds to a message. */
+const maxOverhead = 60;
 
-/** Sends frames in order and below the hub's rates. */
-export function createOutbox(isOpen: () => boolean, write: (frame: Frame) => void) {
+/** Encodes messages, and sends them in order and below the hub's rates. */
+export function createOutbox(core: Core) {
+  const { client, options } = core;
   const pacing = createPacing();
   let queue = new Set<Outgoing>();
+  let queuedBytes = 0;
   let timer: unknown;
 
+  /** Encodes a message of any size. */
+  const measure = (fields: MessageFields): Outgoing => {
+    const frame = options.codec.encode(fields);
+    const length = typeof frame === "string" ? encodeUTF8(frame).length : frame.length;
+    return { frame, size: length + (options.getToken ? maxOverhead : (options.security?.overhead ?? 0)) };
+  };
+
+  /** Sends a frame before all queued ones, at once. */
   const send = (item: Outgoing) => {
     item.sent = true;
     pacing.spend(item.size + headerSize);
-    write(item.frame);
+    core.connection!.send(item.frame);
   };
 
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!isOpen()) return;
+      if (!core.isOpen()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -47,43 +59,64 @@ export function createOutbox(isOpen: () => boolean, write: (frame: Frame) => voi
     }
   };
 
-  const remove = (item: Outgoing) => {
-    if (queue.delete(item)) outbox.bytes -= item.size;
+  const add = (item: Outgoing) => {
+    queue.add(item);
+    queuedBytes += item.size;
+    flush();
   };
 
-  const outbox = {
-    /** The size of all queued frames. */
-    bytes: 0,
-    limit: pacing.limit,
-    /** Sends a frame before all queued ones, at once. */
-    send,
-    remove,
-    flush,
+  const remove = (item: Outgoing) => {
+    if (queue.delete(item)) queuedBytes -= item.size;
+  };
 
-    add(item: Outgoing) {
-      queue.add(item);
-      outbox.bytes += item.size;
-      flush();
+  return {
+    measure,
+    send,
+    add,
+    remove,
+
+    /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
+    encode(fields: MessageFields): Outgoing {
+      const item = measure(fields);
+      const { maxMessageSize = client.limits ? Infinity : 524_288 } = options;
+      const limit = Math.min(maxMessageSize, client.limits?.maxMessageSize || Infinity);
+      if (item.size > limit) throw new HubError("too_large", `the message has ${item.size} bytes; the limit is ${limit}`);
+      return item;
     },
 
-    /** Begins a connection: the frames that `first` adds go before the queued ones. */
+    /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
+    transmit(item: Outgoing) {
+      const waiting = queuedBytes + (core.isOpen() ? core.connection!.buffered() : 0);
+      if (waiting + item.size > options.maxQueuedBytes) {
+        throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
+      }
+      add(item);
+    },
+
+    /** Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. */
     restart(first: () => void) {
       const queued = queue;
       queue = new Set();
+      pacing.limit(safeLimits);
       first();
       for (const item of queued) queue.add(item);
       flush();
     },
 
-    /** Discards the queue. Returns the number of frames whose loss no call reports. */
+    /** Takes the limits of the hub. */
+    limit(limits: Limits) {
+      pacing.limit(limits);
+      flush();
+    },
+
+    /** Discards the queue. Returns the number of its frames. */
     clear(): number {
       cancel(timer);
-      const lost = [...queue].filter(({ awaited }) => !awaited).length;
+      const { size } = queue;
       queue.clear();
-      return lost;
+      return size;
     },
   };
-  return outbox;
 }
 
 export type Outbox = ReturnType<typeof createOutbox>;

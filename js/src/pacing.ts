@@ -4,28 +4,43 @@ import { clock } from "./timers.js";
 /** The share of the hub's rates that a client uses: pongs and Close frames count too, and clocks differ. */
 const share = 0.9;
 
+/** What a client assumes until the hub tells its limits: less than any useful hub allows. */
+export const safeLimits: Limits = { messageRate: 20, byteRate: 1 << 17 };
+
+/** The default limits of a hub, for an older one that does not tell its limits. */
+export const defaultLimits: Limits = { messageRate: 1000, byteRate: 1 << 22 };
+
 /**
  * Limits messages and bytes per second to the hub's limits. It allows bursts of one
  * second's worth, which is half of what the hub allows.
  */
 export function createPacing() {
-  let perMessage = 1 / 1000; // seconds
-  let perByte = 1 / (4 << 20);
-  let messages = 0; // the clock when all messages sent so far have been earned
-  let bytes = 0;
+  let rates = [0, 0]; // messages and bytes per second
+  let ahead = [0, 0]; // the messages and bytes that were sent too early
+  let updated = 0;
+
+  const update = () => {
+    const seconds = (clock() - updated) / 1000;
+    updated += seconds * 1000;
+    ahead = ahead.map((count, i) => Math.max(0, count - seconds * rates[i]!));
+  };
 
   return {
-    limit({ messageRate, byteRate }: Limits) {
-      perMessage = 1 / (messageRate || Infinity);
-      perByte = 1 / (byteRate || Infinity);
+    limit(limits: Limits) {
+      update();
+      rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
 
     spend(size: number) {
-      messages = Math.max(messages, clock()) + (1000 / share) * perMessage;
-      bytes = Math.max(bytes, clock()) + (1000 / share) * perByte * size;
+      update();
+      ahead[0]! += 1;
+      ahead[1]! += size;
     },
 
     /** Returns the milliseconds until more may be sent. */
-    wait: () => Math.max(messages, bytes) - 1000 - clock(),
+    wait() {
+      update();
+      return Math.ceil(1000 * Math.max(...ahead.map((count, i) => count / rates[i]!)) - 999);
+    },
   };
 }

@@ -1,43 +1,12 @@
+import { noop } from "./async.js";
+import type { Calls } from "./calls.js";
 import { check, checkFunction, checkName } from "./check.js";
-import type { Codec } from "./codec.js";
-import { HubError } from "./errors.js";
-import type { Listeners } from "./listeners.js";
+import type { Core } from "./core.js";
+import type { HubError } from "./errors.js";
 import type { Message, MessageFields } from "./message.js";
 import type { CallOptions, Handler } from "./options.js";
-
-/** The maximum number of messages that wait for a loop. */
-const maxBuffered = 1024;
-
-export interface SubscribeOptions {
-  /** Ends the subscription when it aborts. */
-  signal?: AbortSignal | undefined;
-  /** Is told why the subscription ended, if the hub refused it. Otherwise the client's onError is. */
-  onError?: ((error: HubError) => unknown) | undefined;
-}
-
-/**
- * A lasting wish for the messages of a channel or room. It begins when the hub
- * confirms it, is restored after a lost connection, and ends with `unsubscribe`,
- * its signal, the client, or the hub's refusal.
- *
- * `for await` receives its messages too. At most 1024 messages wait for the
- * loop: beyond that the subscription ends and the loop throws a HubError
- * "overflow". Leaving the loop ends the subscription.
- */
-export interface Subscription extends AsyncIterable<Message> {
-  readonly kind: "channel" | "room";
-  readonly name: string;
-  /** "active" while the hub has confirmed it on this connection. */
-  readonly state: "pending" | "active" | "ended";
-  /** Why the subscription ended, unless the application ended it. */
-  readonly error: HubError | undefined;
-  /** Resolves when the hub confirms the subscription, and rejects if it ends before. */
-  readonly ready: Promise<void>;
-  /** Ends this subscription. The client leaves the channel or room with the last one. */
-  unsubscribe(): Promise<void>;
-}
-
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
+import type { Outbox } from "./outbox.js";
+import { createSubscription, type Handle, type SubscribeOptions, type Subscription } from "./subscription.js";
 
 /** The message types that begin and end a membership, and its key in control data. */
 const kinds = {
@@ -48,16 +17,7 @@ const kinds = {
 export type Kind = keyof typeof kinds;
 
 /** The message types that only this file sends. */
-export const topicTypes: readonly string[] = ["subscribe", "unsubscribe", "join_room", "leave_room"];
-
-/** One subscription, as its topic sees it. */
-interface Handle {
-  sub: Writable<Subscription>;
-  receive(message: Message): void;
-  confirm(): void;
-  /** Ends it. With `tell`, an error listener is told the error. */
-  end(error?: HubError, tell?: boolean): void;
-}
+export const topicTypes: readonly string[] = Object.values(kinds).flatMap(([begin, end]) => [begin, end]);
 
 /** A channel or room with its subscriptions. It has none after the client began to leave it. */
 interface Topic {
@@ -70,34 +30,15 @@ interface Topic {
   active?: boolean;
 }
 
-/** What topics need of their client. */
-interface Client {
-  codec: Codec;
-  listeners: Listeners;
-  isOpen(): boolean;
-  /** Throws if the message is too large. */
-  encode(fields: MessageFields): unknown;
-  /** Sends a request without a time limit. */
-  request(fields: MessageFields, acked: () => void, refused: (error: HubError) => void): void;
-  /** Sends a request that succeeds when the connection is lost. */
-  leave(fields: MessageFields, options: CallOptions | undefined, acked: () => void): Promise<void>;
-  /** Is called when a topic was confirmed or has ended. */
-  changed(): void;
-  /** Returns why the client is closed, if it is. */
-  closedError(): HubError | undefined;
-}
-
-const noop = () => {};
-
-/** The channels and rooms that the application wants, on this connection and on later ones. */
-export function createTopics({ codec, listeners, isOpen, encode, request, leave, changed, closedError }: Client) {
+/** The channels and rooms that the application wants, on this connection and on later ones. `changed` is called when one was confirmed or has ended. */
+export function createTopics(core: Core, { encode }: Outbox, { call, request }: Calls, changed: () => void) {
   const topics = new Map<string, Topic>();
-  const keyOf = (kind: Kind, name: string) => `${kind} ${name}`;
+  const keyOf = (kind: Kind, name: string) => kind + name;
 
   /** Returns the request that begins (0) or ends (1) a membership. */
   const control = (verb: 0 | 1, kind: Kind, name: string): MessageFields => ({
     type: kinds[kind][verb],
-    data: codec.target(kinds[kind][2], name),
+    data: core.options.codec.target(kinds[kind][2], name),
   });
 
   const remove = (topic: Topic) => {
@@ -109,118 +50,56 @@ export function createTopics({ codec, listeners, isOpen, encode, request, leave,
   const ask = (topic: Topic) => {
     if (topic.asked) return;
     topic.asked = true;
-    request(
-      control(0, topic.kind, topic.name),
-      () => {
+    request(control(0, topic.kind, topic.name), (error) => {
+      if (!error) {
         topic.active = true;
         for (const handle of topic.handles) handle.confirm();
         changed();
-      },
-      (error) => {
-        topic.asked = false;
-        // A hub that shuts down refuses all requests as unavailable; the next connection asks again.
-        if (error.code === "unavailable" || !topic.handles.size) return;
-        remove(topic);
-        for (const handle of [...topic.handles]) handle.end(error, true);
-      },
-    );
+        return;
+      }
+      topic.asked = false;
+      // A hub that shuts down refuses all requests as unavailable; the next connection asks again.
+      if (["unavailable", "disconnected"].includes(error.code) || !topic.handles.size) return;
+      remove(topic);
+      for (const handle of topic.handles) handle.end(error, true);
+    });
   };
 
   /** Ends all subscriptions of a topic, and those that the server made. */
   const unsubscribe = (kind: Kind, name: string, options?: CallOptions): Promise<void> => {
     const topic = topics.get(keyOf(kind, checkName(name)));
-    check(options);
-    for (const handle of [...(topic?.handles ?? [])]) handle.end();
-    const gone = () => topic && remove(topic);
+    const checked = check(options);
+    for (const handle of topic?.handles ?? []) handle.end();
+    topic?.handles.clear();
+    const gone = () => {
+      if (topic) remove(topic);
+    };
     // The hub ends memberships with their connection, so without one there is nothing to send.
-    const open = isOpen();
-    const left = open ? leave(control(1, kind, name), options, gone) : Promise.resolve(gone());
-    if (open) changed();
+    if (!core.isOpen()) return Promise.resolve(gone());
+    const left = call(control(1, kind, name), checked, gone, true);
+    changed();
     left.catch(noop);
     return left;
   };
 
   const subscribe = (kind: Kind, name: string, onMessage?: Handler, options?: SubscribeOptions): Subscription => {
     if (onMessage) checkFunction(onMessage);
-    const { signal, onError } = check(options);
+    const checked: SubscribeOptions = check(options);
     encode(control(0, kind, checkName(name)));
-    let topic = topics.get(keyOf(kind, name));
-    let buffer: Message[] | undefined = onMessage ? undefined : [];
-    let wake = noop;
-    let settle: [() => void, (error: unknown) => void];
-
-    const end = (error?: HubError, tell?: boolean) => {
-      if (sub.state === "ended") return;
-      sub.state = "ended";
-      sub.error = error;
-      topic?.handles.delete(handle);
-      signal?.removeEventListener("abort", abort);
-      settle[1](error ?? new HubError("aborted", "the subscription has ended"));
-      wake();
-      if (tell) onError ? listeners.run(onError, error) : listeners.report(error!);
-    };
-
-    /** Ends the subscription, and the membership if it was the last one. */
-    const stop = (error?: HubError): Promise<void> => {
-      const last = sub.state !== "ended" && topic?.handles.size === 1;
-      end(error, Boolean(error));
-      return last ? unsubscribe(kind, name) : Promise.resolve();
-    };
-    const abort = () => void stop();
-
-    const sub: Writable<Subscription> = {
-      kind,
-      name,
-      state: "pending",
-      error: undefined,
-      ready: new Promise((...both) => (settle = both)),
-      unsubscribe: () => stop(),
-
-      async *[Symbol.asyncIterator]() {
-        buffer ??= [];
-        try {
-          for (;;) {
-            while (buffer.length) yield buffer.shift()!;
-            if (sub.error) throw sub.error;
-            if (sub.state === "ended") return;
-            await new Promise<void>((resolve) => (wake = resolve));
-          }
-        } finally {
-          void stop();
-        }
-      },
-    };
-    sub.ready.catch(noop);
-
-    const handle: Handle = {
-      sub,
-      end,
-      confirm() {
-        sub.state = "active";
-        settle[0]();
-      },
-      receive(message) {
-        if (sub.state === "ended") return;
-        if (onMessage) listeners.run(onMessage, message);
-        if (!buffer) return;
-        if (buffer.push(message) > maxBuffered) {
-          void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
-        }
-        wake();
-      },
-    };
-
-    const closed = closedError();
-    if (closed || signal?.aborted) {
-      end(closed);
-      return sub;
+    const key = keyOf(kind, name);
+    let topic = topics.get(key);
+    const handle = createSubscription({ kind, name }, onMessage, checked, core.listeners, (ended) =>
+      topic?.handles.delete(ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve(),
+    );
+    if (core.isClosed() || checked.signal?.aborted) {
+      handle.end(core.isClosed() ? core.newClosedError() : undefined);
+      return handle.sub;
     }
-    signal?.addEventListener("abort", abort);
-    if (!topic?.handles.size) topics.set(keyOf(kind, name), (topic = { kind, name, handles: new Set() }));
+    if (!topic?.handles.size) topics.set(key, (topic = { kind, name, handles: new Set() }));
     topic.handles.add(handle);
     if (topic.active) handle.confirm();
-    else if (isOpen()) ask(topic);
-    return sub;
+    else if (core.isOpen()) ask(topic);
+    return handle.sub;
   };
 
   return {
@@ -235,10 +114,10 @@ export function createTopics({ codec, listeners, isOpen, encode, request, leave,
         type === "broadcast"
           ? undefined
           : (type !== "room_message" && topics.get(keyOf("channel", channel))) ||
-            (type !== "message" && topics.get(keyOf("room", channel))) ||
-            undefined;
-      for (const handle of [...(topic?.handles ?? [])]) handle.receive(message);
-      return topic !== undefined;
+            (type !== "message" && topics.get(keyOf("room", channel)));
+      if (!topic) return false;
+      for (const handle of [...topic.handles]) handle.receive(message);
+      return true;
     },
 
     restore: () => topics.forEach(ask),
@@ -258,8 +137,10 @@ export function createTopics({ codec, listeners, isOpen, encode, request, leave,
     names: (kind: Kind): string[] => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
 
     close(error?: HubError) {
-      for (const { handles } of topics.values()) for (const handle of [...handles]) handle.end(error);
+      for (const { handles } of topics.values()) for (const handle of handles) handle.end(error);
       topics.clear();
     },
   };
 }
+
+export type Topics = ReturnType<typeof createTopics>;

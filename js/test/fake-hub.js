@@ -8,6 +8,10 @@ import { oracles, OracleSealer } from "./oracles.js";
 
 const blank = { channel: "", data: new Uint8Array(0), timestampNs: 0n, clientId: "", id: "" };
 
+/** Reports whether a message is for the hub itself. An old hub knows none of these, but replies to every unsubscribe. */
+export const isToHub = ({ type, data }) =>
+  type.startsWith("hub:") || (type === "unsubscribe" && Buffer.from(data).includes("hub:"));
+
 export class FakeHub {
   /** One peer per connection, in order of connection. */
   peers = [];
@@ -75,9 +79,9 @@ export class FakeHub {
     } catch {
       return; // A client with other keys.
     }
-    if (message.type.startsWith("hub:")) {
+    if (isToHub(message)) {
       peer.toHub.push(message);
-      if (message.type === "hub:ping") peer.send({ type: "ack", id: message.id });
+      if (message.type !== "hub:hello") peer.send({ type: "ack", id: message.id });
       else if (this.hello) {
         const data = Buffer.from(JSON.stringify({ client_id: peer.id, user: "", ...this.hello }));
         peer.send({ type: "ack", id: message.id, data });
@@ -126,7 +130,7 @@ export class FakeHub {
 
 class Peer {
   received = [];
-  /** The messages to the hub itself: hub:hello and hub:ping. */
+  /** The messages to the hub itself. */
   toHub = [];
   memberships = new Set();
   ended; // {code, reason} once the connection has ended

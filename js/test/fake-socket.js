@@ -1,5 +1,6 @@
 // A WebSocket class for tests of timing. The test plays the part of the server.
 
+import { isToHub } from "./fake-hub.js";
 import { oracles } from "./oracles.js";
 
 const blank = { channel: "", data: new Uint8Array(0), timestampNs: 0n, clientId: "", id: "" };
@@ -18,7 +19,7 @@ export function fakeWebSocket() {
     readyState = 0;
     /** The frames that the client sent, without its messages to the hub itself. */
     frames = [];
-    /** The messages to the hub itself: hub:hello and hub:ping. */
+    /** The messages to the hub itself. */
     toHub = [];
 
     constructor(url, protocols) {
@@ -39,7 +40,7 @@ export function fakeWebSocket() {
       } catch {
         // The frame is sealed.
       }
-      if (message?.type.startsWith("hub:")) this.toHub.push(message);
+      if (message && isToHub(message)) this.toHub.push(message);
       else this.frames.push(frame);
     }
 
@@ -83,15 +84,16 @@ export function fakeWebSocket() {
       this.dispatchEvent(Object.assign(new Event("message"), { data }));
     }
 
-    /** Answers hub:hello as a hub does that knows it. */
+    /** Answers hub:hello as a hub does that knows it, with no limits by default. */
     welcome(data = {}) {
       const hello = this.toHub.find(({ type }) => type === "hub:hello");
       const all = { client_id: "c1", user: "u1", limits: {}, heartbeat: 15_000, features: ["ping", "except_self"], ...data };
       this.deliver({ type: "ack", id: hello.id, data: Buffer.from(JSON.stringify(all)) });
     }
 
+    /** The pings, in the form for hubs that know them or in that for older ones. */
     get pings() {
-      return this.toHub.filter(({ type }) => type === "hub:ping");
+      return this.toHub.filter(({ type }) => type !== "hub:hello");
     }
 
     /** Answers the latest ping. */

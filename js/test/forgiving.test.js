@@ -11,6 +11,9 @@ import { HubClient } from "./named.js";
 
 // Pacing
 
+/** The hub's default limits. */
+const limits = { message_rate: 1000, byte_rate: 4 << 20 };
+
 /** Counts frames as the hub does, and returns how far ahead of its rate the client is at most, in seconds. */
 function meter(context, rate) {
   let ahead = 0;
@@ -35,6 +38,7 @@ function meter(context, rate) {
 
 test("sends beyond the hub's rate wait, and none is lost", async (t) => {
   const context = await setup(t);
+  context.socket.welcome({ limits });
   const hub = meter(context, 1000);
   for (let i = 0; i < 5000; i++) context.client.send("t", i);
   hub.read();
@@ -53,6 +57,7 @@ test("sends beyond the hub's rate wait, and none is lost", async (t) => {
 
 test("a loop of acknowledged publishes stays below the hub's rate", async (t) => {
   const context = await setup(t);
+  context.socket.welcome({ limits });
   const hub = meter(context, 1000);
   const { frames } = context.socket;
   let done = 0;
@@ -79,13 +84,41 @@ test("the queue of a lost connection is flushed below the hub's rate", async (t)
   const hub = meter(context, 1000);
   await context.tick(500);
   hub.restart();
-  context.socket.accept();
+  context.socket.accept().welcome({ limits });
   hub.read();
   for (let ms = 0; ms < 4000; ms += 20) {
     await context.tick(20);
     hub.read();
   }
   assert.equal(context.socket.frames.length, 3000);
+  assert.ok(hub.most < 1, `${hub.most} s ahead`);
+});
+
+test("before the hub has told its limits, few messages are sent", async (t) => {
+  const context = await setup(t);
+  const { socket } = context;
+  for (let i = 0; i < 500; i++) context.client.send("t", i);
+  assert.ok(socket.frames.length < 20, `${socket.frames.length}`);
+  await context.tick(5000);
+  assert.ok(socket.frames.length < 120, `${socket.frames.length}`);
+  socket.welcome({ limits });
+  assert.equal(socket.frames.length, 500);
+});
+
+test("a hub that does not know hub:hello is taken for one with the default limits", async (t) => {
+  const context = await setup(t);
+  const hub = meter(context, 1000);
+  const published = context.client.publish("c", 0);
+  for (let i = 0; i < 4000; i++) context.client.send("t", i);
+  context.socket.ackAll();
+  await published;
+  hub.read();
+  assert.ok(context.socket.frames.length > 800, `${context.socket.frames.length}`);
+  for (let ms = 0; ms < 6000; ms += 20) {
+    await context.tick(20);
+    hub.read();
+  }
+  assert.equal(context.socket.frames.length, 4001);
   assert.ok(hub.most < 1, `${hub.most} s ahead`);
 });
 
@@ -130,13 +163,14 @@ test("the smaller of the hub's and the application's limits for a message holds"
 
 test("a connection lost while frames wait sends them on the next, and rejects only what was sent", async (t) => {
   const context = await setup(t, { maxPending: 5000 });
+  context.socket.welcome({ limits });
   const calls = Array.from({ length: 1000 }, (_, i) => context.client.publish("c", i));
   const sent = context.socket.frames.length;
   context.socket.drop();
   await assertRejected(calls[sent - 1], "disconnected", true);
   assert.equal(await outcome(calls[sent]), "pending");
   await context.tick(500);
-  context.socket.accept();
+  context.socket.accept().welcome({ limits });
   await context.tick(1000);
   assert.equal(context.socket.frames.length, 1000 - sent);
   context.socket.ackAll();

@@ -1,0 +1,27 @@
+import type { Settings } from "./check.js";
+import type { HubClient } from "./client.js";
+import type { Close, Connection } from "./connection.js";
+import type { HubError } from "./errors.js";
+import type { Listeners } from "./listeners.js";
+
+export type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** What all parts of a client share. */
+export interface Core {
+  client: Writable<HubClient>;
+  options: Settings;
+  listeners: Listeners;
+  /** The current connection, from its handshake to its end. */
+  connection?: Connection | undefined;
+  /** True after the application has closed the client. */
+  endedByCaller?: boolean;
+  /** Why the client is closed. */
+  ended?: Close;
+  /** Ends the latest attempt to connect. */
+  giveUp(error: unknown): void;
+  isOpen(): boolean;
+  isClosed(): boolean;
+  newClosedError(): HubError;
+  /** Throws why the client is closed, if it is. */
+  checkNotClosed(): void;
+}

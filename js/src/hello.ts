@@ -1,0 +1,49 @@
+import type { Calls } from "./calls.js";
+import type { Core } from "./core.js";
+import type { Limits } from "./options.js";
+import type { Outbox } from "./outbox.js";
+import { defaultLimits } from "./pacing.js";
+
+/** The heartbeat if neither the application nor the hub tells one, in milliseconds. */
+const defaultHeartbeat = 15_000;
+
+/** What a client asks the hub at the beginning of a connection. Older hubs do not reply. */
+export function createHello(core: Core, { limit, send }: Outbox, { request }: Calls) {
+  const { client, options } = core;
+  let replied: boolean;
+  let pings: boolean; // the hub replies to hub:ping
+
+  return {
+    greet() {
+      replied = pings = false;
+      core.connection!.startHeartbeat(options.heartbeat ?? defaultHeartbeat);
+      const take = (error: unknown, message: any) => {
+        if (error) return;
+        const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
+        const all: { [name: string]: number } = {};
+        for (const name in limits) all[name.replace(/_./g, (two) => two[1]!.toUpperCase())] = limits[name];
+        Object.assign(client, { id, user, limits: all });
+        replied = true;
+        pings = features.includes("ping");
+        limit(all as Limits);
+        core.connection!.startHeartbeat(options.heartbeat ?? heartbeat);
+      };
+      request({ type: "hub:hello" }, take, send);
+    },
+
+    /** Sends a request that does nothing. */
+    ping() {
+      // Every hub replies to this one.
+      const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
+      request(pings ? { type: "hub:ping" } : leave, undefined, send);
+    },
+
+    /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
+    replied() {
+      if (!replied) limit(defaultLimits);
+      replied = true;
+    },
+  };
+}
+
+export type Hello = ReturnType<typeof createHello>;
