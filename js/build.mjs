@@ -10,13 +10,24 @@ import { dts } from "rollup-plugin-dts";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
 
+/**
+ * Properties of objects that no application sees, which the built files have under short names. They are no properties of
+ * the platform's objects, of the wire's or of the public types.
+ */
+const internal = [
+  ..."asked allows buffered checkNotClosed confirm emit endedByCaller explain giveUp greet handles heard isClosed isOpen".split(" "),
+  ..."keep lasted listeners measure newClosedError probe replied report restart restore restored settle spend".split(" "),
+  ..."startHeartbeat transmit".split(" "),
+];
+const mangleProps = new RegExp(`^(${internal.join("|")})$`);
+
 /** Builds all files and returns their contents by name, without writing them to js/dist. */
 export async function outputs() {
   const files = new Map();
   await Promise.all([
-    bundle(files, "index", "hub.js", { sourcemap: true }),
-    bundle(files, "index", "hub.cjs", { sourcemap: true }),
-    bundle(files, "index", "hub.min.js", { minify: true }),
+    bundle(files, "index", "hub.js", { mangleProps, sourcemap: true }),
+    bundle(files, "index", "hub.cjs", { mangleProps, sourcemap: true }),
+    bundle(files, "index", "hub.min.js", { mangleProps, minify: true }),
     bundle(files, "react", "react.js", { sourcemap: true }),
     bundle(files, "react", "react.cjs", { sourcemap: true }),
   ]);
@@ -30,6 +41,10 @@ export async function outputs() {
     }
   } finally {
     rmSync(directory, { recursive: true });
+  }
+  const types = files.get("hub.d.ts").replace(/\/\*.*?\*\//gs, "");
+  for (const name of internal) {
+    if (new RegExp(`\\b${name}\\b`).test(types)) throw new Error(`hub.d.ts has ${name}, which is to be internal`);
   }
   return files;
 }

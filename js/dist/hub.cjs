@@ -64,18 +64,19 @@ var NoTokenError = class extends HubError {
 };
 
 // src/bytes.ts
-var encoder = /* @__PURE__ */ new TextEncoder();
-var decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+var encoder;
+var decoder;
+var utf8Encoder = () => encoder || (encoder = new TextEncoder());
 var noBytes = /* @__PURE__ */ new Uint8Array(0);
-var encodeUTF8 = (text) => encoder.encode(text);
+var encodeUTF8 = (text) => utf8Encoder().encode(text);
 function decodeUTF8(bytes, label) {
   try {
-    return decoder.decode(bytes);
+    return (decoder || (decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }))).decode(bytes);
   } catch (error) {
     throw new DecodeError(`${label} is not valid UTF-8`, error);
   }
 }
-var cutUTF8 = (text, size) => text.slice(0, encoder.encodeInto(text, new Uint8Array(size)).read);
+var cutUTF8 = (text, size) => text.slice(0, utf8Encoder().encodeInto(text, new Uint8Array(size)).read);
 var isBytes = (data) => ArrayBuffer.isView(data) || /Buffer]$/.test(Object.prototype.toString.call(data));
 var viewOf = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
 function concat(a, b) {
@@ -411,7 +412,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, measure, remove, transmit }) {
+function createCalls(core, { add, encode: encode2, r: measure, remove, k: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -421,7 +422,7 @@ function createCalls(core, { add, encode: encode2, measure, remove, transmit }) 
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.settle(error, reply);
+    ended.l(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
@@ -433,7 +434,7 @@ function createCalls(core, { add, encode: encode2, measure, remove, transmit }) 
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
       const item = measure({ ...fields, id });
-      pending.set(id, { item, settle });
+      pending.set(id, { item, l: settle });
       send(item);
     },
     /**
@@ -441,7 +442,7 @@ function createCalls(core, { add, encode: encode2, measure, remove, transmit }) 
      * a topic succeeds when its connection is lost, and is not limited.
      */
     call(fields, { timeout = options.timeout, signal }, read, leaves) {
-      core.checkNotClosed();
+      core.e();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -452,17 +453,17 @@ function createCalls(core, { add, encode: encode2, measure, remove, transmit }) 
         calls--;
         cancel(timer);
         end();
-        if (core.endedByCaller) promise.catch(noop);
+        if (core.m) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.probe();
+        core.connection?.f();
       });
       calls++;
-      pending.set(id, { item, settle, keep: !leaves });
+      pending.set(id, { item, l: settle, s: !leaves });
       try {
         transmit(item);
       } catch (error) {
@@ -472,7 +473,7 @@ function createCalls(core, { add, encode: encode2, measure, remove, transmit }) 
     },
     /** Ends the requests that need a lost connection, or all of a closed client. */
     lost(newError, all) {
-      for (const [id, { item, keep }] of pending) if (all || !keep || item.sent) fail(id, newError());
+      for (const [id, { item, s: keep }] of pending) if (all || !keep || item.sent) fail(id, newError());
     }
   };
 }
@@ -509,13 +510,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    heard() {
+    t() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    probe: () => probe(Math.min(interval, probeTimeout)),
+    f: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -559,7 +560,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.heard();
+    heartbeat.t();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -607,13 +608,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    startHeartbeat: heartbeat.start,
+    n: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    probe: heartbeat.probe,
+    f: heartbeat.f,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    buffered: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    u: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -635,7 +636,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.giveUp = (error) => {
+  core.h = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -643,7 +644,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.giveUp(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.h(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -659,7 +660,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.isClosed()) return;
+  if (core.c()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(credentials.token)}`);
   try {
@@ -694,7 +695,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    spend(size) {
+    v(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -714,9 +715,9 @@ function createHello(core, { limit, send }, { request }) {
   let replied;
   let pings;
   return {
-    greet() {
+    w() {
       replied = pings = false;
-      core.connection.startHeartbeat(options.heartbeat ?? defaultHeartbeat);
+      core.connection.n(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
@@ -726,7 +727,7 @@ function createHello(core, { limit, send }, { request }) {
         replied = true;
         pings = features.includes("ping");
         limit(all);
-        core.connection.startHeartbeat(options.heartbeat ?? heartbeat);
+        core.connection.n(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
@@ -736,7 +737,7 @@ function createHello(core, { limit, send }, { request }) {
       request(pings ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    replied() {
+    o() {
       if (!replied) limit(defaultLimits);
       replied = true;
     }
@@ -783,7 +784,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, emit, report, on, off };
+  return { run, p: emit, g: report, on, off };
 }
 
 // src/subscription.ts
@@ -800,7 +801,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError }, list
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? listeners.run(onError, error) : listeners.report(error);
+    if (tell) onError ? listeners.run(onError, error) : listeners.g(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -832,7 +833,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError }, list
   const handle = {
     sub,
     end,
-    confirm() {
+    q() {
       sub.state = "active";
       resolve();
     },
@@ -868,30 +869,30 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     changed();
   };
   const ask = (topic) => {
-    if (topic.asked) return;
-    topic.asked = true;
+    if (topic.i) return;
+    topic.i = true;
     request(control(0, topic.kind, topic.name), (error) => {
       if (!error) {
         topic.active = true;
-        for (const handle of topic.handles) handle.confirm();
+        for (const handle of topic.a) handle.q();
         changed();
         return;
       }
-      topic.asked = false;
-      if (["unavailable", "disconnected"].includes(error.code) || !topic.handles.size) return;
+      topic.i = false;
+      if (["unavailable", "disconnected"].includes(error.code) || !topic.a.size) return;
       remove(topic);
-      for (const handle of topic.handles) handle.end(error, true);
+      for (const handle of topic.a) handle.end(error, true);
     });
   };
   const unsubscribe = (kind, name, options) => {
     const topic = topics.get(keyOf(kind, checkName(name)));
     const checked = check(options);
-    for (const handle of topic?.handles ?? []) handle.end();
-    topic?.handles.clear();
+    for (const handle of topic?.a ?? []) handle.end();
+    topic?.a.clear();
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.isOpen()) return Promise.resolve(gone());
+    if (!core.b()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, true);
     changed();
     left.catch(noop);
@@ -907,17 +908,17 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       { kind, name },
       onMessage,
       checked,
-      core.listeners,
-      (ended) => topic?.handles.delete(ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve()
+      core.d,
+      (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve()
     );
-    if (core.isClosed() || checked.signal?.aborted) {
-      handle.end(core.isClosed() ? core.newClosedError() : void 0);
+    if (core.c() || checked.signal?.aborted) {
+      handle.end(core.c() ? core.j() : void 0);
       return handle.sub;
     }
-    if (!topic?.handles.size) topics.set(key, topic = { kind, name, handles: /* @__PURE__ */ new Set() });
-    topic.handles.add(handle);
-    if (topic.active) handle.confirm();
-    else if (core.isOpen()) ask(topic);
+    if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
+    topic.a.add(handle);
+    if (topic.active) handle.q();
+    else if (core.b()) ask(topic);
     return handle.sub;
   };
   return {
@@ -928,23 +929,23 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const { type, channel } = message;
       const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
       if (!topic) return false;
-      for (const handle of [...topic.handles]) handle.receive(message);
+      for (const handle of [...topic.a]) handle.receive(message);
       return true;
     },
-    restore: () => topics.forEach(ask),
+    x: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
-        topic.asked = topic.active = false;
-        for (const { sub } of topic.handles) sub.state = "pending";
-        if (!topic.handles.size) topics.delete(key);
+        topic.i = topic.active = false;
+        for (const { sub } of topic.a) sub.state = "pending";
+        if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    restored: () => [...topics.values()].every(({ active, handles }) => active || !handles.size),
+    y: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
-      for (const { handles } of topics.values()) for (const handle of handles) handle.end(error);
+      for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
       topics.clear();
     }
   };
@@ -958,7 +959,7 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, transmit }, { call }, { subscribe, unsubscribe }) {
+function createMethods(core, { encode: encode2, k: transmit }, { call }, { subscribe, unsubscribe }) {
   const publisher = (type) => (channel, data, given) => attempt(() => {
     const { exceptSelf, ack = true, ...others } = check(given);
     if (type !== "broadcast") checkName(channel);
@@ -966,10 +967,10 @@ function createMethods(core, { encode: encode2, transmit }, { call }, { subscrib
     if (ack) return call(fields, others, noop);
     const item = encode2(fields);
     try {
-      core.checkNotClosed();
+      core.e();
       transmit(item);
     } catch (error) {
-      core.listeners.report(error);
+      core.d.g(error);
     }
     return Promise.resolve();
   });
@@ -986,9 +987,9 @@ function createMethods(core, { encode: encode2, transmit }, { call }, { subscrib
       if (typeof type !== "string") throw new TypeError("a message type must be a string");
       if (topicTypes.includes(type)) throw new TypeError(`use the client's method for ${type}`);
       const { channel, volatile } = check(given);
-      core.checkNotClosed();
+      core.e();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.isOpen()) return false;
+      if (volatile && !core.b()) return false;
       transmit(item);
       return true;
     }
@@ -1029,13 +1030,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.spend(item.size + headerSize);
+    pacing.v(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.isOpen()) return;
+      if (!core.b()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -1054,7 +1055,7 @@ function createOutbox(core) {
     if (queue.delete(item)) queuedBytes -= item.size;
   };
   return {
-    measure,
+    r: measure,
     send,
     add,
     remove,
@@ -1067,15 +1068,15 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    transmit(item) {
-      const waiting = queuedBytes + (core.isOpen() ? core.connection.buffered() : 0);
+    k(item) {
+      const waiting = queuedBytes + (core.b() ? core.connection.u() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
       add(item);
     },
     /** Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. */
-    restart(first) {
+    z(first) {
       const queued = queue;
       queue = /* @__PURE__ */ new Set();
       pacing.limit(safeLimits);
@@ -1101,7 +1102,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello) {
   const { codec } = core.options;
-  const { emit, report } = core.listeners;
+  const { p: emit, g: report } = core.d;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1110,13 +1111,13 @@ function createReceiver(core, calls, topics, hello) {
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
         calls.finish(id, void 0, message);
-        hello.replied();
+        hello.o();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
         calls.finish(id, error);
-        hello.replied();
+        hello.o();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
@@ -1130,7 +1131,7 @@ function createReceiver(core, calls, topics, hello) {
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.isOpen() || !missed || !topics.restored()) return;
+      if (!core.b() || !missed || !topics.y()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room") };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1170,24 +1171,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, listeners }) {
+function createReconnect({ options, d: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    explain(close) {
+    A(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    lasted(ms) {
+    B(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    allows({ code, reason, error }, wasOpen) {
+    C({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1214,16 +1215,16 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    listeners,
-    giveUp: noop,
-    isOpen: () => client.state === "open",
-    isClosed: () => client.state === "closed",
-    newClosedError() {
+    d: listeners,
+    h: noop,
+    b: () => client.state === "open",
+    c: () => client.state === "closed",
+    j() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    checkNotClosed() {
-      if (core.isClosed()) throw core.newClosedError();
+    e() {
+      if (core.c()) throw core.j();
     }
   };
   const outbox = createOutbox(core);
@@ -1237,14 +1238,14 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, listeners, isOpen, isClosed, newClosedError } = core;
+  const { client, options, d: listeners, b: isOpen, c: isClosed, j: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.emit("statechange", { state: client.state, previous, ...close2 });
+    listeners.p("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1262,9 +1263,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.restart(() => {
-      hello.greet();
-      topics.restore();
+    outbox.z(() => {
+      hello.w();
+      topics.x();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1275,17 +1276,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const wasOpen = isOpen();
     if (wasOpen) {
       receiver.lost();
-      reconnect.lasted(Date.now() - openedAt);
+      reconnect.B(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.explain(close2);
+      reconnect.A(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
     calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.allows(close2, wasOpen)) finish(close2, previous);
+    if (!now && !reconnect.C(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1298,17 +1299,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.giveUp(newClosedError());
-    topics.close(core.endedByCaller ? void 0 : newClosedError());
+    core.h(newClosedError());
+    topics.close(core.m ? void 0 : newClosedError());
     calls.lost(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.report(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.g(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.endedByCaller = true;
+      core.m = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1323,7 +1324,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.probe();
+      if (isOpen()) core.connection.f();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1333,7 +1334,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.checkNotClosed();
+      core.e();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);

@@ -6,17 +6,19 @@ export type Bytes = ArrayBufferLike | ArrayBufferView;
 /** A Uint8Array on an ArrayBuffer, which Blob and WebCrypto accept in every version of TypeScript. */
 export type ByteArray = ReturnType<Uint8Array["slice"]>;
 
-const encoder = /* @__PURE__ */ new TextEncoder();
-// ignoreBOM keeps a leading U+FEFF as part of the text.
-const decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+// Made when they are used first: jsdom has neither, and importing the client must not fail there.
+let encoder: TextEncoder;
+let decoder: TextDecoder;
+const utf8Encoder = () => (encoder ||= new TextEncoder());
 
 export const noBytes: ByteArray = /* @__PURE__ */ new Uint8Array(0);
 
-export const encodeUTF8 = (text: string): ByteArray => encoder.encode(text) as ByteArray;
+export const encodeUTF8 = (text: string): ByteArray => utf8Encoder().encode(text) as ByteArray;
 
 export function decodeUTF8(bytes: Uint8Array, label: string): string {
   try {
-    return decoder.decode(bytes);
+    // ignoreBOM keeps a leading U+FEFF as part of the text.
+    return (decoder ||= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })).decode(bytes);
   } catch (error) {
     throw new DecodeError(`${label} is not valid UTF-8`, error);
   }
@@ -24,7 +26,7 @@ export function decodeUTF8(bytes: Uint8Array, label: string): string {
 
 /** Cuts a text to its longest prefix of at most `size` bytes. */
 export const cutUTF8 = (text: string, size: number): string =>
-  text.slice(0, encoder.encodeInto(text, new Uint8Array(size)).read);
+  text.slice(0, utf8Encoder().encodeInto(text, new Uint8Array(size)).read);
 
 /** Reports whether data is binary. An ArrayBuffer of another realm is no instance of this realm's class. */
 export const isBytes = (data: unknown): data is Bytes =>

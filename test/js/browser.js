@@ -11,10 +11,18 @@ const args = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-ru
 /** Why the tests with a browser are skipped, or false. */
 export const noBrowser = existsSync(executablePath) ? false : `${executablePath} is missing`;
 
+/** Returns the path of an older Chromium, which a package of npm contains, or undefined if it does not run here. */
+export async function olderChromium() {
+  if (process.platform !== "linux" || process.arch !== "x64") return undefined;
+  const { default: packed } = await import("@sparticuz/chromium");
+  return packed.executablePath(); // unpacks it to the directory for temporary files
+}
+
 /** Starts a browser with an empty profile, which closes when the test ends. Returns a context for pages. */
-export async function browser(t) {
-  const started = await chromium.launch({ executablePath, args: args.split(" "), timeout: 60_000 });
+export async function browser(t, path = executablePath) {
+  const started = await chromium.launch({ executablePath: path, args: args.split(" "), timeout: 60_000 });
   t.after(() => started.close());
+  t.diagnostic(`Chromium ${started.version()}`);
   return started.newContext();
 }
 

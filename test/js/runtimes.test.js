@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
-import { browser, noBrowser } from "./browser.js";
+import { browser, noBrowser, olderChromium } from "./browser.js";
 import { noGo, startHub } from "./hub.js";
 
 const run = promisify(execFile);
@@ -43,22 +43,33 @@ test("an engine of April 2020 loads the minified file", { skip: existsSync(node1
   assert.equal(stdout.trim(), "string");
 });
 
-test("Jest, in a CommonJS project", { skip: noGo, timeout: 120_000 }, async (t) => {
-  const { url } = await startHub(t);
+test("Jest, in a CommonJS project, with its environments node and jsdom", { skip: noGo, timeout: 120_000 }, async (t) => {
+  const { url, page } = await startHub(t);
   const jest = local("node_modules/jest/bin/jest.js");
   const cwd = local("runtimes/jest");
-  const { stderr } = await run(process.execPath, [jest, "--rootDir", cwd], { cwd, env: { ...process.env, HUB_URL: url } });
-  assert.match(stderr, /Tests: +1 passed, 1 total/);
+  const args = [jest, "--rootDir", cwd, "--testEnvironmentOptions", JSON.stringify({ url: page })];
+  const { stderr } = await run(process.execPath, args, { cwd, env: { ...process.env, HUB_URL: url } });
+  assert.match(stderr, /Tests: +3 passed, 3 total/);
 });
 
 test("a page and a worker, with the minified file", { skip: noGo || noBrowser, timeout: 120_000 }, async (t) => {
+  await pageAndWorker(t, await browser(t));
+});
+
+test("a page and a worker, in an older Chromium", { skip: noGo, timeout: 120_000 }, async (t) => {
+  const path = await olderChromium();
+  if (path) await pageAndWorker(t, await browser(t, path));
+  else t.skip("npm has no Chromium for this machine");
+});
+
+async function pageAndWorker(t, context) {
   const files = mkdtempSync(join(tmpdir(), "hypgo-page-"));
   t.after(() => rmSync(files, { recursive: true }));
   cpSync(local("runtimes/scenario.js"), join(files, "scenario.js"));
   cpSync(local("runtimes/worker.js"), join(files, "worker.js"));
   cpSync(local("node_modules/hypgo-websocket/dist/hub.min.js"), join(files, "hub.js"));
   const { url, page: origin } = await startHub(t, files);
-  const page = await (await browser(t)).newPage();
+  const page = await context.newPage();
   await page.goto(`${origin}/`);
 
   const inPage = await page.evaluate(async (url) => {
@@ -78,4 +89,4 @@ test("a page and a worker, with the minified file", { skip: noGo || noBrowser, t
     url,
   );
   assert.equal(inWorker, works);
-});
+}
