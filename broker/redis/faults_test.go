@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -165,4 +166,73 @@ func TestCloseWithSilentServer(t *testing.T) {
 			require.NoError(t, receive(t, closed))
 		})
 	}
+}
+
+// heldConn is a connection to a server whose responses are held back, from the first
+// subscribe command on, until release is closed.
+type heldConn struct {
+	net.Conn
+	held    atomic.Bool
+	reached chan<- struct{} // gets a value when a response is held back
+	release <-chan struct{}
+}
+
+func (c *heldConn) Write(b []byte) (int, error) {
+	if bytes.Contains(bytes.ToLower(b), []byte("subscribe\r\n")) {
+		c.held.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *heldConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.held.Load() && err == nil {
+		select {
+		case c.reached <- struct{}{}:
+		default:
+		}
+		<-c.release
+	}
+	return n, err
+}
+
+// TestTopicsOfAReconnect subscribes and unsubscribes while the broker reconnects: after it
+// has subscribed to its topics again and before the server has confirmed that. It must come
+// up, with the new topics.
+func TestTopicsOfAReconnect(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		e := startEngine(t, server)
+		var hold atomic.Bool
+		reached, release := make(chan struct{}, 1), make(chan struct{})
+		a := listen(t, redis.New(redis.Options{
+			MaxDelay: 200 * time.Millisecond, PingInterval: patience, // a silent server is not noticed
+			Connect: &goredis.UniversalOptions{
+				Addrs: []string{e.addr()},
+				Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+					conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+					if err == nil && hold.Load() {
+						conn = &heldConn{Conn: conn, reached: reached, release: release}
+					}
+					return conn, err
+				},
+			},
+		}))
+		require.NoError(t, a.next())
+		require.NoError(t, a.Subscribe(t.Context(), []string{"c.old", "c.gone"}))
+		hold.Store(true)
+		require.NoError(t, e.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err())
+		require.Error(t, a.next())
+		receive(t, reached)
+		require.ErrorIs(t, a.Subscribe(t.Context(), []string{"c.new"}), websocket.ErrBrokerUnavailable)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Error(t, a.Subscribe(ended, []string{"c.later"}))
+		require.NoError(t, a.Unsubscribe(t.Context(), []string{"c.gone"}))
+		close(release)
+		require.NoError(t, a.next(), "the broker comes up")
+		for _, topic := range []string{"c.old", "c.new", "c.later"} {
+			require.NoError(t, a.Publish(t.Context(), []websocket.BrokerMessage{{Topic: topic, Payload: []byte(topic)}}))
+			require.Equal(t, topic, receive(t, a.payloads))
+		}
+	})
 }

@@ -608,19 +608,18 @@ func (s *session) add(ctx context.Context, channels []string) error {
 	case s.wake <- struct{}{}:
 	default: // run is already due
 	}
-	switch {
-	case s.broker.ctx.Err() != nil || state == isDown:
+	// Each topic must be in a command of every connection, also if the caller does not wait:
+	// begin sends one for those that were there before it.
+	if pubsub != nil && len(fresh) > 0 {
+		if err := s.command(pubsub, fresh, true); err != nil {
+			s.abort(err)
+			return unavailable(err)
+		}
+	}
+	if s.broker.ctx.Err() != nil || state == isDown {
 		return websocket.ErrBrokerUnavailable
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case pubsub == nil || len(fresh) == 0:
-		return nil
 	}
-	if err := s.command(pubsub, fresh, true); err != nil {
-		s.abort(err)
-		return unavailable(err)
-	}
-	return nil
+	return ctx.Err()
 }
 
 // waitConfirmed waits until the server has confirmed the channels.
