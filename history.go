@@ -53,20 +53,12 @@ type history struct {
 	options HistoryOptions
 	epoch   string
 	head    uint64 // offset of the latest publication
-	kept    []keptPublication
-	first   int // index in kept of the oldest publication; those before are removed
+	records recordList
 	bytes   int64
-	keys    map[keyHash]uint64 // offset of the publication with the key
-	used    *list.Element      // in histories.order, while there are publications
-	due     int64              // hub clock of the next look at the oldest; see histories.expiring
-	heapAt  int                // in histories.expiring; -1 if it is not there
-}
-
-// keptPublication has one reference to its publication.
-type keptPublication struct {
-	pub *publication
-	at  int64   // hub clock
-	key keyHash // of its Message.Key, if it has one
+	keys    map[keyHash]*record // by Message.Key
+	used    *list.Element       // in histories.order, while there are publications
+	due     int64               // hub clock of the next look at the oldest; see histories.expiring
+	heapAt  int                 // in histories.expiring; -1 if it is not there
 }
 
 // keyHash stands for a Message.Key and its scope: the user of the publishing client, or
@@ -93,6 +85,7 @@ func (s *histories) hashKey(key string, from *Client) keyHash {
 // histories holds what the histories of a hub share. The log's lock guards all fields but
 // bytes.
 type histories struct {
+	hub      *Hub
 	options  func(TopicKind, string) TopicOptions // guarded against panics; nil without Config.TopicOptions
 	clock    func() int64
 	seed     maphash.Seed // of keyHash
@@ -100,14 +93,11 @@ type histories struct {
 	bytes    atomic.Int64 // of the publications that histories hold, with their encodings
 	evicted  uint64       // publications removed for limit
 	order    list.List    // of *history, least recently used first
+	used     recordQueue  // records with publications
 	expiring expiring
 	timer    *time.Timer // calls eventLog.expireHistories
 	timerAt  int64       // hub clock, or math.MaxInt64
 }
-
-// A history's entry costs the heap about keptCost bytes besides the publication's strings,
-// payload and encodings.
-const keptCost = 512
 
 func newEpoch() string {
 	var b [8]byte
@@ -119,7 +109,7 @@ func newHistory(t *topic, options HistoryOptions) *history {
 	return &history{topic: t, options: options, epoch: newEpoch(), heapAt: -1}
 }
 
-func (h *history) len() int { return len(h.kept) - h.first }
+func (h *history) len() int { return h.records.len() }
 
 // position returns the place behind the latest publication.
 func (h *history) position() Position { return Position{h.epoch, h.head} }
@@ -133,12 +123,11 @@ func (h *history) published(p *publication, key keyHash, now int64) (Position, b
 	if p.msg.Key == "" {
 		return Position{}, false
 	}
-	offset, ok := h.keys[key]
-	if !ok {
+	r := h.keys[key]
+	if r == nil || r.key != p.msg.Key || h.options.Age > 0 && now-r.at >= int64(h.options.Age) {
 		return Position{}, false
 	}
-	kept := h.kept[h.first+int(offset-h.oldest())]
-	return Position{h.epoch, offset}, h.options.Age <= 0 || now-kept.at < int64(h.options.Age)
+	return Position{h.epoch, r.offset}, true
 }
 
 // appendHistory gives p its offset and keeps it. p is not in any queue yet.
@@ -148,16 +137,18 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	l.seq++
 	p.seq = l.seq
 	p.retain()
-	p.trim()
-	p.countIn(&l.histories.bytes, keptCost)
 	now := l.histories.clock()
-	h.kept = append(h.kept, keptPublication{p, now, key})
+	r := newRecord(p, key, now)
+	p.countIn(true, publicationCost)
+	l.histories.bytes.Add(r.held(h))
+	l.addUsed(r)
+	h.records.append(r)
 	h.bytes += p.cost
-	if p.msg.Key != "" {
+	if r.key != "" {
 		if h.keys == nil {
-			h.keys = make(map[keyHash]uint64)
+			h.keys = make(map[keyHash]*record)
 		}
-		h.keys[key] = p.msg.Offset
+		h.keys[key] = r
 	}
 	l.trimHistory(h, now)
 	l.touchHistory(h)
@@ -166,6 +157,9 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	}
 	if h.heapAt < 0 && h.options.Age > 0 {
 		l.scheduleExpiry(h, now+int64(h.options.Age))
+	}
+	for n := l.histories.used.len(); n > 0 && l.histories.bytes.Load() > l.histories.limit; n-- {
+		l.compactOldest()
 	}
 	for l.histories.bytes.Load() > l.histories.limit && l.histories.order.Len() > 0 {
 		oldest := l.histories.order.Front().Value.(*history)
@@ -193,7 +187,7 @@ func (l *eventLog) trimHistory(h *history, now int64) {
 	for h.len() > 0 {
 		tooMany := o.Messages > 0 && h.len() > o.Messages
 		tooLarge := o.Bytes > 0 && h.bytes > o.Bytes
-		tooOld := o.Age > 0 && now-h.kept[h.first].at >= int64(o.Age)
+		tooOld := o.Age > 0 && now-h.records.oldest().at >= int64(o.Age)
 		if !tooMany && !tooLarge && !tooOld {
 			break
 		}
@@ -203,34 +197,26 @@ func (l *eventLog) trimHistory(h *history, now int64) {
 }
 
 func (l *eventLog) removeOldest(h *history) {
-	p, key := h.kept[h.first].pub, h.kept[h.first].key
-	h.kept[h.first] = keptPublication{}
-	h.first++
-	h.bytes -= p.cost
-	if p.msg.Key != "" && h.keys[key] == p.msg.Offset {
-		delete(h.keys, key)
+	r := h.records.removeOldest()
+	cost := r.cost(h)
+	h.bytes -= cost
+	if r.key != "" && h.keys[r.keyHash] == r {
+		delete(h.keys, r.keyHash)
 	}
-	p.kept = false
-	p.countIn(nil, -keptCost)
-	p.release()
+	l.histories.bytes.Add(-r.held(h))
+	if p := r.pub; p != nil {
+		r.pub, p.kept = nil, false
+		p.countIn(false, r.frameBytes()-publicationCost)
+		p.release()
+	}
 }
 
-// finishTrim gives back memory after removals, and forgets a topic without members and
-// publications.
+// finishTrim forgets a topic without members and publications.
 func (l *eventLog) finishTrim(h *history) {
-	if n := h.len(); h.first > n {
-		kept := h.kept[:n]
-		if cap(h.kept) > 64 && n < cap(h.kept)/4 {
-			kept = make([]keptPublication, n)
-		}
-		copy(kept, h.kept[h.first:])
-		clear(h.kept[h.first:])
-		h.kept, h.first = kept, 0
-	}
 	if h.len() > 0 {
 		return
 	}
-	h.kept, h.first, h.keys = nil, 0, nil
+	h.keys = nil
 	if h.used != nil {
 		l.histories.order.Remove(h.used)
 		h.used = nil
@@ -308,7 +294,7 @@ func (l *eventLog) expireHistories() {
 		if h.len() > 0 {
 			// At most 16 looks in an Age: until then reading passes over what is too old.
 			age := int64(h.options.Age)
-			h.due = max(h.kept[h.first].at+age, now+age/16)
+			h.due = max(h.records.oldest().at+age, now+age/16)
 			heap.Push(&s.expiring, h)
 		}
 	}
@@ -341,13 +327,11 @@ func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*public
 		missing = oldest - offset
 		offset = oldest
 	}
-	for i := h.first + int(offset-h.oldest()); i < len(h.kept); i++ {
-		p := h.kept[i].pub
-		if most -= p.cost; most < 0 && len(dst) > 0 {
+	for r := range h.records.from(h.records.seek(offset)) {
+		if most -= r.cost(h); most < 0 && len(dst) > 0 {
 			break
 		}
-		p.retain()
-		dst = append(dst, p)
+		dst = append(dst, l.use(h, r))
 		offset++
 	}
 	return dst, offset, missing

@@ -53,18 +53,17 @@ func (h *Hub) History(ctx context.Context, kind TopicKind, name string, q Histor
 		l.mu.Unlock()
 		return HistoryPage{}, ErrHubClosed
 	}
-	page, pubs := l.readPage(kind, name, q)
+	page, messages := l.readPage(kind, name, q)
 	l.mu.Unlock()
-	for _, p := range pubs {
-		page.Messages = append(page.Messages, p.msg.Clone())
-		p.release()
+	for i := range messages {
+		page.Messages = append(page.Messages, messages[i].Clone())
 	}
 	return page, nil
 }
 
-// readPage returns a page without messages, and its publications, each with a reference
-// for the caller. The log is locked.
-func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (HistoryPage, []*publication) {
+// readPage returns a page without messages, and its messages, whose Data must not be
+// changed. The log is locked.
+func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (HistoryPage, []Message) {
 	if kind < 0 || kind >= topicKinds {
 		return HistoryPage{Reason: resumeNone}, nil
 	}
@@ -102,13 +101,14 @@ func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (Histor
 		page.Complete, page.Reason = outcome.Complete, outcome.Reason
 		end = min(end, first+limit)
 	}
-	var pubs []*publication
-	for offset := first; offset < end; offset++ {
-		p := h.kept[h.first+int(offset-h.oldest())].pub
-		p.retain()
-		pubs = append(pubs, p)
+	var messages []Message
+	for r := range h.records.from(h.records.seek(first)) {
+		if r.offset >= end {
+			break
+		}
+		messages = append(messages, r.message(h))
 	}
-	return page, pubs
+	return page, messages
 }
 
 // historyRequest is the data of hub:history. It is JSON in every codec, as the reply.
@@ -162,29 +162,24 @@ func (c *Client) historyData(data []byte) (reply []byte, target string, err erro
 		l.mu.Unlock()
 		return nil, target, ErrForbidden
 	}
-	page, pubs := l.readPage(kind, target, HistoryQuery{Since: request.Since, Before: request.Before, Limit: request.Limit})
+	page, messages := l.readPage(kind, target, HistoryQuery{Since: request.Since, Before: request.Before, Limit: request.Limit})
 	l.mu.Unlock()
-	defer func() {
-		for _, p := range pubs {
-			p.release()
-		}
-	}()
-	return encodeHistory(page, pubs, request.Since == Position{}, c.hub.config.MaxMessageSize), target, nil
+	return encodeHistory(page, messages, request.Since == Position{}, c.hub.config.MaxMessageSize), target, nil
 }
 
 // encodeHistory returns a reply with as many publications as fit into size bytes, and at
 // least one. A client asks for the others with another request. If latest is set, it leaves
 // out the oldest publications, and otherwise the newest.
-func encodeHistory(page HistoryPage, pubs []*publication, latest bool, size int64) []byte {
+func encodeHistory(page HistoryPage, from []Message, latest bool, size int64) []byte {
 	const overhead = 256 // for the other members
 	size -= overhead
-	messages := make([]json.RawMessage, 0, len(pubs))
-	for i := range pubs {
-		p := pubs[i]
+	messages := make([]json.RawMessage, 0, len(from))
+	for i := range from {
+		m := &from[i]
 		if latest {
-			p = pubs[len(pubs)-1-i]
+			m = &from[len(from)-1-i]
 		}
-		b, err := JSONCodec{}.Marshal(&p.msg)
+		b, err := JSONCodec{}.Marshal(m)
 		if err != nil {
 			continue // JSON can encode every message
 		}

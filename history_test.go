@@ -23,6 +23,18 @@ func keep(options websocket.HistoryOptions) websocket.Config {
 	return config
 }
 
+// keepChannel returns a config in which one channel keeps a number of publications.
+func keepChannel(channel string, messages int) websocket.Config {
+	config := websocket.DefaultConfig
+	config.TopicOptions = func(_ websocket.TopicKind, name string) (options websocket.TopicOptions) {
+		if name == channel {
+			options.History.Messages = messages
+		}
+		return options
+	}
+	return config
+}
+
 func publishNumbers(t *testing.T, hub *fakeHub, channel string, from, to int) {
 	t.Helper()
 	for n := from; n <= to; n++ {
@@ -289,22 +301,22 @@ func TestKeysBelongToUsers(t *testing.T) {
 	config := keep(websocket.HistoryOptions{Messages: 10})
 	config.OnConnect = func(c *websocket.Client) { c.SetUser(c.Request().Header.Get("User")) }
 	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
-		publish := func(user, key string) float64 {
+		publish := func(user, key string) int {
 			p := hub.connect(1<<16, http.Header{"User": {user}})
 			require.NoError(t, p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"publish","channel":"news","id":"q","key":%q}`, key)))
 			m := readJSON(t, p)
 			require.Equal(t, "ack", m["type"], "%v", m)
 			require.NoError(t, p.Close())
-			return m["data"].(map[string]any)["offset"].(float64)
+			return int(m["data"].(map[string]any)["offset"].(float64))
 		}
 		require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Key: "k", ClientID: "a"}))
-		require.EqualValues(t, 2, publish("a", "k"), "the server has published with the key")
-		require.EqualValues(t, 3, publish("b", "k"))
-		require.EqualValues(t, 4, publish("", "k"))
-		require.EqualValues(t, 5, publish("a", "bk"))
-		require.EqualValues(t, 6, publish("ab", "k"))
-		require.EqualValues(t, 2, publish("a", "k"), "over another connection")
-		require.EqualValues(t, 4, publish("", "k"), "clients without a user are one")
+		require.Equal(t, 2, publish("a", "k"), "the server has published with the key")
+		require.Equal(t, 3, publish("b", "k"))
+		require.Equal(t, 4, publish("", "k"))
+		require.Equal(t, 5, publish("a", "bk"))
+		require.Equal(t, 6, publish("ab", "k"))
+		require.Equal(t, 2, publish("a", "k"), "over another connection")
+		require.Equal(t, 4, publish("", "k"), "clients without a user are one")
 		require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Key: "k", ClientID: "b"}))
 		page, err := hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
 		require.NoError(t, err)
@@ -393,7 +405,7 @@ func TestHistoryAge(t *testing.T) {
 // least recently goes.
 func TestHistoryBudget(t *testing.T) {
 	config := keep(websocket.HistoryOptions{Messages: 1000})
-	config.HistoryBudget = 100_000
+	config.HistoryBudget = 30_000
 	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
 		publishNumbers(t, hub, "old", 1, 60)
 		publishNumbers(t, hub, "new", 1, 200)
@@ -559,4 +571,58 @@ func TestHistoryBytesAreHeld(t *testing.T) {
 	}
 	require.Less(t, held()-before, 2*hub.Stats().HistoryBytes)
 	require.NoError(t, hub.Shutdown(t.Context()))
+}
+
+// TestPublishingDoesNotWaitForEncoding publishes while a publication that falls out of the
+// history is encoded.
+func TestPublishingDoesNotWaitForEncoding(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 1})
+	var release chan struct{}
+	config.Codecs = []websocket.Codec{lines{name: "lines", index: 20, opcode: websocket.BinaryMessage, fails: func(*websocket.Message) bool {
+		<-release
+		return false
+	}}}
+	config.Subprotocols = []string{"lines"}
+	synctest.Test(t, func(t *testing.T) {
+		release = make(chan struct{}) // of this bubble
+		config.OnConnect = func(c *websocket.Client) { _ = c.Subscribe("news") }
+		hub := runFake(t, paths[0], config)
+		p := hub.connect(1<<16, codecHeader("lines"))
+		synctest.Wait()
+		publishNumbers(t, hub, "news", 1, 1)
+		synctest.Wait() // the hub goroutine waits for the codec
+		publishNumbers(t, hub, "news", 2, 3)
+		require.NotZero(t, hub.HeldByMessages(), "the publication that is encoded")
+		close(release)
+		for range 3 {
+			_, _, err := p.ReadMessage()
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		require.Zero(t, hub.HeldByMessages())
+		require.NoError(t, p.Close())
+		hub.stop()
+	})
+}
+
+// TestHistoryEntryIsSmall keeps publications with keys and one encoded form.
+func TestHistoryEntryIsSmall(t *testing.T) {
+	const entries = 100_000
+	config := keepChannel("kept", entries)
+	hub := newBenchHub(t, config, func(c *websocket.Client) { _ = c.Subscribe("kept") })
+	hub.connect("json")
+	data := jsonPayload(128)
+	before := heapInUse()
+	for i := range entries {
+		require.NoError(t, hub.PublishToChannel("kept", &websocket.Message{Data: data, Key: fmt.Sprintf("%022d", i)}))
+		if i%100 == 0 {
+			hub.waitUntilSent()
+		}
+	}
+	hub.waitUntilSent()
+	perEntry := (heapInUse() - before) / entries
+	own := int64(128 + 24 + 256) // payload, key and frame, in their size classes
+	t.Log(perEntry-own, "bytes besides the message and its frame")
+	require.LessOrEqual(t, perEntry-own, int64(200))
+	require.InDelta(t, perEntry, hub.Stats().HistoryBytes/entries, float64(perEntry)/10, "HistoryBytes is true")
 }

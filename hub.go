@@ -108,7 +108,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		}
 		h.keys = keys
 	}
-	h.events.histories = histories{options: h.topicOptions(), clock: h.clock, seed: h.seed, limit: config.HistoryBudget, timerAt: math.MaxInt64}
+	h.events.histories = histories{hub: h, options: h.topicOptions(), clock: h.clock, seed: h.seed, limit: config.HistoryBudget, timerAt: math.MaxInt64}
 	h.events.presences = presences{hub: h, interval: int64(config.PresenceInterval)}
 	h.upgrader.init(&h.config)
 	h.shards = make([]*shard, config.Shards)

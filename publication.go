@@ -78,6 +78,8 @@ type encodedForm struct {
 //	      v
 //	last release     the publication returns to the pool with its buffers
 //
+// In a topic with history the record has one more: see record.
+//
 // A gap notice has one reference, which belongs to the round or the write that it was
 // made for.
 type publication struct {
@@ -90,18 +92,17 @@ type publication struct {
 	announces uint64   // drops that a gap notice announces; 0 in other messages and if their number is not known
 	remote    bool     // received from another node
 	history   *history // of its topic, or nil; set before it is appended to the log
-	kept      bool     // history has a reference; guarded by the log's lock
+	kept      bool     // its record has a reference; guarded by the log's lock
 	except    string   // the ID of a recipient that does not get it, or empty; set before eventLog.stamp
 
 	refs     atomic.Int32
 	unrouted atomic.Int32 // shards that have not routed it yet
 
-	built   atomic.Int32                  // number of forms that are final: inline first, then extra
-	mu      sync.Mutex                    // serializes building
-	inline  [2]encodedForm                // enough for most hubs
-	extra   atomic.Pointer[[]encodedForm] // made when inline is full, with room for all forms
-	bytes   int64                         // counted against the hub's budget, or its histories' while counted is set; guarded by mu until the last release
-	counted *atomic.Int64                 // what bytes are counted in, if not in the hub's budget
+	built  atomic.Int32                  // number of forms that are final: inline first, then extra
+	mu     sync.Mutex                    // serializes building
+	inline [2]encodedForm                // enough for most hubs
+	extra  atomic.Pointer[[]encodedForm] // made when inline is full, with room for all forms
+	count  atomic.Int64                  // see addBytes
 }
 
 // audience is the group of recipients of a publication. It decides whether the
@@ -147,8 +148,8 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.data = append(p.data[:0], m.Data...)
 	p.msg.Data = p.data
 	p.cost = messageCost(m)
-	p.bytes = p.cost
-	h.budget.add(p.bytes)
+	p.count.Store(0)
+	p.addBytes(p.cost)
 	p.refs.Store(1)
 	return p
 }
@@ -157,20 +158,9 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 func (p *publication) setData(data []byte) {
 	p.data = append(p.data[:0], data...)
 	p.msg.Data = p.data
+	before := p.cost
 	p.cost = messageCost(&p.msg)
-	p.addBytes(p.cost - p.bytes)
-}
-
-// trim frees the memory that pooled buffers have left over. The publication has no forms
-// yet.
-func (p *publication) trim() {
-	if cap(p.data) > len(p.data)+64 {
-		p.data = bytes.Clone(p.data)
-		p.msg.Data = p.data
-	}
-	for i := range p.inline {
-		p.inline[i].buf = nil
-	}
+	p.addBytes(p.cost - before)
 }
 
 func (p *publication) retain() { p.refs.Add(1) }
@@ -190,7 +180,7 @@ func (p *publication) release() {
 	case n < 0:
 		panic("websocket: publication released more often than retained")
 	}
-	p.hub.budget.add(-p.bytes)
+	p.addBytes(-p.counted())
 	for i := range min(int(p.built.Load()), len(p.inline)) {
 		p.inline[i].bytes = nil
 		if cap(p.inline[i].buf) > maxKeptBuffer {
@@ -221,21 +211,20 @@ func (p *publication) frame(f form) frame {
 
 // find returns form f if it has been built, and nil otherwise. It takes no lock.
 func (p *publication) find(f form) *encodedForm {
-	n := int(p.built.Load())
-	for i := range min(n, len(p.inline)) {
-		if p.inline[i].form == f {
-			return &p.inline[i]
-		}
-	}
-	if n > len(p.inline) {
-		extra := *p.extra.Load()
-		for i := range n - len(p.inline) {
-			if extra[i].form == f {
-				return &extra[i]
-			}
+	for i := range int(p.built.Load()) {
+		if s := p.formAt(i); s.form == f {
+			return s
 		}
 	}
 	return nil
+}
+
+// formAt returns a form that has been built.
+func (p *publication) formAt(i int) *encodedForm {
+	if i < len(p.inline) {
+		return &p.inline[i]
+	}
+	return &(*p.extra.Load())[i-len(p.inline)]
 }
 
 // build returns form f and builds it if it does not exist. The caller has mu.
@@ -257,31 +246,61 @@ func (p *publication) build(f form) frame {
 		s.frame = p.buildSealed(s)
 	}
 	if len(s.bytes) > 0 {
+		if p.history != nil {
+			p.addBytes(s.keep())
+		}
 		p.addBytes(int64(cap(s.buf)))
 	}
 	p.built.Add(1)
 	return s.frame
 }
 
-// addBytes counts n bytes more. The caller has mu.
-func (p *publication) addBytes(n int64) {
-	p.bytes += n
-	if p.counted != nil {
-		p.counted.Add(n)
+// keep gives the frame memory of its own, because a record will have it, and returns the
+// size of that.
+func (s *encodedForm) keep() int64 {
+	switch {
+	case len(s.buf) == 0 || &s.buf[len(s.buf)-1] != &s.bytes[len(s.bytes)-1]:
+		return 0 // deflated is the same as plain
+	case cap(s.buf) > maxKeptBuffer: // the pool would not keep it
+		s.bytes, s.buf = exact(s.bytes), nil
+	default:
+		s.bytes = bytes.Clone(s.bytes)
+	}
+	return int64(cap(s.bytes))
+}
+
+// addBytes counts n bytes more: in the hub's budget, or in that of the histories while a
+// record has the publication. count has twice the number of bytes, and 1 more for the
+// histories. So no lock is needed, although a form may be built while a record takes the
+// publication or gives it away.
+func (p *publication) addBytes(n int64) { p.countBytes(p.count.Add(2*n), n) }
+
+func (p *publication) countBytes(in, n int64) {
+	if in&1 != 0 {
+		p.hub.events.histories.bytes.Add(n)
 	} else {
 		p.hub.budget.add(n)
 	}
 }
 
-// countIn counts the publication, which has become n bytes larger, in a counter instead
-// of the hub's budget, or in the budget again if the counter is nil.
-func (p *publication) countIn(counter *atomic.Int64, n int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := p.bytes
-	p.addBytes(-all)
-	p.counted = counter
-	p.addBytes(all + n)
+// counted returns the number of bytes that the publication counts.
+func (p *publication) counted() int64 { return p.count.Load() >> 1 }
+
+// countIn counts the publication and n bytes more in the budget of the histories from now
+// on, or in that of the hub.
+func (p *publication) countIn(histories bool, n int64) {
+	for {
+		before := p.count.Load()
+		after := before&^1 + 2*n
+		if histories {
+			after |= 1
+		}
+		if p.count.CompareAndSwap(before, after) {
+			p.countBytes(before, -(before >> 1))
+			p.countBytes(after, after>>1)
+			return
+		}
+	}
 }
 
 // nextForm returns the element after the last one that is built.
