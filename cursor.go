@@ -84,9 +84,9 @@ func (s *shard) endCursor(c *Client, end *cursorEnd) {
 		return
 	}
 	if c.conn.state == connOpen && !at.live && at.next < end.next {
-		missing := end.next - at.next
-		s.events.addAddressed(missing)
-		c.conn.announceMissing(end.history, missing, dropSlowConsumer, end.seq)
+		if missing, any := s.events.missedUntil(c, *at, end.next); any {
+			c.conn.announceMissing(end.history, missing, dropSlowConsumer, end.seq)
+		}
 	}
 	c.conn.deleteCursor(end.history)
 }
@@ -131,7 +131,8 @@ func (c *conn) leaveToCursor(p *publication) bool {
 	if at == nil {
 		// The end of the writePump, or of onConnect, makes the shard feed the cursor.
 		waits := c.queue.len() > 0 || c.pumping
-		if !waits || (c.queued+p.cost)*historyShare <= c.client.hub.config.ClientBacklog {
+		fits := (c.queued+p.cost)*historyShare <= c.client.hub.config.ClientBacklog
+		if !waits || fits && !p.history.conflate {
 			return false
 		}
 		c.addCursor(cursor{history: p.history, next: p.msg.Offset, joined: p.seq})
@@ -238,7 +239,7 @@ func (s *shard) feedLocked(c *Client, pending *batch) (more bool) {
 	cur := &(*conn.cursors)[len(*conn.cursors)-1]
 
 	read, ok := s.events.feedFrom(c, at, min(joinSize, s.hub.config.ClientBacklog/historyShare), s.fed[:0])
-	if pending != nil && (!ok || read.missing > 0) {
+	if pending != nil && (!ok || read.lost) {
 		s.writePending(c, pending)
 	}
 	if !ok {
@@ -252,8 +253,8 @@ func (s *shard) feedLocked(c *Client, pending *batch) (more bool) {
 		clear(read.pubs)
 		s.fed = read.pubs[:0]
 	}()
-	if read.missing > 0 {
-		cur.next += read.missing
+	if read.lost {
+		cur.next = read.first
 		conn.announceMissing(at.history, read.missing, dropHistory, read.seq)
 		s.counters.deferred.Add(uint64(len(read.pubs))) // they are read again behind the notice
 		return false
@@ -332,14 +333,15 @@ func (s *shard) writeFed(c *Client, pending *batch, pubs []*publication) int {
 }
 
 // announceMissing counts publications that the client is not sent from a history, and
-// records them for a gap notice, behind the queued messages up to seq. The caller holds mu.
+// records them for a gap notice, behind the queued messages up to seq. If their number is
+// not known, it is 0, and they count as one. The caller holds mu.
 func (c *conn) announceMissing(h *history, missing uint64, reason dropReason, seq uint64) {
 	now := c.client.hub.now() // their times are not known any more
 	lost := loss{
 		topic: lossTopic{to: h.topic.kind.audience(), name: h.topic.name},
 		count: missing, first: now, last: now, seq: seq, reason: reason,
 	}
-	c.client.shard.counters.drops[reason].Add(missing)
+	c.client.shard.counters.drops[reason].Add(max(missing, 1))
 	c.client.hub.reportLoss(c.client, lost)
 	if c.losses == nil {
 		c.losses = new(losses)
@@ -351,19 +353,26 @@ func (c *conn) announceMissing(h *history, missing uint64, reason dropReason, se
 	c.startPump()
 }
 
-// historyRead is a part of a history.
-type historyRead struct {
-	pubs    []*publication // each with a reference for the reader
-	next    uint64         // offset behind the last of them
-	missing uint64         // publications before them that are not kept any more
-	atHead  bool           // there are no later ones
-	seq     uint64         // of the last entry of the log
-}
-
-func (l *eventLog) addAddressed(n uint64) {
+// missedUntil returns the number of publications that a client which leaves a topic has not
+// been sent, and whether there are any. The number is 0 if it is not known. They count as
+// addressed to the client.
+func (l *eventLog) missedUntil(c *Client, at cursor, end uint64) (missing uint64, any bool) {
 	l.mu.Lock()
-	l.addressed += n
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	h := at.history
+	if h.conflate {
+		any = at.next < h.oldest() || h.countFrom(at.next, c.ID) > 0
+	} else {
+		own := h.own[c.ID]
+		from, _ := slices.BinarySearch(own, at.next)
+		to, _ := slices.BinarySearch(own, end)
+		missing = end - at.next - uint64(to-from)
+		any = missing > 0
+	}
+	if any {
+		l.addressed += max(missing, 1)
+	}
+	return missing, any
 }
 
 // feedFrom reads at most size bytes for a client's cursor, or one publication. It reports
@@ -376,9 +385,7 @@ func (l *eventLog) feedFrom(c *Client, at cursor, size int64, dst []*publication
 	if m := l.membership(c, t.kind, t.name); !c.registered || m == nil || m.part.topic != t || m.joined > at.joined {
 		return historyRead{}, false
 	}
-	read := historyRead{seq: l.seq}
-	read.pubs, read.next, read.missing = l.readFrom(at.history, at.next, size, dst)
-	read.atHead = read.next > at.history.head
+	read := l.readFrom(at.history, at.next, size, dst)
 	read.pubs = slices.DeleteFunc(read.pubs, func(p *publication) bool {
 		own := p.except == c.ID
 		if own {
@@ -386,6 +393,9 @@ func (l *eventLog) feedFrom(c *Client, at cursor, size int64, dst []*publication
 		}
 		return own
 	})
-	l.addressed += uint64(len(read.pubs)) + read.missing
+	l.addressed += uint64(len(read.pubs))
+	if read.lost {
+		l.addressed += max(read.missing, 1)
+	}
 	return read, true
 }

@@ -48,6 +48,6 @@ func (c *Client) gapNotice(l *loss) *publication {
 		Type: typeGap, Channel: l.topic.name, Timestamp: c.hub.now(),
 		Data: c.codec.encodeGap(l.gap()),
 	}, l.topic.to)
-	p.announces = l.count
+	p.announces = max(l.count, 1)
 	return p
 }

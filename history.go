@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -20,6 +21,25 @@ type TopicOptions struct {
 	// Presence tells members about joins and leaves of others, and answers their
 	// hub:presence requests with the list of members. Defaults to false.
 	Presence bool
+	// Conflate is for values that change, such as prices and positions. Message.Key names
+	// the value, and a publication replaces the one before with the same Key, whoever has
+	// published it: in the history, and for each member that is slow or comes back. Such a
+	// member gets the newest publication of each Key and all without a Key, and no gap for
+	// those that it skips. Key does not make a publication unique. History bounds what is
+	// kept: without bounds, up to 10,000 publications.
+	Conflate bool
+}
+
+// conflatedMessages is the HistoryOptions.Messages of a topic with Conflate whose history
+// has no bounds.
+const conflatedMessages = 10_000
+
+// history returns the bounds of the topic's history.
+func (o TopicOptions) history() HistoryOptions {
+	if o.Conflate && !o.History.keeps() {
+		return HistoryOptions{Messages: conflatedMessages}
+	}
+	return o.History
 }
 
 // HistoryOptions are the bounds of a topic's history. A publication is removed when it
@@ -49,16 +69,19 @@ type Position struct {
 
 // history has the latest publications of a topic. The log's lock guards it.
 type history struct {
-	topic   *topic
-	options HistoryOptions
-	epoch   string
-	head    uint64 // offset of the latest publication
-	records recordList
-	bytes   int64
-	keys    map[keyHash]*record // by Message.Key
-	used    *list.Element       // in histories.order, while there are publications
-	due     int64               // hub clock of the next look at the oldest; see histories.expiring
-	heapAt  int                 // in histories.expiring; -1 if it is not there
+	topic    *topic
+	options  HistoryOptions
+	conflate bool
+	epoch    string
+	head     uint64 // offset of the latest publication
+	lost     uint64 // offset of the latest publication that a bound has removed
+	records  recordList
+	bytes    int64
+	keys     map[keyHash]*record // by Message.Key
+	own      map[string][]uint64 // offsets of the publications that a client is not sent, by its ID
+	used     *list.Element       // in histories.order, while there are publications
+	due      int64               // hub clock of the next look at the oldest; see histories.expiring
+	heapAt   int                 // in histories.expiring; -1 if it is not there
 }
 
 // keyHash stands for a Message.Key and its scope: the user of the publishing client, or
@@ -105,8 +128,8 @@ func newEpoch() string {
 	return hex.EncodeToString(b[:])
 }
 
-func newHistory(t *topic, options HistoryOptions) *history {
-	return &history{topic: t, options: options, epoch: newEpoch(), heapAt: -1}
+func newHistory(t *topic, options TopicOptions) *history {
+	return &history{topic: t, options: options.history(), conflate: options.Conflate, epoch: newEpoch(), heapAt: -1}
 }
 
 func (h *history) len() int { return h.records.len() }
@@ -114,13 +137,38 @@ func (h *history) len() int { return h.records.len() }
 // position returns the place behind the latest publication.
 func (h *history) position() Position { return Position{h.epoch, h.head} }
 
-// oldest returns the offset of the oldest publication that is kept, or that of the next
-// publication if none is.
-func (h *history) oldest() uint64 { return h.head + 1 - uint64(h.len()) }
+// oldest returns the offset from which on no bound has removed a publication.
+func (h *history) oldest() uint64 { return h.lost + 1 }
+
+// countFrom returns the number of publications from an offset on that a client is sent.
+func (h *history) countFrom(offset uint64, clientID string) int {
+	own := h.own[clientID]
+	i, _ := slices.BinarySearch(own, offset)
+	return h.len() - h.records.rank(h.records.seek(offset)) - (len(own) - i)
+}
+
+func (h *history) addOwn(r *record) {
+	if h.own == nil {
+		h.own = make(map[string][]uint64)
+	}
+	h.own[r.clientID] = append(h.own[r.clientID], r.offset)
+}
+
+func (h *history) removeOwn(r *record) {
+	own := h.own[r.clientID]
+	switch i, _ := slices.BinarySearch(own, r.offset); {
+	case len(own) == 1:
+		delete(h.own, r.clientID)
+	case i == 0:
+		h.own[r.clientID] = own[1:]
+	default:
+		h.own[r.clientID] = slices.Delete(own, i, i+1)
+	}
+}
 
 // published returns the position of an earlier publication with the key of p.
 func (h *history) published(p *publication, key keyHash, now int64) (Position, bool) {
-	if p.msg.Key == "" {
+	if p.msg.Key == "" || h.conflate {
 		return Position{}, false
 	}
 	r := h.keys[key]
@@ -138,11 +186,21 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	p.seq = l.seq
 	p.retain()
 	now := l.histories.clock()
+	if h.conflate && p.msg.Key != "" {
+		key = keyHash(maphash.String(l.histories.seed, p.msg.Key))
+		if old := h.keys[key]; old != nil && old.key == p.msg.Key {
+			h.records.remove(old)
+			l.dropRecord(h, old)
+		}
+	}
 	r := newRecord(p, key, now)
 	p.countIn(true, publicationCost)
 	l.histories.bytes.Add(r.held(h))
 	l.addUsed(r)
 	h.records.append(r)
+	if r.except {
+		h.addOwn(r)
+	}
 	h.bytes += p.cost
 	if r.key != "" {
 		if h.keys == nil {
@@ -198,8 +256,16 @@ func (l *eventLog) trimHistory(h *history, now int64) {
 
 func (l *eventLog) removeOldest(h *history) {
 	r := h.records.removeOldest()
-	cost := r.cost(h)
-	h.bytes -= cost
+	h.lost = r.offset
+	l.dropRecord(h, r)
+}
+
+// dropRecord gives up a record that has been removed from its history.
+func (l *eventLog) dropRecord(h *history, r *record) {
+	h.bytes -= r.cost(h)
+	if r.except {
+		h.removeOwn(r)
+	}
 	if r.key != "" && h.keys[r.keyHash] == r {
 		delete(h.keys, r.keyHash)
 	}
@@ -317,22 +383,41 @@ func (l *eventLog) closeHistories() {
 	}
 }
 
-// readFrom appends to dst publications from an offset on, each with a reference for the
-// caller, until their cost exceeds most. It returns the offset behind the last one, and
-// the number of publications that are not kept any more. The log is locked.
-func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*publication) (_ []*publication, next, missing uint64) {
+// historyRead is a part of a history.
+type historyRead struct {
+	pubs    []*publication // each with a reference for the reader
+	lost    bool           // bounds have removed publications before them
+	missing uint64         // the number of these, or 0 if it is not known
+	first   uint64         // offset behind the missing ones
+	next    uint64         // offset behind the last of pubs
+	atHead  bool           // there are no later ones
+	seq     uint64         // of the last entry of the log
+}
+
+// readFrom appends to dst the publications from an offset on, until their cost exceeds
+// most. The log is locked.
+func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*publication) historyRead {
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
+	read := historyRead{pubs: dst, first: offset, next: h.head + 1, atHead: true, seq: l.seq}
 	if oldest := h.oldest(); offset < oldest {
-		missing = oldest - offset
-		offset = oldest
+		read.lost, read.missing, read.first = true, h.missing(offset), oldest
 	}
 	for r := range h.records.from(h.records.seek(offset)) {
-		if most -= r.cost(h); most < 0 && len(dst) > 0 {
+		if most -= r.cost(h); most < 0 && len(read.pubs) > len(dst) {
+			read.next, read.atHead = r.offset, false
 			break
 		}
-		dst = append(dst, l.use(h, r))
-		offset++
+		read.pubs = append(read.pubs, l.use(h, r))
 	}
-	return dst, offset, missing
+	return read
+}
+
+// missing returns the number of publications from an offset on that bounds have removed,
+// or 0 if it is not known: with Conflate some of them may have been replaced since.
+func (h *history) missing(offset uint64) uint64 {
+	if h.conflate {
+		return 0
+	}
+	return h.oldest() - offset
 }

@@ -77,36 +77,34 @@ func (l *eventLog) readPage(kind TopicKind, name string, q HistoryQuery) (Histor
 		if q.Since == (Position{}) {
 			return HistoryPage{Position: h.position(), Complete: true}, nil
 		}
-		outcome, _, _ := h.resume(resume{since: &q.Since})
+		outcome, _, _ := h.resume(resume{since: &q.Since}, "")
 		return HistoryPage{Position: h.position(), Complete: outcome.Complete, Reason: outcome.Reason}, nil
 	}
 	l.touchHistory(h)
-	limit := uint64(defaultHistoryLimit)
+	limit := defaultHistoryLimit
 	if q.Limit > 0 {
-		limit = uint64(min(q.Limit, maxHistoryLimit))
+		limit = min(q.Limit, maxHistoryLimit)
 	}
 	page := HistoryPage{Position: h.position(), Complete: true}
 	end := h.head + 1
 	if q.Before > 0 {
 		end = min(end, q.Before)
 	}
-	first := h.oldest()
-	if q.Since == (Position{}) {
-		if end > limit {
-			first = max(first, end-limit)
-		}
-	} else {
-		var outcome Resumed
-		outcome, first, _ = h.resume(resume{since: &q.Since})
+	until := h.records.rank(h.records.seek(end))
+	from := max(until-limit, 0)
+	if q.Since != (Position{}) {
+		outcome, first, _ := h.resume(resume{since: &q.Since}, "")
 		page.Complete, page.Reason = outcome.Complete, outcome.Reason
-		end = min(end, first+limit)
+		from = h.records.rank(h.records.seek(first))
+		until = min(until, from+limit)
 	}
 	var messages []Message
-	for r := range h.records.from(h.records.seek(first)) {
-		if r.offset >= end {
+	for r := range h.records.from(h.records.place(from)) {
+		if from >= until {
 			break
 		}
 		messages = append(messages, r.message(h))
+		from++
 	}
 	return page, messages
 }

@@ -77,6 +77,9 @@ func (r *record) held(h *history) int64 {
 	if r.key != "" {
 		n += keyCost
 	}
+	if r.except {
+		n += 16 // in history.own
+	}
 	if r.more != nil {
 		n += int64(unsafe.Sizeof(*r.more)) + int64(cap(r.more.frames))*int64(unsafe.Sizeof(recordFrame{}))
 	}
@@ -375,6 +378,12 @@ func (l *recordList) place(rank int) recordPlace {
 		rank -= len(chunk)
 	}
 	return recordPlace{len(l.chunks), 0}
+}
+
+// at returns the record with that rank.
+func (l *recordList) at(rank int) *record {
+	at := l.place(rank)
+	return l.chunks[at.chunk][at.index]
 }
 
 // from returns the records from a place on.

@@ -16,9 +16,12 @@ type Resumed struct {
 	// Position is the place in the history at which the client joined. Everything after
 	// it is sent as it is published. It is the zero Position if the topic has no history.
 	Position
-	// Replayed is the number of earlier publications that are sent first.
+	// Replayed is the number of earlier publications that are sent first. With
+	// TopicOptions.Conflate it is the number at that moment: those that are replaced
+	// before they are sent are skipped.
 	Replayed int `json:"replayed"`
-	// Complete is true if the client gets every publication since its own position.
+	// Complete is true if the client gets every publication since its own position, except
+	// for those that it is not sent because of Message.ExceptSelf or TopicOptions.Conflate.
 	Complete bool `json:"complete"`
 	// Reason says why Complete is false: "expired" if the position is older than the
 	// history, "epoch" if the position belongs to another epoch, and "none" if the
@@ -136,7 +139,7 @@ func (l *eventLog) topicWithHistory(kind TopicKind, name string) *topic {
 	options := l.histories.options(kind, name)
 	l.mu.Lock()
 	t := l.topics[kind].m[name]
-	if t == nil && options.History.keeps() && !l.closed {
+	if t == nil && options.history().keeps() && !l.closed {
 		t, _ = l.newTopic(kind, name, options)
 		l.countTopic(t, -l.topicCost(t))
 	}
@@ -188,7 +191,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	}
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
-	outcome, next, missing := h.resume(from)
+	outcome, next, missing := h.resume(from, c.ID)
 	reply.setResumed(outcome)
 	if outcome.Replayed > 0 {
 		l.used += entryCost // it does not wait for room, as a reply
@@ -207,12 +210,14 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 
 // resume returns how a client joins: the offset of the first publication that it is sent,
 // and the number of those that it misses, or 0 if that is not known.
-func (h *history) resume(from resume) (_ Resumed, next, missing uint64) {
+func (h *history) resume(from resume, clientID string) (_ Resumed, next, missing uint64) {
 	outcome := Resumed{Position: h.position(), Complete: true}
 	next = h.head + 1
 	switch {
 	case from.since == nil:
-		next -= uint64(min(max(from.last, 0), h.len()))
+		if n := min(from.last, h.len()); n > 0 {
+			next = h.records.at(h.len() - n).offset
+		}
 	case *from.since == Position{}:
 		next = 1 // before every publication
 	case from.since.Epoch != h.epoch || from.since.Offset > h.head:
@@ -223,10 +228,10 @@ func (h *history) resume(from resume) (_ Resumed, next, missing uint64) {
 	}
 	if oldest := h.oldest(); next < oldest {
 		outcome.Complete, outcome.Reason = false, resumeExpired
-		missing = oldest - next
+		missing = h.missing(next)
 		next = oldest
 	}
-	outcome.Replayed = int(h.head + 1 - next)
+	outcome.Replayed = h.countFrom(next, clientID)
 	return outcome, next, missing
 }
 

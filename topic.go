@@ -310,8 +310,8 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string, options TopicO
 func (l *eventLog) newTopic(kind TopicKind, name string, options TopicOptions) (*topic, int64) {
 	name = strings.Clone(name) // it may be a part of a larger string
 	t := &topic{kind: kind, name: name}
-	if options.History.keeps() {
-		t.history = newHistory(t, options.History)
+	if options.history().keeps() {
+		t.history = newHistory(t, options)
 	}
 	if options.Presence {
 		t.presence = newPresence(t)
