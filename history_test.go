@@ -165,6 +165,36 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestReplyAndReplayAreOneWrite also comes back over connections that accept only a part of
+// that write.
+func TestReplyAndReplayAreOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := runFake(t, paths[0], keep(websocket.HistoryOptions{Messages: 100}))
+		defer hub.stop()
+		member := hub.connect(1<<16, nil)
+		epoch := request(t, member, "subscribe", `{"channel":"news"}`)["epoch"]
+		publishNumbers(t, hub, "news", 1, 60)
+		requireNumbers(t, member, 1, 60)
+		for _, accepts := range []int{1 << 16, 1000, 200, 20, 1, 0} {
+			p := hub.connect(1<<16, nil)
+			p.server.Faults().Short(accepts)
+			before := p.server.Faults().Writes.Load()
+			if accepts == 0 {
+				p.server.SetWindow(0)
+				time.AfterFunc(time.Second, func() { p.server.SetWindow(1 << 16) })
+			}
+			ack := request(t, p, "subscribe", fmt.Sprintf(`{"channel":"news","since":{"epoch":%q,"offset":10}}`, epoch))
+			require.EqualValues(t, 50, ack["replayed"])
+			if accepts == 1<<16 {
+				require.EqualValues(t, 1, p.server.Faults().Writes.Load()-before)
+			}
+			requireNumbers(t, p, 11, 60)
+			require.NoError(t, p.Close())
+		}
+		require.NoError(t, member.Close())
+	})
+}
+
 func TestResumeWithoutHistory(t *testing.T) {
 	inHistoryHub(t, websocket.DefaultConfig, func(t *testing.T, hub *fakeHub) {
 		p := hub.connect(1<<16, nil)
