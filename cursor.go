@@ -241,6 +241,7 @@ func (s *shard) feedLocked(c *Client, pending *batch) (more bool) {
 	read, ok := s.events.feedFrom(c, at, min(joinSize, s.hub.config.ClientBacklog/historyShare), s.fed[:0])
 	if pending != nil && (!ok || read.lost) {
 		s.writePending(c, pending)
+		cur = conn.cursor(at.history) // there may be more cursors now
 	}
 	if !ok {
 		cur.ended = true
@@ -276,6 +277,7 @@ func (s *shard) feedLocked(c *Client, pending *batch) (more bool) {
 			rest = rest[1:]
 		}
 		if len(rest) > 0 {
+			cur = conn.cursor(at.history) // there may be more cursors now
 			cur.next, cur.live = rest[0].msg.Offset, false
 			s.counters.deferred.Add(uint64(len(rest)))
 		}
