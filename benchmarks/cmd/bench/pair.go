@@ -26,6 +26,7 @@ type setup struct {
 	history int    // number of messages that target 0 keeps
 	// subscribe leaves it to the clients to subscribe.
 	subscribe bool
+	presence  bool // tells the members of target 0 about each other
 }
 
 func (s setup) withDefaults() setup {
@@ -61,6 +62,9 @@ func (b *bench) start(ctx context.Context, s spec, set setup) (*pair, error) {
 		args = append(args, "-history", strconv.Itoa(set.history))
 	case p.targets > 1:
 		args = append(args, "-rooms")
+	}
+	if set.presence {
+		args = append(args, "-presence")
 	}
 	if set.subscribe {
 		args = append(args, "-subscribe")
@@ -102,7 +106,7 @@ func (p *pair) client() api.Connect {
 	return api.Connect{
 		Addr: p.srv.Ready.WS, CertPEM: p.srv.Ready.CertPEM, Clients: p.clients, Targets: p.targets,
 		Stalled: p.stalled, Size: p.size, Dialect: p.spec.dialect, Subprotocol: p.spec.subprotocol,
-		Deflate: p.deflate, Sealed: p.sealedFor(), Subscribe: p.subscribe,
+		Deflate: p.deflate, Sealed: p.sealedFor(), Subscribe: p.subscribe, Presence: p.presence,
 	}
 }
 
@@ -197,6 +201,9 @@ const (
 	mRoutines     = "goroutines_per_conn"  //
 	mMemory       = "server_memory_bytes"  // heap and stacks after a collection, growth over the run
 	mEvicted      = "stalled_disconnected" // clients that never read and that the server disconnected
+	mNotices      = "notices"              // messages about members, to each client
+	mNoticeRate   = "notices_per_second"   // the same, to the client that got most
+	mChanges      = "changes"              // joins and leaves, told to each client
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages
 	mCount        = "deliveries"           //

@@ -197,6 +197,15 @@ func init() { // an initializer of rows would refer to itself through the functi
 			run: resume,
 		},
 		{
+			name: "presence", title: "all members of a channel lose their connections and come back at once; the variant is their number",
+			systems: []string{ours, centrifuge, tuned}, columns: presenceColumns,
+			goals: []goal{
+				{variant: "10,000", metric: mNoticeRate, factor: 5}, {variant: "10,000", metric: mErrors, factor: 0},
+				{variant: "2,000", metric: mNoticeRate, factor: 5}, {variant: "2,000", metric: mErrors, factor: 0},
+			},
+			run: presence,
+		},
+		{
 			name: "tls-burst", title: "TLS: 200 messages at once to 1,000 clients, 128 bytes",
 			systems: []string{ours, gorilla, gws, melody, centrifuge}, columns: burstColumns,
 			run: burst(200, setup{tls: true}),

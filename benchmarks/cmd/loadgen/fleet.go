@@ -40,6 +40,9 @@ type fleet struct {
 	disconnects atomic.Uint64
 	replies     atomic.Uint64 // to subscribe requests
 	complete    atomic.Uint64 // of them, those that promise all messages since the position
+	notices     atomic.Uint64 // messages about members
+	most        atomic.Uint64 // the largest number of them that one client got
+	changes     atomic.Uint64 // joins and leaves in them
 	last        atomic.Int64  // time of the last arrival, Unix nanoseconds
 	latency     atomic.Bool
 	hist        tally.Histogram
@@ -75,7 +78,8 @@ type client struct {
 	hint    int // offset of the payload in the last message
 	decoder *decoder
 	ended   bool
-	place   *place // nil unless the client subscribes by itself
+	place   *place  // nil unless the client subscribes by itself
+	others  *others // nil unless the client counts messages about members
 
 	out  sync.Mutex // serializes writes
 	conn net.Conn   // nil with epoll
@@ -104,15 +108,18 @@ func (f *fleet) connect(opt api.Connect) (int, error) {
 		if opt.Subscribe {
 			c.place = new(place)
 		}
+		if opt.Presence {
+			c.others = newOthers(c)
+		}
 		f.clients = append(f.clients, c)
 	}
 	fresh := f.clients[first:]
 	f.mu.Unlock()
-	return len(fresh), f.dialAll(fresh)
+	return len(fresh), f.dialAll(fresh, f.dial)
 }
 
-// dialAll connects clients and returns one of the errors.
-func (f *fleet) dialAll(clients []*client) (err error) {
+// dialAll calls dial for all clients and returns one of the errors.
+func (f *fleet) dialAll(clients []*client, dial func(*client) error) (err error) {
 	next := make(chan *client) // connect sends and closes, the dialers receive
 	errs := make(chan error, dialers)
 	for range dialers {
@@ -120,7 +127,7 @@ func (f *fleet) dialAll(clients []*client) (err error) {
 			var first error
 			for c := range next {
 				if first == nil {
-					first = f.dial(c)
+					first = dial(c)
 				}
 			}
 			errs <- first
@@ -221,6 +228,9 @@ func (c *client) scan(msg []byte, now int64) (n uint64) {
 	if c.place != nil {
 		c.follow(msg)
 	}
+	if c.others != nil {
+		c.notice(msg, now)
+	}
 	for hint := c.hint; len(msg) >= size; hint = 0 {
 		at := payload.Find(msg, hint)
 		if at < 0 {
@@ -306,7 +316,7 @@ func (c *client) publish(p []byte) error {
 // reset sets the counters to zero. Each client keeps its last sequence number.
 func (f *fleet) reset(latency bool) {
 	f.goal.Store(0)
-	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects, &f.replies, &f.complete} {
+	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects, &f.replies, &f.complete, &f.notices, &f.most, &f.changes} {
 		n.Store(0)
 	}
 	f.hist.Reset()

@@ -70,7 +70,8 @@ func controls(f *fleet) http.Handler {
 	child.Handle(mux, "/connect", func(_ context.Context, c api.Connect) (int, error) { return f.connect(c) })
 	child.Handle(mux, "/subscribe", func(_ context.Context, s api.Subscribe) (api.Subscribed, error) { return f.subscribe(s) })
 	child.Handle(mux, "/disconnect", func(context.Context, struct{}) (struct{}, error) { return struct{}{}, f.disconnect() })
-	child.Handle(mux, "/reconnect", func(context.Context, struct{}) (struct{}, error) { return struct{}{}, f.reconnect() })
+	child.Handle(mux, "/reconnect", func(context.Context, struct{}) (struct{}, error) { return struct{}{}, f.reconnect(f.dial) })
+	child.Handle(mux, "/wave", func(_ context.Context, w api.Wave) (api.WaveResult, error) { return f.wave(w) })
 	child.Handle(mux, "/stats", func(context.Context, struct{}) (api.Stats, error) { return f.stats(), nil })
 	child.Handle(mux, "/usage", func(context.Context, struct{}) (api.Usage, error) { return usage.CPU(), nil })
 	child.Handle(mux, "/echo", func(ctx context.Context, e api.Echo) (api.EchoResult, error) {

@@ -62,6 +62,7 @@ func (c *client) readReply(msg []byte) {
 		}
 	}
 	p.waits.Store(false)
+	c.fleet.last.Store(time.Now().UnixNano())
 	c.fleet.replies.Add(1)
 }
 
@@ -168,10 +169,13 @@ func (f *fleet) disconnect() error {
 }
 
 // reconnect connects all clients again. Call it only after disconnect.
-func (f *fleet) reconnect() error {
+func (f *fleet) reconnect(dial func(*client) error) error {
 	clients := f.all()
 	for _, c := range clients {
 		c.ended, c.carry, c.asm, c.conn = false, nil, wire.Assembler{}, nil
+		if c.others != nil {
+			c.others = newOthers(c)
+		}
 	}
-	return f.dialAll(clients)
+	return f.dialAll(clients, dial)
 }

@@ -90,7 +90,7 @@ func TestResume(t *testing.T) {
 			for _, missed := range []uint32{4, 0, 2} {
 				require.NoError(t, f.disconnect())
 				head.Add(missed)
-				require.NoError(t, f.reconnect())
+				require.NoError(t, f.reconnect(f.dial))
 				expect := 3 * uint64(missed)
 				res, err := f.subscribe(api.Subscribe{Expect: expect, Stall: time.Second})
 				require.NoError(t, err)

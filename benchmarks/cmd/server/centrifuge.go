@@ -26,6 +26,9 @@ type centrifugeHub struct {
 // targetKey is the key of a connection's target in its request context.
 type targetKey struct{}
 
+// userKey is the key of a connection's user in its request context.
+type userKey struct{}
+
 func newCentrifuge(opt options, tuned bool) (system, error) {
 	if opt.sealed != "" {
 		return nil, errCannotSeal
@@ -36,7 +39,7 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 	}
 	node.OnConnecting(func(ctx context.Context, _ centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 		reply := centrifuge.ConnectReply{
-			Credentials: &centrifuge.Credentials{},
+			Credentials: &centrifuge.Credentials{UserID: ctx.Value(userKey{}).(string)},
 		}
 		if !opt.subscribe {
 			t := ctx.Value(targetKey{}).(int)
@@ -51,7 +54,9 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 		t := c.Context().Value(targetKey{}).(int)
 		channel := targetName(t)
 		c.OnSubscribe(func(_ centrifuge.SubscribeEvent, reply centrifuge.SubscribeCallback) {
-			reply(centrifuge.SubscribeReply{Options: centrifuge.SubscribeOptions{EnableRecovery: opt.keeps(t)}}, nil)
+			reply(centrifuge.SubscribeReply{Options: centrifuge.SubscribeOptions{
+				EnableRecovery: opt.keeps(t), EmitPresence: opt.presence, EmitJoinLeave: opt.presence, PushJoinLeave: opt.presence,
+			}}, nil)
 		})
 		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure is counted as a loss by the load generator
 	})
@@ -74,7 +79,8 @@ func (h *centrifugeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	h.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, t)))
+	ctx := context.WithValue(context.WithValue(r.Context(), targetKey{}, t), userKey{}, userName(r))
+	h.handler.ServeHTTP(w, r.WithContext(ctx))
 }
 
 func (h *centrifugeHub) publish(target int, p []byte) error {

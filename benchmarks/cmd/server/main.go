@@ -36,6 +36,8 @@ type options struct {
 	history int
 	// subscribe leaves it to the clients to subscribe. All connections then count as members.
 	subscribe bool
+	// presence tells the members of target 0 about each other.
+	presence bool
 }
 
 // keeps reports whether a target has a history.
@@ -74,6 +76,9 @@ func target(r *http.Request) (int, error) {
 	return t, nil
 }
 
+// userName returns the name of the user that the connection in a query belongs to.
+func userName(r *http.Request) string { return "user" + r.URL.Query().Get("client") }
+
 // targetName returns the name of a target's channel or the ID of its room.
 func targetName(t int) string { return names[t] }
 
@@ -101,6 +106,7 @@ func run() error {
 	flag.StringVar(&opt.sealed, "sealed", "", "sign and encrypt messages: \"hub\" for one pair of keys, \"client\" for a key for each client")
 	flag.IntVar(&opt.history, "history", 0, "number of messages that target 0 keeps")
 	flag.BoolVar(&opt.subscribe, "subscribe", false, "leave it to the clients to subscribe")
+	flag.BoolVar(&opt.presence, "presence", false, "tell the members of target 0 about each other")
 	flag.Parse()
 	if *list {
 		fmt.Println(strings.Join(slices.Sorted(maps.Keys(systems)), " "))

@@ -30,10 +30,13 @@ func newOurs(opt options) (system, error) {
 	if opt.sealed != "" {
 		cfg.Security = &websocket.SecurityConfig{AESKey: seal.AESKey, HMACKey: seal.HMACKey, SignThenEncrypt: true}
 	}
-	if opt.history > 0 {
+	if opt.history > 0 || opt.presence {
 		cfg.TopicOptions = func(_ websocket.TopicKind, name string) (o websocket.TopicOptions) {
 			if name == targetName(0) {
-				o.History = websocket.HistoryOptions{Messages: opt.history, Age: historyAge}
+				o.Presence = opt.presence
+				if opt.history > 0 {
+					o.History = websocket.HistoryOptions{Messages: opt.history, Age: historyAge}
+				}
 			}
 			return o
 		}
@@ -65,6 +68,7 @@ type oursHub struct {
 
 func (h *oursHub) connected(c *websocket.Client) {
 	h.n.Add(1)
+	c.SetUser(userName(c.Request()))
 	t, err := target(c.Request())
 	if err == nil && h.opt.sealed == api.SealClient {
 		err = ownKeys(c)

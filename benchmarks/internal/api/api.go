@@ -98,6 +98,24 @@ type Connect struct {
 	Deflate     bool   `json:"deflate"`
 	Sealed      string `json:"sealed"`
 	Subscribe   bool   `json:"subscribe"` // clients subscribe by themselves, and keep their positions
+	Presence    bool   `json:"presence"`  // clients count messages about members
+}
+
+// Wave makes all clients connect again and subscribe at once. It ends when all replies
+// have arrived, and no message about members has for the time Quiet.
+type Wave struct {
+	Quiet time.Duration `json:"quiet"`
+	Limit time.Duration `json:"limit"`
+}
+
+// WaveResult is the result of a Wave.
+type WaveResult struct {
+	Replies uint64        `json:"replies"`
+	Notices uint64        `json:"notices"` // messages about members, to all clients
+	Most    uint64        `json:"most"`    // to one client
+	Changes uint64        `json:"changes"` // joins and leaves in them
+	Known   int           `json:"known"`   // members that client 0 knows in the end; -1 if it does not keep them
+	Wall    time.Duration `json:"wall"`    // to the last reply or message about members
 }
 
 // Subscribe makes all clients send a subscribe request, each with its position if it
