@@ -92,6 +92,7 @@ type Client struct {
 	connChanged chan struct{} // closed by run when conn is set (and replaced) and when the client has stopped
 	topics      map[topicKey]*topic
 	epochs      map[topicKey]string       // of the histories of topics that the hub has told, at most maxEpochs
+	excluded    map[string]int            // by the key of a publication that is not for this client: the calls that wait for its reply
 	lastSeen    int64                     // Timestamp of the latest message from the hub
 	hello       hello                     // the hub's latest; zero before
 	abandon     context.CancelFunc        // ends the attempt to connect that is under way; nil without one
@@ -131,6 +132,7 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		connChanged:    make(chan struct{}),
 		topics:         make(map[topicKey]*topic),
 		epochs:         make(map[topicKey]string),
+		excluded:       make(map[string]int),
 		handlers:       options.Handlers,
 	}
 	c.frameType = c.codec.WebSocketMessageType()

@@ -48,6 +48,9 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 		}
 		return
 	}
+	if c.receivePresence(m) {
+		return
+	}
 	if to, wanted := c.route(m); wanted {
 		c.inbox.putMessage(to, m)
 	}
@@ -72,6 +75,8 @@ func (c *Client) dispatch() {
 			return
 		case it.from != nil:
 			c.handleRequest(it.from, it.message)
+		case it.presence != nil:
+			it.presence.reportPresence()
 		case it.message != nil:
 			c.undelivered = it
 		default:

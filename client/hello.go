@@ -10,9 +10,10 @@ import (
 
 // Message types that the hub itself replies to.
 const (
-	typeHello   = "hub:hello"
-	typePing    = "hub:ping" // for clients that cannot send WebSocket pings
-	typeHistory = "hub:history"
+	typeHello    = "hub:hello"
+	typePing     = "hub:ping" // for clients that cannot send WebSocket pings
+	typeHistory  = "hub:history"
+	typePresence = "hub:presence"
 )
 
 // defaultHeartbeat is the heartbeat until the hub has told its own.
@@ -51,8 +52,11 @@ func (c *Client) hasFeature(feature string) bool {
 	return c.hello.has(feature)
 }
 
-// featureHistory is the feature of a hub that keeps histories.
-const featureHistory = "history"
+// Features of a hub that keeps histories, and that tells who is in a topic.
+const (
+	featureHistory  = "history"
+	featurePresence = "presence"
+)
 
 // ID returns the ID that the hub uses for this client. The hub tells it at the
 // beginning of every connection, and may use another one for each. ID returns "" if the

@@ -358,6 +358,7 @@ type jsonPeer struct {
 
 func (p jsonPeer) read() (m websocket.Message) {
 	p.t.Helper()
+	_ = p.SetReadDeadline(time.Now().Add(timeout))
 	_, b, err := p.ReadMessage()
 	require.NoError(p.t, err)
 	require.NoError(p.t, websocket.JSONCodec{}.Unmarshal(b, &m))

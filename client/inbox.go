@@ -26,8 +26,8 @@ type inbox struct {
 	discarded bool // closed, and queued items were discarded
 }
 
-// item is the argument of one callback: exactly one of message, gap, state and err
-// is set.
+// item is the argument of one callback: exactly one of message, gap, state, err and
+// presence is set.
 type item struct {
 	message *websocket.Message
 	subs    []*Subscription // whose handlers get message; nil for Options.OnMessage
@@ -38,7 +38,8 @@ type item struct {
 	err     error
 	cost    int64 // bytes counted against the limit
 
-	from *conn // where message is a request of the hub, over this connection; or nil
+	presence *Subscription // whose onPresence is called
+	from     *conn         // where message is a request of the hub, over this connection; or nil
 
 	toOnMessage bool // OnMessage has got the message; used by dispatch
 }
@@ -92,6 +93,13 @@ func (b *inbox) putRequest(cn *conn, m *websocket.Message) bool {
 	}
 	b.put(&item{message: m, from: cn, cost: cost})
 	return true
+}
+
+// putPresence queues a call of s.onPresence. There is at most one for each subscription.
+func (b *inbox) putPresence(s *Subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.put(&item{presence: s, cost: itemCost})
 }
 
 // putError queues an error, or counts it in a gap if the inbox is full.

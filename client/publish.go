@@ -78,15 +78,47 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 	if m.Key == "" && c.hasFeature(featureHistory) {
 		m.Key = rand.Text()
 	}
-	reply, err := c.call(ctx, call{message: m, once: &key})
-	if err == nil {
-		var at websocket.Position
-		_ = json.Unmarshal(reply.Data, &at) // without a history there is no data
-		c.mu.Lock()
-		c.learnHistory(key, at.Epoch)
-		c.mu.Unlock()
+	if m.ExceptSelf && m.Key != "" {
+		defer c.exclude(m.Key)()
 	}
+	_, err := c.call(ctx, call{message: m, once: &key, onReply: func(r reply) {
+		if r.refusal == nil {
+			c.published(key, r.message, m.ExceptSelf)
+		}
+	}})
 	return err
+}
+
+// exclude makes route drop a publication with this key until end is called. After a lost
+// connection the hub does not know that it has come from this client.
+func (c *Client) exclude(key string) (end func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.excluded[key]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.excluded[key]--; c.excluded[key] == 0 {
+			delete(c.excluded, key)
+		}
+	}
+}
+
+// published records the reply to a publication. Subscriptions that have everything before
+// it have it too if the hub does not send it to this client. It runs on the read loop.
+func (c *Client) published(key topicKey, ack *websocket.Message, exceptSelf bool) {
+	var at websocket.Position
+	_ = json.Unmarshal(ack.Data, &at) // without a history there is no data
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.learnHistory(key, at.Epoch)
+	if t := c.topics[key]; t != nil && exceptSelf && at.Epoch != "" {
+		for _, s := range t.subs {
+			if s.at.Epoch == at.Epoch && s.at.Offset+1 == at.Offset {
+				s.at = at
+			}
+		}
+	}
 }
 
 // Send sends a message with an application's own type to the hub's onMessage. It

@@ -3,6 +3,8 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -123,4 +125,54 @@ func TestPublishIsNotRepeatedInAnotherEpoch(t *testing.T) {
 		}
 		require.ErrorIs(t, receive(t, published), tt.want)
 	}
+}
+
+// A publication except to the client itself does not come back to it, neither after a lost
+// connection nor as a loss.
+func TestExceptSelfOverLostConnection(t *testing.T) {
+	t.Parallel()
+	inBubble(t, client.Options{}, keeping(websocket.HistoryOptions{Messages: 3}), func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
+		rec.waitState(t, client.Connected)
+		defer s.keep(p, "news")()
+		got, handler := newHandler()
+		require.NoError(t, errOf(c.Subscribe(t.Context(), "news", handler)))
+		for range 10 {
+			require.NoError(t, c.Publish(t.Context(), "news", []byte(`"own"`), client.ExceptSelf()))
+		}
+		s.lose(c)
+		s.numbers("news", 1, 2)
+		rec.waitState(t, client.Connected)
+		requireNumbers(t, got, 1, 2)
+		require.Empty(t, rec.gaps)
+
+		// The connection is lost before the reply.
+		var broken atomic.Bool
+		p.wrap = func(nc net.Conn) net.Conn { return &breakingNetwork{nc, &broken} }
+		c.Reconnect()
+		rec.waitState(t, client.Connected)
+		broken.Store(true)
+		require.NoError(t, c.Publish(t.Context(), "news", []byte(`"own"`), client.ExceptSelf()))
+		s.numbers("news", 3, 3)
+		requireNumbers(t, got, 3, 3)
+		page, err := s.hub.History(t.Context(), websocket.ChannelTopic, "news", websocket.HistoryQuery{})
+		require.NoError(t, err)
+		require.EqualValues(t, 14, page.Offset, "published once")
+		require.Empty(t, rec.gaps)
+	})
+}
+
+// breakingNetwork loses the next bytes that it receives, and then the connection, if broken is
+// set.
+type breakingNetwork struct {
+	net.Conn
+	broken *atomic.Bool
+}
+
+func (n *breakingNetwork) Read(b []byte) (int, error) {
+	read, err := n.Conn.Read(b)
+	if n.broken.CompareAndSwap(true, false) {
+		_ = n.Close()
+		return 0, net.ErrClosed
+	}
+	return read, err
 }

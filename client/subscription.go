@@ -16,12 +16,17 @@ type Subscription struct {
 	from    resume        // how the call that makes it joins
 	done    chan struct{} // closed by end
 
+	follows    bool // OnPresence was given
+	onPresence func(PresenceChange)
+	reported   map[string]*websocket.Member // the members that onPresence knows; used by dispatch
+
 	// Guarded by Client.mu:
-	ended   bool
-	err     error              // set before done is closed
-	resumed websocket.Resumed  // the latest
-	at      websocket.Position // behind the latest message that was received for it; zero without a history
-	handled websocket.Position // behind the latest message that the handler was called with
+	ended          bool
+	err            error              // set before done is closed
+	resumed        websocket.Resumed  // the latest
+	at             websocket.Position // behind the latest message that was received for it; zero without a history
+	handled        websocket.Position // behind the latest message that the handler was called with
+	presenceQueued bool               // the inbox has an item for onPresence
 }
 
 // Name returns the name of the channel or the ID of the room.

@@ -55,6 +55,7 @@ type topic struct {
 	leaving  *conn           // where leaveAfterCancel waits for a reply; nil if it does not
 
 	epoch     string             // of the history, by the latest reply to joining; "" if there is none
+	presence  *presence          // who is there; nil if no subscription follows it
 	behindGap websocket.Position // end of an incomplete resume that replays nothing, until its gap has arrived; or zero
 }
 
@@ -142,6 +143,7 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler, option
 			t.rejoined(resumed)
 			t.subs = append(t.subs, sub)
 			t.lastSeen, t.leaving = r.message.Timestamp, nil
+			c.follow(t, sub)
 		}
 	}
 	onCancel := func(cn *conn) {
@@ -202,6 +204,7 @@ func (c *Client) leaveLocally(key topicKey, only *Subscription) bool {
 	case only != nil && (c.conn == nil || len(t.subs) > 1):
 		only.end(nil)
 		t.subs = slices.DeleteFunc(slices.Clone(t.subs), func(s *Subscription) bool { return s == only })
+		t.unfollow()
 	case only == nil && c.conn == nil && checkName(key.name) == nil:
 		if t == nil {
 			return true
@@ -220,7 +223,7 @@ func (c *Client) endSubscriptions(t *topic, err error) {
 	for _, s := range t.subs {
 		s.end(err)
 	}
-	t.subs = nil
+	t.subs, t.presence = nil, nil
 }
 
 // withoutUnknown removes ErrOutcomeUnknown from the error of a canceled join or
@@ -418,6 +421,7 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 		c.learnHistory(t.key, resumed.Epoch)
 		t.rejoined(resumed)
 		t.lastSeen = r.message.Timestamp
+		c.askPresence(t)
 	}
 	return true
 }
@@ -482,7 +486,7 @@ func (c *Client) route(m *websocket.Message) (to recipients, wanted bool) {
 		to.epoch = t.epoch
 		to.subs = t.pass(websocket.Position{Epoch: t.epoch, Offset: m.Offset})
 	}
-	return to, len(to.subs) > 0
+	return to, len(to.subs) > 0 && c.excluded[m.Key] == 0
 }
 
 // topicOf returns the topic that a message was published to. A message with an
@@ -513,16 +517,17 @@ func (c *Client) isMember(key topicKey) bool {
 }
 
 // passGap records that the hub has told about lost messages. It reports whether the client
-// has joined the topic.
+// has joined the topic. Messages that tell who is there, and replies, may be among them.
 func (c *Client) passGap(key topicKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if key == anyTopic {
-		for _, t := range c.topics {
+	for k, t := range c.topics {
+		if key == k || key == anyTopic {
 			t.passGap()
 		}
-	} else if t := c.topics[key]; t != nil {
-		t.passGap()
+		if t.presence != nil && t.presence.lostBy(k, key) {
+			c.askPresence(t)
+		}
 	}
 	return c.isMember(key)
 }
