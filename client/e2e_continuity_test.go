@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ import (
 // again, and start anew with the position that they have stored. Each handler must get every
 // publication from its first subscription on, once and in order, or be told of its loss
 // before the next message of the topic. If the histories have room, each call of Publish must
-// succeed, and publish once.
+// succeed, and publish once. At the end each member must know who is in the topics.
 //
 // CONTINUITY_SEED repeats one run. CONTINUITY_RUNS sets the number of runs.
 func TestContinuity(t *testing.T) {
@@ -61,6 +62,7 @@ type continuityRun struct {
 	server      *server
 	pipes       *pipeListener
 	plain       bool          // the hub does not know how to write without blocking
+	presence    bool          // members follow each other
 	roomy       bool          // no history forgets anything
 	topics      []string      // those that begin with "r" are rooms
 	count       int           // publications of each publisher to each topic
@@ -81,9 +83,7 @@ func newContinuityRun(t *testing.T, seed uint64) *continuityRun {
 	config.LogSize = pick(8_000, 100_000, 64<<20)
 	config.SlowConsumer = websocket.SlowConsumerPolicy(rng.IntN(3))
 	config.EnableCompression = rng.IntN(2) == 0
-	config.DuplicateID = websocket.ReplaceDuplicate
-	config.ClientID = func(r *http.Request) (string, error) { return r.Header.Get("Name"), nil }
-	r.server.onConn = func(c *websocket.Client) { c.SetUser(c.ID) }
+	r.server.onConn = func(c *websocket.Client) { c.SetUser(c.Request().Header.Get("Name")) }
 	if rng.IntN(4) == 0 {
 		config.Security = websocket.NewSecurityConfig(aesKey, hmacKey)
 	}
@@ -97,7 +97,10 @@ func newContinuityRun(t *testing.T, seed uint64) *continuityRun {
 		}
 		config.HistoryBudget = pick(100_000, 256<<20)
 	}
-	keeping(bounds)(r.server)
+	r.presence = rng.IntN(2) == 0
+	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+		return websocket.TopicOptions{History: bounds, Presence: r.presence}
+	}
 	for i := range 1 + rng.IntN(3) {
 		r.topics = append(r.topics, string("cr"[rng.IntN(2)])+strconv.Itoa(i))
 	}
@@ -137,6 +140,11 @@ func (r *continuityRun) run() {
 			r.hubPublishes(topic, `{"p":"end"}`)
 		}
 		time.Sleep(time.Second)
+	}
+	for _, m := range all {
+		if r.presence && !r.t.Failed() {
+			m.checkMembers()
+		}
 	}
 	for _, m := range all {
 		m.close()
@@ -406,6 +414,9 @@ func (m *continuityMember) join(topic string, t *tracker) bool {
 		}
 	}
 	m.mu.Unlock()
+	if m.run.presence {
+		options = append(options, client.OnPresence(nil))
+	}
 	subscribe := m.client.Subscribe
 	if topic[0] == 'r' {
 		subscribe = m.client.JoinRoom
@@ -544,6 +555,20 @@ func (m *continuityMember) take(t *tracker, msg *websocket.Message) error {
 		return fmt.Errorf("publication %d of %s after %d", data.N, data.Publisher, last)
 	}
 	return nil
+}
+
+// checkMembers compares the members that the client knows with those that the hub knows.
+func (m *continuityMember) checkMembers() {
+	for topic, t := range m.topics {
+		kind := websocket.ChannelTopic
+		if topic[0] == 'r' {
+			kind = websocket.RoomTopic
+		}
+		want, err := m.run.server.hub.Presence(m.run.t.Context(), kind, topic)
+		if err != nil || !reflect.DeepEqual(t.sub.Members(), want) {
+			m.errorf("members of %s: %+v, want %+v %v", topic, t.sub.Members(), want, err)
+		}
+	}
 }
 
 // hasEnd reports whether the member has the end of each topic.
