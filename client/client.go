@@ -26,8 +26,8 @@
 //     the last Unsubscribe, before the next message of that channel or room: messages that the hub
 //     dropped, messages that the client dropped because handlers were too slow, and
 //     messages that may have been published while there was no connection. If the channel
-//     or room has a history, the client gets from it what was published while there was no
-//     connection, and OnGap reports only messages that are lost.
+//     or room has a history, the client gets from it the messages that were published while
+//     there was no connection, and OnGap reports only messages that are lost.
 //  4. When a connection breaks, or closes with a code for which Reconnectable
 //     returns true, the client reconnects after a random delay that grows with
 //     every failure. It restores its channels and rooms before OnState reports

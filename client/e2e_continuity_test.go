@@ -28,7 +28,7 @@ import (
 // again, and start anew with the position that they have stored. Each handler must get every
 // publication from its first subscription on, once and in order, or be told of its loss
 // before the next message of the topic. If the histories have room, each call of Publish must
-// succeed, and publish once. At the end each member must know who is in the topics.
+// succeed, and publish once. At the end each member must know the members of the topics.
 //
 // CONTINUITY_SEED repeats one run. CONTINUITY_RUNS sets the number of runs.
 func TestContinuity(t *testing.T) {
@@ -67,7 +67,7 @@ type continuityRun struct {
 	topics      []string      // those that begin with "r" are rooms
 	count       int           // publications of each publisher to each topic
 	calm        atomic.Bool   // new connections do not break
-	taken, gaps atomic.Int64  // what members have received
+	taken, gaps atomic.Int64  // received by members
 	stop        chan struct{} // closed when all is published
 }
 
@@ -292,7 +292,7 @@ type continuityMember struct {
 	others map[string][]*tracker // of further subscriptions, which end with the client
 }
 
-// tracker is what a subscription has of a topic, over several clients.
+// tracker follows one subscription, or one after the other, over several clients.
 type tracker struct {
 	sub     *client.Subscription
 	epoch   string

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -21,7 +22,17 @@ func exampleHub() (url string, stop func()) {
 // restartableHub is like exampleHub. restart closes all connections as a restart of
 // the hub would.
 func restartableHub() (url string, restart, stop func()) {
-	hub := websocket.NewHub(noLogger{}, websocket.DefaultConfig)
+	hub, url, stop := runHub(websocket.DefaultConfig)
+	restart = func() {
+		for c := range hub.Clients() {
+			_ = c.Close(websocket.CloseServiceRestart, "back in a moment")
+		}
+	}
+	return url, restart, stop
+}
+
+func runHub(config websocket.Config) (hub *websocket.Hub, url string, stop func()) {
+	hub = websocket.NewHub(noLogger{}, config)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
@@ -29,16 +40,11 @@ func restartableHub() (url string, restart, stop func()) {
 	var goroutines sync.WaitGroup
 	goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
 	goroutines.Go(func() { _ = hub.Serve(l, hub.Handler()) })   // ends with stop
-	restart = func() {
-		for c := range hub.Clients() {
-			_ = c.Close(websocket.CloseServiceRestart, "back in a moment")
-		}
-	}
 	stop = func() {
 		_ = hub.Shutdown(context.Background())
 		goroutines.Wait()
 	}
-	return "ws://" + l.Addr().String(), restart, stop
+	return hub, "ws://" + l.Addr().String(), stop
 }
 
 func ExampleDial() {
@@ -89,4 +95,109 @@ func ExampleOptions_onGap() {
 	g := <-gaps
 	fmt.Printf("%s: messages of %q between First and Last may be missing: %v\n", g.Reason, g.Channel, g.First > 0 && g.First < g.Last)
 	// Output: reconnect: messages of "prices" between First and Last may be missing: true
+}
+
+// A program stores its position, and continues there when it starts again.
+func ExampleSince() {
+	config := websocket.DefaultConfig
+	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+		return websocket.TopicOptions{History: websocket.HistoryOptions{Messages: 100, Age: time.Hour}}
+	}
+	hub, url, stop := runHub(config)
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	var stored websocket.Position
+	for run := range 2 {
+		c, err := client.Dial(ctx, url, client.Options{})
+		if err != nil {
+			log.Fatal(err)
+		}
+		got := make(chan string, 10)
+		orders, err := c.Subscribe(ctx, "orders", func(m *websocket.Message) { got <- string(m.Data) }, client.Since(stored))
+		if err != nil {
+			log.Fatal(err)
+		}
+		for n := range 2 {
+			if err := hub.PublishToChannelRaw("orders", fmt.Append(nil, 10*run+n)); err != nil {
+				log.Fatal(err)
+			}
+			fmt.Println(<-got)
+		}
+		stored = orders.Position()
+		if err := c.Close(); err != nil {
+			log.Fatal(err)
+		}
+		if err := hub.PublishToChannelRaw("orders", []byte(`"while it was away"`)); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// 0
+	// 1
+	// "while it was away"
+	// 10
+}
+
+func ExampleClient_Request() {
+	hub, url, stop := runHub(websocket.DefaultConfig)
+	defer stop()
+	hub.Handle("price", func(_ context.Context, _ *websocket.Client, m *websocket.Message) (any, error) {
+		if string(m.Data) != `"apple"` {
+			return nil, &websocket.RequestError{Code: "unknown_item", Message: "no such item"}
+		}
+		return 12, nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := client.Dial(ctx, url, client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	answer, err := c.Request(ctx, "price", []byte(`"apple"`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(answer.Data))
+	var refusal *client.Error
+	if _, err := c.Request(ctx, "price", []byte(`"stone"`)); errors.As(err, &refusal) {
+		fmt.Println(refusal.Code)
+	}
+	// Output:
+	// 12
+	// unknown_item
+}
+
+func ExampleOnPresence() {
+	config := websocket.DefaultConfig
+	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+		return websocket.TopicOptions{Presence: true}
+	}
+	config.OnConnect = func(c *websocket.Client) { c.SetUser("ann") }
+	_, url, stop := runHub(config)
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := client.Dial(ctx, url, client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	changed := make(chan struct{})
+	lobby, err := c.JoinRoom(ctx, "lobby", nil, client.OnPresence(func(change client.PresenceChange) {
+		fmt.Println(change.Joined[0].User, "is here")
+		close(changed)
+	}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-changed
+	fmt.Println(len(lobby.Members()))
+	// Output:
+	// ann is here
+	// 1
 }

@@ -99,7 +99,7 @@ func (c *Client) handleRequest(cn *conn, m *websocket.Message) {
 
 const internalText = "internal error"
 
-// replyOf returns the reply for what a handler has returned.
+// replyOf returns the reply for the results of a handler.
 func (c *Client) replyOf(typ string, result any, err error) *websocket.Message {
 	var chosen *websocket.RequestError
 	switch {

@@ -52,7 +52,7 @@ func (c *Client) hasFeature(feature string) bool {
 	return c.hello.has(feature)
 }
 
-// Features of a hub that keeps histories, and that tells who is in a topic.
+// Features of a hub: histories, and members of topics.
 const (
 	featureHistory  = "history"
 	featurePresence = "presence"

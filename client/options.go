@@ -138,7 +138,7 @@ type Options struct {
 	// OnGap reports messages that were missed or may have been, before the next
 	// message of that channel or room. The Gap's Reason is one of the hub's or one of
 	// the Reason constants. After a reconnect the hub's reason is "history", and Count is 0
-	// if the hub has forgotten what it had published. A loss is reported again if the
+	// if the hub has forgotten the history. A loss is reported again if the
 	// connection breaks before the next message of the channel or room. Defaults to nil: OnError gets an error that wraps
 	// ErrMissed if messages were certainly missed.
 	OnGap func(websocket.Gap)

@@ -27,12 +27,12 @@ type PresenceChange struct {
 	Joined, Left, Updated []websocket.Member
 }
 
-// OnPresence makes the client follow who is in the channel or room, which the hub's
-// application must have given TopicOptions.Presence. Subscription.Members has the members.
+// OnPresence makes the client follow the members of the channel or room. The hub's
+// application must have given it TopicOptions.Presence. Subscription.Members has the members.
 // onChange, if not nil, is called after each change, as the other callbacks are: at first with
 // all members as Joined, this client among them, and after a reconnect with all that has
 // changed meanwhile. If it is slow, several changes become one call. OnError gets an *Error
-// if the hub does not tell who is there.
+// if the hub does not tell the members.
 //
 // While a subscription with OnPresence exists, messages of the types join, leave, update and
 // presence_diff that have no Offset do not reach the handlers of the channel or room.
@@ -54,7 +54,7 @@ func (s *Subscription) Members() []websocket.Member {
 	return nil
 }
 
-// presence is who is in a topic. Client.mu guards it.
+// presence has the members of a topic. Client.mu guards it.
 type presence struct {
 	members map[string]*websocket.Member // by ClientID; a changed member gets a new element
 	asked   *request                     // the hub:presence whose reply counts; nil if none is awaited
@@ -73,7 +73,7 @@ func (m toldMember) member() *websocket.Member {
 	return &websocket.Member{ClientID: m.ClientID, User: m.User, Info: m.Info, Since: time.UnixMilli(m.Since), Node: m.Node}
 }
 
-// follow makes the client follow who is in a topic, for a new subscription. c.mu is locked.
+// follow makes the client follow the members of a topic, for a new subscription. c.mu is locked.
 func (c *Client) follow(t *topic, s *Subscription) {
 	switch {
 	case !s.follows:
@@ -85,8 +85,8 @@ func (c *Client) follow(t *topic, s *Subscription) {
 	}
 }
 
-// unfollow forgets who is in a topic if no subscription needs it any more. Client.mu is
-// locked.
+// unfollow forgets the members of a topic if no subscription needs them any more. Client.mu
+// is locked.
 func (t *topic) unfollow() {
 	if !slices.ContainsFunc(t.subs, func(s *Subscription) bool { return s.follows }) {
 		t.presence = nil
@@ -107,13 +107,13 @@ func (p *presence) lostBy(own, gap topicKey) bool {
 	}
 }
 
-// askPresence asks the hub who is in a topic. c.mu is locked.
+// askPresence asks the hub for the members of a topic. c.mu is locked.
 func (c *Client) askPresence(t *topic) {
 	if t.presence == nil || c.conn == nil {
 		return
 	}
 	if !c.hello.has(featurePresence) {
-		c.inbox.putError(&Error{Code: CodeUnsupported, Message: "the hub does not tell who is there", Target: t.key.name})
+		c.inbox.putError(&Error{Code: CodeUnsupported, Message: "the hub does not tell members", Target: t.key.name})
 		return
 	}
 	channel, roomID := t.key.split()
@@ -242,7 +242,7 @@ func (c *Client) putPresence(s *Subscription) {
 	}
 }
 
-// reportPresence calls onPresence with what has changed since the last call. Only dispatch
+// reportPresence calls onPresence with the changes since the last call. Only dispatch
 // calls it.
 func (s *Subscription) reportPresence() {
 	c := s.client

@@ -23,7 +23,7 @@ func idsOf(members []websocket.Member) string {
 	return ids
 }
 
-// TestPresence applies what a hub tells about the members of a room.
+// TestPresence applies messages about the members of a room.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	s := withScript(t, `{"features":["presence"]}`)

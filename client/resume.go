@@ -27,11 +27,11 @@ func Since(position websocket.Position) SubscribeOption {
 	return SubscribeOption{func(s *Subscription) { s.from = resume{since: &position} }}
 }
 
-// resume says what a subscriber has of a topic already, or wants of it. It has at most one
-// of its fields.
+// resume is the place at which a subscriber joins. At most one field is set; the zero value
+// is the present.
 type resume struct {
-	since *websocket.Position // nil if it has nothing
-	last  int                 // the number of the latest publications that it wants
+	since *websocket.Position // behind the latest publication that it has
+	last  int                 // the number of the latest publications that it asks for
 }
 
 // Position returns the place in the history of the channel or room behind the latest
@@ -55,8 +55,8 @@ func (s *Subscription) Resumed() websocket.Resumed {
 // reasonNone is the reason of a resume without a history.
 const reasonNone = "none"
 
-// decodeResumed returns what the hub's reply to a request to join says. told is false if it
-// says nothing, as the reply of an older hub and that about a topic without history.
+// decodeResumed decodes the hub's reply to a request to join. told is false if the reply has
+// no data: the hub is older, or the topic has no history.
 func decodeResumed(from resume, data []byte) (resumed websocket.Resumed, told bool) {
 	if len(data) > 0 && json.Unmarshal(data, &resumed) == nil {
 		return resumed, true

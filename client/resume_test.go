@@ -285,7 +285,7 @@ func (p jsonPeer) reply(data string) websocket.Message {
 
 const historyFeature = `{"features":["history"]}`
 
-// TestResumeRequests shows what a client sends and which messages it drops.
+// TestResumeRequests checks the positions that a client sends, and the messages that it drops.
 func TestResumeRequests(t *testing.T) {
 	t.Parallel()
 	s := withScript(t, historyFeature)
@@ -325,7 +325,7 @@ func TestResumeRequests(t *testing.T) {
 	gap(2)
 	number(8)
 	require.Equal(t, "8", string(receive(t, got).Data))
-	// The hub has forgotten what the client has.
+	// The hub has lost the latest messages.
 	lose(`{"epoch":"b","offset":8}`, `{"epoch":"b","offset":3,"replayed":1,"complete":false,"reason":"epoch"}`)
 	gap(0)
 	number(3)

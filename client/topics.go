@@ -55,7 +55,7 @@ type topic struct {
 	leaving  *conn           // where leaveAfterCancel waits for a reply; nil if it does not
 
 	epoch     string             // of the history, by the latest reply to joining; "" if there is none
-	presence  *presence          // who is there; nil if no subscription follows it
+	presence  *presence          // its members; nil if no subscription follows it
 	behindGap websocket.Position // end of an incomplete resume that replays nothing, until its gap has arrived; or zero
 }
 
@@ -411,7 +411,7 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 		c.restoreFailed(t, r.refusal)
 	case len(t.subs) > 0:
 		resumed, told := decodeResumed(from, r.message.Data)
-		if from.since == nil || !told { // otherwise the hub itself tells what is missing
+		if from.since == nil || !told { // otherwise the hub itself reports a loss
 			resumed.Complete, resumed.Reason = false, reasonNone
 			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect})
 		}
@@ -517,7 +517,7 @@ func (c *Client) isMember(key topicKey) bool {
 }
 
 // passGap records that the hub has told about lost messages. It reports whether the client
-// has joined the topic. Messages that tell who is there, and replies, may be among them.
+// has joined the topic. Messages about members, and replies, may be among them.
 func (c *Client) passGap(key topicKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
