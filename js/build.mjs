@@ -15,9 +15,10 @@ const root = fileURLToPath(new URL(".", import.meta.url));
  * the platform's objects, of the wire's or of the public types.
  */
 const internal = [
-  ..."asked allows buffered checkNotClosed confirm emit endedByCaller explain giveUp greet handles heard isClosed isOpen".split(" "),
-  ..."keep lasted listeners measure newClosedError probe replied report restart restore restored settle spend".split(" "),
-  ..."startHeartbeat transmit".split(" "),
+  ..."again allows answer apply asked askedMembers behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
+  ..."endedByCaller explain finish follows giveUp greet greeted handles heard isClosed isOpen keep lasted learn".split(" "),
+  ..."listeners lost measure newClosedError probe release repeat repeats replied report restart restore restored".split(" "),
+  ..."scope settle spend startHeartbeat told transmit".split(" "),
 ];
 const mangleProps = new RegExp(`^(${internal.join("|")})$`);
 

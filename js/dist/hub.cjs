@@ -93,6 +93,7 @@ function toBase64(bytes) {
   }
   return btoa(binary);
 }
+var base64url = (bytes) => toBase64(bytes).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
 function fromBase64(text) {
   let binary;
   try {
@@ -150,7 +151,7 @@ function integerSource(sources, key) {
   return value;
 }
 function memberSources(text) {
-  const sources = /* @__PURE__ */ new Map();
+  const sources = [];
   let depth = 0;
   let key = "";
   let start = 0;
@@ -174,7 +175,7 @@ function memberSources(text) {
       // fall through
       case ",":
         if (depth > 1 || depth === 1 && text[i] !== ",") break;
-        sources.set(key, text.slice(start, i).trim());
+        sources.push([key, text.slice(start, i).trim()]);
         start = i + 1;
     }
   }
@@ -210,7 +211,7 @@ var values = /* @__PURE__ */ new WeakMap();
 var Message = class {
   constructor(fields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", exceptSelf = false } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
@@ -220,6 +221,8 @@ var Message = class {
     this.timestampNs = timestampNs;
     this.clientId = clientId;
     this.id = id;
+    this.offset = offset;
+    this.key = key;
     this.exceptSelf = exceptSelf;
   }
   /** The hub's time in Unix milliseconds, for `new Date()`. */
@@ -283,8 +286,8 @@ function setValue(message, value) {
 
 // src/codec.ts
 var asMessage = (message) => message instanceof Message ? message : new Message(message);
-var encodedTexts = ({ type, channel, clientId, id }) => [type, channel, clientId, id].map(encodeUTF8);
-var jsonTarget = (key, name) => ({ [key]: name });
+var encodedTexts = ({ type, channel, clientId, id, key }) => [type, channel, clientId, id, key].map(encodeUTF8);
+var jsonTarget = (key, name, begin) => ({ [key]: name, ...begin });
 function jsonError(message) {
   const fields = parseObject(message.text(), "error reply");
   return { code: stringField(fields, "code"), message: stringField(fields, "message") };
@@ -292,7 +295,7 @@ function jsonError(message) {
 function jsonGap(message) {
   const text = message.text();
   const fields = parseObject(text, "gap notice");
-  const sources = memberSources(text);
+  const sources = new Map(memberSources(text));
   return {
     channel: stringField(fields, "channel"),
     room: stringField(fields, "room_id"),
@@ -312,18 +315,20 @@ var json = {
   error: jsonError,
   gap: jsonGap,
   encode(fields) {
-    const { type, channel, payload, timestampNs, clientId, id, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, exceptSelf } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
     if (clientId) text += `,"client_id":${JSON.stringify(clientId)}`;
     if (id) text += `,"id":${JSON.stringify(id)}`;
+    if (offset) text += `,"offset":${offset}`;
+    if (key) text += `,"key":${JSON.stringify(key)}`;
     if (exceptSelf) text += `,"except_self":true`;
     return text + "}";
   },
   decode(text) {
     const fields = parseObject(text, "json");
-    const sources = memberSources(text);
+    const sources = new Map(memberSources(text));
     const field = (key) => stringField(fields, key);
     const encoding = field("encoding");
     const { data } = fields;
@@ -337,7 +342,9 @@ var json = {
       payload,
       timestampNs: integerSource(sources, "timestamp"),
       clientId: field("client_id"),
-      id: field("id")
+      id: field("id"),
+      offset: Number(integerSource(sources, "offset")),
+      key: field("key")
     });
     return encoding ? message : setValue(message, data);
   }
@@ -351,23 +358,30 @@ function payloadSource(payload) {
 var kinds = {
   ack: "boolean",
   backoff: "object",
+  before: 0,
   base: 1,
   channel: "string",
   codec: "encode",
   exceptSelf: "boolean",
   handshakeTimeout: 1,
+  handlers: "object",
   heartbeat: 0,
+  key: "string",
+  last: 0,
+  limit: 0,
   max: 1,
   maxMessageSize: 1,
   maxPending: 1,
   maxQueuedBytes: 1,
   resetAfter: 0,
   security: "pipe",
+  since: "object",
   signal: "addEventListener",
   timeout: 1,
   token: "string",
   volatile: "boolean"
 };
+var integers = ["before", "last", "limit"];
 var functions = /^(on[A-Z]\w+|getToken|WebSocket|shouldReconnect)$/;
 function check(options, defaults) {
   const all = { ...defaults };
@@ -375,7 +389,7 @@ function check(options, defaults) {
     const value = options[name];
     const kind = kinds[name] ?? (functions.test(name) ? "function" : NaN);
     if (value === void 0) continue;
-    if (value === null || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])) {
+    if (value === null || integers.includes(name) && !Number.isSafeInteger(value) || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])) {
       throw new TypeError(`invalid option ${name}: ${value}`);
     }
     all[name] = value;
@@ -402,6 +416,17 @@ function checkName(name) {
   }
   throw new TypeError("a name must be non-empty, well-formed text");
 }
+var reserved = /^((un)?subscribe|(join|leave)_room|hub:.*)$/;
+var noRequest = /^(|publish|publish_room|broadcast|message|room_message|ack|error|gap)$/;
+function checkType(type, request) {
+  if (typeof type !== "string") throw new TypeError("a message type must be a string");
+  if (reserved.test(type) || request && noRequest.test(type)) throw new TypeError(`the type "${type}" is reserved`);
+}
+function checkPosition(since) {
+  if (since && !(typeof since.epoch === "string" && since.offset >= 0 && Number.isSafeInteger(since.offset))) {
+    throw new TypeError("invalid option since: it needs an epoch and an offset");
+  }
+}
 function checkFunction(value) {
   if (typeof value !== "function") throw new TypeError("a handler must be a function");
 }
@@ -412,7 +437,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, r: measure, remove, k: transmit }) {
+function createCalls(core, { add, encode: encode2, r: measure, C: release, remove, s: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -422,27 +447,24 @@ function createCalls(core, { add, encode: encode2, r: measure, remove, k: transm
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.l(error, reply);
+    ended.t(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
     finish(id, error);
   };
   return {
-    finish,
+    h: finish,
     /** Sends a request of the client itself, which has no time limit. */
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
       const item = measure({ ...fields, id });
-      pending.set(id, { item, l: settle });
+      pending.set(id, { item, t: settle });
       send(item);
     },
-    /**
-     * Sends a request of the application and returns the promise of what `read` makes of the reply. One that leaves
-     * a topic succeeds when its connection is lost, and is not limited.
-     */
-    call(fields, { timeout = options.timeout, signal }, read, leaves) {
-      core.e();
+    /** Sends a request of the application and returns the promise of what `read` makes of the reply. */
+    call(fields, { timeout = options.timeout, signal }, read, { leaves, d: scope } = {}) {
+      core.i();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -453,17 +475,17 @@ function createCalls(core, { add, encode: encode2, r: measure, remove, k: transm
         calls--;
         cancel(timer);
         end();
-        if (core.m) promise.catch(noop);
+        if (core.u) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.f();
+        core.connection?.j();
       });
       calls++;
-      pending.set(id, { item, l: settle, s: !leaves });
+      pending.set(id, { item, t: settle, D: !leaves, d: scope });
       try {
         transmit(item);
       } catch (error) {
@@ -471,9 +493,28 @@ function createCalls(core, { add, encode: encode2, r: measure, remove, k: transm
       }
       return promise;
     },
-    /** Ends the requests that need a lost connection, or all of a closed client. */
-    lost(newError, all) {
-      for (const [id, { item, s: keep }] of pending) if (all || !keep || item.sent) fail(id, newError());
+    /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
+    k(newError, all) {
+      for (const [id, call] of pending) {
+        const { e: again, item, D: keep, d: scope } = call;
+        if (!all && (again || keep && !item.sent)) continue;
+        if (!all) call.e = scope?.();
+        if (!call.e || all) fail(id, newError());
+      }
+    },
+    /** Reports whether requests wait to be sent again. */
+    E: () => [...pending.values()].some(({ e: again }) => again),
+    /** Sends them again, now that it is known whether the hub carries them out once only. */
+    F() {
+      const items = [];
+      for (const [id, call] of pending) {
+        const { e: again, item, d: scope } = call;
+        if (!again) continue;
+        call.e = void 0;
+        if (scope() === again) items.push(item);
+        else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
+      }
+      release(items);
     }
   };
 }
@@ -510,13 +551,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    t() {
+    G() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    f: () => probe(Math.min(interval, probeTimeout)),
+    j: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -560,7 +601,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.t();
+    heartbeat.G();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -608,13 +649,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    n: heartbeat.start,
+    v: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    f: heartbeat.f,
+    j: heartbeat.j,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    u: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    H: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -629,14 +670,13 @@ function openConnection(socket, codec, sealer, events) {
 }
 
 // src/dial.ts
-var base64url = (text) => toBase64(encodeUTF8(text)).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
 var isNoToken = (error) => error?.code === "no_token";
 async function dial(core, url, renew, events) {
   const { codec, getToken, handshakeTimeout, security, token, WebSocket } = core.options;
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.h = (error) => {
+  core.n = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -644,7 +684,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.h(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.n(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -660,9 +700,9 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.c()) return;
+  if (core.f()) return;
   const protocols = [codec.name];
-  if (credentials.token) protocols.push(`bearer.${base64url(credentials.token)}`);
+  if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
     core.connection = openConnection(new WebSocket(url, protocols), codec, credentials.security ?? security, {
       ...events,
@@ -695,7 +735,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    v(size) {
+    I(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -710,36 +750,37 @@ function createPacing() {
 
 // src/hello.ts
 var defaultHeartbeat = 15e3;
-function createHello(core, { limit, send }, { request }) {
+function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
-  let replied;
-  let pings;
   return {
-    w() {
-      replied = pings = false;
-      core.connection.n(options.heartbeat ?? defaultHeartbeat);
+    J() {
+      core.l = core.o = false;
+      core.connection.v(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        replied = true;
-        pings = features.includes("ping");
+        core.l = core.o = true;
+        core.features = features;
         limit(all);
-        core.connection.n(options.heartbeat ?? heartbeat);
+        settled();
+        core.connection.v(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(pings ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.o && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    o() {
-      if (!replied) limit(defaultLimits);
-      replied = true;
+    w() {
+      if (core.l) return;
+      core.l = true;
+      limit(defaultLimits);
+      settled();
     }
   };
 }
@@ -784,174 +825,11 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, p: emit, g: report, on, off };
-}
-
-// src/subscription.ts
-var maxBuffered = 1024;
-function createSubscription({ kind, name }, onMessage, { signal, onError }, listeners, leave) {
-  const [ready, resolve, reject] = deferred();
-  ready.catch(noop);
-  let buffer = onMessage ? void 0 : [];
-  let wake = noop;
-  const end = (error, tell) => {
-    if (sub.state === "ended") return;
-    sub.state = "ended";
-    sub.error = error;
-    stopWaiting();
-    reject(error ?? new HubError("aborted", "the subscription has ended"));
-    wake();
-    if (tell) onError ? listeners.run(onError, error) : listeners.g(error);
-  };
-  const stop = (error) => {
-    const ended = sub.state === "ended";
-    end(error, Boolean(error));
-    return ended ? Promise.resolve() : leave(handle);
-  };
-  const stopWaiting = onAbort(signal, () => void stop());
-  const sub = {
-    kind,
-    name,
-    state: "pending",
-    error: void 0,
-    ready,
-    unsubscribe: () => stop(),
-    async *[Symbol.asyncIterator]() {
-      buffer ?? (buffer = []);
-      try {
-        for (; ; ) {
-          while (buffer.length) yield buffer.shift();
-          if (sub.error) throw sub.error;
-          if (sub.state === "ended") return;
-          await new Promise((resolve2) => wake = resolve2);
-        }
-      } finally {
-        void stop();
-      }
-    }
-  };
-  const handle = {
-    sub,
-    end,
-    q() {
-      sub.state = "active";
-      resolve();
-    },
-    receive(message) {
-      if (sub.state === "ended") return;
-      if (onMessage) listeners.run(onMessage, message);
-      if (!buffer) return;
-      if (buffer.push(message) > maxBuffered) {
-        void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
-      }
-      wake();
-    }
-  };
-  return handle;
-}
-
-// src/topics.ts
-var kinds2 = {
-  channel: ["subscribe", "unsubscribe", "channel"],
-  room: ["join_room", "leave_room", "room_id"]
-};
-var topicTypes = Object.values(kinds2).flatMap(([begin, end]) => [begin, end]);
-function createTopics(core, { encode: encode2 }, { call, request }, changed) {
-  const topics = /* @__PURE__ */ new Map();
-  const keyOf = (kind, name) => kind + name;
-  const control = (verb, kind, name) => ({
-    type: kinds2[kind][verb],
-    data: core.options.codec.target(kinds2[kind][2], name)
-  });
-  const remove = (topic) => {
-    const key = keyOf(topic.kind, topic.name);
-    if (topics.get(key) === topic) topics.delete(key);
-    changed();
-  };
-  const ask = (topic) => {
-    if (topic.i) return;
-    topic.i = true;
-    request(control(0, topic.kind, topic.name), (error) => {
-      if (!error) {
-        topic.active = true;
-        for (const handle of topic.a) handle.q();
-        changed();
-        return;
-      }
-      topic.i = false;
-      if (["unavailable", "disconnected"].includes(error.code) || !topic.a.size) return;
-      remove(topic);
-      for (const handle of topic.a) handle.end(error, true);
-    });
-  };
-  const unsubscribe = (kind, name, options) => {
-    const topic = topics.get(keyOf(kind, checkName(name)));
-    const checked = check(options);
-    for (const handle of topic?.a ?? []) handle.end();
-    topic?.a.clear();
-    const gone = () => {
-      if (topic) remove(topic);
-    };
-    if (!core.b()) return Promise.resolve(gone());
-    const left = call(control(1, kind, name), checked, gone, true);
-    changed();
-    left.catch(noop);
-    return left;
-  };
-  const subscribe = (kind, name, onMessage, options) => {
-    if (onMessage) checkFunction(onMessage);
-    const checked = check(options);
-    encode2(control(0, kind, checkName(name)));
-    const key = keyOf(kind, name);
-    let topic = topics.get(key);
-    const handle = createSubscription(
-      { kind, name },
-      onMessage,
-      checked,
-      core.d,
-      (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve()
-    );
-    if (core.c() || checked.signal?.aborted) {
-      handle.end(core.c() ? core.j() : void 0);
-      return handle.sub;
-    }
-    if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
-    topic.a.add(handle);
-    if (topic.active) handle.q();
-    else if (core.b()) ask(topic);
-    return handle.sub;
-  };
-  return {
-    subscribe,
-    unsubscribe,
-    /** Passes a message to the subscriptions of its topic, if there are any. */
-    deliver(message) {
-      const { type, channel } = message;
-      const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
-      if (!topic) return false;
-      for (const handle of [...topic.a]) handle.receive(message);
-      return true;
-    },
-    x: () => topics.forEach(ask),
-    /** Forgets the memberships of a lost connection. */
-    reset() {
-      for (const [key, topic] of topics) {
-        topic.i = topic.active = false;
-        for (const { sub } of topic.a) sub.state = "pending";
-        if (!topic.a.size) topics.delete(key);
-      }
-    },
-    /** Reports whether the hub confirmed all topics. */
-    y: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
-    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
-    close(error) {
-      for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
-      topics.clear();
-    }
-  };
+  return { run, x: emit, fail, g: report, on, off };
 }
 
 // src/methods.ts
+var newKey = () => base64url(crypto.getRandomValues(new Uint8Array(16)));
 var attempt = (task) => {
   try {
     return task();
@@ -959,18 +837,24 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, k: transmit }, { call }, { subscribe, unsubscribe }) {
-  const publisher = (type) => (channel, data, given) => attempt(() => {
-    const { exceptSelf, ack = true, ...others } = check(given);
-    if (type !== "broadcast") checkName(channel);
-    const fields = { type, channel, data, exceptSelf };
-    if (ack) return call(fields, others, noop);
+function createMethods(core, { encode: encode2, s: transmit }, { call }, topics, { handle }) {
+  const { subscribe, unsubscribe } = topics;
+  const publisher = (type, kind) => (channel, data, given) => attempt(() => {
+    const unique = kind && core.features.includes("history");
+    const { exceptSelf, ack = true, key = unique && ack !== false ? newKey() : void 0, ...others } = check(given);
+    if (kind) checkName(channel);
+    const fields = { type, channel, data, exceptSelf, key };
+    if (ack) {
+      const read = (reply) => kind && topics.K(kind, channel, reply.json()?.epoch);
+      const scope = kind && key ? () => topics.d(kind, channel) : void 0;
+      return call(fields, others, read, { d: scope });
+    }
     const item = encode2(fields);
     try {
-      core.e();
+      core.i();
       transmit(item);
     } catch (error) {
-      core.d.g(error);
+      core.c.g(error);
     }
     return Promise.resolve();
   });
@@ -980,14 +864,18 @@ function createMethods(core, { encode: encode2, k: transmit }, { call }, { subsc
     joinRoom: (...all) => subscribe("room", ...all),
     unsubscribe: (...all) => attempt(() => unsubscribe("channel", ...all)),
     leaveRoom: (...all) => attempt(() => unsubscribe("room", ...all)),
-    publish: publisher("publish"),
-    publishRoom: publisher("publish_room"),
+    publish: publisher("publish", "channel"),
+    publishRoom: publisher("publish_room", "room"),
     broadcast: (...all) => broadcast(void 0, ...all),
+    handle,
+    request: (type, data, given) => attempt(() => {
+      checkType(type, true);
+      return call({ type, data }, check(given), (reply) => reply);
+    }),
     send(type, data, given) {
-      if (typeof type !== "string") throw new TypeError("a message type must be a string");
-      if (topicTypes.includes(type)) throw new TypeError(`use the client's method for ${type}`);
+      checkType(type);
       const { channel, volatile } = check(given);
-      core.e();
+      core.i();
       const item = encode2({ type, channel, data });
       if (volatile && !core.b()) return false;
       transmit(item);
@@ -1021,6 +909,7 @@ function createOutbox(core) {
   const { client, options } = core;
   const pacing = createPacing();
   let queue = /* @__PURE__ */ new Set();
+  let held;
   let queuedBytes = 0;
   let timer;
   const measure = (fields) => {
@@ -1030,7 +919,7 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.v(item.size + headerSize);
+    pacing.I(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
@@ -1052,7 +941,7 @@ function createOutbox(core) {
     flush();
   };
   const remove = (item) => {
-    if (queue.delete(item)) queuedBytes -= item.size;
+    if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
   return {
     r: measure,
@@ -1068,20 +957,41 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    k(item) {
-      const waiting = queuedBytes + (core.b() ? core.connection.u() : 0);
+    s(item) {
+      const waiting = queuedBytes + (core.b() ? core.connection.H() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
-      add(item);
+      if (held) {
+        held.add(item);
+        queuedBytes += item.size;
+      } else {
+        add(item);
+      }
     },
-    /** Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. */
-    z(first) {
-      const queued = queue;
+    /**
+     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. With
+     * `hold`, those of the application wait until `release` is called.
+     */
+    L(first, hold) {
+      const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
+      held = void 0;
       pacing.limit(safeLimits);
       first();
-      for (const item of queued) queue.add(item);
+      if (hold) {
+        held = new Set(queued);
+      } else {
+        for (const item of queued) queue.add(item);
+        flush();
+      }
+    },
+    /** Sends frames, and then those that were held. */
+    C(items) {
+      const rest = held ?? [];
+      held = void 0;
+      for (const item of items) add(item);
+      for (const item of rest) queue.add(item);
       flush();
     },
     /** Takes the limits of the hub. */
@@ -1092,17 +1002,18 @@ function createOutbox(core) {
     /** Discards the queue. Returns the number of its frames. */
     clear() {
       cancel(timer);
-      const { size } = queue;
+      const size = queue.size + (held?.size ?? 0);
       queue.clear();
+      held = void 0;
       return size;
     }
   };
 }
 
 // src/receiver.ts
-function createReceiver(core, calls, topics, hello) {
+function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { p: emit, g: report } = core.d;
+  const { x: emit, g: report } = core.c;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1110,29 +1021,32 @@ function createReceiver(core, calls, topics, hello) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.finish(id, void 0, message);
-        hello.o();
+        calls.h(id, void 0, message);
+        hello.w();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.finish(id, error);
-        hello.o();
+        calls.h(id, error);
+        hello.w();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
+        topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
+      } else if (id.startsWith("hub:")) {
+        void requests.M(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    lost() {
+    k() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
       if (!core.b() || !missed || !topics.y()) return;
-      const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room") };
+      const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
     }
@@ -1171,24 +1085,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, d: listeners }) {
+function createReconnect({ options, c: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    A(close) {
+    N(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    B(ms) {
+    O(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    C({ code, reason, error }, wasOpen) {
+    P({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1208,6 +1122,388 @@ function createReconnect({ options, d: listeners }) {
   return reconnect;
 }
 
+// src/requests.ts
+function createRequests(core, { encode: encode2, r: measure, send }) {
+  const handlers = /* @__PURE__ */ new Map();
+  const handle = (type, handler) => {
+    checkType(type, true);
+    checkFunction(handler);
+    if (handlers.has(type)) throw new TypeError(`the type ${type} has a handler already`);
+    handlers.set(type, handler);
+    return () => {
+      if (handlers.get(type) === handler) handlers.delete(type);
+    };
+  };
+  for (const [type, handler] of Object.entries(core.options.handlers ?? {})) handle(type, handler);
+  return {
+    handle,
+    /** Answers a request over the connection on which it came. */
+    async M(message) {
+      const { type, id } = message;
+      const { connection } = core;
+      let item;
+      try {
+        const handler = handlers.get(type);
+        if (!handler) throw new HubError("unsupported", "no handler for this type");
+        item = encode2({ type: "ack", id, data: await handler(message) });
+      } catch (error) {
+        let data = { code: "internal", message: "internal error" };
+        if (error instanceof HubError) data = { code: error.code, message: error.message };
+        else core.c.fail(error);
+        item = measure({ type: "error", id, data });
+      }
+      if (core.b() && core.connection === connection) send(item);
+    }
+  };
+}
+
+// src/history.ts
+async function readHistory(call, key, name, query) {
+  const { signal, timeout, ...asked } = check(query);
+  checkPosition(asked.since);
+  return call({ type: "hub:history", data: { [key]: name, ...asked } }, { signal, timeout }, (reply) => {
+    const messages = new Map(memberSources(reply.text())).get("messages") ?? "[]";
+    const decoded = memberSources(messages).flatMap(([, text]) => text ? json.decode(text) : []);
+    return { ...reply.json(), messages: decoded };
+  });
+}
+
+// src/presence.ts
+var toMember = ({ client_id: clientId = "", user = "", info, since = 0, node = "" }) => ({
+  clientId,
+  user,
+  info,
+  since,
+  node
+});
+var lists = { leave: "leaves", join: "joins", update: "updates" };
+function presenceData(message) {
+  if (message.offset || !(message.type in lists || message.type === "presence_diff")) return void 0;
+  try {
+    return message.json() ?? void 0;
+  } catch {
+    return void 0;
+  }
+}
+function createPresence() {
+  const members = /* @__PURE__ */ new Map();
+  return {
+    /** The members, those that joined first first. */
+    list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
+    /** Puts the members that the hub has told in the place of all. */
+    set(told) {
+      const before = new Map(members);
+      members.clear();
+      for (const member of told.map(toMember)) {
+        const known = before.get(member.clientId);
+        members.set(member.clientId, JSON.stringify(known) === JSON.stringify(member) ? known : member);
+      }
+    },
+    /** Applies a message about the members. */
+    Q({ type, clientId }, data) {
+      const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
+      const { leaves = [], joins = [], updates = [] } = told;
+      for (const { client_id: id } of leaves) members.delete(id);
+      for (const one of joins) members.set(one.client_id, toMember(one));
+      for (const { client_id: id, user = "", info } of updates) {
+        const known = members.get(id);
+        if (known) members.set(id, { ...known, user, info });
+      }
+    },
+    /** Returns what has changed since a call that returned `reported`, if anything has. */
+    R(reported) {
+      const before = new Map(reported.map((member) => [member.clientId, member]));
+      const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
+      for (const member of this.list()) {
+        const known = before.get(member.clientId);
+        if (known !== member) change[known ? "updated" : "joined"].push(member);
+      }
+      return change.joined.length + change.left.length + change.updated.length ? change : void 0;
+    }
+  };
+}
+
+// src/subscription.ts
+var maxBuffered = 1024;
+function createSubscription({ kind, name }, onMessage, { signal, onError, onPresence, last, since }, listeners, leave, history) {
+  const [ready, resolve, reject] = deferred();
+  ready.catch(noop);
+  let buffer = onMessage ? void 0 : [];
+  let wake = noop;
+  let members = [];
+  const end = (error, tell) => {
+    if (sub.state === "ended") return;
+    sub.state = "ended";
+    sub.error = error;
+    stopWaiting();
+    reject(error ?? new HubError("aborted", "the subscription has ended"));
+    wake();
+    if (tell) onError ? void listeners.run(onError, error) : listeners.g(error);
+  };
+  const stop = (error) => {
+    const ended = sub.state === "ended";
+    end(error, Boolean(error));
+    return ended ? Promise.resolve() : leave(handle);
+  };
+  const stopWaiting = onAbort(signal, () => void stop());
+  const sub = {
+    kind,
+    name,
+    state: "pending",
+    error: void 0,
+    ready,
+    position: since,
+    joined: void 0,
+    members: () => members,
+    history,
+    unsubscribe: () => stop(),
+    async *[Symbol.asyncIterator]() {
+      buffer ?? (buffer = []);
+      try {
+        for (; ; ) {
+          while (buffer.length) yield buffer.shift();
+          if (sub.error) throw sub.error;
+          if (sub.state === "ended") return;
+          await new Promise((resolve2) => wake = resolve2);
+        }
+      } finally {
+        void stop();
+      }
+    }
+  };
+  const handle = {
+    sub,
+    begin: since ? { since } : last ? { last } : void 0,
+    z: Boolean(onPresence),
+    end,
+    A(joined) {
+      handle.begin = void 0;
+      sub.state = "active";
+      sub.joined = joined;
+      resolve();
+    },
+    receive(message) {
+      if (sub.state === "ended") return;
+      if (onMessage) void listeners.run(onMessage, message);
+      if (!buffer) return;
+      if (buffer.push(message) > maxBuffered) {
+        void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
+      }
+      wake();
+    },
+    p(presence) {
+      const change = presence.R(members);
+      if (!onPresence || !change) return;
+      members = presence.list();
+      void listeners.run(onPresence, change);
+    }
+  };
+  return handle;
+}
+
+// src/topics.ts
+var kinds2 = {
+  channel: ["subscribe", "unsubscribe", "channel"],
+  room: ["join_room", "leave_room", "room_id"]
+};
+var maxEpochs = 1024;
+function createTopics(core, { encode: encode2 }, { call, request }, changed) {
+  const topics = /* @__PURE__ */ new Map();
+  const epochs = /* @__PURE__ */ new Map();
+  const keyOf = (kind, name) => kind + name;
+  const control = (verb, kind, name, begin) => ({
+    type: kinds2[kind][verb],
+    data: core.options.codec.target(kinds2[kind][2], name, begin)
+  });
+  const learn = (kind, name, epoch) => {
+    const key = keyOf(kind, name);
+    epochs.delete(key);
+    if (!epoch) return;
+    epochs.set(key, epoch);
+    if (epochs.size > maxEpochs) epochs.delete(epochs.keys().next().value);
+  };
+  const join = (topic, handle) => {
+    const { epoch = "" } = topic;
+    const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
+    if (epoch) handle.sub.position = { epoch, offset };
+    handle.A({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.z) return;
+    if (topic.presence) handle.p(topic.presence);
+    else askMembers(topic);
+  };
+  const passes = ({ epoch = "" }, { begin, sub }, { offset }) => {
+    if (begin) return false;
+    if (!offset) return true;
+    if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
+    sub.position = { epoch, offset };
+    return true;
+  };
+  const remove = (topic) => {
+    const key = keyOf(topic.kind, topic.name);
+    if (topics.get(key) === topic) topics.delete(key);
+    changed();
+  };
+  const ask = (topic) => {
+    if (topic.m) return;
+    topic.m = true;
+    const handles = [...topic.a];
+    if (handles.some(({ begin }) => !begin)) askFor(topic);
+    for (const handle of handles) if (handle.begin) askFor(topic, handle);
+  };
+  const askFor = (topic, own) => {
+    const begin = own ? own.begin : sinceOf(topic);
+    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
+      if (!error) {
+        joined(topic, own, begin?.since, reply);
+        return;
+      }
+      if (!own) topic.m = false;
+      if (["unavailable", "disconnected"].includes(error.code)) return;
+      const refused = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
+      for (const handle of refused) topic.a.delete(handle);
+      if (!topic.a.size) remove(topic);
+      for (const handle of refused) handle.end(error, true);
+    });
+  };
+  const sinceOf = ({ epoch, a: handles }) => {
+    const positions = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
+    const since = positions.find((position) => position.epoch !== epoch) ?? positions.sort((a, b) => a.offset - b.offset)[0];
+    return since && { since };
+  };
+  const joined = (topic, own, since, reply) => {
+    const told = reply.json() ?? {};
+    const { epoch = "", offset = 0, replayed = 0 } = told;
+    topic.active = true;
+    topic.epoch = epoch;
+    topic.B = told.complete === false && !replayed ? { epoch, offset } : void 0;
+    learn(topic.kind, topic.name, epoch);
+    for (const handle of topic.a) {
+      const { begin, sub } = handle;
+      if (own ? handle !== own : begin) continue;
+      if (!epoch) sub.position = void 0;
+      else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
+      else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
+      const complete = told.complete ?? !(since || sub.joined);
+      handle.A({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
+    }
+    askMembers(topic);
+    changed();
+  };
+  const askMembers = (topic) => {
+    const { a: handles, kind, name } = topic;
+    if (![...handles].some(({ z: follows }) => follows)) return;
+    const presence = topic.presence ?? (topic.presence = createPresence());
+    const asked = topic.S = {};
+    request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
+      if (topic.S !== asked || error?.code === "disconnected") return;
+      if (error) {
+        if (error.code !== "unavailable") core.c.g(error);
+        return;
+      }
+      presence.set(reply.json().members ?? []);
+      for (const handle of handles) handle.p(presence);
+    });
+  };
+  const unsubscribe = (kind, name, options) => {
+    const topic = topics.get(keyOf(kind, checkName(name)));
+    const checked = check(options);
+    for (const handle of topic?.a ?? []) handle.end();
+    topic?.a.clear();
+    const gone = () => {
+      if (topic) remove(topic);
+    };
+    if (!core.b()) return Promise.resolve(gone());
+    const left = call(control(1, kind, name), checked, gone, { leaves: true });
+    changed();
+    left.catch(noop);
+    return left;
+  };
+  const subscribe = (kind, name, onMessage, options) => {
+    if (onMessage) checkFunction(onMessage);
+    const checked = check(options);
+    const { last, since } = checked;
+    checkPosition(since);
+    if (since && last) throw new TypeError("invalid option last: there is since");
+    encode2(control(0, kind, checkName(name), { last, since }));
+    const key = keyOf(kind, name);
+    let topic = topics.get(key);
+    const handle = createSubscription(
+      { kind, name },
+      onMessage,
+      checked,
+      core.c,
+      (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve(),
+      (query) => readHistory(call, kinds2[kind][2], name, query)
+    );
+    if (core.f() || checked.signal?.aborted) {
+      handle.end(core.f() ? core.q() : void 0);
+      return handle.sub;
+    }
+    if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
+    topic.a.add(handle);
+    if (topic.active && !handle.begin) join(topic, handle);
+    else if (topic.m && handle.begin) askFor(topic, handle);
+    else if (core.b()) ask(topic);
+    return handle.sub;
+  };
+  return {
+    subscribe,
+    unsubscribe,
+    /** Passes a message to the subscriptions of its topic, if there are any. */
+    deliver(message) {
+      const { type, channel } = message;
+      const members = presenceData(message);
+      const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
+      if (present?.presence) {
+        present.presence.Q(message, members);
+        for (const handle of present.a) handle.p(present.presence);
+        return true;
+      }
+      const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
+      if (!topic) return false;
+      for (const handle of [...topic.a]) if (passes(topic, handle, message)) handle.receive(message);
+      return true;
+    },
+    /** Handles the notice that messages were dropped, of one topic or of all. */
+    gap({ all, channel, room }) {
+      for (const topic of topics.values()) {
+        const { B: behindGap, a: handles, kind, name } = topic;
+        if (!all && name !== (kind === "room" ? room : channel)) continue;
+        for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
+        topic.B = void 0;
+        if (topic.active) askMembers(topic);
+      }
+    },
+    K: learn,
+    /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
+    d(kind, name) {
+      const epoch = epochs.get(keyOf(kind, name));
+      const { client, features, o: told } = core;
+      return told && epoch && features.includes("history") ? `${epoch} ${client.user}` : void 0;
+    },
+    /** Returns the topics of which publications may be missing after a lost connection. */
+    incomplete: () => [...topics.values()].flatMap(
+      ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.joined?.complete === false ? { kind, name, reason: sub.joined.reason } : []).slice(0, 1)
+    ),
+    T: () => topics.forEach(ask),
+    /** Forgets the memberships of a lost connection. */
+    reset() {
+      for (const [key, topic] of topics) {
+        topic.m = topic.active = false;
+        for (const { sub } of topic.a) sub.state = "pending";
+        if (!topic.a.size) topics.delete(key);
+      }
+    },
+    /** Reports whether the hub confirmed all topics. */
+    y: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
+    close(error) {
+      for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
+      topics.clear();
+    }
+  };
+}
+
 // src/session.ts
 function createSession(url, given, client) {
   const options = checkOptions(given);
@@ -1215,37 +1511,43 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    d: listeners,
-    h: noop,
+    c: listeners,
+    n: noop,
+    features: [],
     b: () => client.state === "open",
-    c: () => client.state === "closed",
-    j() {
+    f: () => client.state === "closed",
+    q() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    e() {
-      if (core.c()) throw core.j();
+    i() {
+      if (core.f()) throw core.q();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
-  const topics = createTopics(core, outbox, calls, () => receiver.resumed());
-  const hello = createHello(core, outbox, calls);
-  const receiver = createReceiver(core, calls, topics, hello);
+  const settled = () => {
+    if (core.l && topics.y()) calls.F();
+    receiver.resumed();
+  };
+  const topics = createTopics(core, outbox, calls, settled);
+  const hello = createHello(core, outbox, calls, settled);
+  const requests = createRequests(core, outbox);
+  const receiver = createReceiver(core, calls, topics, hello, requests);
   const { on, off } = listeners;
   const life = createLife(core, url, outbox, calls, topics, hello, receiver);
-  const methods = createMethods(core, outbox, calls, topics);
+  const methods = createMethods(core, outbox, calls, topics, requests);
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, d: listeners, b: isOpen, c: isClosed, j: newClosedError } = core;
+  const { client, options, c: listeners, b: isOpen, f: isClosed, q: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.p("statechange", { state: client.state, previous, ...close2 });
+    listeners.x("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1263,10 +1565,10 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.z(() => {
-      hello.w();
-      topics.x();
-    });
+    outbox.L(() => {
+      hello.J();
+      topics.T();
+    }, calls.E());
     if (!isOpen()) return;
     notify(previous);
     receiver.resumed();
@@ -1275,18 +1577,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.lost();
-      reconnect.B(Date.now() - openedAt);
+      receiver.k();
+      reconnect.O(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.A(close2);
+      reconnect.N(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.C(close2, wasOpen)) finish(close2, previous);
+    calls.k(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.P(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1299,9 +1601,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.h(newClosedError());
-    topics.close(core.m ? void 0 : newClosedError());
-    calls.lost(newClosedError, true);
+    core.n(newClosedError());
+    topics.close(core.u ? void 0 : newClosedError());
+    calls.k(newClosedError, true);
     const unsent = outbox.clear();
     if (unsent) listeners.g(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
@@ -1309,7 +1611,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.m = true;
+      core.u = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1324,7 +1626,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.f();
+      if (isOpen()) core.connection.j();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1334,7 +1636,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.e();
+      core.i();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1455,7 +1757,7 @@ var Reader = class {
 };
 
 // src/codec-flatbuffers.ts
-var slotNames = ["type", "channel", "data", "timestamp", "client_id", "id"];
+var slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key"];
 var flatbuffers = {
   name: "flatbuffers",
   text: false,
@@ -1464,15 +1766,17 @@ var flatbuffers = {
   gap: jsonGap,
   encode(fields) {
     const message = asMessage(fields);
-    const [type, channel, clientId, id] = encodedTexts(message);
+    const [type, channel, clientId, id, key] = encodedTexts(message);
     const data = message.bytes();
-    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length);
+    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
     const typeAt = builder.string(type);
     const channelAt = builder.string(channel);
     const dataAt = data.length > 0 ? builder.vector(data) : 0;
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
-    return builder.finish([typeAt, channelAt, dataAt, message.timestampNs, clientAt, idAt, 0, 0, 0, message.exceptSelf]);
+    const keyAt = key.length > 0 ? builder.string(key) : 0;
+    const { timestampNs, offset, exceptSelf } = message;
+    return builder.h([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
@@ -1482,7 +1786,9 @@ var flatbuffers = {
       payload: table.vector(2),
       timestampNs: table.int64(3),
       clientId: table.text(4),
-      id: table.text(5)
+      id: table.text(5),
+      offset: Number(table.int64(6)),
+      key: table.text(7)
     });
   }
 };
@@ -1529,7 +1835,7 @@ var FlatBuilder = class {
     return this.vector(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  finish(slots) {
+  h(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;
@@ -1612,10 +1918,11 @@ var msgpack = {
   gap: jsonGap,
   encode(value) {
     const message = asMessage(value);
-    const [type, channel, clientId, id] = encodedTexts(message);
+    const [type, channel, clientId, id, key] = encodedTexts(message);
+    const { offset } = message;
     const data = message.bytes();
-    const writer = new Writer(96 + type.length + channel.length + data.length + clientId.length + id.length);
-    writer.uint8(128 | 5 + Number(id.length > 0) + Number(message.exceptSelf));
+    const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
+    writer.uint8(128 | 5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length);
     writeField(writer, "type", msgpackStr, type);
     writeField(writer, "channel", msgpackStr, channel);
     writeField(writer, "data", msgpackBin, data);
@@ -1624,6 +1931,12 @@ var msgpack = {
     writer.int64(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
+    if (offset) {
+      writer.bytes(msgpackKey("offset"));
+      writer.uint8(207);
+      writer.int64(BigInt(offset));
+    }
+    if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.exceptSelf) {
       writer.bytes(msgpackKey("except_self"));
       writer.uint8(195);
@@ -1640,10 +1953,14 @@ var msgpack = {
         case "channel":
         case "client_id":
         case "id":
+        case "key":
           fields[key] = reader.text(key);
           break;
         case "data":
           fields.payload = reader.binary("data", true);
+          break;
+        case "offset":
+          fields.offset = Number(reader.integer("offset"));
           break;
         case "timestamp":
           fields.timestampNs = reader.integer("timestamp");
@@ -1818,14 +2135,17 @@ var protobuf = {
   text: false,
   encode(fields) {
     const message = asMessage(fields);
-    const { type, channel, timestampNs, clientId, id, exceptSelf } = message;
+    const data = message.bytes();
+    const { type, channel, timestampNs, clientId, id, offset, key, exceptSelf } = message;
     return encode([
       [1, type],
       [2, channel],
-      [3, message.bytes()],
+      [3, data.length ? data : ""],
       [4, timestampNs],
       [5, clientId],
       [6, id],
+      [7, BigInt(offset)],
+      [8, key],
       [10, BigInt(exceptSelf)]
     ]);
   },
@@ -1836,7 +2156,9 @@ var protobuf = {
       3: "bytes",
       4: "int64",
       5: "text",
-      6: "text"
+      6: "text",
+      7: "int64",
+      8: "text"
     });
     return new Message({
       type: fields[1],
@@ -1844,10 +2166,15 @@ var protobuf = {
       payload: fields[3] ?? noBytes,
       timestampNs: fields[4],
       clientId: fields[5],
-      id: fields[6]
+      id: fields[6],
+      offset: Number(fields[7] ?? 0),
+      key: fields[8]
     });
   },
-  target: (_key, name) => encode([[1, name]]),
+  target(_key, name, { since, last = 0 } = {}) {
+    const position = since ? encode([[1, since.epoch], [2, BigInt(since.offset)]]) : "";
+    return encode([[1, name], [2, position], [3, BigInt(last)]]);
+  },
   error(message) {
     const { 1: code = "", 2: text = "" } = decode("error reply", message.bytes(), { 1: "text", 2: "text" });
     return { code, message: text };
@@ -1874,7 +2201,7 @@ var protobuf = {
   }
 };
 function encode(pairs) {
-  const fields = pairs.map(([number, value]) => [number, typeof value === "string" ? encodeUTF8(value) : value]).filter(([, value]) => typeof value === "bigint" ? value : value.length);
+  const fields = pairs.filter(([, value]) => value).map(([number, value]) => [number, typeof value === "string" ? encodeUTF8(value) : value]);
   const size = fields.reduce((sum, [, value]) => sum + 11 + (typeof value === "bigint" ? 0 : value.length), 0);
   const writer = new Writer(size);
   for (const [number, value] of fields) {

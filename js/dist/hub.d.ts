@@ -32,6 +32,10 @@ interface MessageFields {
     timestampNs?: bigint | undefined;
     clientId?: string | undefined;
     id?: string | undefined;
+    /** The place in the topic's history. Clients send none. */
+    offset?: number | undefined;
+    /** Makes a publication unique in the topic's history. */
+    key?: string | undefined;
     /** True if the hub shall not send the publication to its publisher. */
     exceptSelf?: boolean | undefined;
 }
@@ -51,6 +55,10 @@ declare class Message {
     readonly clientId: string;
     /** The request ID. The hub's reply has the ID of its request. */
     readonly id: string;
+    /** The place in the history of the channel or room; 0 without a history. */
+    readonly offset: number;
+    /** What makes the publication unique in the history; empty if nothing does. */
+    readonly key: string;
     /** True in a request whose publication the hub shall not send to the publisher. */
     readonly exceptSelf: boolean;
     constructor(fields: MessageFields);
@@ -88,6 +96,20 @@ interface GapFields {
     /** Why the hub dropped them, such as "slow_consumer". */
     reason: string;
 }
+/** A place in the history of a channel or room. */
+interface Position {
+    /** Changes when the history begins anew. */
+    epoch: string;
+    /** That of the latest publication before the place. */
+    offset: number;
+}
+/** Where a subscription to a channel or room with history begins. It has at most one of the fields. */
+interface Begin {
+    /** Begins behind a position. */
+    since?: Position | undefined;
+    /** Begins with the latest publications, as many as this number. */
+    last?: number | undefined;
+}
 /** Converts messages to frames and back. */
 interface Codec<Frame extends string | Uint8Array = any> {
     /** Also the name of the codec's subprotocol. */
@@ -98,7 +120,7 @@ interface Codec<Frame extends string | Uint8Array = any> {
     /** Throws a DecodeError if the frame is invalid. */
     decode(frame: Frame): Message;
     /** Returns the data of a message that begins or ends a subscription; key is "channel" or "room_id". */
-    target(key: string, name: string): object;
+    target(key: string, name: string, begin?: Begin): object;
     /** Parses the hub's error reply. */
     error(message: Message): {
         code: string;
@@ -176,7 +198,7 @@ interface Gap extends GapFields {
         [key: string]: unknown;
     };
 }
-/** Reports that a lost connection was replaced. Messages sent between `from` and `to` may be missing. */
+/** Reports that a lost connection was replaced. Broadcasts and messages to this client sent between `from` and `to` may be missing. */
 interface Resumed {
     /** When the lost connection last received a frame, in Unix milliseconds of the local clock. */
     from: number;
@@ -188,6 +210,15 @@ interface Resumed {
     channels: string[];
     /** The restored rooms. */
     rooms: string[];
+    /**
+     * The restored channels and rooms of which publications may be missing, and why: "none" (there is no history),
+     * "expired", or "epoch" (the history has begun anew). Of the others nothing is missing.
+     */
+    incomplete: {
+        kind: "channel" | "room";
+        name: string;
+        reason: string;
+    }[];
     /** Returns the fields with BigInts as text. */
     toJSON(): {
         [key: string]: unknown;
@@ -233,6 +264,11 @@ interface Events {
     resumed: Resumed;
     error: HubError;
 }
+/**
+ * Answers a request of the hub. The result is the data of the answer. A HubError is an answer too, with its code and
+ * text. After other errors the hub is only told that the handler has failed.
+ */
+type RequestHandler = (message: Message) => Payload | void | Promise<Payload | void>;
 interface Callbacks {
     onStateChange?: ((change: StateChange) => unknown) | undefined;
     /** Receives the messages without a handler: broadcasts, direct messages, memberships made by the server. */
@@ -293,6 +329,10 @@ interface Options extends Callbacks {
      * other errors the client tries again.
      */
     getToken?: ((request: TokenRequest) => string | undefined | Credentials | Promise<string | undefined | Credentials>) | undefined;
+    /** Handlers by message type, as `handle` adds them. They are there before the first connection. */
+    handlers?: {
+        [type: string]: RequestHandler;
+    } | undefined;
     /** The WebSocket class. Defaults to the platform's. Node before 22 has none: pass that of the ws package. */
     WebSocket?: unknown;
     /** Milliseconds that a call waits for its reply. Infinity waits without a limit. Defaults to 10 s. */
@@ -335,6 +375,11 @@ interface CallOptions {
 interface PublishOptions extends CallOptions {
     /** True: the publisher does not receive its own publication. */
     exceptSelf?: boolean | undefined;
+    /**
+     * Makes the publication unique: while the history has one of this user with the same key, the hub publishes no other.
+     * Defaults to a random key. Users without a name share their keys, so choose one that cannot be guessed.
+     */
+    key?: string | undefined;
     /** False: the promise resolves at once, and errors go to onError. */
     ack?: boolean | undefined;
 }
@@ -345,11 +390,67 @@ interface SendOptions {
     volatile?: boolean | undefined;
 }
 
+/** A client that is in a channel or room with presence. */
+interface Member {
+    readonly clientId: string;
+    /** The user's name; empty without one. */
+    readonly user: string;
+    /** What the hub's application tells others about it. */
+    readonly info: any;
+    /** When it joined, in Unix milliseconds. */
+    readonly since: number;
+    /** The name of its node in a cluster; empty without one. */
+    readonly node: string;
+}
+/** The argument of `onPresence`. A user with several clients is several members. */
+interface PresenceChange {
+    joined: Member[];
+    left: Member[];
+    /** Those of which the user or the info is another. */
+    updated: Member[];
+}
+type PresenceHandler = (change: PresenceChange) => unknown;
+
 interface SubscribeOptions {
     /** Ends the subscription when it aborts. */
     signal?: AbortSignal | undefined;
+    /** Passes the latest publications of the history first, as many as this number. Defaults to 0. */
+    last?: number | undefined;
+    /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. */
+    since?: Position | undefined;
+    /**
+     * Makes the client follow who is in the channel or room, and is told each change: at first all members, this client
+     * among them, and after a reconnect what has changed meanwhile.
+     */
+    onPresence?: PresenceHandler | undefined;
     /** Is told why the subscription ended, if the hub refused it. Otherwise the client's onError is. */
     onError?: ((error: HubError) => unknown) | undefined;
+}
+/** How the client has joined a channel or room. */
+interface Joined extends Position {
+    /** The number of publications that the hub sends from the history. */
+    replayed: number;
+    /** True if nothing is missing since the position from which the subscription goes on. */
+    complete: boolean;
+    /** Why something may be missing: "none" (there is no history), "expired", or "epoch" (the history has begun anew). */
+    reason?: string;
+}
+interface HistoryQuery extends CallOptions {
+    /** Publications behind a position. */
+    since?: Position | undefined;
+    /** Publications before an offset. */
+    before?: number | undefined;
+    /** The maximum number of publications. Defaults to 100, at most 1000. */
+    limit?: number | undefined;
+}
+/** A part of a history. The position is that of the latest publication in the history. */
+interface HistoryPage extends Position {
+    /** Oldest first. */
+    messages: Message[];
+    /** True if nothing that was asked for is missing before the messages. */
+    complete: boolean;
+    /** Why something is missing, as in `Joined`. */
+    reason?: string;
 }
 /**
  * A lasting wish for the messages of a channel or room. It begins when the hub
@@ -369,6 +470,14 @@ interface Subscription extends AsyncIterable<Message> {
     readonly error: HubError | undefined;
     /** Resolves when the hub confirms the subscription, and rejects if it ends before. */
     readonly ready: Promise<void>;
+    /** The place behind the latest message that was passed on; undefined without a history. */
+    readonly position: Position | undefined;
+    /** How the client has joined the latest time, at first or after a reconnect. */
+    readonly joined: Joined | undefined;
+    /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
+    members(): Member[];
+    /** Reads publications that the history has. Only members may. */
+    history(query?: HistoryQuery): Promise<HistoryPage>;
     /** Ends this subscription. The client leaves the channel or room with the last one. */
     unsubscribe(): Promise<void>;
 }
@@ -404,6 +513,13 @@ interface HubClient extends Callbacks {
      * dropped while there is no connection. Throws if it can be neither sent nor queued.
      */
     send(type: string, data?: Payload, options?: SendOptions): boolean;
+    /**
+     * Sends a request of an application-defined type to the server, and resolves with the answer of its handler. Rejects
+     * with a HubError if the handler refuses. A server without a handler does not answer: then it is a timeout.
+     */
+    request(type: string, data?: Payload, options?: CallOptions): Promise<Message>;
+    /** Answers the server's requests of a type. Returns the function that removes the handler. */
+    handle(type: string, handler: RequestHandler): () => void;
     /** Adds a listener for an event. Returns the function that removes it; the signal removes it too. */
     on<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => unknown, options?: {
         signal?: AbortSignal | undefined;
@@ -495,4 +611,4 @@ declare class Sealer {
 }
 
 export { DecodeError, HubClient, HubError, Message, NoTokenError, Sealer, closeCodes, codecs, connect, flatbuffers, fromBase64, fromHex, json, msgpack, protobuf };
-export type { ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Gap, Handler, JSONObject, Keys, Limits, MessageFields, Options, Payload, Pipe, PipeEnds, PublishOptions, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest };
+export type { Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Joined, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest };

@@ -55,6 +55,10 @@ export function toBase64(bytes: Uint8Array): string {
   return btoa(binary);
 }
 
+/** Encodes base64 with the characters of URLs and without padding. */
+export const base64url = (bytes: Uint8Array): string =>
+  toBase64(bytes).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
+
 /** Decodes base64. Throws a DecodeError if the text is invalid. */
 export function fromBase64(text: string): ByteArray {
   let binary: string;

@@ -13,10 +13,24 @@ interface Pending {
   settle(error?: HubError, reply?: Message): void;
   /** True if the request waits for the next connection if it was not sent on this one. */
   keep?: boolean;
+  /**
+   * Returns where the hub carries out the request once only, however often it is sent: for a user and the epoch of a
+   * history. Returns undefined if it is not known or there is none.
+   */
+  scope?: (() => string | undefined) | undefined;
+  /** The scope in which the request was sent. Set while the request waits to be sent again. */
+  again?: string | undefined;
+}
+
+/** How a call differs from others. */
+interface CallKind {
+  /** True if it leaves a topic: it succeeds when its connection is lost, and is not limited. */
+  leaves?: boolean;
+  scope?: Pending["scope"];
 }
 
 /** The requests that wait for the hub's reply. */
-export function createCalls(core: Core, { add, encode, measure, remove, transmit }: Outbox) {
+export function createCalls(core: Core, { add, encode, measure, release, remove, transmit }: Outbox) {
   const { options } = core;
   const pending = new Map<string, Pending>(); // by request ID
   let calls = 0; // of the application
@@ -48,15 +62,12 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
       send(item);
     },
 
-    /**
-     * Sends a request of the application and returns the promise of what `read` makes of the reply. One that leaves
-     * a topic succeeds when its connection is lost, and is not limited.
-     */
+    /** Sends a request of the application and returns the promise of what `read` makes of the reply. */
     call<T>(
       fields: MessageFields,
       { timeout = options.timeout, signal }: CallOptions,
       read: (reply?: Message) => T,
-      leaves?: boolean,
+      { leaves, scope }: CallKind = {},
     ): Promise<T> {
       core.checkNotClosed();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal!.reason });
@@ -80,7 +91,7 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
         core.connection?.probe();
       });
       calls++;
-      pending.set(id, { item, settle, keep: !leaves });
+      pending.set(id, { item, settle, keep: !leaves, scope });
       try {
         transmit(item);
       } catch (error) {
@@ -89,9 +100,30 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
       return promise;
     },
 
-    /** Ends the requests that need a lost connection, or all of a closed client. */
+    /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     lost(newError: () => HubError, all?: boolean) {
-      for (const [id, { item, keep }] of pending) if (all || !keep || item.sent) fail(id, newError());
+      for (const [id, call] of pending) {
+        const { again, item, keep, scope } = call;
+        if (!all && (again || (keep && !item.sent))) continue;
+        if (!all) call.again = scope?.();
+        if (!call.again || all) fail(id, newError());
+      }
+    },
+
+    /** Reports whether requests wait to be sent again. */
+    repeats: () => [...pending.values()].some(({ again }) => again),
+
+    /** Sends them again, now that it is known whether the hub carries them out once only. */
+    repeat() {
+      const items: Outgoing[] = [];
+      for (const [id, call] of pending) {
+        const { again, item, scope } = call;
+        if (!again) continue;
+        call.again = undefined;
+        if (scope!() === again) items.push(item);
+        else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
+      }
+      release(items);
     },
   };
 }

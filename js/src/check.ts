@@ -1,27 +1,37 @@
 import { json } from "./codec-json.js";
+import type { Position } from "./codec.js";
 import type { Options } from "./options.js";
 
 /** The kinds of all options but functions: the least number, a type, or a method that an object must have. */
 const kinds: { [name: string]: number | string } = {
   ack: "boolean",
   backoff: "object",
+  before: 0,
   base: 1,
   channel: "string",
   codec: "encode",
   exceptSelf: "boolean",
   handshakeTimeout: 1,
+  handlers: "object",
   heartbeat: 0,
+  key: "string",
+  last: 0,
+  limit: 0,
   max: 1,
   maxMessageSize: 1,
   maxPending: 1,
   maxQueuedBytes: 1,
   resetAfter: 0,
   security: "pipe",
+  since: "object",
   signal: "addEventListener",
   timeout: 1,
   token: "string",
   volatile: "boolean",
 };
+
+/** Those of the numbers that must be integers. */
+const integers = ["before", "last", "limit"];
 
 const functions = /^(on[A-Z]\w+|getToken|WebSocket|shouldReconnect)$/;
 
@@ -34,6 +44,7 @@ export function check(options: any, defaults?: object): any {
     if (value === undefined) continue;
     if (
       value === null ||
+      (integers.includes(name) && !Number.isSafeInteger(value)) ||
       !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])
     ) {
       throw new TypeError(`invalid option ${name}: ${value}`);
@@ -72,6 +83,23 @@ export function checkName(name: string): string {
     if (typeof name === "string" && encodeURIComponent(name)) return name;
   } catch {}
   throw new TypeError("a name must be non-empty, well-formed text");
+}
+
+/** The types of messages that applications do not use: of memberships and for the hub itself, and others that requests do not have. */
+const reserved = /^((un)?subscribe|(join|leave)_room|hub:.*)$/;
+const noRequest = /^(|publish|publish_room|broadcast|message|room_message|ack|error|gap)$/;
+
+/** Checks the type of a message or request that the application sends or handles. */
+export function checkType(type: string, request?: boolean): void {
+  if (typeof type !== "string") throw new TypeError("a message type must be a string");
+  if (reserved.test(type) || (request && noRequest.test(type))) throw new TypeError(`the type "${type}" is reserved`);
+}
+
+/** Checks a place in a history. */
+export function checkPosition(since: Position | undefined): void {
+  if (since && !(typeof since.epoch === "string" && since.offset >= 0 && Number.isSafeInteger(since.offset))) {
+    throw new TypeError("invalid option since: it needs an epoch and an offset");
+  }
 }
 
 export function checkFunction(value: unknown): void {

@@ -1,7 +1,7 @@
 import { deferred, noop, onAbort } from "./async.js";
 import { check } from "./check.js";
 import { HubError } from "./errors.js";
-import type { Payload } from "./message.js";
+import type { Message, Payload } from "./message.js";
 import type {
   CallOptions,
   Callbacks,
@@ -10,6 +10,7 @@ import type {
   Limits,
   Options,
   PublishOptions,
+  RequestHandler,
   SendOptions,
   State,
 } from "./options.js";
@@ -50,6 +51,14 @@ export interface HubClient extends Callbacks {
    * dropped while there is no connection. Throws if it can be neither sent nor queued.
    */
   send(type: string, data?: Payload, options?: SendOptions): boolean;
+
+  /**
+   * Sends a request of an application-defined type to the server, and resolves with the answer of its handler. Rejects
+   * with a HubError if the handler refuses. A server without a handler does not answer: then it is a timeout.
+   */
+  request(type: string, data?: Payload, options?: CallOptions): Promise<Message>;
+  /** Answers the server's requests of a type. Returns the function that removes the handler. */
+  handle(type: string, handler: RequestHandler): () => void;
 
   /** Adds a listener for an event. Returns the function that removes it; the signal removes it too. */
   on<Type extends keyof Events>(

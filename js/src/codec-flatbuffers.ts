@@ -4,7 +4,7 @@ import { asMessage, type Codec, encodedTexts, jsonError, jsonGap, jsonTarget } f
 import { DecodeError } from "./errors.js";
 import { Message, type MessageFields } from "./message.js";
 
-const slotNames = ["type", "channel", "data", "timestamp", "client_id", "id"];
+const slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key"];
 
 /** FlatBuffers, with the schema proto/message.fbs. */
 export const flatbuffers: Codec<Uint8Array> = {
@@ -16,15 +16,17 @@ export const flatbuffers: Codec<Uint8Array> = {
 
   encode(fields: Message | MessageFields) {
     const message = asMessage(fields);
-    const [type, channel, clientId, id] = encodedTexts(message);
+    const [type, channel, clientId, id, key] = encodedTexts(message);
     const data = message.bytes();
-    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length);
+    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
     const typeAt = builder.string(type);
     const channelAt = builder.string(channel);
     const dataAt = data.length > 0 ? builder.vector(data) : 0;
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
-    return builder.finish([typeAt, channelAt, dataAt, message.timestampNs, clientAt, idAt, 0, 0, 0, message.exceptSelf]);
+    const keyAt = key.length > 0 ? builder.string(key) : 0;
+    const { timestampNs, offset, exceptSelf } = message;
+    return builder.finish([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
 
   decode(frame: Uint8Array) {
@@ -36,6 +38,8 @@ export const flatbuffers: Codec<Uint8Array> = {
       timestampNs: table.int64(3),
       clientId: table.text(4),
       id: table.text(5),
+      offset: Number(table.int64(6)),
+      key: table.text(7),
     });
   },
 };

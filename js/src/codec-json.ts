@@ -13,19 +13,21 @@ export const json: Codec<string> = {
   gap: jsonGap,
 
   encode(fields: Message | MessageFields) {
-    const { type, channel, payload, timestampNs, clientId, id, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, exceptSelf } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
     if (clientId) text += `,"client_id":${JSON.stringify(clientId)}`;
     if (id) text += `,"id":${JSON.stringify(id)}`;
+    if (offset) text += `,"offset":${offset}`;
+    if (key) text += `,"key":${JSON.stringify(key)}`;
     if (exceptSelf) text += `,"except_self":true`;
     return text + "}";
   },
 
   decode(text: string) {
     const fields = parseObject(text, "json");
-    const sources = memberSources(text);
+    const sources = new Map(memberSources(text));
     const field = (key: string) => stringField(fields, key);
     const encoding = field("encoding");
     const { data } = fields;
@@ -40,6 +42,8 @@ export const json: Codec<string> = {
       timestampNs: integerSource(sources, "timestamp"),
       clientId: field("client_id"),
       id: field("id"),
+      offset: Number(integerSource(sources, "offset")),
+      key: field("key"),
     });
     return encoding ? message : setValue(message, data);
   },

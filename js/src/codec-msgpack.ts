@@ -13,11 +13,12 @@ export const msgpack: Codec<Uint8Array> = {
 
   encode(value: Message | MessageFields) {
     const message = asMessage(value);
-    const [type, channel, clientId, id] = encodedTexts(message);
+    const [type, channel, clientId, id, key] = encodedTexts(message);
+    const { offset } = message;
     const data = message.bytes();
-    // The headers of the map and its keys take 55 bytes, those of the values at most 34.
-    const writer = new Writer(96 + type.length + channel.length + data.length + clientId.length + id.length);
-    writer.uint8(0x80 | (5 + Number(id.length > 0) + Number(message.exceptSelf)));
+    // The headers of the map and its keys take 66 bytes, those of the values at most 48.
+    const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
+    writer.uint8(0x80 | (5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length));
     writeField(writer, "type", msgpackStr, type);
     writeField(writer, "channel", msgpackStr, channel);
     writeField(writer, "data", msgpackBin, data);
@@ -26,6 +27,12 @@ export const msgpack: Codec<Uint8Array> = {
     writer.int64(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
+    if (offset) {
+      writer.bytes(msgpackKey("offset"));
+      writer.uint8(0xcf);
+      writer.int64(BigInt(offset));
+    }
+    if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.exceptSelf) {
       writer.bytes(msgpackKey("except_self"));
       writer.uint8(0xc3);
@@ -43,10 +50,14 @@ export const msgpack: Codec<Uint8Array> = {
         case "channel":
         case "client_id":
         case "id":
+        case "key":
           fields[key] = reader.text(key);
           break;
         case "data":
           fields.payload = reader.binary("data", true);
+          break;
+        case "offset":
+          fields.offset = Number(reader.integer("offset"));
           break;
         case "timestamp":
           fields.timestampNs = reader.integer("timestamp");

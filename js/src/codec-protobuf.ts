@@ -1,6 +1,6 @@
 import { decodeUTF8, encodeUTF8, noBytes } from "./bytes.js";
 import { Reader, Writer, zero } from "./byte-io.js";
-import { asMessage, type Codec } from "./codec.js";
+import { asMessage, type Begin, type Codec } from "./codec.js";
 import { Message, type MessageFields } from "./message.js";
 
 const varintType = 0;
@@ -17,14 +17,17 @@ export const protobuf: Codec<Uint8Array> = {
 
   encode(fields: Message | MessageFields) {
     const message = asMessage(fields);
-    const { type, channel, timestampNs, clientId, id, exceptSelf } = message;
+    const data = message.bytes();
+    const { type, channel, timestampNs, clientId, id, offset, key, exceptSelf } = message;
     return encode([
       [1, type],
       [2, channel],
-      [3, message.bytes()],
+      [3, data.length ? data : ""],
       [4, timestampNs],
       [5, clientId],
       [6, id],
+      [7, BigInt(offset)],
+      [8, key],
       [10, BigInt(exceptSelf)],
     ]);
   },
@@ -37,6 +40,8 @@ export const protobuf: Codec<Uint8Array> = {
       4: "int64",
       5: "text",
       6: "text",
+      7: "int64",
+      8: "text",
     });
     return new Message({
       type: fields[1],
@@ -45,10 +50,15 @@ export const protobuf: Codec<Uint8Array> = {
       timestampNs: fields[4],
       clientId: fields[5],
       id: fields[6],
+      offset: Number(fields[7] ?? 0),
+      key: fields[8],
     });
   },
 
-  target: (_key: string, name: string) => encode([[1, name]]),
+  target(_key: string, name: string, { since, last = 0 }: Begin = {}) {
+    const position = since ? encode([[1, since.epoch], [2, BigInt(since.offset)]]) : "";
+    return encode([[1, name], [2, position], [3, BigInt(last)]]);
+  },
 
   error(message: Message) {
     const { 1: code = "", 2: text = "" } = decode("error reply", message.bytes(), { 1: "text", 2: "text" });
@@ -77,11 +87,11 @@ export const protobuf: Codec<Uint8Array> = {
   },
 };
 
-/** Encodes pairs of a field number and a string, bytes or a BigInt. Zero values are omitted. */
+/** Encodes pairs of a field number and a string, bytes or a BigInt. Empty strings and zero are omitted. */
 function encode(pairs: [number, string | Uint8Array | bigint][]): Uint8Array {
   const fields = pairs
-    .map(([number, value]) => [number, typeof value === "string" ? encodeUTF8(value) : value] as const)
-    .filter(([, value]) => (typeof value === "bigint" ? value : value.length));
+    .filter(([, value]) => value)
+    .map(([number, value]) => [number, typeof value === "string" ? encodeUTF8(value) : value] as const);
   // A field number below 16 has a tag of one byte; a varint takes at most ten bytes.
   const size = fields.reduce((sum, [, value]) => sum + 11 + (typeof value === "bigint" ? 0 : value.length), 0);
   const writer = new Writer(size);

@@ -20,6 +20,22 @@ export interface GapFields {
   reason: string;
 }
 
+/** A place in the history of a channel or room. */
+export interface Position {
+  /** Changes when the history begins anew. */
+  epoch: string;
+  /** That of the latest publication before the place. */
+  offset: number;
+}
+
+/** Where a subscription to a channel or room with history begins. It has at most one of the fields. */
+export interface Begin {
+  /** Begins behind a position. */
+  since?: Position | undefined;
+  /** Begins with the latest publications, as many as this number. */
+  last?: number | undefined;
+}
+
 /** Converts messages to frames and back. */
 export interface Codec<Frame extends string | Uint8Array = any> {
   /** Also the name of the codec's subprotocol. */
@@ -30,7 +46,7 @@ export interface Codec<Frame extends string | Uint8Array = any> {
   /** Throws a DecodeError if the frame is invalid. */
   decode(frame: Frame): Message;
   /** Returns the data of a message that begins or ends a subscription; key is "channel" or "room_id". */
-  target(key: string, name: string): object;
+  target(key: string, name: string, begin?: Begin): object;
   /** Parses the hub's error reply. */
   error(message: Message): { code: string; message: string };
   /** Parses the hub's notice of dropped messages. */
@@ -40,12 +56,12 @@ export interface Codec<Frame extends string | Uint8Array = any> {
 export const asMessage = (message: Message | MessageFields): Message =>
   message instanceof Message ? message : new Message(message);
 
-export const encodedTexts = ({ type, channel, clientId, id }: Message) =>
-  [type, channel, clientId, id].map(encodeUTF8) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
+export const encodedTexts = ({ type, channel, clientId, id, key }: Message) =>
+  [type, channel, clientId, id, key].map(encodeUTF8) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array];
 
 // Control data, which is JSON in every codec except protobuf.
 
-export const jsonTarget = (key: string, name: string): object => ({ [key]: name });
+export const jsonTarget = (key: string, name: string, begin?: Begin): object => ({ [key]: name, ...begin });
 
 export function jsonError(message: Message) {
   const fields = parseObject(message.text(), "error reply");
@@ -55,7 +71,7 @@ export function jsonError(message: Message) {
 export function jsonGap(message: Message): GapFields {
   const text = message.text();
   const fields = parseObject(text, "gap notice");
-  const sources = memberSources(text);
+  const sources = new Map(memberSources(text));
   return {
     channel: stringField(fields, "channel"),
     room: stringField(fields, "room_id"),

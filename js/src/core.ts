@@ -13,6 +13,12 @@ export interface Core {
   listeners: Listeners;
   /** The current connection, from its handshake to its end. */
   connection?: Connection | undefined;
+  /** What the hub can do, as it has told the latest time. */
+  features: string[];
+  /** True after the hub has replied to hub:hello on this connection, or to a later request because it does not know it. */
+  greeted?: boolean;
+  /** True after the hub has replied to hub:hello on this connection. */
+  told?: boolean;
   /** True after the application has closed the client. */
   endedByCaller?: boolean;
   /** Why the client is closed. */

@@ -1,14 +1,11 @@
 import { deferred, noop } from "./async.js";
-import { encodeUTF8, toBase64 } from "./bytes.js";
+import { base64url, encodeUTF8 } from "./bytes.js";
 import { type Close, openConnection } from "./connection.js";
 import type { Core } from "./core.js";
 import { HubError } from "./errors.js";
 import type { Message } from "./message.js";
 import type { Credentials } from "./options.js";
 import { after, cancel } from "./timers.js";
-
-const base64url = (text: string) =>
-  toBase64(encodeUTF8(text)).replace(/[+/=]/g, (char) => ({ "+": "-", "/": "_" })[char] ?? "");
 
 /** Reports whether an error is a NoTokenError. */
 export const isNoToken = (error: any): boolean => error?.code === "no_token";
@@ -54,7 +51,7 @@ export async function dial(core: Core, url: string, renew: boolean, events: Even
   if (core.isClosed()) return;
 
   const protocols = [codec.name];
-  if (credentials.token) protocols.push(`bearer.${base64url(credentials.token)}`);
+  if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
     core.connection = openConnection(new WebSocket(url, protocols), codec, credentials.security ?? security, {
       ...events,

@@ -7,15 +7,13 @@ import { defaultLimits } from "./pacing.js";
 /** The heartbeat if neither the application nor the hub tells one, in milliseconds. */
 const defaultHeartbeat = 15_000;
 
-/** What a client asks the hub at the beginning of a connection. Older hubs do not reply. */
-export function createHello(core: Core, { limit, send }: Outbox, { request }: Calls) {
+/** What a client asks the hub at the beginning of a connection. Older hubs do not reply. `settled` is called when that is known. */
+export function createHello(core: Core, { limit, send }: Outbox, { request }: Calls, settled: () => void) {
   const { client, options } = core;
-  let replied: boolean;
-  let pings: boolean; // the hub replies to hub:ping
 
   return {
     greet() {
-      replied = pings = false;
+      core.greeted = core.told = false;
       core.connection!.startHeartbeat(options.heartbeat ?? defaultHeartbeat);
       const take = (error: unknown, message: any) => {
         if (error) return;
@@ -23,9 +21,10 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
         const all: { [name: string]: number } = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1]!.toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        replied = true;
-        pings = features.includes("ping");
+        core.greeted = core.told = true;
+        core.features = features;
         limit(all as Limits);
+        settled();
         core.connection!.startHeartbeat(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
@@ -35,13 +34,15 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
     ping() {
       // Every hub replies to this one.
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(pings ? { type: "hub:ping" } : leave, undefined, send);
+      request(core.told && core.features.includes("ping") ? { type: "hub:ping" } : leave, undefined, send);
     },
 
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
     replied() {
-      if (!replied) limit(defaultLimits);
-      replied = true;
+      if (core.greeted) return;
+      core.greeted = true;
+      limit(defaultLimits);
+      settled();
     },
   };
 }

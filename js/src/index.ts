@@ -3,7 +3,7 @@
 export { type ByteArray, type Bytes, fromBase64, fromHex } from "./bytes.js";
 export { connect, HubClient } from "./client.js";
 export { type CloseCode, closeCodes } from "./close-codes.js";
-export { type Codec } from "./codec.js";
+export { type Begin, type Codec, type Position } from "./codec.js";
 export { flatbuffers } from "./codec-flatbuffers.js";
 export { json } from "./codec-json.js";
 export { msgpack } from "./codec-msgpack.js";
@@ -13,5 +13,6 @@ export { DecodeError, type ErrorCode, HubError, NoTokenError } from "./errors.js
 export { Message, type MessageFields, type JSONObject, type Payload } from "./message.js";
 export { type Gap, type Resumed } from "./notices.js";
 export * from "./options.js";
+export { type Member, type PresenceChange, type PresenceHandler } from "./presence.js";
 export { type Keys, Sealer } from "./seal.js";
-export { type SubscribeOptions, type Subscription } from "./subscription.js";
+export { type HistoryPage, type HistoryQuery, type Joined, type SubscribeOptions, type Subscription } from "./subscription.js";

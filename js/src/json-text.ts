@@ -31,12 +31,13 @@ export function integerSource(sources: Map<string, string>, key: string): bigint
 }
 
 /**
- * Maps the keys of a JSON object to the source text of their values. JSON.parse
- * rounds 64-bit integers and drops the formatting of the payload. The text must
- * be an object that JSON.parse accepts: it is not validated again.
+ * Returns the keys of a JSON object and the source text of their values. The
+ * elements of an array have empty keys. JSON.parse rounds 64-bit integers and
+ * drops the formatting of the payload. The text must be JSON: it is not
+ * validated again.
  */
-export function memberSources(text: string): Map<string, string> {
-  const sources = new Map<string, string>();
+export function memberSources(text: string): [string, string][] {
+  const sources: [string, string][] = [];
   let depth = 0;
   let key = "";
   let start = 0; // of the member's key, then of its value
@@ -60,7 +61,7 @@ export function memberSources(text: string): Map<string, string> {
       // fall through
       case ",":
         if (depth > 1 || (depth === 1 && text[i] !== ",")) break;
-        sources.set(key, text.slice(start, i).trim());
+        sources.push([key, text.slice(start, i).trim()]);
         start = i + 1;
     }
   }

@@ -54,7 +54,7 @@ export function createListeners(callbacks: Callbacks, options: Callbacks) {
     return end;
   };
 
-  return { run, emit, report, on, off };
+  return { run, emit, fail, report, on, off };
 }
 
 export type Listeners = ReturnType<typeof createListeners>;

@@ -29,6 +29,10 @@ export interface MessageFields {
   timestampNs?: bigint | undefined;
   clientId?: string | undefined;
   id?: string | undefined;
+  /** The place in the topic's history. Clients send none. */
+  offset?: number | undefined;
+  /** Makes a publication unique in the topic's history. */
+  key?: string | undefined;
   /** True if the hub shall not send the publication to its publisher. */
   exceptSelf?: boolean | undefined;
 }
@@ -52,12 +56,16 @@ export class Message {
   readonly clientId: string;
   /** The request ID. The hub's reply has the ID of its request. */
   readonly id: string;
+  /** The place in the history of the channel or room; 0 without a history. */
+  readonly offset: number;
+  /** What makes the publication unique in the history; empty if nothing does. */
+  readonly key: string;
   /** True in a request whose publication the hub shall not send to the publisher. */
   readonly exceptSelf: boolean;
 
   constructor(fields: MessageFields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", exceptSelf = false } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
@@ -67,6 +75,8 @@ export class Message {
     this.timestampNs = timestampNs;
     this.clientId = clientId;
     this.id = id;
+    this.offset = offset;
+    this.key = key;
     this.exceptSelf = exceptSelf;
   }
 

@@ -1,16 +1,20 @@
-import { noop } from "./async.js";
-import { check, checkName } from "./check.js";
+import { base64url } from "./bytes.js";
+import { check, checkName, checkType } from "./check.js";
 import type { Calls } from "./calls.js";
 import type { HubClient } from "./client.js";
 import type { Core } from "./core.js";
 import type { HubError } from "./errors.js";
-import type { Payload } from "./message.js";
+import type { Message, Payload } from "./message.js";
 import type { PublishOptions } from "./options.js";
 import type { Outbox } from "./outbox.js";
-import { type Topics, topicTypes } from "./topics.js";
+import type { Requests } from "./requests.js";
+import type { Kind, Topics } from "./topics.js";
+
+/** Returns 128 random bits. */
+const newKey = () => base64url(crypto.getRandomValues(new Uint8Array(16)));
 
 /** Turns an error into a rejection. */
-const attempt = (task: () => Promise<void>): Promise<void> => {
+const attempt = <T>(task: () => Promise<T>): Promise<T> => {
   try {
     return task();
   } catch (error) {
@@ -19,15 +23,22 @@ const attempt = (task: () => Promise<void>): Promise<void> => {
 };
 
 /** The methods with which an application sends. They are no methods of a class, so that they work without their object. */
-export function createMethods(core: Core, { encode, transmit }: Outbox, { call }: Calls, { subscribe, unsubscribe }: Topics) {
+export function createMethods(core: Core, { encode, transmit }: Outbox, { call }: Calls, topics: Topics, { handle }: Requests) {
+  const { subscribe, unsubscribe } = topics;
+
   const publisher =
-    (type: string) =>
+    (type: string, kind?: Kind) =>
     (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<void> =>
       attempt(() => {
-        const { exceptSelf, ack = true, ...others } = check(given);
-        if (type !== "broadcast") checkName(channel!);
-        const fields = { type, channel, data, exceptSelf };
-        if (ack) return call(fields, others, noop);
+        const unique = kind && core.features.includes("history");
+        const { exceptSelf, ack = true, key = unique && ack !== false ? newKey() : undefined, ...others } = check(given);
+        if (kind) checkName(channel!);
+        const fields = { type, channel, data, exceptSelf, key };
+        if (ack) {
+          const read = (reply?: Message) => kind && topics.learn(kind, channel!, reply!.json()?.epoch);
+          const scope = kind && key ? () => topics.scope(kind, channel!) : undefined;
+          return call(fields, others, read, { scope });
+        }
         const item = encode(fields);
         try {
           core.checkNotClosed();
@@ -44,13 +55,19 @@ export function createMethods(core: Core, { encode, transmit }: Outbox, { call }
     joinRoom: (...all) => subscribe("room", ...all),
     unsubscribe: (...all) => attempt(() => unsubscribe("channel", ...all)),
     leaveRoom: (...all) => attempt(() => unsubscribe("room", ...all)),
-    publish: publisher("publish"),
-    publishRoom: publisher("publish_room"),
+    publish: publisher("publish", "channel"),
+    publishRoom: publisher("publish_room", "room"),
     broadcast: (...all) => broadcast(undefined, ...all),
 
+    handle,
+    request: (type, data, given) =>
+      attempt(() => {
+        checkType(type, true);
+        return call({ type, data }, check(given), (reply) => reply!);
+      }),
+
     send(type, data, given) {
-      if (typeof type !== "string") throw new TypeError("a message type must be a string");
-      if (topicTypes.includes(type)) throw new TypeError(`use the client's method for ${type}`);
+      checkType(type);
       const { channel, volatile } = check(given);
       core.checkNotClosed();
       const item = encode({ type, channel, data });

@@ -25,7 +25,7 @@ export interface Gap extends GapFields {
   toJSON(): { [key: string]: unknown };
 }
 
-/** Reports that a lost connection was replaced. Messages sent between `from` and `to` may be missing. */
+/** Reports that a lost connection was replaced. Broadcasts and messages to this client sent between `from` and `to` may be missing. */
 export interface Resumed {
   /** When the lost connection last received a frame, in Unix milliseconds of the local clock. */
   from: number;
@@ -37,6 +37,11 @@ export interface Resumed {
   channels: string[];
   /** The restored rooms. */
   rooms: string[];
+  /**
+   * The restored channels and rooms of which publications may be missing, and why: "none" (there is no history),
+   * "expired", or "epoch" (the history has begun anew). Of the others nothing is missing.
+   */
+  incomplete: { kind: "channel" | "room"; name: string; reason: string }[];
   /** Returns the fields with BigInts as text. */
   toJSON(): { [key: string]: unknown };
 }

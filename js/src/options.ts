@@ -1,6 +1,6 @@
 import type { Codec } from "./codec.js";
 import type { HubError } from "./errors.js";
-import type { Message } from "./message.js";
+import type { Message, Payload } from "./message.js";
 import type { Gap, Resumed } from "./notices.js";
 
 export type State = "connecting" | "open" | "reconnecting" | "closed";
@@ -46,6 +46,12 @@ export interface Events {
   resumed: Resumed;
   error: HubError;
 }
+
+/**
+ * Answers a request of the hub. The result is the data of the answer. A HubError is an answer too, with its code and
+ * text. After other errors the hub is only told that the handler has failed.
+ */
+export type RequestHandler = (message: Message) => Payload | void | Promise<Payload | void>;
 
 export interface Callbacks {
   onStateChange?: ((change: StateChange) => unknown) | undefined;
@@ -115,6 +121,8 @@ export interface Options extends Callbacks {
   getToken?:
     | ((request: TokenRequest) => string | undefined | Credentials | Promise<string | undefined | Credentials>)
     | undefined;
+  /** Handlers by message type, as `handle` adds them. They are there before the first connection. */
+  handlers?: { [type: string]: RequestHandler } | undefined;
   /** The WebSocket class. Defaults to the platform's. Node before 22 has none: pass that of the ws package. */
   WebSocket?: unknown;
   /** Milliseconds that a call waits for its reply. Infinity waits without a limit. Defaults to 10 s. */
@@ -158,6 +166,11 @@ export interface CallOptions {
 export interface PublishOptions extends CallOptions {
   /** True: the publisher does not receive its own publication. */
   exceptSelf?: boolean | undefined;
+  /**
+   * Makes the publication unique: while the history has one of this user with the same key, the hub publishes no other.
+   * Defaults to a random key. Users without a name share their keys, so choose one that cannot be guessed.
+   */
+  key?: string | undefined;
   /** False: the promise resolves at once, and errors go to onError. */
   ack?: boolean | undefined;
 }

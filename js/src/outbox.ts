@@ -28,6 +28,7 @@ export function createOutbox(core: Core) {
   const { client, options } = core;
   const pacing = createPacing();
   let queue = new Set<Outgoing>();
+  let held: Set<Outgoing> | undefined; // what waits behind publications that are to be sent again
   let queuedBytes = 0;
   let timer: unknown;
 
@@ -66,7 +67,7 @@ export function createOutbox(core: Core) {
   };
 
   const remove = (item: Outgoing) => {
-    if (queue.delete(item)) queuedBytes -= item.size;
+    if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
 
   return {
@@ -90,16 +91,38 @@ export function createOutbox(core: Core) {
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
-      add(item);
+      if (held) {
+        held.add(item);
+        queuedBytes += item.size;
+      } else {
+        add(item);
+      }
     },
 
-    /** Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. */
-    restart(first: () => void) {
-      const queued = queue;
+    /**
+     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. With
+     * `hold`, those of the application wait until `release` is called.
+     */
+    restart(first: () => void, hold: boolean) {
+      const queued = [...queue, ...(held ?? [])];
       queue = new Set();
+      held = undefined;
       pacing.limit(safeLimits);
       first();
-      for (const item of queued) queue.add(item);
+      if (hold) {
+        held = new Set(queued);
+      } else {
+        for (const item of queued) queue.add(item);
+        flush();
+      }
+    },
+
+    /** Sends frames, and then those that were held. */
+    release(items: Outgoing[]) {
+      const rest = held ?? [];
+      held = undefined;
+      for (const item of items) add(item);
+      for (const item of rest) queue.add(item);
       flush();
     },
 
@@ -112,8 +135,9 @@ export function createOutbox(core: Core) {
     /** Discards the queue. Returns the number of its frames. */
     clear(): number {
       cancel(timer);
-      const { size } = queue;
+      const size = queue.size + (held?.size ?? 0);
       queue.clear();
+      held = undefined;
       return size;
     },
   };

@@ -4,10 +4,11 @@ import { HubError } from "./errors.js";
 import type { Hello } from "./hello.js";
 import type { Message } from "./message.js";
 import { type Gap, Notice, type Resumed } from "./notices.js";
+import type { Requests } from "./requests.js";
 import type { Topics } from "./topics.js";
 
 /** Passes on what the hub sends. */
-export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: Hello) {
+export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: Hello, requests: Requests) {
   const { codec } = core.options;
   const { emit, report } = core.listeners;
   let missed: { from: number; lastTimestampNs: bigint } | undefined; // of a lost connection, until all topics are restored
@@ -28,7 +29,10 @@ export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: 
         hello.replied();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message)) as Notice & Gap;
+        topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
+      } else if (id.startsWith("hub:")) {
+        void requests.answer(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
@@ -42,7 +46,7 @@ export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: 
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
       if (!core.isOpen() || !missed || !topics.restored()) return;
-      const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room") };
+      const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = undefined;
       emit("resumed", new Notice(fields) as Notice & Resumed);
     },

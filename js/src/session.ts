@@ -14,6 +14,7 @@ import type { Options, State } from "./options.js";
 import { createOutbox, type Outbox } from "./outbox.js";
 import { createReceiver, type Receiver } from "./receiver.js";
 import { createReconnect } from "./reconnect.js";
+import { createRequests } from "./requests.js";
 import { cancel } from "./timers.js";
 import { createTopics, type Topics } from "./topics.js";
 
@@ -26,6 +27,7 @@ export function createSession(url: string, given: Options | undefined, client: W
     options,
     listeners,
     giveUp: noop,
+    features: [],
     isOpen: () => client.state === "open",
     isClosed: () => client.state === "closed",
     newClosedError() {
@@ -38,12 +40,18 @@ export function createSession(url: string, given: Options | undefined, client: W
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
-  const topics = createTopics(core, outbox, calls, () => receiver.resumed());
-  const hello = createHello(core, outbox, calls);
-  const receiver = createReceiver(core, calls, topics, hello);
+  /** Is called when the hub has replied to hub:hello, and when the state of a topic has changed. */
+  const settled = () => {
+    if (core.greeted && topics.restored()) calls.repeat();
+    receiver.resumed();
+  };
+  const topics = createTopics(core, outbox, calls, settled);
+  const hello = createHello(core, outbox, calls, settled);
+  const requests = createRequests(core, outbox);
+  const receiver = createReceiver(core, calls, topics, hello, requests);
   const { on, off } = listeners;
   const life = createLife(core, url, outbox, calls, topics, hello, receiver);
-  const methods = createMethods(core, outbox, calls, topics);
+  const methods = createMethods(core, outbox, calls, topics, requests);
   Object.assign(client, { state: "connecting", id: "", user: "", limits: undefined, on, off }, methods, life);
 }
 
@@ -95,7 +103,7 @@ function createLife(
     outbox.restart(() => {
       hello.greet();
       topics.restore();
-    });
+    }, calls.repeats());
     if (!isOpen()) return;
     notify(previous);
     receiver.resumed();

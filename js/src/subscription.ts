@@ -1,8 +1,10 @@
 import { deferred, noop, onAbort } from "./async.js";
+import type { Begin, Position } from "./codec.js";
 import { HubError } from "./errors.js";
 import type { Listeners } from "./listeners.js";
 import type { Message } from "./message.js";
-import type { Handler } from "./options.js";
+import type { CallOptions, Handler } from "./options.js";
+import type { Member, Presence, PresenceHandler } from "./presence.js";
 import type { Writable } from "./core.js";
 
 /** The maximum number of messages that wait for a loop. */
@@ -11,8 +13,46 @@ const maxBuffered = 1024;
 export interface SubscribeOptions {
   /** Ends the subscription when it aborts. */
   signal?: AbortSignal | undefined;
+  /** Passes the latest publications of the history first, as many as this number. Defaults to 0. */
+  last?: number | undefined;
+  /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. */
+  since?: Position | undefined;
+  /**
+   * Makes the client follow who is in the channel or room, and is told each change: at first all members, this client
+   * among them, and after a reconnect what has changed meanwhile.
+   */
+  onPresence?: PresenceHandler | undefined;
   /** Is told why the subscription ended, if the hub refused it. Otherwise the client's onError is. */
   onError?: ((error: HubError) => unknown) | undefined;
+}
+
+/** How the client has joined a channel or room. */
+export interface Joined extends Position {
+  /** The number of publications that the hub sends from the history. */
+  replayed: number;
+  /** True if nothing is missing since the position from which the subscription goes on. */
+  complete: boolean;
+  /** Why something may be missing: "none" (there is no history), "expired", or "epoch" (the history has begun anew). */
+  reason?: string;
+}
+
+export interface HistoryQuery extends CallOptions {
+  /** Publications behind a position. */
+  since?: Position | undefined;
+  /** Publications before an offset. */
+  before?: number | undefined;
+  /** The maximum number of publications. Defaults to 100, at most 1000. */
+  limit?: number | undefined;
+}
+
+/** A part of a history. The position is that of the latest publication in the history. */
+export interface HistoryPage extends Position {
+  /** Oldest first. */
+  messages: Message[];
+  /** True if nothing that was asked for is missing before the messages. */
+  complete: boolean;
+  /** Why something is missing, as in `Joined`. */
+  reason?: string;
 }
 
 /**
@@ -33,6 +73,14 @@ export interface Subscription extends AsyncIterable<Message> {
   readonly error: HubError | undefined;
   /** Resolves when the hub confirms the subscription, and rejects if it ends before. */
   readonly ready: Promise<void>;
+  /** The place behind the latest message that was passed on; undefined without a history. */
+  readonly position: Position | undefined;
+  /** How the client has joined the latest time, at first or after a reconnect. */
+  readonly joined: Joined | undefined;
+  /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
+  members(): Member[];
+  /** Reads publications that the history has. Only members may. */
+  history(query?: HistoryQuery): Promise<HistoryPage>;
   /** Ends this subscription. The client leaves the channel or room with the last one. */
   unsubscribe(): Promise<void>;
 }
@@ -40,8 +88,13 @@ export interface Subscription extends AsyncIterable<Message> {
 /** One subscription, as its topic sees it. */
 export interface Handle {
   sub: Writable<Subscription>;
+  /** Where it begins, until the hub has confirmed that. */
+  begin?: Begin | undefined;
+  follows: boolean;
   receive(message: Message): void;
-  confirm(): void;
+  confirm(joined: Joined): void;
+  /** Tells what has changed in the members. */
+  changed(presence: Presence): void;
   /** Ends it. With `tell`, an error listener is told the error. */
   end(error?: HubError, tell?: boolean): void;
 }
@@ -50,14 +103,16 @@ export interface Handle {
 export function createSubscription(
   { kind, name }: Pick<Subscription, "kind" | "name">,
   onMessage: Handler | undefined,
-  { signal, onError }: SubscribeOptions,
+  { signal, onError, onPresence, last, since }: SubscribeOptions,
   listeners: Listeners,
   leave: (handle: Handle) => Promise<void>,
+  history: Subscription["history"],
 ): Handle {
   const [ready, resolve, reject] = deferred<void>();
   ready.catch(noop);
   let buffer: Message[] | undefined = onMessage ? undefined : [];
   let wake = noop;
+  let members: Member[] = [];
 
   const end = (error?: HubError, tell?: boolean) => {
     if (sub.state === "ended") return;
@@ -66,7 +121,7 @@ export function createSubscription(
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? listeners.run(onError, error) : listeners.report(error!);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.report(error!);
   };
 
   /** Ends the subscription, and the membership if it was the last one. */
@@ -83,6 +138,10 @@ export function createSubscription(
     state: "pending",
     error: undefined,
     ready,
+    position: since,
+    joined: undefined,
+    members: () => members,
+    history,
     unsubscribe: () => stop(),
 
     async *[Symbol.asyncIterator]() {
@@ -102,19 +161,29 @@ export function createSubscription(
 
   const handle: Handle = {
     sub,
+    begin: since ? { since } : last ? { last } : undefined,
+    follows: Boolean(onPresence),
     end,
-    confirm() {
+    confirm(joined) {
+      handle.begin = undefined;
       sub.state = "active";
+      sub.joined = joined;
       resolve();
     },
     receive(message) {
       if (sub.state === "ended") return;
-      if (onMessage) listeners.run(onMessage, message);
+      if (onMessage) void listeners.run(onMessage, message);
       if (!buffer) return;
       if (buffer.push(message) > maxBuffered) {
         void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
       }
       wake();
+    },
+    changed(presence) {
+      const change = presence.changes(members);
+      if (!onPresence || !change) return;
+      members = presence.list();
+      void listeners.run(onPresence, change);
     },
   };
   return handle;

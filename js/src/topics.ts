@@ -1,12 +1,15 @@
 import { noop } from "./async.js";
 import type { Calls } from "./calls.js";
-import { check, checkFunction, checkName } from "./check.js";
+import { check, checkFunction, checkName, checkPosition } from "./check.js";
+import type { Begin, GapFields, Position } from "./codec.js";
 import type { Core } from "./core.js";
 import type { HubError } from "./errors.js";
 import type { Message, MessageFields } from "./message.js";
 import type { CallOptions, Handler } from "./options.js";
+import { readHistory } from "./history.js";
 import type { Outbox } from "./outbox.js";
-import { createSubscription, type Handle, type SubscribeOptions, type Subscription } from "./subscription.js";
+import { createPresence, type Presence, presenceData } from "./presence.js";
+import { createSubscription, type Handle, type Joined, type SubscribeOptions, type Subscription } from "./subscription.js";
 
 /** The message types that begin and end a membership, and its key in control data. */
 const kinds = {
@@ -16,8 +19,8 @@ const kinds = {
 
 export type Kind = keyof typeof kinds;
 
-/** The message types that only this file sends. */
-export const topicTypes: readonly string[] = Object.values(kinds).flatMap(([begin, end]) => [begin, end]);
+/** The maximum number of topics of which the client remembers that they have a history. */
+const maxEpochs = 1024;
 
 /** A channel or room with its subscriptions. It has none after the client began to leave it. */
 interface Topic {
@@ -28,18 +31,56 @@ interface Topic {
   asked?: boolean;
   /** True after the hub confirmed it on this connection. */
   active?: boolean;
+  /** The epoch of the history; undefined if there is none. */
+  epoch?: string;
+  /** The end of a resume that replays nothing, until its gap has arrived. */
+  behindGap?: Position | undefined;
+  /** Who is in it, if a subscription follows that. */
+  presence?: Presence;
+  /** The latest request for the members. */
+  askedMembers?: object;
 }
 
 /** The channels and rooms that the application wants, on this connection and on later ones. `changed` is called when one was confirmed or has ended. */
 export function createTopics(core: Core, { encode }: Outbox, { call, request }: Calls, changed: () => void) {
   const topics = new Map<string, Topic>();
+  const epochs = new Map<string, string>(); // of the histories that are known, by topic
   const keyOf = (kind: Kind, name: string) => kind + name;
 
   /** Returns the request that begins (0) or ends (1) a membership. */
-  const control = (verb: 0 | 1, kind: Kind, name: string): MessageFields => ({
+  const control = (verb: 0 | 1, kind: Kind, name: string, begin?: Begin): MessageFields => ({
     type: kinds[kind][verb],
-    data: core.options.codec.target(kinds[kind][2], name),
+    data: core.options.codec.target(kinds[kind][2], name, begin),
   });
+
+  /** Records the epoch of a topic's history, which is undefined if there is none. */
+  const learn = (kind: Kind, name: string, epoch?: string) => {
+    const key = keyOf(kind, name);
+    epochs.delete(key);
+    if (!epoch) return;
+    epochs.set(key, epoch);
+    if (epochs.size > maxEpochs) epochs.delete(epochs.keys().next().value!);
+  };
+
+  /** Confirms a subscription to a topic that the client is in already. It begins now. */
+  const join = (topic: Topic, handle: Handle) => {
+    const { epoch = "" } = topic;
+    const offset = Math.max(0, ...[...topic.handles].map(({ sub }) => (sub.position?.epoch === epoch && sub.position.offset) || 0));
+    if (epoch) handle.sub.position = { epoch, offset };
+    handle.confirm({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.follows) return;
+    if (topic.presence) handle.changed(topic.presence);
+    else askMembers(topic);
+  };
+
+  /** Reports whether a subscription lacks a message, and moves its position behind it. */
+  const passes = ({ epoch = "" }: Topic, { begin, sub }: Handle, { offset }: Message): boolean => {
+    if (begin) return false;
+    if (!offset) return true;
+    if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
+    sub.position = { epoch, offset };
+    return true;
+  };
 
   const remove = (topic: Topic) => {
     const key = keyOf(topic.kind, topic.name);
@@ -47,21 +88,76 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     changed();
   };
 
+  /** Asks the hub for a membership. A subscription that begins in the past asks for itself. */
   const ask = (topic: Topic) => {
     if (topic.asked) return;
     topic.asked = true;
-    request(control(0, topic.kind, topic.name), (error) => {
+    const handles = [...topic.handles];
+    if (handles.some(({ begin }) => !begin)) askFor(topic);
+    for (const handle of handles) if (handle.begin) askFor(topic, handle);
+  };
+
+  const askFor = (topic: Topic, own?: Handle) => {
+    const begin = own ? own.begin : sinceOf(topic);
+    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
       if (!error) {
-        topic.active = true;
-        for (const handle of topic.handles) handle.confirm();
-        changed();
+        joined(topic, own, begin?.since, reply!);
         return;
       }
-      topic.asked = false;
+      if (!own) topic.asked = false;
       // A hub that shuts down refuses all requests as unavailable; the next connection asks again.
-      if (["unavailable", "disconnected"].includes(error.code) || !topic.handles.size) return;
-      remove(topic);
-      for (const handle of topic.handles) handle.end(error, true);
+      if (["unavailable", "disconnected"].includes(error.code)) return;
+      const refused = [...topic.handles].filter((handle) => (own ? handle === own : !handle.begin));
+      for (const handle of refused) topic.handles.delete(handle);
+      if (!topic.handles.size) remove(topic);
+      for (const handle of refused) handle.end(error, true);
+    });
+  };
+
+  /** Returns the position behind which subscriptions of a topic lack publications, if it has a history. */
+  const sinceOf = ({ epoch, handles }: Topic): Begin | undefined => {
+    const positions = [...handles].flatMap(({ begin, sub }) => (epoch && !begin && sub.position) || []);
+    // A subscription of another epoch has nothing of this one.
+    const since = positions.find((position) => position.epoch !== epoch) ?? positions.sort((a, b) => a.offset - b.offset)[0];
+    return since && { since };
+  };
+
+  /** Handles the hub's confirmation. It is that of one subscription, or of all that do not begin in the past. */
+  const joined = (topic: Topic, own: Handle | undefined, since: Position | undefined, reply: Message) => {
+    const told: Partial<Joined> = reply.json() ?? {};
+    const { epoch = "", offset = 0, replayed = 0 } = told;
+    topic.active = true;
+    topic.epoch = epoch;
+    topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
+    learn(topic.kind, topic.name, epoch);
+    for (const handle of topic.handles) {
+      const { begin, sub } = handle;
+      if (own ? handle !== own : begin) continue;
+      if (!epoch) sub.position = undefined;
+      else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
+      // The history may have fewer publications than before, if the hub was started from a backup of its state.
+      else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
+      const complete = told.complete ?? !(since || sub.joined);
+      handle.confirm({ epoch, offset, replayed, complete, ...(complete ? {} : { reason: told.reason ?? "none" }) });
+    }
+    askMembers(topic);
+    changed();
+  };
+
+  /** Asks the hub who is in a topic, if a subscription follows that. */
+  const askMembers = (topic: Topic) => {
+    const { handles, kind, name } = topic;
+    if (![...handles].some(({ follows }) => follows)) return;
+    const presence = (topic.presence ??= createPresence());
+    const asked = (topic.askedMembers = {});
+    request({ type: "hub:presence", data: { [kinds[kind][2]]: name } }, (error, reply) => {
+      if (topic.askedMembers !== asked || error?.code === "disconnected") return;
+      if (error) {
+        if (error.code !== "unavailable") core.listeners.report(error);
+        return;
+      }
+      presence.set(reply!.json().members ?? []);
+      for (const handle of handles) handle.changed(presence);
     });
   };
 
@@ -76,7 +172,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     };
     // The hub ends memberships with their connection, so without one there is nothing to send.
     if (!core.isOpen()) return Promise.resolve(gone());
-    const left = call(control(1, kind, name), checked, gone, true);
+    const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
     return left;
@@ -85,11 +181,15 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
   const subscribe = (kind: Kind, name: string, onMessage?: Handler, options?: SubscribeOptions): Subscription => {
     if (onMessage) checkFunction(onMessage);
     const checked: SubscribeOptions = check(options);
-    encode(control(0, kind, checkName(name)));
+    const { last, since } = checked;
+    checkPosition(since);
+    if (since && last) throw new TypeError("invalid option last: there is since");
+    encode(control(0, kind, checkName(name), { last, since }));
     const key = keyOf(kind, name);
     let topic = topics.get(key);
     const handle = createSubscription({ kind, name }, onMessage, checked, core.listeners, (ended) =>
       topic?.handles.delete(ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve(),
+      (query) => readHistory(call, kinds[kind][2], name, query),
     );
     if (core.isClosed() || checked.signal?.aborted) {
       handle.end(core.isClosed() ? core.newClosedError() : undefined);
@@ -97,7 +197,8 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     }
     if (!topic?.handles.size) topics.set(key, (topic = { kind, name, handles: new Set() }));
     topic.handles.add(handle);
-    if (topic.active) handle.confirm();
+    if (topic.active && !handle.begin) join(topic, handle);
+    else if (topic.asked && handle.begin) askFor(topic, handle);
     else if (core.isOpen()) ask(topic);
     return handle.sub;
   };
@@ -109,6 +210,13 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     /** Passes a message to the subscriptions of its topic, if there are any. */
     deliver(message: Message): boolean {
       const { type, channel } = message;
+      const members = presenceData(message);
+      const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
+      if (present?.presence) {
+        present.presence.apply(message, members);
+        for (const handle of present.handles) handle.changed(present.presence);
+        return true;
+      }
       // Application-defined types do not say whether `channel` names a channel or a room.
       const topic =
         type === "broadcast"
@@ -116,9 +224,35 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
           : (type !== "room_message" && topics.get(keyOf("channel", channel))) ||
             (type !== "message" && topics.get(keyOf("room", channel)));
       if (!topic) return false;
-      for (const handle of [...topic.handles]) handle.receive(message);
+      for (const handle of [...topic.handles]) if (passes(topic, handle, message)) handle.receive(message);
       return true;
     },
+
+    /** Handles the notice that messages were dropped, of one topic or of all. */
+    gap({ all, channel, room }: GapFields) {
+      for (const topic of topics.values()) {
+        const { behindGap, handles, kind, name } = topic;
+        if (!all && name !== (kind === "room" ? room : channel)) continue;
+        for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
+        topic.behindGap = undefined;
+        if (topic.active) askMembers(topic);
+      }
+    },
+
+    learn,
+
+    /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
+    scope(kind: Kind, name: string): string | undefined {
+      const epoch = epochs.get(keyOf(kind, name));
+      const { client, features, told } = core;
+      return told && epoch && features.includes("history") ? `${epoch} ${client.user}` : undefined;
+    },
+
+    /** Returns the topics of which publications may be missing after a lost connection. */
+    incomplete: () =>
+      [...topics.values()].flatMap(({ kind, name, handles }) =>
+        [...handles].flatMap(({ sub }) => (sub.joined?.complete === false ? { kind, name, reason: sub.joined.reason! } : [])).slice(0, 1),
+      ),
 
     restore: () => topics.forEach(ask),
 

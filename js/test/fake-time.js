@@ -27,7 +27,7 @@ export async function setup(t, { open = true, ...options } = {}) {
     ...options,
   });
   // Tests may inspect a rejection later; without this, Node would report it as unhandled.
-  for (const name of ["publish", "publishRoom", "broadcast"]) {
+  for (const name of ["publish", "publishRoom", "broadcast", "request"]) {
     const original = client[name];
     client[name] = (...args) => {
       const promise = original(...args);

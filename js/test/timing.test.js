@@ -495,8 +495,10 @@ test("onResumed is called when all memberships are restored", async (t) => {
   await tick(10);
   context.socket.deliver({ type: "message", channel: "a", timestampNs: 99n });
   context.socket.ackAll();
-  assert.deepEqual({ ...events.resumed[0] }, 
-    { from: 1_000_500, to: 1_003_810, lastTimestampNs: 77n, channels: ["a", "b"], rooms: [] },
+  const incomplete = ["a", "b"].map((name) => ({ kind: "channel", name, reason: "none" }));
+  assert.deepEqual(
+    { ...events.resumed[0] },
+    { from: 1_000_500, to: 1_003_810, lastTimestampNs: 77n, channels: ["a", "b"], rooms: [], incomplete },
   );
   assert.deepEqual(context.socket.types, ["subscribe", "subscribe"]);
 });

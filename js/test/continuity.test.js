@@ -1,0 +1,400 @@
+// Tests of positions, resumes, repeated publications, presence, history and requests, on fake time.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { HubError } from "../dist/hub.js";
+import { assertRejected, flushPromises, noop, outcome, setup } from "./fake-time.js";
+
+const features = ["ping", "except_self", "history", "presence", "requests"];
+
+/** Creates a client whose hub has told its features. */
+async function begin(t, options) {
+  const context = await setup(t, options);
+  context.socket.welcome({ features });
+  return context;
+}
+
+/** Delivers an envelope. */
+const deliver = (context, envelope) => context.socket.deliverRaw(JSON.stringify({ data: null, timestamp: 1, ...envelope }));
+
+/** Acknowledges the request that the client has sent as number `index`. */
+const ack = (context, index, data) => deliver(context, { type: "ack", id: context.socket.sent.at(index).id, data });
+
+const publication = (context, channel, offset) => deliver(context, { type: "message", channel, offset, data: offset });
+
+/** Returns the data of all control messages of a type. */
+const asked = ({ socket }, type = "subscribe") =>
+  socket.sent.filter((message) => message.type === type).map(({ data }) => JSON.parse(Buffer.from(data)));
+
+/** Loses the connection and opens the next one. */
+async function comeBack(context, hello = {}) {
+  context.socket.drop();
+  await context.tick(31_000);
+  context.socket.accept().welcome({ features, ...hello });
+}
+
+const collect = () => {
+  const items = [];
+  return Object.assign((message) => items.push(message.json()), { items });
+};
+
+// Positions
+
+test("a subscription goes on behind its latest message, and gets none twice", async (t) => {
+  const context = await begin(t);
+  const got = collect();
+  const sub = context.client.subscribe("a", got);
+  ack(context, 0, { epoch: "e", offset: 5, replayed: 0, complete: true });
+  assert.deepEqual(sub.position, { epoch: "e", offset: 5 });
+  for (const offset of [6, 7]) publication(context, "a", offset);
+  assert.deepEqual(sub.position, { epoch: "e", offset: 7 });
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "e", offset: 7 } }]);
+  ack(context, 0, { epoch: "e", offset: 9, replayed: 2, complete: true });
+  for (const offset of [7, 8, 9, 9, 10]) publication(context, "a", offset);
+  assert.deepEqual(got.items, [6, 7, 8, 9, 10]);
+  assert.deepEqual(sub.joined, { epoch: "e", offset: 9, replayed: 2, complete: true });
+  assert.deepEqual(context.events.resumed[0].incomplete, []);
+  assert.deepEqual(context.events.gaps, []);
+});
+
+test("a client that received nothing comes back with the position at which it joined", async (t) => {
+  const context = await begin(t);
+  context.client.joinRoom("r", noop);
+  ack(context, 0, { epoch: "e", offset: 0, replayed: 0, complete: true });
+  for (let i = 0; i < 2; i++) {
+    await comeBack(context);
+    assert.deepEqual(asked(context, "join_room"), [{ room_id: "r", since: { epoch: "e", offset: 0 } }]);
+  }
+});
+
+test("last and since are sent, and each subscription gets what it asked for", async (t) => {
+  const context = await begin(t);
+  const [plain, last, since] = [collect(), collect(), collect()];
+  context.client.subscribe("a", plain);
+  context.client.subscribe("a", last, { last: 2 });
+  assert.deepEqual(asked(context), [{ channel: "a" }, { channel: "a", last: 2 }]);
+  ack(context, 0, { epoch: "e", offset: 5, replayed: 0, complete: true });
+  publication(context, "a", 6);
+  ack(context, 1, { epoch: "e", offset: 6, replayed: 2, complete: true });
+  for (const offset of [5, 6, 7]) publication(context, "a", offset);
+  const third = context.client.subscribe("a", since, { since: { epoch: "e", offset: 3 } });
+  assert.equal(third.state, "pending");
+  publication(context, "a", 8);
+  ack(context, 2, { epoch: "e", offset: 8, replayed: 5, complete: true });
+  assert.equal(third.state, "active");
+  for (const offset of [4, 5, 6, 7, 8, 9]) publication(context, "a", offset);
+  assert.deepEqual([plain.items, last.items, since.items], [[6, 7, 8, 9], [5, 6, 7, 8, 9], [4, 5, 6, 7, 8, 9]]);
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "e", offset: 9 } }]);
+});
+
+test("a subscription that begins in the past asks again if it was not confirmed", async (t) => {
+  const context = await begin(t);
+  context.client.subscribe("a", noop, { last: 3 });
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", last: 3 }]);
+  ack(context, 0, { epoch: "e", offset: 9, replayed: 3, complete: true });
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "e", offset: 6 } }]);
+});
+
+test("without a history no position is sent, and the client is told that messages may be missing", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.subscribe("a", noop);
+  ack(context, 0);
+  assert.deepEqual([sub.position, sub.joined.complete], [undefined, true]);
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a" }]);
+  ack(context, 0);
+  assert.deepEqual(context.events.resumed[0].incomplete, [{ kind: "channel", name: "a", reason: "none" }]);
+  assert.deepEqual(sub.joined, { epoch: "", offset: 0, replayed: 0, complete: false, reason: "none" });
+});
+
+test("a resume that is not complete tells why, and its gap is told again until something follows", async (t) => {
+  const context = await begin(t);
+  const got = collect();
+  const sub = context.client.subscribe("a", got);
+  ack(context, 0, { epoch: "e", offset: 5, replayed: 0, complete: true });
+  await comeBack(context);
+  ack(context, 0, { epoch: "f", offset: 2, replayed: 0, complete: false, reason: "epoch" });
+  assert.deepEqual(context.events.resumed[0].incomplete, [{ kind: "channel", name: "a", reason: "epoch" }]);
+  await comeBack(context); // before the gap
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "e", offset: 5 } }]);
+  ack(context, 0, { epoch: "f", offset: 2, replayed: 0, complete: false, reason: "epoch" });
+  deliver(context, { type: "gap", data: { channel: "a", count: 0, reason: "history" } });
+  assert.deepEqual(sub.position, { epoch: "f", offset: 2 });
+  assert.equal(context.events.gaps.length, 1);
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "f", offset: 2 } }]);
+  ack(context, 0, { epoch: "f", offset: 3, replayed: 1, complete: true });
+  publication(context, "a", 3);
+  assert.deepEqual(got.items, [3]);
+});
+
+test("a subscription after the last one ended begins now, or behind the position that it is given", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.subscribe("a", noop);
+  ack(context, 0, { epoch: "e", offset: 5, replayed: 0, complete: true });
+  sub.unsubscribe();
+  context.client.subscribe("a", noop).unsubscribe();
+  context.client.subscribe("a", noop, { since: sub.position });
+  assert.deepEqual(asked(context).slice(1), [{ channel: "a" }, { channel: "a", since: { epoch: "e", offset: 5 } }]);
+});
+
+test("invalid positions and numbers are TypeErrors that name the option", async (t) => {
+  const { client } = await begin(t);
+  const position = { epoch: "e", offset: 1 };
+  for (const options of [{ last: -1 }, { last: 1.5 }, { last: "1" }, { last: Infinity }]) {
+    assert.throws(() => client.subscribe("a", noop, options), { name: "TypeError", message: /last/ });
+  }
+  for (const since of [null, 5, {}, { epoch: "e" }, { epoch: 1, offset: 1 }, { epoch: "e", offset: -1 }, { epoch: "e", offset: 0.5 }]) {
+    assert.throws(() => client.subscribe("a", noop, { since }), { name: "TypeError", message: /since/ });
+  }
+  assert.throws(() => client.subscribe("a", noop, { since: position, last: 1 }), { name: "TypeError", message: /last/ });
+  assert.throws(() => client.subscribe("a", noop, { onPresence: 1 }), { name: "TypeError", message: /onPresence/ });
+  assert.deepEqual(client.state, "open");
+});
+
+// Publishing once
+
+/** Publishes to a topic with history, so that the client knows of it. */
+async function publishOnce(context) {
+  const first = context.client.publish("a", 0);
+  ack(context, -1, { epoch: "e", offset: 1 });
+  await first;
+}
+
+const keyOf = ({ frames }, index) => JSON.parse(frames.at(index)).key;
+
+test("a publication without a reply is sent again with its key, before later ones", async (t) => {
+  const context = await begin(t);
+  await publishOnce(context);
+  const [second, third] = [context.client.publish("a", 1), context.client.publish("a", 2)];
+  const keys = [keyOf(context.socket, -2), keyOf(context.socket, -1)];
+  assert.match(keys[0], /^[\w-]{22}$/);
+  assert.notEqual(keys[0], keys[1]);
+  context.socket.drop();
+  const fourth = context.client.publish("a", 3);
+  await context.tick(500);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, [], "it is not known who the client is");
+  context.socket.welcome({ features });
+  assert.deepEqual(context.socket.sent.map(({ data }) => Number(Buffer.from(data))), [1, 2, 3]);
+  assert.deepEqual([keyOf(context.socket, 0), keyOf(context.socket, 1)], keys);
+  for (const index of [0, 1, 2]) ack(context, index, { epoch: "e", offset: 2 + index });
+  for (const call of [second, third, fourth]) assert.equal(await outcome(call), "resolved");
+});
+
+test("a publication waits for its topic, and is not sent again if the history has begun anew", async (t) => {
+  for (const [epoch, again] of [["e", true], ["f", false]]) {
+    const context = await begin(t);
+    context.client.subscribe("a", noop);
+    ack(context, -1, { epoch: "e", offset: 0, replayed: 0, complete: true });
+    const call = context.client.publish("a", 1, { timeout: Infinity });
+    await comeBack(context);
+    assert.deepEqual(context.socket.types, ["subscribe"]);
+    ack(context, -1, { epoch, offset: 0, replayed: 0, complete: again });
+    assert.deepEqual(context.socket.types, again ? ["subscribe", "publish"] : ["subscribe"]);
+    if (!again) await assertRejected(call, "disconnected", true);
+    context.client.close();
+    t.mock.timers.reset();
+  }
+});
+
+test("a publication is not sent again for another user, nor to a topic that is not known to have a history", async (t) => {
+  const context = await begin(t);
+  const unknown = context.client.publish("b", 1);
+  await publishOnce(context);
+  const call = context.client.publish("a", 1);
+  const own = context.client.publish("a", 2, { key: "mine" });
+  assert.equal(keyOf(context.socket, -1), "mine");
+  context.socket.drop();
+  await assertRejected(unknown, "disconnected", true);
+  assert.equal(await outcome(call), "pending");
+  await context.tick(500);
+  context.socket.accept().welcome({ features, user: "another" });
+  assert.deepEqual(context.socket.types, []);
+  for (const each of [call, own]) await assertRejected(each, "disconnected", true);
+});
+
+test("a publication that waits to be sent again can time out and be aborted", async (t) => {
+  const context = await begin(t);
+  await publishOnce(context);
+  const controller = new AbortController();
+  const aborted = context.client.publish("a", 1, { signal: controller.signal });
+  const late = context.client.publish("a", 2, { timeout: 100 });
+  const closed = context.client.publish("a", 3);
+  context.socket.drop();
+  controller.abort();
+  await assertRejected(aborted, "aborted", true);
+  await context.tick(100);
+  await assertRejected(late, "timeout", true);
+  context.client.close();
+  await assertRejected(closed, "closed", true);
+});
+
+test("without the feature a publication has no key", async (t) => {
+  const context = await setup(t);
+  context.socket.welcome();
+  context.client.publish("a", 1);
+  assert.equal(keyOf(context.socket, -1), undefined);
+  context.client.broadcast(1);
+  assert.equal(keyOf(context.socket, -1), undefined);
+});
+
+// Presence
+
+const member = (id, more) => ({ client_id: id, user: "", info: null, since: Number(id.slice(1)), node: "", ...more });
+const ids = (members) => members.map(({ clientId }) => clientId);
+
+test("presence is a live set", async (t) => {
+  const context = await begin(t);
+  const changes = [];
+  const onPresence = ({ joined, left, updated }) => changes.push([ids(joined), ids(left), ids(updated)]);
+  const messages = collect();
+  const sub = context.client.subscribe("a", messages, { onPresence });
+  ack(context, 0);
+  const { toHub } = context.socket;
+  assert.deepEqual([toHub.at(-1).type, JSON.parse(Buffer.from(toHub.at(-1).data))], ["hub:presence", { channel: "a" }]);
+  assert.deepEqual(sub.members(), []);
+  deliver(context, { type: "ack", id: toHub.at(-1).id, data: { members: [member("c2"), member("c1", { user: "ann" })], count: 2 } });
+  assert.deepEqual(ids(sub.members()), ["c1", "c2"]);
+  deliver(context, { type: "join", channel: "a", client_id: "c3", data: { since: 3, first: true } });
+  deliver(context, { type: "leave", channel: "a", client_id: "c9", data: { last: true } });
+  deliver(context, { type: "update", channel: "a", client_id: "c1", data: { user: "bob", info: { away: true } } });
+  deliver(context, {
+    type: "presence_diff",
+    channel: "a",
+    data: { leaves: [{ client_id: "c2" }], joins: [member("c2"), member("c4")], updates: [{ client_id: "c4", info: 7 }] },
+  });
+  deliver(context, { type: "leave", channel: "a", client_id: "c3", data: {} });
+  deliver(context, { type: "join", channel: "a", client_id: "c5", data: { room: true } }); // of a room with this name
+  assert.deepEqual(changes, [
+    [["c1", "c2"], [], []],
+    [["c3"], [], []],
+    [[], [], ["c1"]],
+    [["c4"], [], ["c2"]],
+    [[], ["c3"], []],
+  ]);
+  assert.deepEqual(sub.members()[0], { clientId: "c1", user: "bob", info: { away: true }, since: 1, node: "" });
+  assert.deepEqual(messages.items, [{ room: true }]);
+
+  // A gap may have hidden a change, and so may a lost connection.
+  deliver(context, { type: "gap", data: { channel: "a", count: 1, reason: "slow_consumer" } });
+  deliver(context, { type: "ack", id: toHub.at(-1).id, data: { members: [member("c1", { user: "bob", info: { away: true } })] } });
+  assert.deepEqual(changes.at(-1), [[], ["c2", "c4"], []]);
+  await comeBack(context);
+  assert.deepEqual(ids(sub.members()), ["c1"]);
+  ack(context, 0);
+  deliver(context, { type: "ack", id: context.socket.toHub.at(-1).id, data: { members: [member("c7")] } });
+  assert.deepEqual(changes.at(-1), [["c7"], ["c1"], []]);
+});
+
+test("an application's own messages with the names of presence reach their handler", async (t) => {
+  const context = await begin(t);
+  const got = [];
+  context.client.subscribe("a", (message) => got.push(message.type));
+  context.client.subscribe("b", (message) => got.push(message.type), { onPresence: noop });
+  for (const index of [0, 1]) ack(context, index);
+  deliver(context, { type: "join", channel: "a", data: 1 });
+  deliver(context, { type: "update", channel: "b", data: "AAA=", encoding: "base64" });
+  assert.deepEqual(got, ["join", "update"]);
+});
+
+test("a hub that refuses to tell the members is reported", async (t) => {
+  const context = await begin(t);
+  context.client.subscribe("a", noop, { onPresence: noop });
+  ack(context, 0);
+  deliver(context, { type: "error", id: context.socket.toHub.at(-1).id, data: { code: "forbidden", message: "no" } });
+  assert.deepEqual(context.events.errors.map(({ code }) => code), ["forbidden"]);
+});
+
+// History
+
+test("history reads a page", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.joinRoom("r", noop);
+  ack(context, 0, { epoch: "e", offset: 9, replayed: 0, complete: true });
+  const reading = sub.history({ before: 9, limit: 2 });
+  await flushPromises();
+  const { id, data } = context.socket.toHub.at(-1);
+  assert.deepEqual(JSON.parse(Buffer.from(data)), { room_id: "r", before: 9, limit: 2 });
+  const one = '{"type":"room_message","channel":"r","data":{"n":12345678901234567890},"timestamp":1763769600123456789,"offset":7}';
+  const two = '{"type":"room_message","channel":"r","data":"AQI=","encoding":"base64","timestamp":5,"offset":8}';
+  context.socket.deliverRaw(`{"type":"ack","id":"${id}","data":{"epoch":"e","offset":9,"complete":true,"messages":[${one} , ${two}]},"timestamp":1}`);
+  const page = await reading;
+  assert.deepEqual([page.epoch, page.offset, page.complete, page.messages.length], ["e", 9, true, 2]);
+  assert.deepEqual([page.messages[0].text(), page.messages[0].timestampNs, page.messages[0].offset], ['{"n":12345678901234567890}', 1763769600123456789n, 7]);
+  assert.deepEqual([...page.messages[1].bytes()], [1, 2]);
+
+  const empty = sub.history();
+  await flushPromises();
+  deliver(context, { type: "ack", id: context.socket.toHub.at(-1).id, data: { epoch: "e", offset: 0, complete: true, messages: [] } });
+  assert.deepEqual((await empty).messages, []);
+  await assert.rejects(sub.history({ limit: -1 }), { name: "TypeError", message: /limit/ });
+});
+
+// Requests
+
+test("a request resolves with the answer and rejects with the refusal", async (t) => {
+  const context = await begin(t);
+  const asking = context.client.request("sum", [1, 2]);
+  assert.deepEqual(context.socket.sent[0].type, "sum");
+  ack(context, 0, 3);
+  assert.equal((await asking).json(), 3);
+  const refused = context.client.request("sum", [1, 2]);
+  deliver(context, { type: "error", id: context.socket.sent[1].id, data: { code: "too_many", message: "no" } });
+  await assertRejected(refused, "too_many", false);
+  const late = context.client.request("sum", undefined, { timeout: 100 });
+  late.catch(noop);
+  await context.tick(100);
+  await assertRejected(late, "timeout", true);
+  for (const type of ["", "publish", "ack", "hub:hello", "subscribe", "message", 5]) {
+    await assert.rejects(context.client.request(type), TypeError, `${type}`);
+  }
+});
+
+test("handlers answer the hub's requests", async (t) => {
+  const handlers = { early: () => "there" };
+  const context = await begin(t, { handlers });
+  const { client, events } = context;
+  const off = client.handle("sum", async (message) => message.json().reduce((a, b) => a + b));
+  client.handle("nothing", noop);
+  client.handle("refuses", () => Promise.reject(new HubError("busy", "later")));
+  client.handle("fails", () => {
+    throw new Error("a secret");
+  });
+  client.handle("bad", () => new Map());
+  const answers = async (type, data) => {
+    deliver(context, { type, id: "hub:7", data });
+    await flushPromises();
+    const { id, ...answer } = context.socket.sent.at(-1);
+    assert.equal(id, "hub:7");
+    return [answer.type, Buffer.from(answer.data).toString()];
+  };
+  assert.deepEqual(await answers("early"), ["ack", '"there"']);
+  assert.deepEqual(await answers("sum", [1, 2]), ["ack", "3"]);
+  assert.deepEqual(await answers("nothing"), ["ack", ""]);
+  assert.deepEqual(await answers("refuses"), ["error", '{"code":"busy","message":"later"}']);
+  assert.deepEqual(await answers("fails"), ["error", '{"code":"internal","message":"internal error"}']);
+  assert.deepEqual(await answers("bad"), ["error", '{"code":"internal","message":"internal error"}']);
+  assert.deepEqual(events.errors.map(({ cause }) => cause.message.slice(0, 8)), ["a secret", "data is "]);
+  off();
+  assert.deepEqual(await answers("sum", [1]), ["error", '{"code":"unsupported","message":"no handler for this type"}']);
+  assert.throws(() => client.handle("nothing", noop), /has a handler/);
+  assert.throws(() => client.handle("ack", noop), TypeError);
+  assert.throws(() => client.handle("x", 5), TypeError);
+});
+
+test("an answer does not go over another connection", async (t) => {
+  const context = await begin(t);
+  let answer;
+  context.client.handle("slow", () => new Promise((resolve) => (answer = resolve)));
+  deliver(context, { type: "slow", id: "hub:1" });
+  await comeBack(context);
+  answer(1);
+  await flushPromises();
+  assert.deepEqual(context.socket.types, []);
+});
