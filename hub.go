@@ -109,7 +109,10 @@ func NewHub(logger Logger, config Config) *Hub {
 		h.keys = keys
 	}
 	h.events.histories = histories{hub: h, options: h.topicOptions(), clock: h.clock, seed: h.seed, limit: config.HistoryBudget, timerAt: math.MaxInt64}
-	h.events.presences = presences{hub: h, interval: int64(config.PresenceInterval)}
+	h.events.presences = presences{
+		hub: h, interval: int64(config.PresenceInterval),
+		size: int(min(maxPresenceMessage, config.ClientBacklog/backlogShare)),
+	}
 	h.upgrader.init(&h.config)
 	h.shards = make([]*shard, config.Shards)
 	for i := range h.shards {

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// maxInfo is the maximum size of a client's info, in JSON.
-const maxInfo = 4 << 10
-
-// maxPresenceMessage is the size from which on a presence_diff takes no further change.
-// The rest is sent an interval later.
+// maxPresenceMessage is the size from which on a presence_diff takes no further change, if
+// the backlog of a client allows that much. The rest is sent an interval later.
 const maxPresenceMessage = 64 << 10
+
+// backlogShare is the part of Config.ClientBacklog that one presence message may take, so
+// that it does not evict a client which reads.
+const backlogShare = 8
 
 // presenceCost is what a member costs the budget besides its membership.
 const presenceCost = 192
@@ -44,6 +45,7 @@ type presentMember struct {
 type presences struct {
 	hub      *Hub
 	interval int64
+	size     int         // from which on a message takes no further change
 	waiting  []*presence // with changes to tell at due, soonest first
 	timer    *time.Timer // calls eventLog.tellWaiting; nil before the first use
 	due      []int64     // hub clock, for each of waiting
@@ -184,7 +186,7 @@ func (l *eventLog) sendPresence(p *presence, now int64) (wake uint64) {
 	if t.members == 0 {
 		return 0
 	}
-	told := p.take(l.budget)
+	told := p.take(l.presences.size, l.budget)
 	if told.empty() {
 		return 0
 	}
@@ -210,10 +212,10 @@ type presenceDiff struct {
 func (d *presenceDiff) empty() bool { return len(d.leaves)+len(d.joins)+len(d.updates) == 0 }
 
 // take removes changes from p, as many as fit into a message, and counts them as told.
-func (p *presence) take(b *budget) presenceDiff {
+func (p *presence) take(most int, b *budget) presenceDiff {
 	d := presenceDiff{before: make(map[string]int), after: p.users}
 	size, n := 0, 0
-	for ; n < len(p.changes) && size < maxPresenceMessage; n++ {
+	for ; n < len(p.changes) && size < most; n++ {
 		m := p.changes[n]
 		m.changed = false
 		if m.left {
@@ -341,11 +343,15 @@ func (b *jsonObject) raw(name, value string) {
 	}
 }
 
+// maxInfo is the maximum size of a client's info, in JSON.
+const maxInfo int64 = 4 << 10
+
 // SetInfo sets data about this client, such as a name and a status, that the members of
 // topics with TopicOptions.Presence see besides its ID and user. info is encoded in JSON; nil removes it. The
 // members get an "update" message. By default there is no info. It may be called at any
-// time, also in OnConnect. Errors: those of json.Marshal, ErrMessageTooLarge for more than
-// 4 KiB, and ErrClientClosed after the connection has ended.
+// time, also in OnConnect. Errors: those of json.Marshal, ErrMalformed for a json.RawMessage
+// that is not UTF-8, ErrMessageTooLarge for more than 4 KiB or an eighth of
+// Config.ClientBacklog, and ErrClientClosed after the connection has ended.
 func (c *Client) SetInfo(info any) error {
 	var b json.RawMessage
 	if info != nil {
@@ -354,8 +360,11 @@ func (c *Client) SetInfo(info any) error {
 			return err
 		}
 	}
-	if len(b) > maxInfo {
-		return &MessageTooLargeError{Size: int64(len(b)), Limit: maxInfo, LimitedBy: "Client.SetInfo"}
+	if err := checkUTF8(b); err != nil { // a json.RawMessage may be anything
+		return err
+	}
+	if limit := min(maxInfo, c.hub.config.ClientBacklog/backlogShare); int64(len(b)) > limit {
+		return &MessageTooLargeError{Size: int64(len(b)), Limit: limit, LimitedBy: "Client.SetInfo"}
 	}
 	l := c.hub.events
 	l.mu.Lock()

@@ -404,6 +404,7 @@ func TestSetInfo(t *testing.T) {
 	require.ErrorIs(t, err, websocket.ErrMessageTooLarge)
 	require.ErrorContains(t, err, "4097 bytes, but Client.SetInfo allows 4096")
 	require.Error(t, c.SetInfo(make(chan int)))
+	require.ErrorIs(t, c.SetInfo(json.RawMessage("\"\xff\"")), websocket.ErrMalformed)
 	held := b.hub.Stats().HeldBytes
 	require.NoError(t, c.SetInfo(nil))
 	require.EqualValues(t, 4096, held-b.hub.Stats().HeldBytes)
@@ -441,6 +442,33 @@ func TestPresenceListIsCut(t *testing.T) {
 			require.Greater(t, len(data["members"].([]any)), 30)
 			break
 		}
+		for _, p := range peers {
+			require.NoError(t, p.Close())
+		}
+	})
+}
+
+// A message of many changes does not exceed a small backlog, which would make all members
+// look slow.
+func TestPresenceFitsASmallBacklog(t *testing.T) {
+	t.Parallel()
+	config := withPresence()
+	config.MaxMessageSize, config.ClientBacklog = 2<<10, 8<<10
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		const members = 60
+		var peers []*fakePeer
+		for i := range members {
+			p := hub.connect(1<<20, withID(fmt.Sprint("client-", i)))
+			go keepAlive(p) // ends with the connection
+			peers = append(peers, p)
+			c, _ := hub.Client(fmt.Sprint("client-", i))
+			require.NoError(t, c.SetInfo(strings.Repeat("x", 1000)))
+			require.ErrorIs(t, c.SetInfo(strings.Repeat("x", 1<<10)), websocket.ErrMessageTooLarge)
+			require.NoError(t, c.Subscribe("news"))
+		}
+		time.Sleep(time.Minute)
+		require.Equal(t, members, hub.Stats().ActiveConnections)
+		require.Zero(t, hub.Stats().Dropped.Total())
 		for _, p := range peers {
 			require.NoError(t, p.Close())
 		}

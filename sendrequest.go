@@ -78,9 +78,10 @@ func (c *Client) waitForHandlers() {
 // that was sent to it before.
 //
 // SendRequest waits until ctx is done, or for 30 seconds if ctx has no deadline. A later
-// answer is discarded. It must not be called on the goroutine that handles a message of
-// the same client (OnMessage, Authorize, or a handler of Hub.Handle), which does not read
-// the answer meanwhile; HandleConcurrent is for handlers that ask back.
+// answer is discarded. It must not be called in a callback of the same client (OnConnect,
+// OnMessage, Authorize, OnJoin, OnLeave, or a handler of Hub.Handle), because the answer is
+// not read meanwhile. HandleConcurrent is for handlers that ask back; elsewhere, use a
+// goroutine of your own.
 //
 // Errors: a *RequestError if the client answers with an error; its code is "unsupported"
 // if the client has no handler. ErrTooManyRequests if Config.MaxRequests requests to the
