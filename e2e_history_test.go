@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,8 @@ import (
 // different speeds, lose their connections at any time and come back with the position
 // that they have. From its first subscription on, each member must get every publication
 // exactly once and in order, or be told of its loss by a gap before the next message of
-// the topic, with the right number if it is known.
+// the topic, with the right number if it is known. In topics with Conflate it may miss those
+// that another one with the same key has replaced.
 //
 // HISTORY_SEED repeats one run. HISTORY_RUNS sets the number of runs.
 func TestHistoryIsComplete(t *testing.T) {
@@ -59,11 +61,12 @@ type historyRun struct {
 	count  int      // publications to each topic
 
 	mu   sync.Mutex
-	ends map[string]bool // topics to which all is published
+	ends map[string]bool     // topics to which all is published
+	keys map[string][]string // of the publications to each topic with Conflate
 }
 
 func newHistoryRun(t *testing.T, seed uint64) *historyRun {
-	r := &historyRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), ends: map[string]bool{}}
+	r := &historyRun{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 3)), ends: map[string]bool{}, keys: map[string][]string{}}
 	pick := func(n ...int64) int64 { return n[r.rng.IntN(len(n))] }
 	r.config = websocket.DefaultConfig
 	r.config.Shards = 1 + r.rng.IntN(3)
@@ -81,15 +84,21 @@ func newHistoryRun(t *testing.T, seed uint64) *historyRun {
 		Bytes:    pick(0, 20_000, 1<<20),
 		Age:      time.Duration(pick(int64(time.Second), int64(time.Hour), int64(time.Hour))),
 	}
-	r.config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
-		return websocket.TopicOptions{History: bounds}
+	r.config.TopicOptions = func(_ websocket.TopicKind, name string) websocket.TopicOptions {
+		return websocket.TopicOptions{History: bounds, Conflate: conflates(name)}
 	}
 	for i := range 1 + r.rng.IntN(3) {
-		r.topics = append(r.topics, fmt.Sprintf("t%d", i))
+		kind := "topic"
+		if r.rng.IntN(2) == 0 {
+			kind = "conflate"
+		}
+		r.topics = append(r.topics, fmt.Sprint(kind, i))
 	}
 	r.count = 50 + r.rng.IntN(200)
 	return r
 }
+
+func conflates(topic string) bool { return strings.HasPrefix(topic, "conflate") }
 
 func (r *historyRun) run() {
 	r.hub = runFake(r.t, paths[r.rng.IntN(2)], r.config)
@@ -116,6 +125,14 @@ func (r *historyRun) run() {
 func (r *historyRun) publish(topic string, rng *rand.Rand) {
 	for n := 1; n <= r.count; n++ {
 		msg := &websocket.Message{Data: fmt.Appendf(nil, `[%d,"%s"]`, n, strings.Repeat("x", rng.IntN(1<<rng.IntN(11))))}
+		if conflates(topic) {
+			if key := rng.IntN(1 << (n % 7)); rng.IntN(5) > 0 {
+				msg.Key = strconv.Itoa(key)
+			}
+			r.mu.Lock()
+			r.keys[topic] = append(r.keys[topic], msg.Key)
+			r.mu.Unlock()
+		}
 		if err := r.hub.PublishToChannel(topic, msg); err != nil {
 			r.t.Errorf("publish: %v", err)
 			return
@@ -127,6 +144,14 @@ func (r *historyRun) publish(topic string, rng *rand.Rand) {
 	r.mu.Lock()
 	r.ends[topic] = true
 	r.mu.Unlock()
+}
+
+// replaced reports whether the nth publication to a topic with Conflate has been replaced.
+func (r *historyRun) replaced(topic string, n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := r.keys[topic]
+	return keys[n-1] != "" && slices.Contains(keys[n:], keys[n-1])
 }
 
 func (r *historyRun) ended() bool {
@@ -145,6 +170,8 @@ type historyMember struct {
 
 // memberTopic is what a member knows about a topic.
 type memberTopic struct {
+	name    string
+	run     *historyRun
 	acked   bool // on this connection
 	at      *websocket.Position
 	gap     bool // an announced gap stands before the next message
@@ -152,12 +179,15 @@ type memberTopic struct {
 	missing uint64
 	head    uint64 // of the last ack
 	final   bool   // nothing was published after the last ack
+	// For topics with Conflate.
+	replay  int  // of the last ack, less the messages since
+	expired bool // the last ack was not complete
 }
 
 func newHistoryMember(r *historyRun, n uint64) *historyMember {
 	m := &historyMember{run: r, rng: rand.New(rand.NewPCG(r.seed, 1000+n)), topics: map[string]*memberTopic{}}
 	for _, topic := range r.topics {
-		m.topics[topic] = &memberTopic{}
+		m.topics[topic] = &memberTopic{name: topic, run: r}
 	}
 	return m
 }
@@ -176,7 +206,7 @@ func (m *historyMember) live() {
 
 func (m *historyMember) complete() bool {
 	for _, t := range m.topics {
-		if !t.acked || !t.final || t.at.Offset+t.missing < t.head {
+		if !t.acked || !t.final || t.at.Offset+t.missing < t.head && !t.endsInGap() {
 			return false
 		}
 	}
@@ -279,7 +309,7 @@ func (t *memberTopic) takeAck(data []byte) error {
 	if t.acked {
 		return fmt.Errorf("second ack")
 	}
-	t.acked, t.head = true, ack.Offset
+	t.acked, t.head, t.replay, t.expired = true, ack.Offset, ack.Replayed, !ack.Complete
 	switch {
 	case t.at == nil: // it joins for the first time
 		if !ack.Complete || ack.Replayed != 0 {
@@ -295,7 +325,7 @@ func (t *memberTopic) takeAck(data []byte) error {
 		t.missing, t.gap, t.unknown = 0, false, false
 	default:
 		missed := ack.Offset - t.at.Offset
-		if ack.Complete && missed != uint64(ack.Replayed) {
+		if ack.Complete && missed != uint64(ack.Replayed) && (!conflates(t.name) || missed < uint64(ack.Replayed)) {
 			return fmt.Errorf("at %+v: %+v", *t.at, ack)
 		}
 		t.missing, t.gap, t.unknown = 0, false, false // announced on a lost connection: told again
@@ -311,6 +341,9 @@ func (t *memberTopic) takeMessage(msg *websocket.Message) error {
 	if err := json.Unmarshal(msg.Data, &data); err != nil {
 		return err
 	}
+	if conflates(t.name) {
+		return t.takeConflated(msg, int(data[0].(float64)))
+	}
 	expected := t.at.Offset + 1 + t.missing
 	if msg.Offset < expected || msg.Offset > expected && !t.unknown {
 		return fmt.Errorf("offset %d after %+v, missing %d", msg.Offset, *t.at, t.missing)
@@ -318,6 +351,26 @@ func (t *memberTopic) takeMessage(msg *websocket.Message) error {
 	t.at.Offset = msg.Offset
 	t.missing, t.gap, t.unknown = 0, false, false
 	return nil
+}
+
+// takeConflated takes the nth publication to a topic with Conflate.
+func (t *memberTopic) takeConflated(msg *websocket.Message, n int) error {
+	if msg.Offset <= t.at.Offset {
+		return fmt.Errorf("offset %d after %+v", msg.Offset, *t.at)
+	}
+	for offset := t.at.Offset + 1; offset < msg.Offset && !t.gap; offset++ {
+		if skipped := n - int(msg.Offset-offset); !t.run.replaced(t.name, skipped) {
+			return fmt.Errorf("offset %d after %+v, but publication %d has not been replaced", msg.Offset, *t.at, skipped)
+		}
+	}
+	t.at.Offset = msg.Offset
+	t.gap, t.replay = false, t.replay-1
+	return nil
+}
+
+// endsInGap reports whether nothing follows a gap of unknown size.
+func (t *memberTopic) endsInGap() bool {
+	return conflates(t.name) && t.expired && t.replay <= 0
 }
 
 // resumeRequest is the data of subscribe.

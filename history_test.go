@@ -656,3 +656,42 @@ func TestHistoryEntryIsSmall(t *testing.T) {
 	require.LessOrEqual(t, perEntry-own, int64(200))
 	require.InDelta(t, perEntry, hub.Stats().HistoryBytes/entries, float64(perEntry)/10, "HistoryBytes is true")
 }
+
+// TestFedPublicationIsNotSentTwice publishes while the hub goroutine encodes the reply to a
+// client that joins: the cursor finds the publication in the history, before the hub
+// goroutine routes it.
+func TestFedPublicationIsNotSentTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		codec := lines{name: "lines", index: 20, opcode: websocket.BinaryMessage, fails: func(m *websocket.Message) bool {
+			if m.Type == "ack" {
+				<-release
+			}
+			return false
+		}}
+		config := keep(websocket.HistoryOptions{Messages: 10})
+		config.Codecs, config.Subprotocols = []websocket.Codec{codec}, []string{"lines"}
+		hub := runFake(t, paths[0], config)
+		publishNumbers(t, hub, "news", 1, 3)
+		p := hub.connect(1<<16, codecHeader("lines"))
+		b, err := lines{}.Marshal(&websocket.Message{Type: "subscribe", ID: "q", Data: []byte(`{"channel":"news","last":3}`)})
+		require.NoError(t, err)
+		require.NoError(t, p.WriteMessage(websocket.BinaryMessage, b))
+		synctest.Wait() // the hub goroutine encodes the ack
+		publishNumbers(t, hub, "news", 4, 4)
+		close(release)
+		synctest.Wait()
+		publishNumbers(t, hub, "news", 5, 5)
+		for n := range 6 {
+			_, b, err := p.ReadMessage()
+			require.NoError(t, err)
+			var m websocket.Message
+			require.NoError(t, codec.Unmarshal(b, &m))
+			if n > 0 {
+				require.Equal(t, fmt.Sprint(n), string(m.Data))
+			}
+		}
+		require.NoError(t, p.Close())
+		hub.stop()
+	})
+}
