@@ -82,6 +82,8 @@ type history struct {
 	used     *list.Element       // in histories.order, while there are publications
 	due      int64               // hub clock of the next look at the oldest; see histories.expiring
 	heapAt   int                 // in histories.expiring; -1 if it is not there
+	active   int64               // hub clock of the latest publication, or of the end of the last membership
+	idle     bool                // it has neither members nor publications, and waits for the end of its Age
 }
 
 // keyHash stands for a Message.Key and its scope: the user of the publishing client, or
@@ -116,6 +118,7 @@ type histories struct {
 	bytes    atomic.Int64 // of the publications that histories hold, with their encodings
 	evicted  uint64       // publications removed for limit
 	order    list.List    // of *history, least recently used first
+	epoch    string       // of new histories, or empty
 	used     recordQueue  // records with publications
 	expiring expiring
 	timer    *time.Timer // calls eventLog.expireHistories
@@ -128,8 +131,53 @@ func newEpoch() string {
 	return hex.EncodeToString(b[:])
 }
 
-func newHistory(t *topic, options TopicOptions) *history {
-	return &history{topic: t, options: options.history(), conflate: options.Conflate, epoch: newEpoch(), heapAt: -1}
+func (s *histories) newHistory(t *topic, options TopicOptions) *history {
+	if s.epoch == "" {
+		s.epoch = newEpoch()
+	}
+	return &history{topic: t, options: options.history(), conflate: options.Conflate, epoch: s.epoch, heapAt: -1}
+}
+
+// keepIdle reports whether the history of a topic without members and publications must
+// not be forgotten yet: a member that comes back within its Age has missed nothing. If it
+// is forgotten, later histories get another epoch. A history that never had a publication
+// is forgotten at once and keeps the epoch, because a position in it stays true. The log
+// is locked.
+func (l *eventLog) keepIdle(h *history) bool {
+	s := &l.histories
+	if h.head == 0 {
+		return false
+	}
+	if end := h.active + int64(h.options.Age); h.options.Age > 0 && s.clock() < end && !l.closed {
+		if !h.idle {
+			h.idle = true
+			h.used = s.order.PushBack(h) // so that the budget can take it
+			l.scheduleExpiry(h, end)
+		}
+		return true
+	}
+	s.epoch = ""
+	return false
+}
+
+// wakeHistory ends the idle time of a history, when a member joins or a publication comes.
+func (l *eventLog) wakeHistory(h *history) {
+	h.active = l.histories.clock()
+	if h.idle {
+		h.idle = false
+		l.unlistHistory(h)
+	}
+}
+
+// unlistHistory removes a history without publications from the lists by use and by age.
+func (l *eventLog) unlistHistory(h *history) {
+	if h.used != nil {
+		l.histories.order.Remove(h.used)
+		h.used = nil
+	}
+	if h.heapAt >= 0 {
+		heap.Remove(&l.histories.expiring, h.heapAt)
+	}
 }
 
 func (h *history) len() int { return h.records.len() }
@@ -185,7 +233,8 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	l.seq++
 	p.seq = l.seq
 	p.retain()
-	now := l.histories.clock()
+	l.wakeHistory(h)
+	now := h.active
 	if h.conflate && p.msg.Key != "" {
 		key = keyHash(maphash.String(l.histories.seed, p.msg.Key))
 		if old := h.keys[key]; old != nil && old.key == p.msg.Key {
@@ -221,6 +270,9 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 	}
 	for l.histories.bytes.Load() > l.histories.limit && l.histories.order.Len() > 0 {
 		oldest := l.histories.order.Front().Value.(*history)
+		if oldest.idle {
+			oldest.active = math.MinInt64 // finishTrim forgets it
+		}
 		for oldest.len() > 0 && l.histories.bytes.Load() > l.histories.limit {
 			l.removeOldest(oldest)
 			l.histories.evicted++
@@ -283,14 +335,10 @@ func (l *eventLog) finishTrim(h *history) {
 		return
 	}
 	h.keys = nil
-	if h.used != nil {
-		l.histories.order.Remove(h.used)
-		h.used = nil
+	if !h.idle || !l.keepIdle(h) {
+		l.unlistHistory(h)
+		l.dropTopicIfEmpty(h.topic)
 	}
-	if h.heapAt >= 0 {
-		heap.Remove(&l.histories.expiring, h.heapAt)
-	}
-	l.dropTopicIfEmpty(h.topic)
 }
 
 // expiring is a heap of histories by the time of the next look at their oldest

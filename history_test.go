@@ -695,3 +695,60 @@ func TestFedPublicationIsNotSentTwice(t *testing.T) {
 		hub.stop()
 	})
 }
+
+// TestQuietTopicIsNotForgotten lets the only member of a topic come back when nothing is
+// kept any more. It has missed nothing, and is told so.
+func TestQuietTopicIsNotForgotten(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Age: time.Minute})
+	config.HistoryBudget = 30_000
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		visit := func(channel, since string) map[string]any {
+			p := hub.connect(1<<16, nil)
+			ack := request(t, p, "subscribe", fmt.Sprintf(`{"channel":%q%s}`, channel, since))
+			require.NoError(t, p.Close())
+			synctest.Wait()
+			return ack
+		}
+		back := func(channel string, before map[string]any) map[string]any {
+			return visit(channel, fmt.Sprintf(`,"since":{"epoch":%q,"offset":%v}`, before["epoch"], before["offset"]))
+		}
+		step(t, "nothing was ever published", func() {
+			first := visit("quiet", "")
+			time.Sleep(time.Hour)
+			require.Equal(t, true, back("quiet", first)["complete"])
+			require.Zero(t, hub.Stats().HistoryBytes, "an unused topic is not kept")
+		})
+		step(t, "all is older than the age", func() {
+			publishNumbers(t, hub, "news", 1, 3)
+			p := hub.connect(1<<16, nil)
+			joined := request(t, p, "subscribe", `{"channel":"news"}`)
+			go keepAlive(p) // ends with the connection
+			time.Sleep(10 * time.Minute)
+			require.NoError(t, p.Close())
+			synctest.Wait()
+			time.Sleep(50 * time.Second)
+			require.Equal(t, true, back("news", joined)["complete"])
+			time.Sleep(50 * time.Second)
+			again := back("news", joined)
+			require.Equal(t, true, again["complete"], "each visit begins the age anew")
+			publishNumbers(t, hub, "news", 4, 4)
+			require.EqualValues(t, 1, back("news", joined)["replayed"])
+			time.Sleep(2 * time.Minute)
+			require.Zero(t, hub.Stats().HistoryBytes)
+			late := back("news", joined)
+			require.Equal(t, "epoch", late["reason"], "the hub does not know any more whether something was published")
+			require.Equal(t, "epoch", back("quiet", map[string]any{"epoch": joined["epoch"], "offset": 0})["reason"], "nor of any other topic")
+		})
+		step(t, "the budget takes an idle topic", func() {
+			publishNumbers(t, hub, "idle", 1, 1)
+			joined := visit("idle", "")
+			time.Sleep(59 * time.Second)
+			visit("idle", "")
+			time.Sleep(10 * time.Second) // the publication is too old, the topic is not
+			require.Equal(t, joined["epoch"], visit("idle", "")["epoch"])
+			publishNumbers(t, hub, "busy", 1, 500)
+			require.LessOrEqual(t, hub.Stats().HistoryBytes, int64(30_000))
+			require.Equal(t, "epoch", back("idle", joined)["reason"])
+		})
+	})
+}

@@ -289,6 +289,7 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string, options TopicO
 		if made == 0 { // its history has kept it
 			made = l.topicCost(t)
 			l.countTopic(t, made)
+			l.wakeHistory(t.history)
 		}
 		l.populated[kind]++
 		if l.node != nil {
@@ -311,7 +312,7 @@ func (l *eventLog) newTopic(kind TopicKind, name string, options TopicOptions) (
 	name = strings.Clone(name) // it may be a part of a larger string
 	t := &topic{kind: kind, name: name}
 	if options.history().keeps() {
-		t.history = newHistory(t, options)
+		t.history = l.histories.newHistory(t, options)
 	}
 	if options.Presence {
 		t.presence = newPresence(t)
@@ -368,6 +369,9 @@ func (l *eventLog) dropIfEmpty(p *part) {
 		l.countTopic(t, -l.topicCost(t))
 		l.populated[t.kind]--
 		l.endPresence(t)
+		if t.history != nil {
+			t.history.active = l.histories.clock()
+		}
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
@@ -375,9 +379,11 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	}
 }
 
-// dropTopicIfEmpty removes a topic that has neither members nor publications.
+// dropTopicIfEmpty removes a topic that has neither members nor publications, unless its
+// history is kept for its Age.
 func (l *eventLog) dropTopicIfEmpty(t *topic) {
-	if len(t.parts) > 0 || t.history != nil && t.history.len() > 0 || l.topics[t.kind].m[t.name] != t {
+	h := t.history
+	if len(t.parts) > 0 || h != nil && h.len() > 0 || l.topics[t.kind].m[t.name] != t || h != nil && l.keepIdle(h) {
 		return
 	}
 	l.countTopic(t, l.topicCost(t))
