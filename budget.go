@@ -14,8 +14,11 @@ import (
 //
 //	publications      their strings, payload and encoded forms   newPublication, build, release
 //	topics            names and entries of the directory          partFor, dropIfEmpty
+//	presence          lists of members, members that have left    presenceSnapshot, presenceLeft
 //	for each client   the kept request                            keepRequest
-//	                  memberships                                 join, leave, unregister
+//	                  memberships, also for presence              join, leave, unregister
+//	                  info for presence                           SetInfo, unregister
+//	                  messages for concurrent handlers            handleRequest
 //	                  buffers of a message that is read           messageReader
 //	                  the writePump's buffers                     chargePump
 //	                  the rest of a partly written frame          keepTail

@@ -18,7 +18,7 @@ func (h *Hub) Unsent() uint64 {
 	return h.events.addressed - sent
 }
 
-// HeldByMessages is Stats.HeldBytes without the requests and memberships of connected
+// HeldByMessages is Stats.HeldBytes without the requests, memberships and presence of connected
 // clients. It must be 0 when no message is queued or in progress.
 func (h *Hub) HeldByMessages() int64 {
 	n := h.budget.used.Load()
@@ -29,12 +29,15 @@ func (h *Hub) HeldByMessages() int64 {
 			if len(t.parts) > 0 {
 				n -= h.events.topicCost(t) + int64(len(t.parts))*partCost
 			}
+			if p := t.presence; p != nil {
+				n -= presenceCost*int64(len(p.members)) + int64(cap(p.snapshot))
+			}
 		}
 	}
 	for i := range h.ids.stripes {
 		for _, c := range h.ids.snapshot(i) {
 			if c.registered {
-				n -= c.requestSize() + int64(len(c.members.list))*membershipCost
+				n -= c.requestSize() + int64(len(c.members.list))*membershipCost + int64(len(c.info))
 			}
 		}
 	}

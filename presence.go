@@ -59,7 +59,7 @@ func newPresence(t *topic) *presence {
 func (l *eventLog) presenceJoined(c *Client, t *topic) {
 	if p := t.presence; p != nil {
 		m := &presentMember{id: c.ID, user: c.User(), info: c.info, since: time.Now().UnixMilli()}
-		l.budget.add(presenceCost)
+		c.charge(presenceCost)
 		p.members[c] = m
 		p.change(m)
 	}
@@ -70,6 +70,8 @@ func (l *eventLog) presenceLeft(c *Client, t *topic) {
 	if p := t.presence; p != nil {
 		m := p.members[c]
 		delete(p.members, c)
+		c.charge(-presenceCost)
+		l.budget.add(presenceCost) // until the others have been told
 		m.left = true
 		p.change(m)
 	}
@@ -88,7 +90,7 @@ func (l *eventLog) endPresence(t *topic) {
 	if p := t.presence; p != nil {
 		l.budget.add(-presenceCost * int64(len(p.changes)))
 		p.changes = nil
-		clear(p.users)
+		p.members, p.users = make(map[*Client]*presentMember), make(map[string]int) // large maps stay large
 		p.dropSnapshot(l.budget)
 	}
 }
