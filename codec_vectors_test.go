@@ -70,9 +70,23 @@ type wireVector struct {
 	ID        string `json:"id"`
 	// ExceptSelf is absent when it is false.
 	ExceptSelf bool `json:"except_self,omitempty"`
+	// Offset and Key are absent when they are empty.
+	Offset string `json:"offset,omitempty"` // decimal
+	Key    string `json:"key,omitempty"`
+	// Resume is the decoded Data of "subscribe" and "join_room" with a position or with
+	// last.
+	Resume *vectorResume `json:"resume,omitempty"`
 	// Control is the decoded Data of a control message, "error" or "gap".
 	Control map[string]string `json:"control,omitempty"`
 	Wire    []vectorWire      `json:"wire"`
+}
+
+type vectorResume struct {
+	Channel string `json:"channel,omitempty"`
+	RoomID  string `json:"room_id,omitempty"`
+	Epoch   string `json:"epoch,omitempty"`  // of since
+	Offset  string `json:"offset,omitempty"` // of since; absent if there is none
+	Last    string `json:"last,omitempty"`
 }
 
 type vectorWire struct {
@@ -126,6 +140,7 @@ type wireSample struct {
 	from    string
 	message websocket.Message
 	control map[string]string
+	resume  *vectorResume
 }
 
 const sampleTime = 1763769600123456789
@@ -135,10 +150,13 @@ func wireSamples() []wireSample {
 		if m.Timestamp == 0 {
 			m.Timestamp = sampleTime
 		}
-		return wireSample{name, "hub", m, control}
+		return wireSample{name, "hub", m, control, nil}
 	}
 	request := func(name string, m websocket.Message, control map[string]string) wireSample {
-		return wireSample{name, "client", m, control}
+		return wireSample{name, "client", m, control, nil}
+	}
+	back := func(name, typ string, resume vectorResume) wireSample {
+		return wireSample{name, "client", websocket.Message{Type: typ, ID: "1"}, nil, &resume}
 	}
 	return []wireSample{
 		hub("news", websocket.Message{Type: "message", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ClientID: "client-123"}, nil),
@@ -151,12 +169,20 @@ func wireSamples() []wireSample {
 		hub("long", websocket.Message{Type: "broadcast", Data: []byte(`"` + strings.Repeat("0123456789", 30) + `"`), ClientID: strings.Repeat("c", 40)}, nil),
 		hub("largest-timestamp", websocket.Message{Type: "message", Timestamp: math.MaxInt64}, nil),
 		hub("smallest-timestamp", websocket.Message{Type: "message", Timestamp: math.MinInt64}, nil),
+		hub("offset", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"kept"`), ClientID: "client-123", Offset: 42}, nil),
+		hub("offset-key", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"once"`), ClientID: "client-123", Offset: 43, Key: "dGhlIHNhbXBsZSBub25jZQ"}, nil),
+		hub("largest-offset", websocket.Message{Type: "room_message", Channel: "room_101", Offset: 1<<53 - 1, Key: "é\""}, nil),
 		request("nothing", websocket.Message{}, nil),
 		request("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
 		request("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
 		request("publish_room", websocket.Message{Type: "publish_room", Channel: "room_101", Data: []byte{0xff}, ID: "8"}, nil),
 		request("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
 		request("publish-except-self", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"to others"`), ID: "10", ExceptSelf: true}, nil),
+		request("publish-key", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"once"`), ID: "11", Key: "dGhlIHNhbXBsZSBub25jZQ"}, nil),
+		back("subscribe-since", "subscribe", vectorResume{Channel: "news", Epoch: "k3x9", Offset: "41"}),
+		back("subscribe-since-start", "subscribe", vectorResume{Channel: "news", Offset: "0"}),
+		back("subscribe-last", "subscribe", vectorResume{Channel: "news", Last: "20"}),
+		back("join_room-since", "join_room", vectorResume{RoomID: "room_101", Epoch: "k3x9", Offset: "9007199254740991"}),
 		request("hello", websocket.Message{Type: "hub:hello", ID: "4"}, nil),
 		request("ping", websocket.Message{Type: "hub:ping", ID: "5"}, nil),
 		request("subscribe", websocket.Message{Type: "subscribe", ID: "1"}, map[string]string{"channel": "news"}),
@@ -164,6 +190,9 @@ func wireSamples() []wireSample {
 		request("join_room", websocket.Message{Type: "join_room", ID: "2"}, map[string]string{"room_id": "room_101"}),
 		request("leave_room", websocket.Message{Type: "leave_room", ID: "3"}, map[string]string{"room_id": "a \"quoted\" room"}),
 		hub("ack", websocket.Message{Type: "ack", Channel: "news", ID: "1"}, nil),
+		hub("resume-ack", websocket.Message{Type: "ack", Channel: "news", ID: "1", Data: []byte(`{"epoch":"k3x9","offset":57,"replayed":16,"complete":true}`)}, nil),
+		hub("resume-ack-expired", websocket.Message{Type: "ack", Channel: "news", ID: "1", Data: []byte(`{"epoch":"k3x9","offset":57,"replayed":10,"complete":false,"reason":"expired"}`)}, nil),
+		hub("publish-ack", websocket.Message{Type: "ack", Channel: "news", ID: "11", Data: []byte(`{"epoch":"k3x9","offset":43}`)}, nil),
 		hub("hello-ack", websocket.Message{Type: "ack", ID: "4", Data: []byte(helloExample)}, nil),
 		hub("ping-ack", websocket.Message{Type: "ack", ID: "5"}, nil),
 		hub("error", websocket.Message{Type: "error", Channel: "room_101", ID: "2"},
@@ -175,6 +204,9 @@ func wireSamples() []wireSample {
 		}),
 		hub("gap-room", websocket.Message{Type: "gap", Channel: "room_101"}, map[string]string{
 			"room_id": "room_101", "count": "9007199254740991", "first": strconv.FormatInt(sampleTime, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "codec",
+		}),
+		hub("gap-history", websocket.Message{Type: "gap", Channel: "news"}, map[string]string{
+			"channel": "news", "count": "6", "first": strconv.FormatInt(sampleTime, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "history",
 		}),
 		hub("gap-direct", websocket.Message{Type: "gap"}, map[string]string{
 			"count": "1", "first": strconv.FormatInt(sampleTime, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "slow_consumer",
@@ -217,6 +249,59 @@ func controlData(t testing.TB, codec websocket.Codec, typ string, control map[st
 	return data
 }
 
+// data encodes a request to come back, as libraries do.
+func (r *vectorResume) data(t testing.TB, codec websocket.Codec, typ string) []byte {
+	t.Helper()
+	last, _ := strconv.ParseUint(r.Last, 10, 32) // 0 if it is absent
+	var since *websocket.Position
+	if r.Offset != "" {
+		offset, err := strconv.ParseUint(r.Offset, 10, 64)
+		require.NoError(t, err)
+		since = &websocket.Position{Epoch: r.Epoch, Offset: offset}
+	}
+	if codec.Name() != "protobuf" {
+		return mustJSON(struct {
+			Channel string              `json:"channel,omitempty"`
+			RoomID  string              `json:"room_id,omitempty"`
+			Since   *websocket.Position `json:"since,omitempty"`
+			Last    uint64              `json:"last,omitempty"`
+		}{r.Channel, r.RoomID, since, last})
+	}
+	var at *proto.Position
+	if since != nil {
+		at = &proto.Position{Epoch: since.Epoch, Offset: since.Offset}
+	}
+	if typ == "subscribe" {
+		return mustProto(&proto.ChannelRequest{Channel: r.Channel, Since: at, Last: uint32(last)})
+	}
+	return mustProto(&proto.RoomRequest{RoomId: r.RoomID, Since: at, Last: uint32(last)})
+}
+
+// requireResume checks that the hub decodes the data.
+func (x *wireVector) requireResume(t testing.TB, codec websocket.Codec) {
+	t.Helper()
+	if x.Resume == nil {
+		return
+	}
+	data := unhex(t, x.Data)
+	name, err := websocket.ControlChannel(codec, data)
+	if x.Type == "join_room" {
+		name, err = websocket.ControlRoom(codec, data)
+	}
+	require.NoError(t, err)
+	require.Equal(t, x.Resume.Channel+x.Resume.RoomID, name)
+	since, last, err := websocket.DecodeResumeFor(codec, data)
+	require.NoError(t, err)
+	got := vectorResume{Channel: x.Resume.Channel, RoomID: x.Resume.RoomID}
+	if since != nil {
+		got.Epoch, got.Offset = since.Epoch, strconv.FormatUint(since.Offset, 10)
+	}
+	if last > 0 {
+		got.Last = strconv.Itoa(last)
+	}
+	require.Equal(t, *x.Resume, got)
+}
+
 func gapOf(t testing.TB, control map[string]string) websocket.Gap {
 	t.Helper()
 	count, err := strconv.ParseUint(control["count"], 10, 64)
@@ -243,8 +328,8 @@ func makeVectors(t testing.TB) *wireVectors {
 	v := &wireVectors{
 		About: []string{
 			"Messages of the wire format in docs/wire.md: their fields, and their encoding in each codec and security mode.",
-			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent except_self is false.",
-			"control is the decoded data of a control message, error or gap.",
+			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent except_self is false, and an absent offset or key is empty.",
+			"control is the decoded data of a control message, error or gap. resume is that of a subscribe or join_room that has since (epoch, offset) or last.",
 			"A decoder must decode each wire entry to these fields. An encoder may write other bytes with the same meaning; sealing the same bytes with the same keys and nonce gives the same result.",
 			"Made by 'go test -run TestVectors . -update'.",
 		},
@@ -291,13 +376,19 @@ func (v *wireVectors) encode(t testing.TB, s wireSample, codec websocket.Codec) 
 	if s.control != nil {
 		m.Data = controlData(t, codec, m.Type, s.control)
 	}
+	if s.resume != nil {
+		m.Data = s.resume.data(t, codec, m.Type)
+	}
 	plain, err := codec.Marshal(&m)
 	require.NoError(t, err)
 	out := wireVector{
 		Name: s.name, Codec: codec.Name(), From: s.from,
 		Type: m.Type, Channel: m.Channel, Data: hex.EncodeToString(m.Data),
 		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID, ExceptSelf: m.ExceptSelf,
-		Control: s.control,
+		Key: m.Key, Control: s.control, Resume: s.resume,
+	}
+	if m.Offset > 0 {
+		out.Offset = strconv.FormatUint(m.Offset, 10)
 	}
 	for _, mode := range vectorModes {
 		w := vectorWire{Mode: mode.Name, Frame: "binary"}
@@ -332,7 +423,11 @@ func (x *wireVector) message(t testing.TB) websocket.Message {
 	t.Helper()
 	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
 	require.NoError(t, err)
-	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, ExceptSelf: x.ExceptSelf}
+	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, ExceptSelf: x.ExceptSelf, Key: x.Key}
+	if x.Offset != "" {
+		m.Offset, err = strconv.ParseUint(x.Offset, 10, 64)
+		require.NoError(t, err)
+	}
 	if x.Data != "" {
 		m.Data = unhex(t, x.Data)
 	}
@@ -391,6 +486,7 @@ func TestVectors(t *testing.T) {
 		plain := x.wire(t, "none")
 		requireMeans(t, codec, plain, want, name)
 		x.requireControl(t, codec)
+		x.requireResume(t, codec)
 		for _, w := range x.Wire {
 			if w.Mode == "none" {
 				continue

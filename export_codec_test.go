@@ -29,3 +29,8 @@ func JSONScans(data []byte) bool {
 	var e jsonEnvelope
 	return e.scan(data)
 }
+
+func DecodeResumeFor(c Codec, data []byte) (since *Position, last int, err error) {
+	from, err := guard(c).decodeResume(data)
+	return from.since, from.last, err
+}

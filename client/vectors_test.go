@@ -43,6 +43,9 @@ type vectorMessage struct {
 	Timestamp                      int64    `json:",string"`
 	ClientID                       string   `json:"client_id"`
 	ExceptSelf                     bool     `json:"except_self"`
+	Offset                         uint64   `json:",string"`
+	Key                            string
+	Resume                         *struct{}
 	Control                        map[string]string
 	Wire                           []struct {
 		Mode, Frame string
@@ -80,7 +83,7 @@ func TestVectors(t *testing.T) {
 	for _, v := range file.Messages {
 		t.Run(v.Name+"/"+v.Codec, func(t *testing.T) {
 			t.Parallel()
-			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, ExceptSelf: v.ExceptSelf}
+			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, ExceptSelf: v.ExceptSelf, Offset: v.Offset, Key: v.Key}
 			if len(v.Data) > 0 {
 				want.Data = v.Data
 			}
@@ -121,6 +124,9 @@ func TestVectors(t *testing.T) {
 
 func (v *vectorMessage) requireControl(t *testing.T, r *client.Receiver, m *websocket.Message) {
 	t.Helper()
+	if v.Resume != nil {
+		return // the hub's tests decode it
+	}
 	switch v.Type {
 	case "subscribe", "unsubscribe":
 		data, err := r.Target(v.Control["channel"], false)

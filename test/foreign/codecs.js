@@ -42,7 +42,7 @@ const json = {
   decode(text) {
     const { type, channel = "", data, encoding, client_id: clientId = "", id = "", except_self } = JSON.parse(text);
     // JSON.parse would round the 64-bit integer.
-    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"except_self":true)?}$/.exec(text)[1]);
+    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"offset":\d+)?(?:,"key":"[^]*")?(?:,"except_self":true)?}$/.exec(text)[1]);
     let bytes = none;
     if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
     else if (data !== null) bytes = utf8.encode(JSON.stringify(data));
