@@ -84,7 +84,7 @@ func (s *shard) endCursor(c *Client, end *cursorEnd) {
 		return
 	}
 	if c.conn.state == connOpen && !at.live && at.next < end.next {
-		if missing, any := s.events.missedUntil(c, *at, end.next); any {
+		if missing, some := s.events.missedUntil(c, *at, end.next); some {
 			c.conn.announceMissing(end.history, missing, dropSlowConsumer, end.seq)
 		}
 	}
@@ -358,23 +358,23 @@ func (c *conn) announceMissing(h *history, missing uint64, reason dropReason, se
 // missedUntil returns the number of publications that a client which leaves a topic has not
 // been sent, and whether there are any. The number is 0 if it is not known. They count as
 // addressed to the client.
-func (l *eventLog) missedUntil(c *Client, at cursor, end uint64) (missing uint64, any bool) {
+func (l *eventLog) missedUntil(c *Client, at cursor, end uint64) (missing uint64, some bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := at.history
 	if h.conflate {
-		any = at.next < h.oldest() || h.countFrom(at.next, c.ID) > 0
+		some = at.next < h.oldest() || h.countFrom(at.next, c.ID) > 0
 	} else {
 		own := h.own[c.ID]
 		from, _ := slices.BinarySearch(own, at.next)
 		to, _ := slices.BinarySearch(own, end)
 		missing = end - at.next - uint64(to-from)
-		any = missing > 0
+		some = missing > 0
 	}
-	if any {
+	if some {
 		l.addressed += max(missing, 1)
 	}
-	return missing, any
+	return missing, some
 }
 
 // feedFrom reads at most size bytes for a client's cursor, or one publication. It reports
