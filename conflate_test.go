@@ -61,7 +61,7 @@ func TestConflateKeepsTheNewestOfEachKey(t *testing.T) {
 		join := func(how string, replayed ...int) {
 			p := hub.connect(1<<16, nil)
 			ack := request(t, p, "subscribe", fmt.Sprintf(`{"channel":"prices",%s}`, how))
-			require.Equal(t, map[string]any{"epoch": page.Epoch, "offset": 35.0, "replayed": float64(len(replayed)), "complete": true}, ack)
+			require.Equal(t, map[string]any{"epoch": page.Epoch, "offset": 35.0, "conflate": true, "replayed": float64(len(replayed)), "complete": true}, ack)
 			requirePrices(t, p, replayed...)
 			require.NoError(t, p.Close())
 		}
@@ -141,7 +141,7 @@ func TestConflateLosesWhatBoundsRemove(t *testing.T) {
 		require.NoError(t, err)
 		p := hub.connect(1<<16, nil)
 		ack := request(t, p, "subscribe", fmt.Sprintf(`{"channel":"prices","since":{"epoch":%q,"offset":2}}`, page.Epoch))
-		require.Equal(t, map[string]any{"epoch": page.Epoch, "offset": 9.0, "replayed": 5.0, "complete": false, "reason": "expired"}, ack)
+		require.Equal(t, map[string]any{"epoch": page.Epoch, "offset": 9.0, "conflate": true, "replayed": 5.0, "complete": false, "reason": "expired"}, ack)
 		gap := readJSON(t, p)
 		require.Equal(t, "gap", gap["type"])
 		require.EqualValues(t, 0, gap["data"].(map[string]any)["count"], "some may have been replaced since")

@@ -267,13 +267,13 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 		at, before := t.history.published(pub, key, l.histories.clock())
 		if before {
 			l.unreserve(pub.cost)
-			reply.setPosition(at)
+			reply.setPosition(at, t.history.conflate)
 			l.finishReply(0, from, reply)
 			pub.release()
 			return nil
 		}
 		l.appendHistory(t.history, pub, key)
-		reply.setPosition(t.history.position())
+		reply.setPosition(t.history.position(), t.history.conflate)
 	} else {
 		pub.msg.Key = ""
 	}

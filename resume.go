@@ -172,7 +172,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 		outcome := Resumed{Complete: from.since == nil}
 		if from.since != nil {
 			outcome.Reason = resumeNone
-			reply.setResumed(outcome)
+			reply.setResumed(outcome, false)
 		}
 		wake |= l.appendReply(c, reply)
 		if from.since != nil {
@@ -192,7 +192,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
 	outcome, next, missing := h.resume(from, c.ID)
-	reply.setResumed(outcome)
+	reply.setResumed(outcome, h.conflate)
 	if outcome.Replayed > 0 {
 		l.used += entryCost // it does not wait for room, as a reply
 		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, joined: l.seq}})
@@ -249,9 +249,9 @@ func (l *eventLog) appendMissing(c *Client, t *topic, missing uint64) uint64 {
 }
 
 // setResumed writes outcome to a reply, which may be nil.
-func (p *publication) setResumed(outcome Resumed) {
+func (p *publication) setResumed(outcome Resumed, conflate bool) {
 	if p != nil {
-		b := appendPosition(nil, outcome.Position)
+		b := appendPosition(nil, outcome.Position, conflate)
 		b = strconv.AppendInt(append(b, `,"replayed":`...), int64(outcome.Replayed), 10)
 		b = strconv.AppendBool(append(b, `,"complete":`...), outcome.Complete)
 		p.setData(append(appendJSONField(b, `,"reason":`, outcome.Reason), '}'))
@@ -259,16 +259,21 @@ func (p *publication) setResumed(outcome Resumed) {
 }
 
 // setPosition writes a position to a reply, which may be nil.
-func (p *publication) setPosition(at Position) {
+func (p *publication) setPosition(at Position, conflate bool) {
 	if p != nil {
-		p.setData(append(appendPosition(nil, at), '}'))
+		p.setData(append(appendPosition(nil, at, conflate), '}'))
 	}
 }
 
-// appendPosition appends the JSON of a position without the closing brace.
-func appendPosition(dst []byte, at Position) []byte {
+// appendPosition appends the JSON of a position without the closing brace. conflate tells
+// that a Key does not make a publication unique there, so that clients do not repeat it.
+func appendPosition(dst []byte, at Position, conflate bool) []byte {
 	dst = appendJSONString(append(dst, `{"epoch":`...), at.Epoch)
-	return strconv.AppendUint(append(dst, `,"offset":`...), at.Offset, 10)
+	dst = strconv.AppendUint(append(dst, `,"offset":`...), at.Offset, 10)
+	if conflate {
+		dst = append(dst, `,"conflate":true`...)
+	}
+	return dst
 }
 
 // SubscribeSince is like SubscribeContext for a client that has the publications of the
