@@ -36,8 +36,8 @@ func Key(key string) PublishOption {
 // *Error, ErrOutcomeUnknown, ErrClosed, websocket.ErrMessageTooLarge,
 // websocket.ErrInvalidName and ctx's error.
 //
-// If the connection is lost before the reply, and the channel is known to have a history,
-// the client publishes again over the next connection, with the same key, so that the hub
+// If the connection is lost before the reply, and the channel is known to have a history
+// without TopicOptions.Conflate, the client publishes again over the next connection, with the same key, so that the hub
 // publishes data once. A channel is known to have one after an earlier reply about it.
 // Otherwise, and if the hub now has another name for this user or has forgotten the history,
 // Publish returns ErrOutcomeUnknown.
@@ -107,11 +107,12 @@ func (c *Client) exclude(key string) (end func()) {
 // published records the reply to a publication. Subscriptions that have everything before
 // it have it too if the hub does not send it to this client. It runs on the read loop.
 func (c *Client) published(key topicKey, ack *websocket.Message, exceptSelf bool) {
-	var at websocket.Position
-	_ = json.Unmarshal(ack.Data, &at) // without a history there is no data
+	var told positionReply
+	_ = json.Unmarshal(ack.Data, &told) // without a history there is no data
+	at := told.Position
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.learnHistory(key, at.Epoch)
+	c.learnHistory(key, told)
 	if t := c.topics[key]; t != nil && exceptSelf && at.Epoch != "" {
 		for _, s := range t.subs {
 			if s.at.Epoch == at.Epoch && s.at.Offset+1 == at.Offset {
@@ -252,10 +253,10 @@ func (c *Client) scopeOf(key topicKey) scope {
 // maxEpochs is the maximum number of topics that the client remembers as having a history.
 const maxEpochs = 1024
 
-// learnHistory records the epoch of a topic that the hub has told, or "" for a topic
-// without a history. c.mu is locked.
-func (c *Client) learnHistory(key topicKey, epoch string) {
-	if epoch == "" {
+// learnHistory records the epoch of a topic in which the hub publishes a Key once. c.mu is
+// locked.
+func (c *Client) learnHistory(key topicKey, told positionReply) {
+	if told.Epoch == "" || told.Conflate {
 		delete(c.epochs, key)
 		return
 	}
@@ -265,7 +266,7 @@ func (c *Client) learnHistory(key topicKey, epoch string) {
 			break
 		}
 	}
-	c.epochs[key] = epoch
+	c.epochs[key] = told.Epoch
 }
 
 // waitConn waits for a connection, and with ready until the hub has told its hello and all

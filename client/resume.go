@@ -57,14 +57,22 @@ const reasonNone = "none"
 
 // decodeResumed decodes the hub's reply to a request to join. told is false if the reply has
 // no data: the hub is older, or the topic has no history.
-func decodeResumed(from resume, data []byte) (resumed websocket.Resumed, told bool) {
+func decodeResumed(from resume, data []byte) (resumed positionReply, told bool) {
 	if len(data) > 0 && json.Unmarshal(data, &resumed) == nil {
 		return resumed, true
 	}
+	resumed = positionReply{Resumed: websocket.Resumed{Complete: from.since == nil}}
 	if from.since != nil {
-		return websocket.Resumed{Reason: reasonNone}, false
+		resumed.Reason = reasonNone
 	}
-	return websocket.Resumed{Complete: true}, false
+	return resumed, false
+}
+
+// positionReply is the data of the hub's reply to a request to join. That to a publication
+// has the first three fields.
+type positionReply struct {
+	websocket.Resumed
+	Conflate bool `json:"conflate"` // a Key does not make a publication unique
 }
 
 // since returns the position from which all subscriptions lack publications, or nil if the
@@ -104,7 +112,14 @@ func (s *Subscription) joined(from resume, resumed websocket.Resumed) {
 		s.at = websocket.Position{}
 	case from.since == nil:
 		s.at = resumed.Position
-		s.at.Offset -= min(uint64(max(resumed.Replayed, 0)), s.at.Offset)
+		if s.fresh = resumed.Replayed > 0; s.fresh {
+			// The offset before the first of them is not known, because offsets may be
+			// missing in between. All that the history has is not less.
+			s.at.Offset -= min(uint64(resumed.Replayed), s.at.Offset)
+			if resumed.Replayed < from.last {
+				s.at.Offset = 0
+			}
+		}
 	case s.at == websocket.Position{}, s.at.Epoch == resumed.Epoch && s.at.Offset > resumed.Offset:
 		s.at = websocket.Position{Epoch: resumed.Epoch}
 	}
@@ -113,13 +128,13 @@ func (s *Subscription) joined(from resume, resumed websocket.Resumed) {
 // pass returns the subscriptions that have not received the message at a position, and
 // records that they have now. Client.mu is locked.
 func (t *topic) pass(at websocket.Position) []*Subscription {
-	has := func(s *Subscription) bool { return s.at.Epoch == at.Epoch && s.at.Offset >= at.Offset }
+	has := func(s *Subscription) bool { return !s.fresh && s.at.Epoch == at.Epoch && s.at.Offset >= at.Offset }
 	subs := t.subs
 	if slices.ContainsFunc(subs, has) {
 		subs = slices.DeleteFunc(slices.Clone(subs), has)
 	}
 	for _, s := range subs {
-		s.at = at
+		s.at, s.fresh = at, false
 	}
 	return subs
 }

@@ -137,10 +137,10 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler, option
 					c.inbox.putGap(true, key, websocket.Gap{Last: r.message.Timestamp, Reason: ReasonReconnect})
 				}
 			}
-			sub.joined(sub.from, resumed)
+			sub.joined(sub.from, resumed.Resumed)
 			sub.handled = sub.at
-			c.learnHistory(key, resumed.Epoch)
-			t.rejoined(resumed)
+			c.learnHistory(key, resumed)
+			t.rejoined(resumed.Resumed)
 			t.subs = append(t.subs, sub)
 			t.lastSeen, t.leaving = r.message.Timestamp, nil
 			c.follow(t, sub)
@@ -416,10 +416,10 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect})
 		}
 		for _, s := range t.subs {
-			s.joined(from, resumed)
+			s.joined(from, resumed.Resumed)
 		}
-		c.learnHistory(t.key, resumed.Epoch)
-		t.rejoined(resumed)
+		c.learnHistory(t.key, resumed)
+		t.rejoined(resumed.Resumed)
 		t.lastSeen = r.message.Timestamp
 		c.askPresence(t)
 	}
