@@ -153,10 +153,19 @@ func (c *Client) report(it *item) {
 		switch g := *it.gap; {
 		case o.OnGap != nil:
 			o.OnGap(g)
-		case g.Count > 0 && g.All:
-			o.OnError(fmt.Errorf("%w: %d of any channel or room: %s", ErrMissed, g.Count, g.Reason))
-		case g.Count > 0:
-			o.OnError(fmt.Errorf("%w: %d of channel %q room %q: %s", ErrMissed, g.Count, g.Channel, g.RoomID, g.Reason))
+		case !it.certain:
+		case g.All:
+			o.OnError(fmt.Errorf("%w: %s of any channel or room: %s", ErrMissed, countText(g.Count), g.Reason))
+		default:
+			o.OnError(fmt.Errorf("%w: %s of channel %q room %q: %s", ErrMissed, countText(g.Count), g.Channel, g.RoomID, g.Reason))
 		}
 	}
+}
+
+// countText returns the number of missed messages for people.
+func countText(n uint64) string {
+	if n == 0 {
+		return "an unknown number"
+	}
+	return fmt.Sprint(n)
 }

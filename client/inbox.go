@@ -34,6 +34,7 @@ type item struct {
 	epoch   string          // of message, if it belongs to a history
 	gap     *websocket.Gap
 	key     topicKey // of gap
+	certain bool     // of gap: messages were certainly missed, although Count may be 0
 	state   *StateChange
 	err     error
 	cost    int64 // bytes counted against the limit
@@ -131,14 +132,19 @@ func (b *inbox) putOrMergeGap(member bool, key topicKey, gap websocket.Gap) {
 		key = anyTopic
 	}
 	if it := b.gaps[key]; it != nil && (full || it.gap.Reason == gap.Reason) {
-		it.gap.Count += gap.Count
+		it.certain = it.certain || gap.Count > 0
+		if it.gap.Count == 0 || gap.Count == 0 { // an unknown number remains unknown
+			it.gap.Count = 0
+		} else {
+			it.gap.Count += gap.Count
+		}
 		it.gap.First = earlier(it.gap.First, gap.First)
 		it.gap.Last = max(it.gap.Last, gap.Last)
 		return
 	}
 	gap.Channel, gap.RoomID = key.split()
 	gap.All = key == anyTopic
-	it := &item{gap: &gap, key: key, cost: int64(itemCost + len(key.name) + len(gap.Reason))}
+	it := &item{gap: &gap, key: key, certain: gap.Count > 0, cost: int64(itemCost + len(key.name) + len(gap.Reason))}
 	b.gaps[key] = it
 	b.put(it)
 }

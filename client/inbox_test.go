@@ -82,6 +82,32 @@ func TestGapWithoutOnGapIsReportedToOnError(t *testing.T) {
 	require.ErrorContains(t, err, "7 of any channel or room")
 }
 
+// A gap of an unknown number is an error only together with one that is certain.
+func TestUncertainGapWithoutOnGap(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, nil)
+	release := make(chan struct{}) // closed below
+	errs := make(chan error, bufferSize)
+	c, err := client.Dial(testContext(t), s.url(), client.Options{
+		OnError:   func(err error) { errs <- err },
+		OnMessage: func(*websocket.Message) { <-release },
+	})
+	require.NoError(t, err)
+	defer func() { _ = c.Close(); receive(t, c.Done()) }()
+	send := func(typ, data string) {
+		require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: typ, Data: []byte(data)}))
+	}
+	send("first", "")
+	send("gap", `{"channel":"x","count":0,"reason":"history"}`)
+	send("gap", `{"channel":"x","count":2,"reason":"history"}`)
+	send("gap", `{"channel":"y","count":0,"reason":"history"}`)
+	send("gap", `{"channel":"z","count":3,"reason":"history"}`)
+	require.NoError(t, c.Publish(testContext(t), "ch", nil), "the reply arrives after all gaps")
+	close(release)
+	require.ErrorContains(t, receive(t, errs), `an unknown number of channel "x"`)
+	require.ErrorContains(t, receive(t, errs), `3 of channel "z"`)
+}
+
 // TestSlowHandlerGapOfTopicsNotJoined fills the inbox and publishes to a channel that
 // the hub subscribed the client to. The gap does not name the channel, because only
 // joined topics have gaps of their own when the inbox is full.
@@ -151,6 +177,9 @@ func TestGapsAreMergedPerTopic(t *testing.T) {
 	send("gap", `{"all":true,"count":1,"first":3,"last":4,"reason":"slow_consumer"}`)
 	send("gap", `{"count":8,"first":1,"last":9,"reason":"slow_consumer"}`)
 	send("gap", `{"all":true,"count":2,"first":5,"last":6,"reason":"slow_consumer"}`)
+	send("gap", `{"channel":"x","count":2,"reason":"history"}`)
+	send("gap", `{"channel":"x","count":0,"reason":"history"}`)
+	send("gap", `{"channel":"x","count":1,"reason":"history"}`)
 	send("second", "")
 	send("gap", `{"all":true,"count":4,"first":7,"last":8,"reason":"slow_consumer"}`)
 	require.NoError(t, c.Publish(testContext(t), "ch", nil), "the reply arrives after all gaps")
@@ -159,6 +188,7 @@ func TestGapsAreMergedPerTopic(t *testing.T) {
 		"first",
 		websocket.Gap{All: true, Count: 3, First: 3, Last: 6, Reason: "slow_consumer"},
 		websocket.Gap{Count: 8, First: 1, Last: 9, Reason: "slow_consumer"},
+		websocket.Gap{Channel: "x", Reason: "history"}, // an unknown number remains unknown
 		"second",
 		websocket.Gap{All: true, Count: 4, First: 7, Last: 8, Reason: "slow_consumer"},
 	} {

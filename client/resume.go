@@ -105,20 +105,18 @@ func (t *topic) rejoined(resumed websocket.Resumed) {
 //
 // The subscription keeps a position that the hub cannot continue until the gap or the first
 // message has arrived. So it is told again if the connection is lost before that.
-func (s *Subscription) joined(from resume, resumed websocket.Resumed) {
-	s.resumed = resumed
+func (s *Subscription) joined(from resume, resumed positionReply) {
+	s.resumed = resumed.Resumed
 	switch {
 	case resumed.Epoch == "":
 		s.at = websocket.Position{}
 	case from.since == nil:
 		s.at = resumed.Position
-		if s.fresh = resumed.Replayed > 0; s.fresh {
-			// The offset before the first of them is not known, because offsets may be
-			// missing in between. All that the history has is not less.
-			s.at.Offset -= min(uint64(resumed.Replayed), s.at.Offset)
-			if resumed.Replayed < from.last {
-				s.at.Offset = 0
-			}
+		switch { // not all offsets in between have a publication for this client
+		case resumed.Replayed > 0 && resumed.Conflate:
+			s.at.Offset = 0
+		case resumed.Replayed > 0:
+			s.at.Offset -= min(uint64(from.last), s.at.Offset)
 		}
 	case s.at == websocket.Position{}, s.at.Epoch == resumed.Epoch && s.at.Offset > resumed.Offset:
 		s.at = websocket.Position{Epoch: resumed.Epoch}
@@ -128,13 +126,13 @@ func (s *Subscription) joined(from resume, resumed websocket.Resumed) {
 // pass returns the subscriptions that have not received the message at a position, and
 // records that they have now. Client.mu is locked.
 func (t *topic) pass(at websocket.Position) []*Subscription {
-	has := func(s *Subscription) bool { return !s.fresh && s.at.Epoch == at.Epoch && s.at.Offset >= at.Offset }
+	has := func(s *Subscription) bool { return s.at.Epoch == at.Epoch && s.at.Offset >= at.Offset }
 	subs := t.subs
 	if slices.ContainsFunc(subs, has) {
 		subs = slices.DeleteFunc(slices.Clone(subs), has)
 	}
 	for _, s := range subs {
-		s.at, s.fresh = at, false
+		s.at = at
 	}
 	return subs
 }

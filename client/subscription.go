@@ -25,7 +25,6 @@ type Subscription struct {
 	err            error              // set before done is closed
 	resumed        websocket.Resumed  // the latest
 	at             websocket.Position // behind the latest message that was received for it; zero without a history
-	fresh          bool               // it has received none of the latest publications that it has asked for; at is a guess
 	handled        websocket.Position // behind the latest message that the handler was called with
 	presenceQueued bool               // the inbox has an item for onPresence
 }

@@ -137,7 +137,7 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler, option
 					c.inbox.putGap(true, key, websocket.Gap{Last: r.message.Timestamp, Reason: ReasonReconnect})
 				}
 			}
-			sub.joined(sub.from, resumed.Resumed)
+			sub.joined(sub.from, resumed)
 			sub.handled = sub.at
 			c.learnHistory(key, resumed)
 			t.rejoined(resumed.Resumed)
@@ -416,7 +416,7 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect})
 		}
 		for _, s := range t.subs {
-			s.joined(from, resumed.Resumed)
+			s.joined(from, resumed)
 		}
 		c.learnHistory(t.key, resumed)
 		t.rejoined(resumed.Resumed)
