@@ -17,7 +17,7 @@ const root = fileURLToPath(new URL(".", import.meta.url));
 const internal = [
   ..."again allows answer apply asked askedMembers behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
   ..."endedByCaller explain finish follows giveUp greet greeted handles heard isClosed isOpen keep lasted learn".split(" "),
-  ..."listeners lost measure newClosedError probe release repeat repeats replied report restart restore restored".split(" "),
+  ..."listeners lost measure newClosedError probe release repeat replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit".split(" "),
 ];
 const mangleProps = new RegExp(`^(${internal.join("|")})$`);

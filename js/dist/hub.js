@@ -414,7 +414,7 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
     finish(id, error);
   };
   return {
-    h: finish,
+    g: finish,
     /** Sends a request of the client itself, which has no time limit. */
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
@@ -424,7 +424,7 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
     },
     /** Sends a request of the application and returns the promise of what `read` makes of the reply. */
     call(fields, { timeout = options.timeout, signal }, read, { leaves, d: scope } = {}) {
-      core.i();
+      core.h();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -442,7 +442,7 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.j();
+        core.connection?.i();
       });
       calls++;
       pending.set(id, { item, t: settle, D: !leaves, d: scope });
@@ -454,23 +454,21 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
       return promise;
     },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    k(newError, all) {
+    j(newError, all) {
       for (const [id, call] of pending) {
-        const { e: again, item, D: keep, d: scope } = call;
+        const { k: again, item, D: keep, d: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
-        if (!all) call.e = scope?.();
-        if (!call.e || all) fail(id, newError());
+        if (!all) call.k = scope?.();
+        if (!call.k || all) fail(id, newError());
       }
     },
-    /** Reports whether requests wait to be sent again. */
-    E: () => [...pending.values()].some(({ e: again }) => again),
-    /** Sends them again, now that it is known whether the hub carries them out once only. */
-    F() {
+    /** Sends again what waits for that, now that it is known whether the hub carries it out once only, and all that was held. */
+    E() {
       const items = [];
       for (const [id, call] of pending) {
-        const { e: again, item, d: scope } = call;
+        const { k: again, item, d: scope } = call;
         if (!again) continue;
-        call.e = void 0;
+        call.k = void 0;
         if (scope() === again) items.push(item);
         else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
       }
@@ -511,13 +509,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    G() {
+    F() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    j: () => probe(Math.min(interval, probeTimeout)),
+    i: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -561,7 +559,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.G();
+    heartbeat.F();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -611,11 +609,11 @@ function openConnection(socket, codec, sealer, events) {
     fail,
     v: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    j: heartbeat.j,
+    i: heartbeat.i,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    H: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    G: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -660,7 +658,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.f()) return;
+  if (core.e()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -695,7 +693,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    I(size) {
+    H(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -713,7 +711,7 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    J() {
+    I() {
       core.l = core.o = false;
       core.connection.v(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
@@ -785,7 +783,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, x: emit, fail, g: report, on, off };
+  return { run, x: emit, fail, f: report, on, off };
 }
 
 // src/methods.ts
@@ -805,16 +803,16 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
-      const read = (reply) => kind && topics.K(kind, channel, reply.json()?.epoch);
+      const read = (reply) => kind && topics.J(kind, channel, reply.json()?.epoch);
       const scope = kind && key ? () => topics.d(kind, channel) : void 0;
       return call(fields, others, read, { d: scope });
     }
     const item = encode2(fields);
     try {
-      core.i();
+      core.h();
       transmit(item);
     } catch (error) {
-      core.c.g(error);
+      core.c.f(error);
     }
     return Promise.resolve();
   });
@@ -835,7 +833,7 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.i();
+      core.h();
       const item = encode2({ type, channel, data });
       if (volatile && !core.b()) return false;
       transmit(item);
@@ -879,7 +877,7 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.I(item.size + headerSize);
+    pacing.H(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
@@ -918,7 +916,7 @@ function createOutbox(core) {
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
     s(item) {
-      const waiting = queuedBytes + (core.b() ? core.connection.H() : 0);
+      const waiting = queuedBytes + (core.b() ? core.connection.G() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -930,16 +928,17 @@ function createOutbox(core) {
       }
     },
     /**
-     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. With
-     * `hold`, those of the application wait until `release` is called.
+     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. If the
+     * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
+     * again only if it is known for which user it was sent.
      */
-    L(first, hold) {
+    K(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
       pacing.limit(safeLimits);
       first();
-      if (hold) {
+      if (core.features.includes("history")) {
         held = new Set(queued);
       } else {
         for (const item of queued) queue.add(item);
@@ -973,7 +972,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { x: emit, g: report } = core.c;
+  const { x: emit, f: report } = core.c;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -981,26 +980,26 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.h(id, void 0, message);
+        calls.g(id, void 0, message);
         hello.w();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.h(id, error);
+        calls.g(id, error);
         hello.w();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.M(message);
+        void requests.L(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    k() {
+    j() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
@@ -1052,17 +1051,17 @@ function createReconnect({ options, c: listeners }) {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    N(close) {
+    M(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    O(ms) {
+    N(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    P({ code, reason, error }, wasOpen) {
+    O({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1098,7 +1097,7 @@ function createRequests(core, { encode: encode2, r: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async M(message) {
+    async L(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1160,7 +1159,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    Q({ type, clientId }, data) {
+    P({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1171,7 +1170,7 @@ function createPresence() {
       }
     },
     /** Returns what has changed since a call that returned `reported`, if anything has. */
-    R(reported) {
+    Q(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1198,7 +1197,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.g(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.f(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1252,7 +1251,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       wake();
     },
     p(presence) {
-      const change = presence.R(members);
+      const change = presence.Q(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1353,11 +1352,11 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const { a: handles, kind, name } = topic;
     if (![...handles].some(({ z: follows }) => follows)) return;
     const presence = topic.presence ?? (topic.presence = createPresence());
-    const asked = topic.S = {};
+    const asked = topic.R = {};
     request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
-      if (topic.S !== asked || error?.code === "disconnected") return;
+      if (topic.R !== asked || error?.code === "disconnected") return;
       if (error) {
-        if (error.code !== "unavailable") core.c.g(error);
+        if (error.code !== "unavailable") core.c.f(error);
         return;
       }
       presence.set(reply.json().members ?? []);
@@ -1395,8 +1394,8 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve(),
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.f() || checked.signal?.aborted) {
-      handle.end(core.f() ? core.q() : void 0);
+    if (core.e() || checked.signal?.aborted) {
+      handle.end(core.e() ? core.q() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
@@ -1415,7 +1414,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.Q(message, members);
+        present.presence.P(message, members);
         for (const handle of present.a) handle.p(present.presence);
         return true;
       }
@@ -1434,7 +1433,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
         if (topic.active) askMembers(topic);
       }
     },
-    K: learn,
+    J: learn,
     /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
     d(kind, name) {
       const epoch = epochs.get(keyOf(kind, name));
@@ -1445,7 +1444,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.joined?.complete === false ? { kind, name, reason: sub.joined.reason } : []).slice(0, 1)
     ),
-    T: () => topics.forEach(ask),
+    S: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
@@ -1475,19 +1474,19 @@ function createSession(url, given, client) {
     n: noop,
     features: [],
     b: () => client.state === "open",
-    f: () => client.state === "closed",
+    e: () => client.state === "closed",
     q() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    i() {
-      if (core.f()) throw core.q();
+    h() {
+      if (core.e()) throw core.q();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.l && topics.y()) calls.F();
+    if (core.l && topics.y()) calls.E();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1500,7 +1499,7 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, c: listeners, b: isOpen, f: isClosed, q: newClosedError } = core;
+  const { client, options, c: listeners, b: isOpen, e: isClosed, q: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
@@ -1525,10 +1524,10 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.L(() => {
-      hello.J();
-      topics.T();
-    }, calls.E());
+    outbox.K(() => {
+      hello.I();
+      topics.S();
+    });
     if (!isOpen()) return;
     notify(previous);
     receiver.resumed();
@@ -1537,18 +1536,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.k();
-      reconnect.O(Date.now() - openedAt);
+      receiver.j();
+      reconnect.N(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.N(close2);
+      reconnect.M(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.k(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.P(close2, wasOpen)) finish(close2, previous);
+    calls.j(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.O(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1563,9 +1562,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     core.connection = void 0;
     core.n(newClosedError());
     topics.close(core.u ? void 0 : newClosedError());
-    calls.k(newClosedError, true);
+    calls.j(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.g(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.f(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
@@ -1586,7 +1585,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.j();
+      if (isOpen()) core.connection.i();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1596,7 +1595,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.i();
+      core.h();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1736,7 +1735,7 @@ var flatbuffers = {
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, exceptSelf } = message;
-    return builder.h([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    return builder.g([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
@@ -1795,7 +1794,7 @@ var FlatBuilder = class {
     return this.vector(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  h(slots) {
+  g(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;

@@ -110,10 +110,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       }
     },
 
-    /** Reports whether requests wait to be sent again. */
-    repeats: () => [...pending.values()].some(({ again }) => again),
-
-    /** Sends them again, now that it is known whether the hub carries them out once only. */
+    /** Sends again what waits for that, now that it is known whether the hub carries it out once only, and all that was held. */
     repeat() {
       const items: Outgoing[] = [];
       for (const [id, call] of pending) {

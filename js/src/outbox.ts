@@ -28,7 +28,7 @@ export function createOutbox(core: Core) {
   const { client, options } = core;
   const pacing = createPacing();
   let queue = new Set<Outgoing>();
-  let held: Set<Outgoing> | undefined; // what waits behind publications that are to be sent again
+  let held: Set<Outgoing> | undefined; // waits for `release`
   let queuedBytes = 0;
   let timer: unknown;
 
@@ -100,16 +100,17 @@ export function createOutbox(core: Core) {
     },
 
     /**
-     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. With
-     * `hold`, those of the application wait until `release` is called.
+     * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. If the
+     * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
+     * again only if it is known for which user it was sent.
      */
-    restart(first: () => void, hold: boolean) {
+    restart(first: () => void) {
       const queued = [...queue, ...(held ?? [])];
       queue = new Set();
       held = undefined;
       pacing.limit(safeLimits);
       first();
-      if (hold) {
+      if (core.features.includes("history")) {
         held = new Set(queued);
       } else {
         for (const item of queued) queue.add(item);

@@ -103,7 +103,7 @@ function createLife(
     outbox.restart(() => {
       hello.greet();
       topics.restore();
-    }, calls.repeats());
+    });
     if (!isOpen()) return;
     notify(previous);
     receiver.resumed();

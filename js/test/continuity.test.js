@@ -187,6 +187,22 @@ test("a publication without a reply is sent again with its key, before later one
   for (const call of [second, third, fourth]) assert.equal(await outcome(call), "resolved");
 });
 
+test("a publication that was made while away can be sent again too", async (t) => {
+  const context = await begin(t);
+  await publishOnce(context);
+  context.socket.drop();
+  const call = context.client.publish("a", 1, { timeout: Infinity });
+  await context.tick(500);
+  context.socket.accept();
+  assert.deepEqual(context.socket.types, []);
+  context.socket.welcome({ features });
+  const key = keyOf(context.socket, -1);
+  await comeBack(context);
+  assert.equal(keyOf(context.socket, -1), key);
+  ack(context, -1, { epoch: "e", offset: 2 });
+  assert.equal(await outcome(call), "resolved");
+});
+
 test("a publication waits for its topic, and is not sent again if the history has begun anew", async (t) => {
   for (const [epoch, again] of [["e", true], ["f", false]]) {
     const context = await begin(t);

@@ -4,9 +4,11 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { connect as netConnect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import ws from "ws";
 
@@ -421,4 +423,155 @@ test("floods are paced below the hub's rates", { skip }, async (t) => {
   for (let i = 0; i < 1200; i++) client.send("echo", i);
   await messages.atLeast(1200);
   assert.equal(states.items.length, 1);
+});
+
+// Continuity
+
+/** A proxy that cuts connections and refuses new ones. */
+async function startProxy(t, address) {
+  const sockets = new Set();
+  const proxy = { refuses: false, cut: () => sockets.forEach((socket) => socket.destroy()) };
+  const server = createServer((client) => {
+    if (proxy.refuses) return client.destroy();
+    const hub = netConnect(Number(address.split(":")[1]), "127.0.0.1");
+    for (const [socket, other] of [
+      [client, hub],
+      [hub, client],
+    ]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => sockets.delete(socket) && other.destroy());
+      socket.pipe(other);
+    }
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    proxy.cut();
+    server.close();
+  });
+  proxy.url = `ws://127.0.0.1:${server.address().port}`;
+  return proxy;
+}
+
+for (const codec of Object.keys(codecs)) {
+  test(`over 30 cuts nothing of a history is lost, twice or out of order: ${codec}`, { skip, timeout: 120_000 }, async (t) => {
+    const keys = codec === "msgpack" ? { aesKey, hmacKey } : undefined;
+    const hub = await startHub(t, "-topics", ...(keys ? ["-aes", hex(aesKey), "-hmac", hex(hmacKey)] : []));
+    const proxy = await startProxy(t, hub.address);
+    const options = { codec, security: keys, timeout: Infinity, backoff: { base: 5, max: 20 } };
+    const { client: reader } = await dial(t, { url: proxy.url }, options);
+    const { client: writer } = await dial(t, { url: proxy.url }, options);
+    const got = [];
+    const gaps = [];
+    reader.onGap = (gap) => gaps.push(gap);
+    const sub = reader.subscribe("h:cuts", (message) => got.push(message.json()));
+    await sub.ready;
+    await writer.publish("h:cuts", 0);
+    const random = new Random();
+    let count = 1;
+    let cuts = 0;
+    const cutting = (async () => {
+      for (; cuts < 30; cuts++) {
+        await delay(5 + random.below(25));
+        proxy.cut();
+      }
+    })();
+    while (cuts < 30) await Promise.all([writer.publish("h:cuts", count++), delay(1)]);
+    await cutting;
+    await writer.publish("h:cuts", count);
+    while (got.at(-1) !== count) await delay(10);
+    assert.deepEqual(got, Array.from({ length: count + 1 }, (_, i) => i));
+    assert.deepEqual(gaps, []);
+  });
+}
+
+test("a history that has lost publications tells how many, a hub that was restarted that it cannot know", { skip }, async (t) => {
+  const hub = await startHub(t, "-topics");
+  const proxy = await startProxy(t, hub.address);
+  const { client } = await dial(t, { url: proxy.url }, {});
+  const { client: writer } = await dial(t, hub, {});
+  const [got, gaps, resumed] = [collect(), collect(), collect()];
+  client.on("gap", gaps.add);
+  client.on("resumed", resumed.add);
+  const sub = client.subscribe("tiny:a", got.add);
+  await sub.ready;
+  await writer.publish("tiny:a", 1);
+  await got.atLeast(1);
+  proxy.refuses = true;
+  proxy.cut();
+  for (let i = 2; i <= 9; i++) await writer.publish("tiny:a", i);
+  proxy.refuses = false;
+  await got.atLeast(4);
+  assert.deepEqual(got.items.map((message) => message.json()), [1, 7, 8, 9]);
+  assert.deepEqual(gaps.items.map(({ channel, count, reason }) => [channel, count, reason]), [["tiny:a", 5, "history"]]);
+  await resumed.atLeast(1);
+  assert.deepEqual(resumed.items[0].incomplete, [{ kind: "channel", name: "tiny:a", reason: "expired" }]);
+  assert.equal(sub.joined.reason, "expired");
+
+  const page = await sub.history({ limit: 2 });
+  assert.deepEqual(page.messages.map((message) => message.json()), [8, 9]);
+  assert.deepEqual((await sub.history({ before: page.messages[0].offset })).messages.map((message) => message.json()), [7]);
+  const from = { epoch: page.epoch, offset: page.messages[0].offset };
+  const again = collect();
+  await client.subscribe("tiny:a", again.add, { since: from }).ready;
+  await again.atLeast(1);
+  assert.deepEqual(again.items.map((message) => message.json()), [9]);
+  const latest = collect();
+  client.subscribe("tiny:a", latest.add, { last: 2 });
+  await latest.atLeast(2);
+  assert.deepEqual(latest.items.map((message) => message.json()), [8, 9]);
+
+  const port = hub.address.split(":")[1];
+  writer.close();
+  client.send("restart");
+  await hub.ended;
+  const second = await startHub(t, "-topics", "-addr", `127.0.0.1:${port}`);
+  await resumed.atLeast(2);
+  assert.equal(resumed.items[1].incomplete[0].reason, "epoch");
+  await gaps.atLeast(2);
+  assert.deepEqual(gaps.items[1].count, 0);
+  assert.ok(second);
+});
+
+test("presence: members see who comes, goes and changes", { skip }, async (t) => {
+  for (const codec of Object.keys(codecs)) {
+    const hub = await startHub(t, "-topics", "-tokens");
+    const open = async (name) => (await dial(t, hub, { codec, token: name })).client;
+    const ann = await open("ann");
+    assert.equal(ann.user, "user of ann");
+    const changes = collect();
+    const names = (members) => members.map(({ clientId }) => clientId).join(" ");
+    const sub = ann.joinRoom("p:hall", undefined, { onPresence: changes.add });
+    await changes.until(() => names(sub.members()) === "ann");
+    const bob = await open("bob");
+    const other = bob.joinRoom("p:hall");
+    await changes.until(() => names(sub.members()) === "ann bob");
+    assert.deepEqual(other.members(), []);
+    bob.send("info", { away: true });
+    await changes.until(() => sub.members()[1].info?.away === true);
+    assert.deepEqual(changes.items.at(-1).updated.map(({ user }) => user), ["user of bob"]);
+    await bob.close();
+    await changes.until(() => names(sub.members()) === "ann");
+    assert.equal(names(changes.items.at(-1).left), "bob");
+  }
+});
+
+test("requests in both directions", { skip }, async (t) => {
+  for (const codec of Object.keys(codecs)) {
+    const hub = await startHub(t);
+    const { client, messages } = await dial(t, hub, { codec });
+    assert.equal((await client.request("sum", [1, 2, 3.5])).json(), 6.5);
+    await assert.rejects(client.request("sum", "x"), hubError("no_numbers", /list of numbers/));
+    await assert.rejects(client.request("sum", []), hubError("internal"));
+    await assert.rejects(client.request("nobody", 1, { timeout: 50 }), hubError("timeout"));
+    client.handle("double", (message) => 2 * message.json());
+    client.handle("busy", () => Promise.reject(new HubError("busy", "later")));
+    client.send("ask", 21, { channel: "double" });
+    client.send("ask", 1, { channel: "busy" });
+    client.send("ask", 1, { channel: "unknown" });
+    await messages.atLeast(3);
+    const answers = messages.items.map((message) => message.json());
+    assert.deepEqual(new Set(answers), new Set([42, "busy", "unsupported"]));
+  }
 });

@@ -34,6 +34,7 @@ var (
 	maxSubs         = flag.Int("max-subscriptions", 0, "maximum number of channels and rooms per client")
 	messageRate     = flag.Int64("message-rate", -1, "frames per second that the hub reads from a client")
 	dropNewest      = flag.Bool("drop-newest", false, "drop the newest messages for a slow client")
+	topics          = flag.Bool("topics", false, "keep histories of h:* (1,000 messages) and tiny:* (3), and presence of p:*")
 	files           = flag.String("files", "", "directory to serve at /; the hub is then only at /ws")
 )
 
@@ -65,6 +66,9 @@ func run() error {
 	defer stop()
 	hub.SetCallbacks(
 		func(c *websocket.Client) {
+			if *topics && *tokens {
+				c.SetUser("user of " + c.ID)
+			}
 			if *clientKeys {
 				if err := c.SetEncryptionKey(bytes.Repeat([]byte{c.ID[0]}, 32)); err != nil {
 					log.Print(err)
@@ -78,6 +82,7 @@ func run() error {
 			}
 		},
 	)
+	hub.Handle("sum", sum)
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
@@ -115,6 +120,10 @@ func configure() (websocket.Config, error) {
 	if *dropNewest {
 		config.SlowConsumer = websocket.DropNewest
 		config.Compression = &websocket.CompressionConfig{} // compression would make a flood small
+	}
+	if *topics {
+		config.TopicOptions = topicOptions
+		config.PresenceInterval = 20 * time.Millisecond
 	}
 	if *replace {
 		config.DuplicateID = websocket.ReplaceDuplicate
@@ -154,6 +163,50 @@ func configure() (websocket.Config, error) {
 	return config, nil
 }
 
+func topicOptions(_ websocket.TopicKind, name string) websocket.TopicOptions {
+	kept := map[string]int{"h": 1000, "tiny": 3}
+	kind, _, _ := strings.Cut(name, ":")
+	return websocket.TopicOptions{
+		History:  websocket.HistoryOptions{Messages: kept[kind]},
+		Presence: kind == "p",
+	}
+}
+
+// sum answers a request with the sum of numbers.
+func sum(_ context.Context, _ *websocket.Client, m *websocket.Message) (any, error) {
+	var numbers []float64
+	if err := json.Unmarshal(m.Data, &numbers); err != nil {
+		return nil, &websocket.RequestError{Code: "no_numbers", Message: "send a list of numbers"}
+	}
+	if len(numbers) == 0 {
+		return nil, errors.New("nothing to add up")
+	}
+	var total float64
+	for _, n := range numbers {
+		total += n
+	}
+	return total, nil
+}
+
+// ask sends a request to the client, and then the answer or the code of the error.
+func ask(c *websocket.Client, typ string, data []byte) {
+	answer, err := c.SendRequest(context.Background(), &websocket.Message{Type: typ, Data: data})
+	out := &websocket.Message{Type: "answered"}
+	var refused *websocket.RequestError
+	switch {
+	case errors.As(err, &refused):
+		out.Data = fmt.Appendf(nil, "%q", refused.Code)
+	case err != nil:
+		log.Print(err)
+		return
+	default:
+		out.Data = answer.Data
+	}
+	if err := c.Send(out); err != nil {
+		log.Print(err)
+	}
+}
+
 // obey carries out the command in m, if it is one.
 func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message, stop func()) error {
 	var do command
@@ -168,6 +221,10 @@ func obey(hub *websocket.Hub, c *websocket.Client, m *websocket.Message, stop fu
 		return c.Send(&websocket.Message{Type: "echo", Channel: m.Channel, Data: m.Data})
 	case "close":
 		return c.Close(do.Code, do.Reason)
+	case "ask":
+		go ask(c, m.Channel, m.Data) // ends with the answer, or after 30 seconds
+	case "info":
+		return c.SetInfo(json.RawMessage(m.Data))
 	case "restart":
 		stop()
 	case "join me":
