@@ -164,6 +164,8 @@ type ErrorCode =
  | "handler"
 /** Messages were dropped, and there is no listener for gaps. */
  | "gap"
+/** The hub cannot do what is asked, or the client has no handler for a request. */
+ | "unsupported"
 /** `getToken` has no other token. */
  | "no_token" | (string & {});
 /** The error class of this library. Invalid arguments throw a TypeError or RangeError instead. */
@@ -427,7 +429,7 @@ interface SubscribeOptions {
     onError?: ((error: HubError) => unknown) | undefined;
 }
 /** How the client has joined a channel or room. */
-interface Joined extends Position {
+interface TopicResumed extends Position {
     /** The number of publications that the hub sends from the history. */
     replayed: number;
     /** True if nothing is missing since the position from which the subscription goes on. */
@@ -449,7 +451,7 @@ interface HistoryPage extends Position {
     messages: Message[];
     /** True if nothing that was asked for is missing before the messages. */
     complete: boolean;
-    /** Why something is missing, as in `Joined`. */
+    /** Why something is missing, as in `TopicResumed`. */
     reason?: string;
 }
 /**
@@ -473,7 +475,7 @@ interface Subscription extends AsyncIterable<Message> {
     /** The place behind the latest message that was passed on; undefined without a history. */
     readonly position: Position | undefined;
     /** How the client has joined the latest time, at first or after a reconnect. */
-    readonly joined: Joined | undefined;
+    readonly resumed: TopicResumed | undefined;
     /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
     members(): Member[];
     /** Reads publications that the history has. Only members may. */
@@ -611,4 +613,4 @@ declare class Sealer {
 }
 
 export { DecodeError, HubClient, HubError, Message, NoTokenError, Sealer, closeCodes, codecs, connect, flatbuffers, fromBase64, fromHex, json, msgpack, protobuf };
-export type { Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Joined, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest };
+export type { Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest, TopicResumed };

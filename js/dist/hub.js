@@ -658,7 +658,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.e()) return;
+  if (core.f()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -783,7 +783,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, x: emit, fail, f: report, on, off };
+  return { run, x: emit, fail, e: report, on, off };
 }
 
 // src/methods.ts
@@ -812,7 +812,7 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
       core.h();
       transmit(item);
     } catch (error) {
-      core.c.f(error);
+      core.b.e(error);
     }
     return Promise.resolve();
   });
@@ -835,7 +835,7 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
       const { channel, volatile } = check(given);
       core.h();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.b()) return false;
+      if (volatile && !core.c()) return false;
       transmit(item);
       return true;
     }
@@ -883,7 +883,7 @@ function createOutbox(core) {
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.b()) return;
+      if (!core.c()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -916,7 +916,7 @@ function createOutbox(core) {
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
     s(item) {
-      const waiting = queuedBytes + (core.b() ? core.connection.G() : 0);
+      const waiting = queuedBytes + (core.c() ? core.connection.G() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -972,7 +972,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { x: emit, f: report } = core.c;
+  const { x: emit, e: report } = core.b;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1004,7 +1004,7 @@ function createReceiver(core, calls, topics, hello, requests) {
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.b() || !missed || !topics.y()) return;
+      if (!core.c() || !missed || !topics.y()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1044,7 +1044,7 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, c: listeners }) {
+function createReconnect({ options, b: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
@@ -1108,10 +1108,10 @@ function createRequests(core, { encode: encode2, r: measure, send }) {
       } catch (error) {
         let data = { code: "internal", message: "internal error" };
         if (error instanceof HubError) data = { code: error.code, message: error.message };
-        else core.c.fail(error);
+        else core.b.fail(error);
         item = measure({ type: "error", id, data });
       }
-      if (core.b() && core.connection === connection) send(item);
+      if (core.c() && core.connection === connection) send(item);
     }
   };
 }
@@ -1197,7 +1197,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.f(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.e(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1212,7 +1212,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     error: void 0,
     ready,
     position: since,
-    joined: void 0,
+    resumed: void 0,
     members: () => members,
     history,
     unsubscribe: () => stop(),
@@ -1235,10 +1235,10 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     begin: since ? { since } : last ? { last } : void 0,
     z: Boolean(onPresence),
     end,
-    A(joined) {
+    A(resumed) {
       handle.begin = void 0;
       sub.state = "active";
-      sub.joined = joined;
+      sub.resumed = resumed;
       resolve();
     },
     receive(message) {
@@ -1342,21 +1342,26 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       if (!epoch) sub.position = void 0;
       else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
-      const complete = told.complete ?? !(since || sub.joined);
+      const complete = told.complete ?? !(since || sub.resumed);
       handle.A({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
     }
     askMembers(topic);
     changed();
   };
+  const isFollowed = ({ a: handles }) => [...handles].some(({ z: follows }) => follows);
   const askMembers = (topic) => {
     const { a: handles, kind, name } = topic;
-    if (![...handles].some(({ z: follows }) => follows)) return;
+    if (!isFollowed(topic)) return;
+    if (!core.features.includes("presence")) {
+      core.b.e(new HubError("unsupported", "the hub does not tell who is there", { target: name }));
+      return;
+    }
     const presence = topic.presence ?? (topic.presence = createPresence());
     const asked = topic.R = {};
     request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
       if (topic.R !== asked || error?.code === "disconnected") return;
       if (error) {
-        if (error.code !== "unavailable") core.c.f(error);
+        if (error.code !== "unavailable") core.b.e(error);
         return;
       }
       presence.set(reply.json().members ?? []);
@@ -1371,7 +1376,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.b()) return Promise.resolve(gone());
+    if (!core.c()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
@@ -1390,19 +1395,19 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       { kind, name },
       onMessage,
       checked,
-      core.c,
+      core.b,
       (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve(),
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.e() || checked.signal?.aborted) {
-      handle.end(core.e() ? core.q() : void 0);
+    if (core.f() || checked.signal?.aborted) {
+      handle.end(core.f() ? core.q() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
     topic.a.add(handle);
     if (topic.active && !handle.begin) join(topic, handle);
     else if (topic.m && handle.begin) askFor(topic, handle);
-    else if (core.b()) ask(topic);
+    else if (core.c()) ask(topic);
     return handle.sub;
   };
   return {
@@ -1413,7 +1418,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const { type, channel } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
-      if (present?.presence) {
+      if (present?.presence && isFollowed(present)) {
         present.presence.P(message, members);
         for (const handle of present.a) handle.p(present.presence);
         return true;
@@ -1442,7 +1447,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () => [...topics.values()].flatMap(
-      ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.joined?.complete === false ? { kind, name, reason: sub.joined.reason } : []).slice(0, 1)
+      ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
     S: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
@@ -1470,17 +1475,17 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    c: listeners,
+    b: listeners,
     n: noop,
     features: [],
-    b: () => client.state === "open",
-    e: () => client.state === "closed",
+    c: () => client.state === "open",
+    f: () => client.state === "closed",
     q() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
     h() {
-      if (core.e()) throw core.q();
+      if (core.f()) throw core.q();
     }
   };
   const outbox = createOutbox(core);
@@ -1499,7 +1504,7 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, c: listeners, b: isOpen, e: isClosed, q: newClosedError } = core;
+  const { client, options, b: listeners, c: isOpen, f: isClosed, q: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
@@ -1564,7 +1569,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     topics.close(core.u ? void 0 : newClosedError());
     calls.j(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.f(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.e(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {

@@ -32,6 +32,8 @@ export type ErrorCode =
   | "handler"
   /** Messages were dropped, and there is no listener for gaps. */
   | "gap"
+  /** The hub cannot do what is asked, or the client has no handler for a request. */
+  | "unsupported"
   /** `getToken` has no other token. */
   | "no_token"
   | (string & {});

@@ -15,4 +15,4 @@ export { type Gap, type Resumed } from "./notices.js";
 export * from "./options.js";
 export { type Member, type PresenceChange, type PresenceHandler } from "./presence.js";
 export { type Keys, Sealer } from "./seal.js";
-export { type HistoryPage, type HistoryQuery, type Joined, type SubscribeOptions, type Subscription } from "./subscription.js";
+export { type HistoryPage, type HistoryQuery, type TopicResumed, type SubscribeOptions, type Subscription } from "./subscription.js";

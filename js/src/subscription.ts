@@ -27,7 +27,7 @@ export interface SubscribeOptions {
 }
 
 /** How the client has joined a channel or room. */
-export interface Joined extends Position {
+export interface TopicResumed extends Position {
   /** The number of publications that the hub sends from the history. */
   replayed: number;
   /** True if nothing is missing since the position from which the subscription goes on. */
@@ -51,7 +51,7 @@ export interface HistoryPage extends Position {
   messages: Message[];
   /** True if nothing that was asked for is missing before the messages. */
   complete: boolean;
-  /** Why something is missing, as in `Joined`. */
+  /** Why something is missing, as in `TopicResumed`. */
   reason?: string;
 }
 
@@ -76,7 +76,7 @@ export interface Subscription extends AsyncIterable<Message> {
   /** The place behind the latest message that was passed on; undefined without a history. */
   readonly position: Position | undefined;
   /** How the client has joined the latest time, at first or after a reconnect. */
-  readonly joined: Joined | undefined;
+  readonly resumed: TopicResumed | undefined;
   /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
   members(): Member[];
   /** Reads publications that the history has. Only members may. */
@@ -92,7 +92,7 @@ export interface Handle {
   begin?: Begin | undefined;
   follows: boolean;
   receive(message: Message): void;
-  confirm(joined: Joined): void;
+  confirm(resumed: TopicResumed): void;
   /** Tells what has changed in the members. */
   changed(presence: Presence): void;
   /** Ends it. With `tell`, an error listener is told the error. */
@@ -139,7 +139,7 @@ export function createSubscription(
     error: undefined,
     ready,
     position: since,
-    joined: undefined,
+    resumed: undefined,
     members: () => members,
     history,
     unsubscribe: () => stop(),
@@ -164,10 +164,10 @@ export function createSubscription(
     begin: since ? { since } : last ? { last } : undefined,
     follows: Boolean(onPresence),
     end,
-    confirm(joined) {
+    confirm(resumed) {
       handle.begin = undefined;
       sub.state = "active";
-      sub.joined = joined;
+      sub.resumed = resumed;
       resolve();
     },
     receive(message) {

@@ -3,13 +3,13 @@ import type { Calls } from "./calls.js";
 import { check, checkFunction, checkName, checkPosition } from "./check.js";
 import type { Begin, GapFields, Position } from "./codec.js";
 import type { Core } from "./core.js";
-import type { HubError } from "./errors.js";
+import { HubError } from "./errors.js";
 import type { Message, MessageFields } from "./message.js";
 import type { CallOptions, Handler } from "./options.js";
 import { readHistory } from "./history.js";
 import type { Outbox } from "./outbox.js";
 import { createPresence, type Presence, presenceData } from "./presence.js";
-import { createSubscription, type Handle, type Joined, type SubscribeOptions, type Subscription } from "./subscription.js";
+import { createSubscription, type Handle, type TopicResumed, type SubscribeOptions, type Subscription } from "./subscription.js";
 
 /** The message types that begin and end a membership, and its key in control data. */
 const kinds = {
@@ -124,7 +124,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
 
   /** Handles the hub's confirmation. It is that of one subscription, or of all that do not begin in the past. */
   const joined = (topic: Topic, own: Handle | undefined, since: Position | undefined, reply: Message) => {
-    const told: Partial<Joined> = reply.json() ?? {};
+    const told: Partial<TopicResumed> = reply.json() ?? {};
     const { epoch = "", offset = 0, replayed = 0 } = told;
     topic.active = true;
     topic.epoch = epoch;
@@ -137,17 +137,23 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
       // The history may have fewer publications than before, if the hub was started from a backup of its state.
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
-      const complete = told.complete ?? !(since || sub.joined);
+      const complete = told.complete ?? !(since || sub.resumed);
       handle.confirm({ epoch, offset, replayed, complete, ...(complete ? {} : { reason: told.reason ?? "none" }) });
     }
     askMembers(topic);
     changed();
   };
 
+  const isFollowed = ({ handles }: Topic) => [...handles].some(({ follows }) => follows);
+
   /** Asks the hub who is in a topic, if a subscription follows that. */
   const askMembers = (topic: Topic) => {
     const { handles, kind, name } = topic;
-    if (![...handles].some(({ follows }) => follows)) return;
+    if (!isFollowed(topic)) return;
+    if (!core.features.includes("presence")) {
+      core.listeners.report(new HubError("unsupported", "the hub does not tell who is there", { target: name }));
+      return;
+    }
     const presence = (topic.presence ??= createPresence());
     const asked = (topic.askedMembers = {});
     request({ type: "hub:presence", data: { [kinds[kind][2]]: name } }, (error, reply) => {
@@ -212,7 +218,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       const { type, channel } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
-      if (present?.presence) {
+      if (present?.presence && isFollowed(present)) {
         present.presence.apply(message, members);
         for (const handle of present.handles) handle.changed(present.presence);
         return true;
@@ -251,7 +257,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () =>
       [...topics.values()].flatMap(({ kind, name, handles }) =>
-        [...handles].flatMap(({ sub }) => (sub.joined?.complete === false ? { kind, name, reason: sub.joined.reason! } : [])).slice(0, 1),
+        [...handles].flatMap(({ sub }) => (sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason! } : [])).slice(0, 1),
       ),
 
     restore: () => topics.forEach(ask),

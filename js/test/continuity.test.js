@@ -54,7 +54,7 @@ test("a subscription goes on behind its latest message, and gets none twice", as
   ack(context, 0, { epoch: "e", offset: 9, replayed: 2, complete: true });
   for (const offset of [7, 8, 9, 9, 10]) publication(context, "a", offset);
   assert.deepEqual(got.items, [6, 7, 8, 9, 10]);
-  assert.deepEqual(sub.joined, { epoch: "e", offset: 9, replayed: 2, complete: true });
+  assert.deepEqual(sub.resumed, { epoch: "e", offset: 9, replayed: 2, complete: true });
   assert.deepEqual(context.events.resumed[0].incomplete, []);
   assert.deepEqual(context.events.gaps, []);
 });
@@ -104,12 +104,12 @@ test("without a history no position is sent, and the client is told that message
   const context = await begin(t);
   const sub = context.client.subscribe("a", noop);
   ack(context, 0);
-  assert.deepEqual([sub.position, sub.joined.complete], [undefined, true]);
+  assert.deepEqual([sub.position, sub.resumed.complete], [undefined, true]);
   await comeBack(context);
   assert.deepEqual(asked(context), [{ channel: "a" }]);
   ack(context, 0);
   assert.deepEqual(context.events.resumed[0].incomplete, [{ kind: "channel", name: "a", reason: "none" }]);
-  assert.deepEqual(sub.joined, { epoch: "", offset: 0, replayed: 0, complete: false, reason: "none" });
+  assert.deepEqual(sub.resumed, { epoch: "", offset: 0, replayed: 0, complete: false, reason: "none" });
 });
 
 test("a resume that is not complete tells why, and its gap is told again until something follows", async (t) => {
@@ -179,9 +179,11 @@ test("a publication without a reply is sent again with its key, before later one
   const fourth = context.client.publish("a", 3);
   await context.tick(500);
   context.socket.accept();
+  context.client.unsubscribe("b");
   assert.deepEqual(context.socket.types, [], "it is not known who the client is");
   context.socket.welcome({ features });
-  assert.deepEqual(context.socket.sent.map(({ data }) => Number(Buffer.from(data))), [1, 2, 3]);
+  const published = context.socket.sent.filter(({ type }) => type === "publish");
+  assert.deepEqual(published.map(({ data }) => Number(Buffer.from(data))), [1, 2, 3]);
   assert.deepEqual([keyOf(context.socket, 0), keyOf(context.socket, 1)], keys);
   for (const index of [0, 1, 2]) ack(context, index, { epoch: "e", offset: 2 + index });
   for (const call of [second, third, fourth]) assert.equal(await outcome(call), "resolved");
@@ -316,15 +318,46 @@ test("an application's own messages with the names of presence reach their handl
   for (const index of [0, 1]) ack(context, index);
   deliver(context, { type: "join", channel: "a", data: 1 });
   deliver(context, { type: "update", channel: "b", data: "AAA=", encoding: "base64" });
-  assert.deepEqual(got, ["join", "update"]);
+  deliver(context, { type: "leave", channel: "b", data: { user: "x" }, offset: 4 });
+  assert.deepEqual(got, ["join", "update", "leave"]);
 });
 
-test("a hub that refuses to tell the members is reported", async (t) => {
+test("only the reply to the latest question who is there counts", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.subscribe("a", noop, { onPresence: noop });
+  ack(context, 0);
+  const [first] = context.socket.toHub.slice(-1);
+  deliver(context, { type: "gap", data: { all: true, count: 1, reason: "slow_consumer" } });
+  const [second] = context.socket.toHub.slice(-1);
+  deliver(context, { type: "ack", id: second.id, data: { members: [member("c2")] } });
+  deliver(context, { type: "ack", id: first.id, data: { members: [member("c1")] } });
+  assert.deepEqual(ids(sub.members()), ["c2"]);
+  deliver(context, { type: "gap", data: { all: true, count: 1, reason: "slow_consumer" } });
+  context.socket.drop();
+  assert.deepEqual(context.events.errors, []);
+});
+
+test("messages about members reach the handlers when no subscription follows them any more", async (t) => {
+  const context = await begin(t);
+  const got = collect();
+  context.client.subscribe("a", got);
+  const follower = context.client.subscribe("a", noop, { onPresence: noop });
+  ack(context, 0);
+  deliver(context, { type: "join", channel: "a", client_id: "c3", data: { since: 3 } });
+  assert.deepEqual(ids(follower.members()), ["c3"]);
+  follower.unsubscribe();
+  deliver(context, { type: "leave", channel: "a", client_id: "c3", data: { last: true } });
+  assert.deepEqual(got.items, [{ last: true }]);
+});
+
+test("a hub that refuses or is not able to tell the members is reported", async (t) => {
   const context = await begin(t);
   context.client.subscribe("a", noop, { onPresence: noop });
   ack(context, 0);
   deliver(context, { type: "error", id: context.socket.toHub.at(-1).id, data: { code: "forbidden", message: "no" } });
-  assert.deepEqual(context.events.errors.map(({ code }) => code), ["forbidden"]);
+  await comeBack(context, { features: ["ping"] });
+  ack(context, 0);
+  assert.deepEqual(context.events.errors.map(({ code }) => code), ["forbidden", "unsupported"]);
 });
 
 // History

@@ -507,7 +507,7 @@ test("a history that has lost publications tells how many, a hub that was restar
   assert.deepEqual(gaps.items.map(({ channel, count, reason }) => [channel, count, reason]), [["tiny:a", 5, "history"]]);
   await resumed.atLeast(1);
   assert.deepEqual(resumed.items[0].incomplete, [{ kind: "channel", name: "tiny:a", reason: "expired" }]);
-  assert.equal(sub.joined.reason, "expired");
+  assert.equal(sub.resumed.reason, "expired");
 
   const page = await sub.history({ limit: 2 });
   assert.deepEqual(page.messages.map((message) => message.json()), [8, 9]);

@@ -13,6 +13,8 @@ import {
   msgpack,
   Sealer,
   type Gap,
+  type HistoryPage,
+  type Member,
   type Options,
   type Resumed,
   type StateChange,
@@ -65,6 +67,20 @@ const off: () => void = client.on("statechange", ({ state }) => console.log(stat
 client.off("error", (error: HubError) => console.log(error));
 client.reconnect();
 off();
+const present = client.joinRoom("hall", undefined, {
+  last: 20,
+  onPresence: ({ joined, left, updated }) => console.log(joined.length, left[0]?.user, updated),
+  onError: undefined,
+});
+client.subscribe("news", undefined, { since: present.position });
+const page: HistoryPage = await present.history({ before: 9, since: undefined, timeout: 5 });
+const names: string[] = present.members().map((member: Member) => member.clientId);
+console.log(names, page.messages[0]?.offset, page.reason, present.resumed?.complete);
+client.on("resumed", ({ incomplete }) => console.log(incomplete[0]?.reason));
+const price: number = (await client.request("price", { id: 1 }, { timeout: 5 })).json<number>();
+client.handle("confirm", async (message) => ({ ok: message.json<number>() > price }))();
+client.handle("nothing", () => {});
+await client.publish("news", 1, { key: "mine" });
 console.log(client.id, client.user, client.limits?.messageRate);
 await client.close(3000, "bye");
 
