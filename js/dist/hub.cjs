@@ -1380,7 +1380,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
       if (!epoch) sub.position = void 0;
-      else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
+      else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
       handle.A({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });

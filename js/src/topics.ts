@@ -134,8 +134,9 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
       if (!epoch) sub.position = undefined;
-      else if (!sub.position) sub.position = { epoch, offset: own ? offset - replayed : offset };
-      // The history may have fewer publications than before, if the hub was started from a backup of its state.
+      // Of the latest publications the hub leaves out those that are not for this client, so `replayed` may be less.
+      else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
+      // A position that the history has not reached would hide what follows.
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
       handle.confirm({ epoch, offset, replayed, complete, ...(complete ? {} : { reason: told.reason ?? "none" }) });

@@ -53,10 +53,12 @@ const jsonControls = {
     ),
 };
 
+/** Reports whether data is JSON without space around it, which belongs to the envelope and not to its value. */
 function isJSON(data) {
   try {
-    JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
-    return true;
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(data);
+    JSON.parse(text);
+    return text.trim() === text;
   } catch {
     return false;
   }
