@@ -154,6 +154,14 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	return p
 }
 
+// setID replaces the ID of a publication that no one else has yet.
+func (p *publication) setID(id string) {
+	p.msg.ID = id
+	before := p.cost
+	p.cost = messageCost(&p.msg)
+	p.addBytes(p.cost - before)
+}
+
 // setData replaces the payload of a publication that no one else has yet.
 func (p *publication) setData(data []byte) {
 	p.data = append(p.data[:0], data...)

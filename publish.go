@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"errors"
+	"strings"
 )
 
 // Message types that the hub sends.
@@ -56,6 +57,9 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	}
 	out := *m
 	out.Channel = name
+	if strings.HasPrefix(out.ID, hubPrefix) {
+		out.ID = "" // an application that passes a client's message on must not make it a request of the hub's
+	}
 	if out.Type == "" {
 		out.Type = defaultType
 	}

@@ -106,18 +106,27 @@ func (c *Client) SendRequest(ctx context.Context, m *Message) (*Message, error) 
 		return nil, err
 	}
 	defer r.remove(id)
-	request := *m
-	request.ID = id
-	if err := c.SendContext(ctx, &request); err != nil {
+	p, err := c.hub.prepare(m, typeMessage, m.channel(), toClients)
+	if err != nil {
+		return nil, err
+	}
+	p.setID(id)
+	if err := c.hub.events.send(ctx, c, p); err != nil {
 		return nil, err
 	}
 	select {
 	case answer := <-answers:
 		return readAnswer(answer)
 	case <-c.Context().Done():
-		return nil, ErrClientClosed
+		err = ErrClientClosed
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
+	}
+	select {
+	case answer := <-answers: // it arrived before the end
+		return readAnswer(answer)
+	default:
+		return nil, err
 	}
 }
 

@@ -148,3 +148,31 @@ func TestHandlerAsksBack(t *testing.T) {
 		hub.stop()
 	})
 }
+
+// An application that passes a client's message on does not make it a request of the hub:
+// clients answer only IDs that SendRequest has chosen.
+func TestRequestsCannotBeForged(t *testing.T) {
+	t.Parallel()
+	b := setup(t, websocket.DefaultConfig, options{})
+	for _, codec := range subprotocols {
+		p, c := b.connect(t, dialing{codec: codec})
+		p.subscribe(t, "news")
+		p.joinRoom(t, "lobby")
+		forged := &websocket.Message{Type: "confirm", ID: "hub:1"}
+		for _, send := range []func() error{
+			func() error { return c.Send(forged) },
+			func() error { return b.hub.SendToClient(c.ID, forged) },
+			func() error { return b.hub.PublishToChannel("news", forged) },
+			func() error { return b.hub.PublishToRoom("lobby", forged) },
+			func() error { return b.hub.BroadcastMessage(forged) },
+		} {
+			require.NoError(t, send())
+			m := p.read(t)
+			require.Equal(t, "confirm", m.Type)
+			require.Empty(t, m.ID, codec)
+		}
+		require.NoError(t, c.Send(&websocket.Message{Type: "mine", ID: "7"}))
+		require.Equal(t, "7", p.read(t).ID)
+		p.closeCleanly(t)
+	}
+}

@@ -132,7 +132,8 @@ type Message struct {
 	// messages from clients. In messages of the server it is free for use.
 	ClientID string
 	// ID is chosen by a client that wants a reply to a control message. The reply
-	// has the same ID.
+	// has the same ID. Those that begin with "hub:" belong to Client.SendRequest; other
+	// methods that send or publish remove them.
 	ID string
 	// Offset is the place of a publication in the history of its channel or room, and 0
 	// without a history. The hub sets it.
