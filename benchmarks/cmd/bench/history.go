@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
@@ -132,10 +133,7 @@ func (p *pair) resume(ctx context.Context, n int) ([]result, error) {
 	delete(m, mMax)
 	m[mLost] = float64(missed) - float64(back.Received)
 	m[mErrors] = float64(n) - float64(back.Complete)
-	whole := sample{}
-	for k, v := range m {
-		whole[k] = v
-	}
+	whole := maps.Clone(m)
 	m.server(w.srv, after, back.Received, back.Wall)
 	whole.server(before, after, back.Received, connecting+back.Wall)
 	return []result{{replay, m, p.note}, {handshake, whole, p.note}}, nil
