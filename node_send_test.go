@@ -302,10 +302,10 @@ func TestOnePayloadRejectedByPublish(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
 
-		var got []string
+		var got, gaps []string // the node that publishes tells the gap on its own
 		for m := readJSON(t, member); m["type"] != "broadcast"; m = readJSON(t, member) {
 			if m["type"] == "gap" {
-				got = append(got, "gap on "+gapOn(t, m))
+				gaps = append(gaps, gapOn(t, m))
 			} else {
 				got = append(got, fmt.Sprint(m["type"], " ", m["data"]))
 			}
@@ -316,7 +316,8 @@ func TestOnePayloadRejectedByPublish(t *testing.T) {
 				want = append(want, fmt.Sprint("message ", i))
 			}
 		}
-		require.Equal(t, append(want, "room_message end", "gap on channel news"), got)
+		require.Equal(t, append(want, "room_message end"), got)
+		require.Equal(t, []string{"channel news"}, gaps)
 		after := hubs[0].Stats().Broker
 		require.EqualValues(t, messages, after.Published-before.Published)
 		require.EqualValues(t, 1, after.Unsent)
