@@ -176,6 +176,8 @@ func knownType(b []byte) (string, bool) {
 		return typeHistory, true
 	case typePresence:
 		return typePresence, true
+	case typePublished:
+		return typePublished, true
 	}
 	return "", false
 }

@@ -264,7 +264,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 		}
 	}
 	if t != nil && t.history != nil {
-		at, before := t.history.published(pub, key, l.histories.clock())
+		at, before := t.history.published(pub.msg.Key, key, l.histories.clock())
 		if before {
 			l.unreserve(pub.cost)
 			reply.setPosition(at, t.history.conflate)

@@ -38,7 +38,7 @@ type helloLimits struct {
 // Config.OnMessage and Config.Authorize.
 func isHubRequest(typ string) bool {
 	switch typ {
-	case typeHello, typePing, typeHistory, typePresence:
+	case typeHello, typePing, typeHistory, typePresence, typePublished:
 		return true
 	}
 	return false
@@ -57,6 +57,9 @@ func (c *Client) replyToHubRequest(m *Message) {
 		return
 	case typePresence:
 		c.replyToPresence(m)
+		return
+	case typePublished:
+		c.replyToPublished(m)
 		return
 	case typeHello:
 		ack.Data = c.helloData()

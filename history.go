@@ -214,13 +214,13 @@ func (h *history) removeOwn(r *record) {
 	}
 }
 
-// published returns the position of an earlier publication with the key of p.
-func (h *history) published(p *publication, key keyHash, now int64) (Position, bool) {
-	if p.msg.Key == "" || h.conflate {
+// published returns the position of an earlier publication with a key.
+func (h *history) published(key string, hash keyHash, now int64) (Position, bool) {
+	if key == "" || h.conflate {
 		return Position{}, false
 	}
-	r := h.keys[key]
-	if r == nil || r.key != p.msg.Key || h.options.Age > 0 && now-r.at >= int64(h.options.Age) {
+	r := h.keys[hash]
+	if r == nil || r.key != key || h.options.Age > 0 && now-r.at >= int64(h.options.Age) {
 		return Position{}, false
 	}
 	return Position{h.epoch, r.offset}, true

@@ -165,6 +165,61 @@ func (c *Client) historyData(data []byte) (reply []byte, target string, err erro
 	return encodeHistory(page, messages, request.Since == Position{}, c.hub.config.MaxMessageSize), target, nil
 }
 
+// publishedRequest is the data of hub:published: did a publication of the client with this
+// key, behind a position, reach the topic? It is JSON in every codec.
+type publishedRequest struct {
+	topicRequest
+	Key   string   `json:"key"`
+	Since Position `json:"since"`
+}
+
+// publishedReply is the data of the ack to hub:published.
+type publishedReply struct {
+	Published bool `json:"published"`
+	Complete  bool `json:"complete"` // it is certain
+}
+
+var errPublishedRequest = errors.New("websocket: hub:published needs either channel or room_id, key and since")
+
+// replyToPublished answers a hub:published request. The client need not be a member, and
+// learns of its own user's publications only.
+func (c *Client) replyToPublished(m *Message) {
+	var request publishedRequest
+	err := json.Unmarshal(m.Data, &request)
+	kind, name, ok := request.topic()
+	if err != nil || !ok || request.Key == "" || request.Since.Epoch == "" {
+		c.replyError(m, "", codeBadRequest, errPublishedRequest.Error())
+		return
+	}
+	l := c.hub.events
+	key := l.histories.hashKey(request.Key, c)
+	l.mu.Lock()
+	reply := l.wasPublished(kind, name, request.Key, key, request.Since)
+	l.mu.Unlock()
+	data, err := json.Marshal(reply)
+	if err != nil {
+		panic(err) // booleans always have an encoding
+	}
+	c.sendReply(&Message{Type: typeAck, Channel: name, ID: m.ID, Timestamp: m.Timestamp, Data: data})
+}
+
+// wasPublished reports whether a topic has a publication with a key. The log is locked.
+func (l *eventLog) wasPublished(kind TopicKind, name, key string, hash keyHash, since Position) publishedReply {
+	t := l.topics[kind].m[name]
+	if t == nil { // a topic that had publications is forgotten together with the epoch
+		return publishedReply{Complete: since.Epoch == l.histories.epoch}
+	}
+	h := t.history
+	if h == nil || h.conflate {
+		return publishedReply{}
+	}
+	now := l.histories.clock()
+	l.trimHistory(h, now)
+	_, published := h.published(key, hash, now)
+	outcome, _, _ := h.resume(resume{since: &since}, "")
+	return publishedReply{Published: published, Complete: published || outcome.Complete}
+}
+
 // encodeHistory returns a reply with as many publications as fit into size bytes, and at
 // least one. A client asks for the others with another request. If latest is set, it leaves
 // out the oldest publications, and otherwise the newest.

@@ -354,6 +354,55 @@ func TestKeysBelongToUsers(t *testing.T) {
 	})
 }
 
+// TestPublishedRequest asks whether a publication with a key has reached the topic.
+func TestPublishedRequest(t *testing.T) {
+	config := keep(websocket.HistoryOptions{Messages: 2, Age: time.Hour})
+	options := config.TopicOptions
+	config.TopicOptions = func(kind websocket.TopicKind, name string) websocket.TopicOptions {
+		o := options(kind, name)
+		o.Conflate = name == "prices"
+		return o
+	}
+	config.OnConnect = func(c *websocket.Client) { c.SetUser(c.Request().Header.Get("User")) }
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		a, b := hub.connect(1<<16, http.Header{"User": {"a"}}), hub.connect(1<<16, http.Header{"User": {"b"}})
+		publish := func(topic, key string) map[string]any {
+			require.NoError(t, a.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"publish","channel":%q,"id":"q","key":%q}`, topic, key)))
+			return readJSON(t, a)["data"].(map[string]any)
+		}
+		ask := func(p *fakePeer, topic, key string, since map[string]any) string {
+			answer := request(t, p, "hub:published", fmt.Sprintf(`{%s,"key":%q,"since":{"epoch":%q,"offset":%v}}`, topic, key, since["epoch"], since["offset"]))
+			return fmt.Sprint(answer["published"], " ", answer["complete"])
+		}
+		first := publish("news", "1")
+		require.Equal(t, "true true", ask(a, `"channel":"news"`, "1", first))
+		require.Equal(t, "false true", ask(a, `"channel":"news"`, "2", first))
+		require.Equal(t, "false true", ask(b, `"channel":"news"`, "1", first), "a key of another user")
+		publish("news", "2")
+		publish("news", "3")
+		require.Equal(t, "false true", ask(a, `"channel":"news"`, "4", first), "the history has everything behind the position")
+		publish("news", "4")
+		require.Equal(t, "true true", ask(a, `"channel":"news"`, "4", first))
+		require.Equal(t, "false false", ask(a, `"channel":"news"`, "2", first), "it is forgotten")
+		require.Equal(t, "false false", ask(a, `"channel":"news"`, "5", map[string]any{"epoch": "other", "offset": 9}))
+		require.Equal(t, "false true", ask(a, `"room_id":"news"`, "5", map[string]any{"epoch": first["epoch"], "offset": 0}), "nothing was ever published there")
+		require.Equal(t, "false false", ask(a, `"channel":"prices"`, "1", publish("prices", "1")), "keys are values there")
+		for _, data := range []string{`{}`, `3`, `{"channel":"a"}`, `{"channel":"a","room_id":"b","key":"k","since":{"epoch":"e"}}`, `{"channel":"a","key":"k"}`, `{"channel":"a","since":{"epoch":"e"}}`} {
+			require.NoError(t, a.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"hub:published","id":"q","data":%s}`, data)))
+			m := readJSON(t, a)
+			require.Equal(t, "error", m["type"], data)
+			require.Equal(t, "bad_request", m["data"].(map[string]any)["code"])
+		}
+		go keepAlive(a) // ends with the connection
+		require.NoError(t, b.Close())
+		time.Sleep(2 * time.Hour)
+		require.NoError(t, a.Close())
+		a = hub.connect(1<<16, http.Header{"User": {"a"}})
+		require.Equal(t, "false false", ask(a, `"channel":"news"`, "5", first), "the topic is forgotten")
+		require.NoError(t, a.Close())
+	})
+}
+
 func TestHistoryPages(t *testing.T) {
 	config := keep(websocket.HistoryOptions{Messages: 100})
 	config.MaxMessageSize = 2_000

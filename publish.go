@@ -22,6 +22,7 @@ const (
 	typePing        = "hub:ping"
 	typeHistory     = "hub:history"
 	typePresence    = "hub:presence"
+	typePublished   = "hub:published"
 )
 
 // channel returns m.Channel, or "" for a nil m, which prepare refuses.

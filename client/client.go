@@ -36,7 +36,7 @@
 //     Options.Heartbeat, 30 s by default, also while the client sends. The client stays
 //     below the rates that the hub tells it.
 //  6. A publication to a channel or room that is known to have a history is published
-//     once, also if the connection is lost before the reply: see Publish.
+//     at most once, also if the connection is lost before the reply: see Publish.
 //  7. Queued messages are limited in bytes: see Options.OutboundLimit and
 //     Options.InboundLimit.
 //  8. After Close nothing is sent and queued messages are not handled any more.
@@ -91,13 +91,13 @@ type Client struct {
 	conn        *conn         // nil while there is no connection
 	connChanged chan struct{} // closed by run when conn is set (and replaced) and when the client has stopped
 	topics      map[topicKey]*topic
-	epochs      map[topicKey]string       // of the histories of topics that the hub has told, at most maxEpochs
-	excluded    map[string]int            // by the key of a publication that is not for this client: the calls that wait for its reply
-	lastSeen    int64                     // Timestamp of the latest message from the hub
-	hello       hello                     // the hub's latest; zero before
-	abandon     context.CancelFunc        // ends the attempt to connect that is under way; nil without one
-	closeErr    error                     // returned by Close: its connection did not close cleanly
-	handlers    map[string]RequestHandler // of Options.Handlers and Handle
+	positions   map[topicKey]websocket.Position // of topics in which a Key is unique, by the latest reply; at most maxPositions
+	excluded    map[string]int                  // by the key of a publication that is not for this client: the calls that wait for its reply
+	lastSeen    int64                           // Timestamp of the latest message from the hub
+	hello       hello                           // the hub's latest; zero before
+	abandon     context.CancelFunc              // ends the attempt to connect that is under way; nil without one
+	closeErr    error                           // returned by Close: its connection did not close cleanly
+	handlers    map[string]RequestHandler       // of Options.Handlers and Handle
 }
 
 // Dial connects to the ws:// or wss:// URL of a hub and returns when the client is
@@ -131,7 +131,7 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 		reconnect:      make(chan struct{}, 1),
 		connChanged:    make(chan struct{}),
 		topics:         make(map[topicKey]*topic),
-		epochs:         make(map[topicKey]string),
+		positions:      make(map[topicKey]websocket.Position),
 		excluded:       make(map[string]int),
 		handlers:       options.Handlers,
 	}

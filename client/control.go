@@ -49,6 +49,7 @@ type topicRequest struct {
 	Last    int                 `json:"last,omitempty"`
 	Before  uint64              `json:"before,omitempty"`
 	Limit   int                 `json:"limit,omitempty"`
+	Key     string              `json:"key,omitempty"`
 }
 
 // decodeError returns the error in m. If m.Data cannot be decoded, the returned

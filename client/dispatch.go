@@ -38,7 +38,8 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 		case gap.RoomID != "":
 			key = topicKey{room: true, name: gap.RoomID}
 		}
-		c.inbox.putGap(c.passGap(key), key, gap)
+		member, ends := c.passGap(key)
+		c.inbox.putGap(member, key, gap, ends)
 		return
 	}
 	if isRequest(m) {
@@ -150,6 +151,7 @@ func (c *Client) report(it *item) {
 	case it.err != nil:
 		o.OnError(it.err)
 	case it.gap != nil:
+		c.passed(it.ends)
 		switch g := *it.gap; {
 		case o.OnGap != nil:
 			o.OnGap(g)

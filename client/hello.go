@@ -10,10 +10,11 @@ import (
 
 // Message types that the hub itself replies to.
 const (
-	typeHello    = "hub:hello"
-	typePing     = "hub:ping" // for clients that cannot send WebSocket pings
-	typeHistory  = "hub:history"
-	typePresence = "hub:presence"
+	typeHello     = "hub:hello"
+	typePing      = "hub:ping" // for clients that cannot send WebSocket pings
+	typeHistory   = "hub:history"
+	typePresence  = "hub:presence"
+	typePublished = "hub:published"
 )
 
 // defaultHeartbeat is the heartbeat until the hub has told its own.

@@ -34,6 +34,7 @@ type item struct {
 	epoch   string          // of message, if it belongs to a history
 	gap     *websocket.Gap
 	key     topicKey // of gap
+	ends    []gapEnd // of gap, if nothing of the history follows it
 	certain bool     // of gap: messages were certainly missed, although Count may be 0
 	state   *StateChange
 	err     error
@@ -115,18 +116,20 @@ func (b *inbox) putError(err error) {
 }
 
 // putGap queues a gap. member reports whether the client itself joined the topic.
-func (b *inbox) putGap(member bool, key topicKey, gap websocket.Gap) {
+func (b *inbox) putGap(member bool, key topicKey, gap websocket.Gap, ends []gapEnd) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.putOrMergeGap(member, key, gap)
+	if it := b.putOrMergeGap(member, key, gap); len(ends) > 0 {
+		it.ends = ends
+	}
 }
 
 // putOrMergeGap merges gap into a queued gap of the same topic and reason, or queues
-// it. When the inbox is full, gaps of different reasons are merged too, and gaps of
-// topics that the client itself did not join are merged into one of any topic: the
-// number of queued gaps is then limited by the number of joined topics. b.mu is
+// it, and returns the item. When the inbox is full, gaps of different reasons are merged
+// too, and gaps of topics that the client itself did not join are merged into one of any
+// topic: the number of queued gaps is then limited by the number of joined topics. b.mu is
 // locked.
-func (b *inbox) putOrMergeGap(member bool, key topicKey, gap websocket.Gap) {
+func (b *inbox) putOrMergeGap(member bool, key topicKey, gap websocket.Gap) *item {
 	full := b.bytes+itemCost > b.limit
 	if full && !member && key != noTopic {
 		key = anyTopic
@@ -140,13 +143,14 @@ func (b *inbox) putOrMergeGap(member bool, key topicKey, gap websocket.Gap) {
 		}
 		it.gap.First = earlier(it.gap.First, gap.First)
 		it.gap.Last = max(it.gap.Last, gap.Last)
-		return
+		return it
 	}
 	gap.Channel, gap.RoomID = key.split()
 	gap.All = key == anyTopic
 	it := &item{gap: &gap, key: key, certain: gap.Count > 0, cost: int64(itemCost + len(key.name) + len(gap.Reason))}
 	b.gaps[key] = it
 	b.put(it)
+	return it
 }
 
 // earlier returns the earlier of two times. 0 means an unknown time.

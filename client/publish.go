@@ -36,11 +36,12 @@ func Key(key string) PublishOption {
 // *Error, ErrOutcomeUnknown, ErrClosed, websocket.ErrMessageTooLarge,
 // websocket.ErrInvalidName and ctx's error.
 //
-// If the connection is lost before the reply, and the channel is known to have a history
-// without TopicOptions.Conflate, the client publishes again over the next connection, with the same key, so that the hub
-// publishes data once. A channel is known to have one after an earlier reply about it.
-// Otherwise, and if the hub now has another name for this user or has forgotten the history,
-// Publish returns ErrOutcomeUnknown.
+// If the connection is lost before the reply, the client asks the hub over the next
+// connection whether it has published data, and publishes again if it certainly has not.
+// So the hub publishes data once. This needs a channel with a history and without
+// TopicOptions.Conflate, which an earlier reply about the channel has told, and a history
+// that still has everything since then. Otherwise, and if the hub now has another name for
+// this user, Publish returns ErrOutcomeUnknown.
 func (c *Client) Publish(ctx context.Context, channel string, data []byte, options ...PublishOption) error {
 	if err := checkName(channel); err != nil {
 		return err
@@ -131,13 +132,13 @@ func (c *Client) published(key topicKey, ack *websocket.Message, exceptSelf bool
 //
 // The types publish, publish_room and broadcast may be sent too; OnError then
 // reports a refusal. The types subscribe, unsubscribe, join_room, leave_room, hub:hello,
-// hub:ping and hub:history return ErrReserved.
+// hub:ping, hub:history, hub:presence and hub:published return ErrReserved.
 func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 	if m == nil {
 		return websocket.ErrNilMessage
 	}
 	switch websocket.Action(m.Type) {
-	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom, typeHello, typePing, typeHistory:
+	case websocket.ActionSubscribe, websocket.ActionUnsubscribe, websocket.ActionJoinRoom, websocket.ActionLeaveRoom, typeHello, typePing, typeHistory, typePresence, typePublished:
 		return fmt.Errorf("%w: %q", ErrReserved, m.Type)
 	}
 	frame, err := c.encode(m)
@@ -166,7 +167,8 @@ type call struct {
 
 // call sends a message with an ID and returns the hub's reply. If the connection is lost
 // before the reply arrives, call sends the message again on the next one if the hub has not
-// received it or if sending it twice does no harm.
+// received it, or if sending it twice does no harm. It returns no reply if the hub tells that
+// a publication has reached it on an earlier connection.
 func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 	m := k.message
 	m.ID = c.newID()
@@ -175,7 +177,7 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 		return nil, err
 	}
 	keyed := k.once != nil && m.Key != ""
-	var first scope
+	var first scope   // of the attempt with an unknown outcome, or of the first one
 	var unknown error // of an earlier connection; then the outcome stays unknown until an ack
 	fail := func(err error) error {
 		if unknown != nil {
@@ -188,12 +190,17 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 		if err != nil {
 			return nil, fail(err)
 		}
-		if keyed {
-			now := c.scopeOf(*k.once)
-			if unknown != nil && now != first {
-				return nil, unknown
+		switch {
+		case unknown != nil && k.once != nil:
+			published, err := c.wasPublished(ctx, *k.once, m.Key, first)
+			if err != nil {
+				return nil, &unknownError{err}
 			}
-			first = now
+			if published {
+				return nil, nil
+			}
+		case keyed:
+			first = c.scopeOf(*k.once)
 		}
 		r := &request{id: m.ID, frame: frame, onReply: k.onReply, done: make(chan reply, 1)}
 		if err := cn.send(ctx, r); errors.Is(err, errConnClosed) {
@@ -227,7 +234,7 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 			return result.message, nil
 		case result.sent && !k.resend:
 			unknown = &unknownError{result.connErr}
-			if !first.unique {
+			if first.behind.Epoch == "" {
 				return nil, unknown
 			}
 		}
@@ -237,36 +244,79 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 // scope is where the hub makes the Key of a publication unique.
 type scope struct {
 	user   string
-	epoch  string // of the topic's history
-	unique bool
+	behind websocket.Position // publications of this client that have not been sent come later; zero if the topic has no history
 }
 
-// scopeOf returns the scope of publications to a topic. It is comparable with that of an
-// earlier connection.
-func (c *Client) scopeOf(key topicKey) scope {
+// scopeOf returns the scope of a publication to a topic.
+func (c *Client) scopeOf(topic topicKey) scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	epoch := c.epochs[key]
-	return scope{user: c.hello.User, epoch: epoch, unique: epoch != "" && c.hello.has(featureHistory)}
+	if !c.hello.has(featureHistory) {
+		return scope{}
+	}
+	behind := c.positions[topic]
+	if t := c.topics[topic]; t != nil {
+		for _, s := range t.subs {
+			if s.at.Epoch == behind.Epoch {
+				behind.Offset = max(behind.Offset, s.at.Offset)
+			}
+		}
+	}
+	return scope{c.hello.User, behind}
 }
 
-// maxEpochs is the maximum number of topics that the client remembers as having a history.
-const maxEpochs = 1024
+// errForgotten is why it is not known whether a publication has been published.
+var errForgotten = errors.New("the history does not have everything since then")
 
-// learnHistory records the epoch of a topic in which the hub publishes a Key once. c.mu is
-// locked.
-func (c *Client) learnHistory(key topicKey, told positionReply) {
+// wasPublished asks the hub whether it has the publication with a key, which was sent over
+// an earlier connection. The error says why that is not known.
+func (c *Client) wasPublished(ctx context.Context, topic topicKey, key string, sent scope) (bool, error) {
+	c.mu.Lock()
+	user, able := c.hello.User, c.hello.has(featureHistory)
+	c.mu.Unlock()
+	if !able || user != sent.user {
+		return false, errors.New("the hub has another name for the user, or no histories")
+	}
+	request := topicRequest{Key: key, Since: &sent.behind}
+	request.Channel, request.RoomID = topic.split()
+	data, err := json.Marshal(request)
+	if err != nil {
+		return false, err
+	}
+	m, err := c.call(ctx, call{message: &websocket.Message{Type: typePublished, Data: data}, resend: true})
+	if err != nil {
+		return false, withoutUnknown(err)
+	}
+	var told struct {
+		Published bool `json:"published"`
+		Complete  bool `json:"complete"` // it is certain
+	}
+	if err := json.Unmarshal(m.Data, &told); err != nil {
+		return false, err
+	}
+	if !told.Published && !told.Complete {
+		return false, errForgotten
+	}
+	return told.Published, nil
+}
+
+// maxPositions is the maximum number of topics whose positions the client remembers.
+const maxPositions = 1024
+
+// learnHistory records the position that a reply tells, if the hub publishes a Key once in
+// the topic. c.mu is locked.
+func (c *Client) learnHistory(topic topicKey, told positionReply) {
 	if told.Epoch == "" || told.Conflate {
-		delete(c.epochs, key)
+		delete(c.positions, topic)
 		return
 	}
-	if _, known := c.epochs[key]; !known && len(c.epochs) >= maxEpochs {
-		for other := range c.epochs {
-			delete(c.epochs, other)
+	if _, known := c.positions[topic]; !known && len(c.positions) >= maxPositions {
+		for other := range c.positions {
+			delete(c.positions, other)
 			break
 		}
 	}
-	c.epochs[key] = told.Epoch
+	c.positions[topic] = told.Position
 }
 
 // waitConn waits for a connection, and with ready until the hub has told its hello and all

@@ -35,8 +35,9 @@ type resume struct {
 }
 
 // Position returns the place in the history of the channel or room behind the latest
-// message that the handler was called with. During that call it includes the message. It
-// is the zero Position if there is no history.
+// message that the handler was called with, or behind a loss that OnGap was called with
+// later. During these calls it includes the message or the loss. It is the zero Position
+// if there is no history.
 func (s *Subscription) Position() websocket.Position {
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
@@ -139,14 +140,39 @@ func (t *topic) pass(at websocket.Position) []*Subscription {
 
 // passGap records that the hub has told about lost messages. If nothing follows the gap of a
 // resume, the subscriptions are at its end, so that the next resume does not report the same
-// loss. Client.mu is locked.
-func (t *topic) passGap() {
+// loss. It returns these ends. Client.mu is locked.
+func (t *topic) passGap() (ends []gapEnd) {
 	for _, s := range t.subs {
-		if at := t.behindGap; at.Epoch != "" && (s.at.Epoch != at.Epoch || s.at.Offset < at.Offset) {
+		if at := t.behindGap; at.Epoch != "" && isBefore(s.at, at) {
 			s.at = at
+			ends = append(ends, gapEnd{s, at})
 		}
 	}
 	t.behindGap = websocket.Position{}
+	return ends
+}
+
+// gapEnd is the place at which a subscription goes on behind a gap.
+type gapEnd struct {
+	sub *Subscription
+	at  websocket.Position
+}
+
+// isBefore reports whether a position lacks something that a later one has. That is so in
+// another epoch too.
+func isBefore(a, later websocket.Position) bool {
+	return a.Epoch != later.Epoch || a.Offset < later.Offset
+}
+
+// passed records that OnGap is called with a gap that has these ends.
+func (c *Client) passed(ends []gapEnd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, end := range ends {
+		if isBefore(end.sub.handled, end.at) {
+			end.sub.handled = end.at
+		}
+	}
 }
 
 // begin records that the handler is called with the message at a position, which is zero

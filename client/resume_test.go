@@ -172,6 +172,32 @@ func TestExpiredHistoryIsReportedOnce(t *testing.T) {
 	})
 }
 
+// A program that stores its position behind a loss is not told the loss again.
+func TestPositionBehindGap(t *testing.T) {
+	t.Parallel()
+	inBubble(t, client.Options{}, keeping(websocket.HistoryOptions{Messages: 3}), func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
+		rec.waitState(t, client.Connected)
+		got, handler := newHandler()
+		sub, err := c.Subscribe(t.Context(), "news", handler)
+		require.NoError(t, err)
+		s.numbers("news", 1, 5)
+		requireNumbers(t, got, 1, 5)
+		before := sub.Position()
+		restart(s, p)
+		rec.waitState(t, client.Connected)
+		receive(t, rec.gaps)
+		synctest.Wait()
+		require.NotEqual(t, before.Epoch, sub.Position().Epoch)
+		require.NoError(t, sub.Unsubscribe(t.Context()))
+		sub, err = c.Subscribe(t.Context(), "news", handler, client.Since(sub.Position()))
+		require.NoError(t, err)
+		require.True(t, sub.Resumed().Complete)
+		s.numbers("news", 6, 6)
+		requireNumbers(t, got, 6, 6)
+		require.Empty(t, rec.gaps)
+	})
+}
+
 // TestSubscribeOptions joins at other places than the present.
 func TestSubscribeOptions(t *testing.T) {
 	t.Parallel()

@@ -134,7 +134,7 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler, option
 			if sub.from.since != nil {
 				sub.at = *sub.from.since
 				if !told {
-					c.inbox.putGap(true, key, websocket.Gap{Last: r.message.Timestamp, Reason: ReasonReconnect})
+					c.inbox.putGap(true, key, websocket.Gap{Last: r.message.Timestamp, Reason: ReasonReconnect}, nil)
 				}
 			}
 			sub.joined(sub.from, resumed)
@@ -413,7 +413,7 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 		resumed, told := decodeResumed(from, r.message.Data)
 		if from.since == nil || !told { // otherwise the hub itself reports a loss
 			resumed.Complete, resumed.Reason = false, reasonNone
-			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect})
+			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect}, nil)
 		}
 		for _, s := range t.subs {
 			s.joined(from, resumed)
@@ -517,19 +517,20 @@ func (c *Client) isMember(key topicKey) bool {
 }
 
 // passGap records that the hub has told about lost messages. It reports whether the client
-// has joined the topic. Messages about members, and replies, may be among them.
-func (c *Client) passGap(key topicKey) bool {
+// has joined the topic, and returns the ends of the gap that are known. Messages about
+// members, and replies, may be among the lost.
+func (c *Client) passGap(key topicKey) (member bool, ends []gapEnd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, t := range c.topics {
 		if key == k || key == anyTopic {
-			t.passGap()
+			ends = append(ends, t.passGap()...)
 		}
 		if t.presence != nil && t.presence.lostBy(k, key) {
 			c.askPresence(t)
 		}
 	}
-	return c.isMember(key)
+	return c.isMember(key), ends
 }
 
 // recordTime records the Timestamp of a message from the hub that belongs to no topic.
