@@ -686,6 +686,9 @@ func TestPublishingDoesNotWaitForEncoding(t *testing.T) {
 
 // TestHistoryEntryIsSmall keeps publications with keys and one encoded form.
 func TestHistoryEntryIsSmall(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
 	const entries = 100_000
 	config := keepChannel("kept", entries)
 	hub := newBenchHub(t, config, func(c *websocket.Client) { _ = c.Subscribe("kept") })
