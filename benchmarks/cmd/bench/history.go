@@ -132,7 +132,7 @@ func (p *pair) resume(ctx context.Context, n int) ([]result, error) {
 	delete(m, mP99)
 	delete(m, mMax)
 	m[mLost] = float64(missed) - float64(back.Received)
-	m[mErrors] = float64(n) - float64(back.Complete)
+	m[mIncomplete] = float64(n) - float64(back.Complete)
 	whole := maps.Clone(m)
 	m.server(w.srv, after, back.Received, back.Wall)
 	whole.server(before, after, back.Received, connecting+back.Wall)

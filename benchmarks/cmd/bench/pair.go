@@ -204,6 +204,8 @@ const (
 	mNotices      = "notices"              // messages about members, to each client
 	mNoticeRate   = "notices_per_second"   // the same, to the client that got most
 	mChanges      = "changes"              // joins and leaves, told to each client
+	mUnknown      = "members_unknown"      // to a client, in the end
+	mIncomplete   = "resumes_incomplete"   // clients that were not promised all messages
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages
 	mCount        = "deliveries"           //

@@ -13,8 +13,8 @@ import (
 // presence. The peers send each member a message for each other member, too many for a
 // large channel.
 func presence(ctx context.Context, b *bench, s spec) (all []result, err error) {
-	for _, n := range []int{2, 10} {
-		if n > 2 && slices.Contains(peers, s.name) {
+	for _, n := range []int{1, 10} {
+		if n > 1 && slices.Contains(peers, s.name) {
 			break
 		}
 		variant := fmt.Sprintf("%d,000", n)
@@ -54,7 +54,7 @@ func (b *bench) wave(ctx context.Context, s spec, set setup) (res result, err er
 		return res, err
 	}
 	var got api.WaveResult
-	if err := p.gen.Call(ctx, "/wave", api.Wave{Quiet: 1500 * time.Millisecond, Limit: time.Minute}, &got); err != nil {
+	if err := p.gen.Call(ctx, "/wave", api.Wave{Quiet: 1500 * time.Millisecond, Limit: 30 * time.Second}, &got); err != nil {
 		return res, err
 	}
 	m, srv, err := p.close(ctx, w, uint64(p.clients))
@@ -65,13 +65,13 @@ func (b *bench) wave(ctx context.Context, s spec, set setup) (res result, err er
 		return res, fmt.Errorf("%d of %d clients have subscribed", got.Replies, p.clients)
 	}
 	m.server(w.srv, srv, uint64(p.clients), got.Wall)
-	m[mErrors] = 0
+	m[mUnknown] = 0
 	if set.presence {
 		n := float64(p.clients)
 		m[mNotices], m[mChanges] = float64(got.Notices)/n, float64(got.Changes)/n
 		m[mNoticeRate] = float64(max(got.Most, 1)-1) / got.Wall.Seconds() // n messages have n-1 intervals between them
 		if got.Known >= 0 {
-			m[mErrors] = n - float64(got.Known)
+			m[mUnknown] = n - float64(got.Known)
 		}
 	}
 	return result{sample: m, note: p.note}, nil

@@ -193,6 +193,7 @@ func init() { // an initializer of rows would refer to itself through the functi
 				{variant: replay, metric: mCPU, factor: 0.15},
 				{variant: replay, metric: mCPU, ref: centrifuge, factor: 1.0 / 10},
 				{variant: replay, metric: mLost, factor: 0}, {variant: replay, metric: mDisorder, factor: 0},
+				{variant: replay, metric: mIncomplete, factor: 0},
 			},
 			run: resume,
 		},
@@ -200,8 +201,8 @@ func init() { // an initializer of rows would refer to itself through the functi
 			name: "presence", title: "all members of a channel lose their connections and come back at once; the variant is their number",
 			systems: []string{ours, centrifuge, tuned}, columns: presenceColumns,
 			goals: []goal{
-				{variant: "10,000", metric: mNoticeRate, factor: 5}, {variant: "10,000", metric: mErrors, factor: 0},
-				{variant: "2,000", metric: mNoticeRate, factor: 5}, {variant: "2,000", metric: mErrors, factor: 0},
+				{variant: "1,000", metric: mNoticeRate, factor: 5}, {variant: "1,000", metric: mUnknown, factor: 0},
+				{variant: "10,000", metric: mNoticeRate, factor: 5}, {variant: "10,000", metric: mUnknown, factor: 0},
 			},
 			run: presence,
 		},
