@@ -205,7 +205,7 @@ const (
 	mNoticeRate   = "notices_per_second"   // the same, to the client that got most
 	mChanges      = "changes"              // joins and leaves, told to each client
 	mUnknown      = "members_unknown"      // to a client, in the end
-	mIncomplete   = "resumes_incomplete"   // clients that were not promised all messages
+	mIncomplete   = "resumes_incomplete"   // clients that were not promised all messages, or got no reply
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages
 	mCount        = "deliveries"           //

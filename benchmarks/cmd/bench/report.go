@@ -213,7 +213,7 @@ var (
 		{head: "allocs/message", metric: mAllocs}, {head: "not complete", metric: mIncomplete, worst: true}}, lossColumns, tailColumns)
 	presenceColumns = slices.Concat([]column{{head: "CPU µs/client", metric: mCPU, spread: true}, {head: "messages about members, for each client", metric: mNotices},
 		{head: "per second", metric: mNoticeRate, spread: true}, {head: "changes in them", metric: mChanges}, {head: "seconds", metric: mWall},
-		{head: "members unknown in the end", metric: mUnknown, worst: true}, {head: "disconnected", metric: mDisconnected, worst: true}}, tailColumns)
+		{head: "members unknown in the end", metric: mUnknown, worst: true}, {head: "no reply", metric: mIncomplete, worst: true}, {head: "disconnected", metric: mDisconnected, worst: true}}, tailColumns)
 	slowColumns  = slices.Concat([]column{cpuColumn, memColumn, evictColumn, {head: "p99 µs", metric: mP99, spread: true}}, lossColumns, tailColumns)
 	churnColumns = slices.Concat([]column{{head: "CPU µs/cycle", metric: mCPU, spread: true}, {head: "cycles/s", metric: mPerSec},
 		{head: "allocs/cycle", metric: mAllocs}, {head: "failed", metric: mErrors, worst: true}}, tailColumns)
