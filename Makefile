@@ -65,7 +65,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s) each
 bench: ## compare with floors, centrifuge and gws on the five main rows (about 10 minutes)
 	go -C benchmarks run ./cmd/bench -systems ours,bare,joined,centrifuge,centrifuge-tuned,gws -rows burst1000,rate,paced50,rooms,echo -out bench
 
-bench-full: ## compare with all others on every row (about an hour)
+bench-full: ## compare with all others on every row (more than an hour)
 	go -C benchmarks run ./cmd/bench -rounds 5 -out bench-full
 
 bench-micro: ## benchmarks beside the code that they measure

@@ -54,7 +54,7 @@ func (b *bench) wave(ctx context.Context, s spec, set setup) (res result, err er
 		return res, err
 	}
 	var got api.WaveResult
-	if err := p.gen.Call(ctx, "/wave", api.Wave{Quiet: 1500 * time.Millisecond, Limit: 30 * time.Second}, &got); err != nil {
+	if err := p.gen.Call(ctx, "/wave", api.Wave{Quiet: 1500 * time.Millisecond, Limit: time.Minute}, &got); err != nil {
 		return res, err
 	}
 	m, srv, err := p.close(ctx, w, uint64(p.clients))
