@@ -57,7 +57,7 @@ declare class Message {
     readonly id: string;
     /** The place in the history of the channel or room; 0 without a history. */
     readonly offset: number;
-    /** What makes the publication unique in the history; empty if nothing does. */
+    /** The key that makes the publication unique in the history; empty without one. */
     readonly key: string;
     /** True in a request whose publication the hub shall not send to the publisher. */
     readonly exceptSelf: boolean;
@@ -164,7 +164,7 @@ type ErrorCode =
  | "handler"
 /** Messages were dropped, and there is no listener for gaps. */
  | "gap"
-/** The hub cannot do what is asked, or the client has no handler for a request. */
+/** The hub lacks a feature, or the client has no handler for a request. */
  | "unsupported"
 /** `getToken` has no other token. */
  | "no_token" | (string & {});
@@ -186,7 +186,7 @@ declare class HubError extends Error {
 declare class DecodeError extends HubError {
     constructor(message: string, cause?: unknown);
 }
-/** What a `getToken` throws to end the client: there is no other token. */
+/** A `getToken` throws it to end the client: there is no other token. */
 declare class NoTokenError extends HubError {
     constructor(message?: string, options?: {
         cause?: unknown;
@@ -397,7 +397,7 @@ interface Member {
     readonly clientId: string;
     /** The user's name; empty without one. */
     readonly user: string;
-    /** What the hub's application tells others about it. */
+    /** Data that the hub's application has set with Client.SetInfo. */
     readonly info: any;
     /** When it joined, in Unix milliseconds. */
     readonly since: number;
@@ -421,8 +421,8 @@ interface SubscribeOptions {
     /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. */
     since?: Position | undefined;
     /**
-     * Makes the client follow who is in the channel or room, and is told each change: at first all members, this client
-     * among them, and after a reconnect what has changed meanwhile.
+     * Makes the client follow the members of the channel or room, and is told each change: at first all members, this
+     * client among them, and after a reconnect the difference.
      */
     onPresence?: PresenceHandler | undefined;
     /** Is told why the subscription ended, if the hub refused it. Otherwise the client's onError is. */

@@ -422,7 +422,7 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
       pending.set(id, { item, t: settle });
       send(item);
     },
-    /** Sends a request of the application and returns the promise of what `read` makes of the reply. */
+    /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call(fields, { timeout = options.timeout, signal }, read, { leaves, d: scope } = {}) {
       core.h();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
@@ -462,7 +462,10 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
         if (!call.k || all) fail(id, newError());
       }
     },
-    /** Sends again what waits for that, now that it is known whether the hub carries it out once only, and all that was held. */
+    /**
+     * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
+     * then all that was held.
+     */
     E() {
       const items = [];
       for (const [id, call] of pending) {
@@ -1169,7 +1172,7 @@ function createPresence() {
         if (known) members.set(id, { ...known, user, info });
       }
     },
-    /** Returns what has changed since a call that returned `reported`, if anything has. */
+    /** Returns the difference to an earlier list, if there is one. */
     Q(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
@@ -1353,7 +1356,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.b.e(new HubError("unsupported", "the hub does not tell who is there", { target: name }));
+      core.b.e(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());

@@ -62,7 +62,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       send(item);
     },
 
-    /** Sends a request of the application and returns the promise of what `read` makes of the reply. */
+    /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call<T>(
       fields: MessageFields,
       { timeout = options.timeout, signal }: CallOptions,
@@ -110,7 +110,10 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       }
     },
 
-    /** Sends again what waits for that, now that it is known whether the hub carries it out once only, and all that was held. */
+    /**
+     * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
+     * then all that was held.
+     */
     repeat() {
       const items: Outgoing[] = [];
       for (const [id, call] of pending) {

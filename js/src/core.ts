@@ -6,14 +6,14 @@ import type { Listeners } from "./listeners.js";
 
 export type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** What all parts of a client share. */
+/** The state that all parts of a client share. */
 export interface Core {
   client: Writable<HubClient>;
   options: Settings;
   listeners: Listeners;
   /** The current connection, from its handshake to its end. */
   connection?: Connection | undefined;
-  /** What the hub can do, as it has told the latest time. */
+  /** The features of the hub, by its latest reply to hub:hello. */
   features: string[];
   /** True after the hub has replied to hub:hello on this connection, or to a later request because it does not know it. */
   greeted?: boolean;

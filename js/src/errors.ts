@@ -32,7 +32,7 @@ export type ErrorCode =
   | "handler"
   /** Messages were dropped, and there is no listener for gaps. */
   | "gap"
-  /** The hub cannot do what is asked, or the client has no handler for a request. */
+  /** The hub lacks a feature, or the client has no handler for a request. */
   | "unsupported"
   /** `getToken` has no other token. */
   | "no_token"
@@ -69,7 +69,7 @@ export class DecodeError extends HubError {
   }
 }
 
-/** What a `getToken` throws to end the client: there is no other token. */
+/** A `getToken` throws it to end the client: there is no other token. */
 export class NoTokenError extends HubError {
   constructor(message = "no token", options?: { cause?: unknown }) {
     super("no_token", message, options);

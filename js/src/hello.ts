@@ -7,7 +7,10 @@ import { defaultLimits } from "./pacing.js";
 /** The heartbeat if neither the application nor the hub tells one, in milliseconds. */
 const defaultHeartbeat = 15_000;
 
-/** What a client asks the hub at the beginning of a connection. Older hubs do not reply. `settled` is called when that is known. */
+/**
+ * The request with which a connection begins. `settled` is called after the reply, or when another reply shows that the
+ * hub is an older one, which does not reply to it.
+ */
 export function createHello(core: Core, { limit, send }: Outbox, { request }: Calls, settled: () => void) {
   const { client, options } = core;
 

@@ -58,7 +58,7 @@ export class Message {
   readonly id: string;
   /** The place in the history of the channel or room; 0 without a history. */
   readonly offset: number;
-  /** What makes the publication unique in the history; empty if nothing does. */
+  /** The key that makes the publication unique in the history; empty without one. */
   readonly key: string;
   /** True in a request whose publication the hub shall not send to the publisher. */
   readonly exceptSelf: boolean;

@@ -4,7 +4,7 @@ import { clock } from "./timers.js";
 /** The share of the hub's rates that a client uses: pongs and Close frames count too, and clocks differ. */
 const share = 0.9;
 
-/** What a client assumes until the hub tells its limits: less than any useful hub allows. */
+/** The limits of a client until the hub tells its own: below those of any useful hub. */
 export const safeLimits: Limits = { messageRate: 20, byteRate: 1 << 17 };
 
 /** The default limits of a hub, for an older one that does not tell its limits. */
@@ -12,7 +12,7 @@ export const defaultLimits: Limits = { messageRate: 1000, byteRate: 1 << 22 };
 
 /**
  * Limits messages and bytes per second to the hub's limits. It allows bursts of one
- * second's worth, which is half of what the hub allows.
+ * second's worth, which is half of the bursts that the hub allows.
  */
 export function createPacing() {
   let rates = [0, 0]; // messages and bytes per second

@@ -5,7 +5,7 @@ export interface Member {
   readonly clientId: string;
   /** The user's name; empty without one. */
   readonly user: string;
-  /** What the hub's application tells others about it. */
+  /** Data that the hub's application has set with Client.SetInfo. */
   readonly info: any;
   /** When it joined, in Unix milliseconds. */
   readonly since: number;
@@ -43,7 +43,7 @@ export function presenceData(message: Message): any {
   }
 }
 
-/** Who is in a topic. */
+/** The members of a topic. */
 export function createPresence() {
   const members = new Map<string, Member>();
 
@@ -73,7 +73,7 @@ export function createPresence() {
       }
     },
 
-    /** Returns what has changed since a call that returned `reported`, if anything has. */
+    /** Returns the difference to an earlier list, if there is one. */
     changes(reported: Member[]): PresenceChange | undefined {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change: PresenceChange = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };

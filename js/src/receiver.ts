@@ -7,7 +7,7 @@ import { type Gap, Notice, type Resumed } from "./notices.js";
 import type { Requests } from "./requests.js";
 import type { Topics } from "./topics.js";
 
-/** Passes on what the hub sends. */
+/** Passes on the messages of the hub. */
 export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: Hello, requests: Requests) {
   const { codec } = core.options;
   const { emit, report } = core.listeners;

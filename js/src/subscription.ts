@@ -18,8 +18,8 @@ export interface SubscribeOptions {
   /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. */
   since?: Position | undefined;
   /**
-   * Makes the client follow who is in the channel or room, and is told each change: at first all members, this client
-   * among them, and after a reconnect what has changed meanwhile.
+   * Makes the client follow the members of the channel or room, and is told each change: at first all members, this
+   * client among them, and after a reconnect the difference.
    */
   onPresence?: PresenceHandler | undefined;
   /** Is told why the subscription ended, if the hub refused it. Otherwise the client's onError is. */
@@ -93,7 +93,7 @@ export interface Handle {
   follows: boolean;
   receive(message: Message): void;
   confirm(resumed: TopicResumed): void;
-  /** Tells what has changed in the members. */
+  /** Tells the changes of the members. */
   changed(presence: Presence): void;
   /** Ends it. With `tell`, an error listener is told the error. */
   end(error?: HubError, tell?: boolean): void;

@@ -35,13 +35,16 @@ interface Topic {
   epoch?: string;
   /** The end of a resume that replays nothing, until its gap has arrived. */
   behindGap?: Position | undefined;
-  /** Who is in it, if a subscription follows that. */
+  /** The members, if a subscription follows them. */
   presence?: Presence;
   /** The latest request for the members. */
   askedMembers?: object;
 }
 
-/** The channels and rooms that the application wants, on this connection and on later ones. `changed` is called when one was confirmed or has ended. */
+/**
+ * The channels and rooms that the application wants, on this connection and on later ones. `changed` is called when the
+ * hub has confirmed one, and when one has ended.
+ */
 export function createTopics(core: Core, { encode }: Outbox, { call, request }: Calls, changed: () => void) {
   const topics = new Map<string, Topic>();
   const epochs = new Map<string, string>(); // of the histories that are known, by topic
@@ -136,7 +139,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       if (!epoch) sub.position = undefined;
       // Of the latest publications the hub leaves out those that are not for this client, so `replayed` may be less.
       else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
-      // A position that the history has not reached would hide what follows.
+      // A position that the history has not reached would hide the next publications.
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
       handle.confirm({ epoch, offset, replayed, complete, ...(complete ? {} : { reason: told.reason ?? "none" }) });
@@ -147,12 +150,12 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
 
   const isFollowed = ({ handles }: Topic) => [...handles].some(({ follows }) => follows);
 
-  /** Asks the hub who is in a topic, if a subscription follows that. */
+  /** Asks the hub for the members of a topic, if a subscription follows them. */
   const askMembers = (topic: Topic) => {
     const { handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.listeners.report(new HubError("unsupported", "the hub does not tell who is there", { target: name }));
+      core.listeners.report(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = (topic.presence ??= createPresence());

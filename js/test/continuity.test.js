@@ -69,7 +69,7 @@ test("a client that received nothing comes back with the position at which it jo
   }
 });
 
-test("last and since are sent, and each subscription gets what it asked for", async (t) => {
+test("last and since are sent, and each subscription begins where it asked to", async (t) => {
   const context = await begin(t);
   const [plain, last, since] = [collect(), collect(), collect()];
   context.client.subscribe("a", plain);
@@ -184,7 +184,7 @@ test("a publication without a reply is sent again with its key, before later one
   await context.tick(500);
   context.socket.accept();
   context.client.unsubscribe("b");
-  assert.deepEqual(context.socket.types, [], "it is not known who the client is");
+  assert.deepEqual(context.socket.types, [], "the client's user is not known");
   context.socket.welcome({ features });
   const published = context.socket.sent.filter(({ type }) => type === "publish");
   assert.deepEqual(published.map(({ data }) => Number(Buffer.from(data))), [1, 2, 3]);
@@ -326,7 +326,7 @@ test("an application's own messages with the names of presence reach their handl
   assert.deepEqual(got, ["join", "update", "leave"]);
 });
 
-test("only the reply to the latest question who is there counts", async (t) => {
+test("only the reply to the latest request for the members counts", async (t) => {
   const context = await begin(t);
   const sub = context.client.subscribe("a", noop, { onPresence: noop });
   ack(context, 0);

@@ -534,7 +534,7 @@ test("a history that has lost publications tells how many, a hub that was restar
   assert.ok(second);
 });
 
-test("presence: members see who comes, goes and changes", { skip }, async (t) => {
+test("presence: members see joins, leaves and changes", { skip }, async (t) => {
   for (const codec of Object.keys(codecs)) {
     const hub = await startHub(t, "-topics", "-tokens");
     const open = async (name) => (await dial(t, hub, { codec, token: name })).client;
