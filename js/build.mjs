@@ -15,8 +15,8 @@ const root = fileURLToPath(new URL(".", import.meta.url));
  * the platform's objects, of the wire's or of the public types.
  */
 const internal = [
-  ..."again allows answer apply asked askedMembers behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
-  ..."endedByCaller explain finish follows giveUp greet greeted handles heard isClosed isOpen keep lasted learn".split(" "),
+  ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
+  ..."endedByCaller explain finish follows giveUp greet greeted handles heard isClosed isOpen keep known lasted learn".split(" "),
   ..."listeners lost measure newClosedError probe release repeat replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit".split(" "),
 ];

@@ -437,7 +437,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, r: measure, C: release, remove, s: transmit }) {
+function createCalls(core, { add, encode: encode2, s: measure, D: release, remove, t: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -447,24 +447,24 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.t(error, reply);
+    ended.u(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
     finish(id, error);
   };
   return {
-    g: finish,
+    h: finish,
     /** Sends a request of the client itself, which has no time limit. */
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
       const item = measure({ ...fields, id });
-      pending.set(id, { item, t: settle });
+      pending.set(id, { item, u: settle });
       send(item);
     },
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
-    call(fields, { timeout = options.timeout, signal }, read, { leaves, d: scope } = {}) {
-      core.h();
+    call(fields, { timeout = options.timeout, signal }, read, { leaves, e: scope } = {}) {
+      core.i();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -475,17 +475,17 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
         calls--;
         cancel(timer);
         end();
-        if (core.u) promise.catch(noop);
+        if (core.v) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.i();
+        core.connection?.j();
       });
       calls++;
-      pending.set(id, { item, t: settle, D: !leaves, d: scope });
+      pending.set(id, { item, u: settle, E: !leaves, e: scope });
       try {
         transmit(item);
       } catch (error) {
@@ -494,24 +494,24 @@ function createCalls(core, { add, encode: encode2, r: measure, C: release, remov
       return promise;
     },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    j(newError, all) {
+    k(newError, all) {
       for (const [id, call] of pending) {
-        const { k: again, item, D: keep, d: scope } = call;
+        const { l: again, item, E: keep, e: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
-        if (!all) call.k = scope?.();
-        if (!call.k || all) fail(id, newError());
+        if (!all) call.l = scope?.();
+        if (!call.l || all) fail(id, newError());
       }
     },
     /**
      * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
      * then all that was held.
      */
-    E() {
+    F() {
       const items = [];
       for (const [id, call] of pending) {
-        const { k: again, item, d: scope } = call;
+        const { l: again, item, e: scope } = call;
         if (!again) continue;
-        call.k = void 0;
+        call.l = void 0;
         if (scope() === again) items.push(item);
         else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
       }
@@ -552,13 +552,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    F() {
+    G() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    i: () => probe(Math.min(interval, probeTimeout)),
+    j: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -602,7 +602,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.F();
+    heartbeat.G();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -650,13 +650,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    v: heartbeat.start,
+    w: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    i: heartbeat.i,
+    j: heartbeat.j,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    G: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    H: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -677,7 +677,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.n = (error) => {
+  core.o = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -685,7 +685,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.n(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.o(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -701,7 +701,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.f()) return;
+  if (core.g()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -736,7 +736,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    H(size) {
+    I(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -754,32 +754,32 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    I() {
-      core.l = core.o = false;
-      core.connection.v(options.heartbeat ?? defaultHeartbeat);
+    J() {
+      core.m = core.p = false;
+      core.connection.w(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.l = core.o = true;
+        core.m = core.p = true;
         core.features = features;
         limit(all);
         settled();
-        core.connection.v(options.heartbeat ?? heartbeat);
+        core.connection.w(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.o && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.p && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    w() {
-      if (core.l) return;
-      core.l = true;
+    x() {
+      if (core.m) return;
+      core.m = true;
       limit(defaultLimits);
       settled();
     }
@@ -826,7 +826,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, x: emit, fail, e: report, on, off };
+  return { run, y: emit, fail, f: report, on, off };
 }
 
 // src/methods.ts
@@ -838,7 +838,7 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, s: transmit }, { call }, topics, { handle }) {
+function createMethods(core, { encode: encode2, t: transmit }, { call }, topics, { handle }) {
   const { subscribe, unsubscribe } = topics;
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
     const unique = kind && core.features.includes("history");
@@ -846,16 +846,16 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
-      const read = (reply) => kind && topics.J(kind, channel, reply.json()?.epoch);
-      const scope = kind && key ? () => topics.d(kind, channel) : void 0;
-      return call(fields, others, read, { d: scope });
+      const read = (reply) => kind && topics.K(kind, channel, reply.json()?.epoch);
+      const scope = kind && key ? () => topics.e(kind, channel) : void 0;
+      return call(fields, others, read, { e: scope });
     }
     const item = encode2(fields);
     try {
-      core.h();
+      core.i();
       transmit(item);
     } catch (error) {
-      core.b.e(error);
+      core.c.f(error);
     }
     return Promise.resolve();
   });
@@ -876,9 +876,9 @@ function createMethods(core, { encode: encode2, s: transmit }, { call }, topics,
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.h();
+      core.i();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.c()) return false;
+      if (volatile && !core.d()) return false;
       transmit(item);
       return true;
     }
@@ -920,13 +920,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.H(item.size + headerSize);
+    pacing.I(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.c()) return;
+      if (!core.d()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -945,7 +945,7 @@ function createOutbox(core) {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
   return {
-    r: measure,
+    s: measure,
     send,
     add,
     remove,
@@ -958,8 +958,8 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    s(item) {
-      const waiting = queuedBytes + (core.c() ? core.connection.G() : 0);
+    t(item) {
+      const waiting = queuedBytes + (core.d() ? core.connection.H() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -975,7 +975,7 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    K(first) {
+    L(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
@@ -989,7 +989,7 @@ function createOutbox(core) {
       }
     },
     /** Sends frames, and then those that were held. */
-    C(items) {
+    D(items) {
       const rest = held ?? [];
       held = void 0;
       for (const item of items) add(item);
@@ -1015,7 +1015,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { x: emit, e: report } = core.b;
+  const { y: emit, f: report } = core.c;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1023,31 +1023,31 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.g(id, void 0, message);
-        hello.w();
+        calls.h(id, void 0, message);
+        hello.x();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.g(id, error);
-        hello.w();
+        calls.h(id, error);
+        hello.x();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.L(message);
+        void requests.M(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    j() {
+    k() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.c() || !missed || !topics.y()) return;
+      if (!core.d() || !missed || !topics.z()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1087,24 +1087,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, b: listeners }) {
+function createReconnect({ options, c: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    M(close) {
+    N(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    N(ms) {
+    O(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    O({ code, reason, error }, wasOpen) {
+    P({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1125,7 +1125,7 @@ function createReconnect({ options, b: listeners }) {
 }
 
 // src/requests.ts
-function createRequests(core, { encode: encode2, r: measure, send }) {
+function createRequests(core, { encode: encode2, s: measure, send }) {
   const handlers = /* @__PURE__ */ new Map();
   const handle = (type, handler) => {
     checkType(type, true);
@@ -1140,7 +1140,7 @@ function createRequests(core, { encode: encode2, r: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async L(message) {
+    async M(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1151,10 +1151,10 @@ function createRequests(core, { encode: encode2, r: measure, send }) {
       } catch (error) {
         let data = { code: "internal", message: "internal error" };
         if (error instanceof HubError) data = { code: error.code, message: error.message };
-        else core.b.fail(error);
+        else core.c.fail(error);
         item = measure({ type: "error", id, data });
       }
-      if (core.c() && core.connection === connection) send(item);
+      if (core.d() && core.connection === connection) send(item);
     }
   };
 }
@@ -1190,6 +1190,10 @@ function presenceData(message) {
 function createPresence() {
   const members = /* @__PURE__ */ new Map();
   return {
+    /** True after the hub has told the members on this connection. Until then changes are not reported. */
+    n: false,
+    /** The latest request for the members, until its reply. */
+    b: void 0,
     /** The members, those that joined first first. */
     list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
     /** Puts the members that the hub has told in the place of all. */
@@ -1202,7 +1206,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    P({ type, clientId }, data) {
+    Q({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1213,7 +1217,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    Q(reported) {
+    R(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1240,7 +1244,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.e(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.f(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1276,9 +1280,9 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
   const handle = {
     sub,
     begin: since ? { since } : last ? { last } : void 0,
-    z: Boolean(onPresence),
+    A: Boolean(onPresence),
     end,
-    A(resumed) {
+    B(resumed) {
       handle.begin = void 0;
       sub.state = "active";
       sub.resumed = resumed;
@@ -1293,8 +1297,8 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       }
       wake();
     },
-    p(presence) {
-      const change = presence.Q(members);
+    q(presence) {
+      const change = presence.R(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1328,10 +1332,10 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const { epoch = "" } = topic;
     const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
     if (epoch) handle.sub.position = { epoch, offset };
-    handle.A({ epoch, offset, replayed: 0, complete: true });
-    if (!handle.z) return;
-    if (topic.presence) handle.p(topic.presence);
-    else askMembers(topic);
+    handle.B({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.A) return;
+    if (topic.presence?.n) handle.q(topic.presence);
+    else if (!topic.presence?.b) askMembers(topic);
   };
   const passes = ({ epoch = "" }, { begin, sub }, { offset }) => {
     if (begin) return false;
@@ -1340,14 +1344,20 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     sub.position = { epoch, offset };
     return true;
   };
+  const isFollowed = ({ a: handles }) => [...handles].some(({ A: follows }) => follows);
+  const drop = (topic, handle) => {
+    const dropped = topic.a.delete(handle);
+    if (!isFollowed(topic)) topic.presence = void 0;
+    return dropped;
+  };
   const remove = (topic) => {
     const key = keyOf(topic.kind, topic.name);
     if (topics.get(key) === topic) topics.delete(key);
     changed();
   };
   const ask = (topic) => {
-    if (topic.m) return;
-    topic.m = true;
+    if (topic.b) return;
+    topic.b = true;
     const handles = [...topic.a];
     if (handles.some(({ begin }) => !begin)) askFor(topic);
     for (const handle of handles) if (handle.begin) askFor(topic, handle);
@@ -1359,10 +1369,10 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
         joined(topic, own, begin?.since, reply);
         return;
       }
-      if (!own) topic.m = false;
+      if (!own) topic.b = false;
       if (["unavailable", "disconnected"].includes(error.code)) return;
       const refused = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
-      for (const handle of refused) topic.a.delete(handle);
+      for (const handle of refused) drop(topic, handle);
       if (!topic.a.size) remove(topic);
       for (const handle of refused) handle.end(error, true);
     });
@@ -1377,7 +1387,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const { epoch = "", offset = 0, replayed = 0 } = told;
     topic.active = true;
     topic.epoch = epoch;
-    topic.B = told.complete === false && !replayed ? { epoch, offset } : void 0;
+    topic.C = told.complete === false && !replayed ? { epoch, offset } : void 0;
     learn(topic.kind, topic.name, epoch);
     for (const handle of topic.a) {
       const { begin, sub } = handle;
@@ -1386,29 +1396,30 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
-      handle.A({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
+      handle.B({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
     }
     askMembers(topic);
     changed();
   };
-  const isFollowed = ({ a: handles }) => [...handles].some(({ z: follows }) => follows);
   const askMembers = (topic) => {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.b.e(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.c.f(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
-    const asked = topic.R = {};
+    const asked = presence.b = {};
     request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
-      if (topic.R !== asked || error?.code === "disconnected") return;
+      if (topic.presence !== presence || presence.b !== asked || error?.code === "disconnected") return;
+      presence.b = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.b.e(error);
+        if (error.code !== "unavailable") core.c.f(error);
         return;
       }
       presence.set(reply.json().members ?? []);
-      for (const handle of handles) handle.p(presence);
+      presence.n = true;
+      for (const handle of handles) handle.q(presence);
     });
   };
   const unsubscribe = (kind, name, options) => {
@@ -1419,7 +1430,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.c()) return Promise.resolve(gone());
+    if (!core.d()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
@@ -1434,23 +1445,24 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     encode2(control(0, kind, checkName(name), { last, since }));
     const key = keyOf(kind, name);
     let topic = topics.get(key);
+    const leave = (ended) => topic && drop(topic, ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve();
     const handle = createSubscription(
       { kind, name },
       onMessage,
       checked,
-      core.b,
-      (ended) => topic?.a.delete(ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve(),
+      core.c,
+      leave,
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.f() || checked.signal?.aborted) {
-      handle.end(core.f() ? core.q() : void 0);
+    if (core.g() || checked.signal?.aborted) {
+      handle.end(core.g() ? core.r() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
     topic.a.add(handle);
     if (topic.active && !handle.begin) join(topic, handle);
-    else if (topic.m && handle.begin) askFor(topic, handle);
-    else if (core.c()) ask(topic);
+    else if (topic.b && handle.begin) askFor(topic, handle);
+    else if (core.d()) ask(topic);
     return handle.sub;
   };
   return {
@@ -1461,9 +1473,9 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const { type, channel } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
-      if (present?.presence && isFollowed(present)) {
-        present.presence.P(message, members);
-        for (const handle of present.a) handle.p(present.presence);
+      if (present?.presence) {
+        present.presence.Q(message, members);
+        if (present.presence.n) for (const handle of present.a) handle.q(present.presence);
         return true;
       }
       const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
@@ -1474,18 +1486,18 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     /** Handles the notice that messages were dropped, of one topic or of all. */
     gap({ all, channel, room }) {
       for (const topic of topics.values()) {
-        const { B: behindGap, a: handles, kind, name } = topic;
+        const { C: behindGap, a: handles, kind, name } = topic;
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.B = void 0;
+        topic.C = void 0;
         if (topic.active) askMembers(topic);
       }
     },
-    J: learn,
+    K: learn,
     /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
-    d(kind, name) {
+    e(kind, name) {
       const epoch = epochs.get(keyOf(kind, name));
-      const { client, features, o: told } = core;
+      const { client, features, p: told } = core;
       return told && epoch && features.includes("history") ? `${epoch} ${client.user}` : void 0;
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
@@ -1496,13 +1508,14 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
-        topic.m = topic.active = false;
+        topic.b = topic.active = false;
+        if (topic.presence) topic.presence.n = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    y: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    z: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -1518,23 +1531,23 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    b: listeners,
-    n: noop,
+    c: listeners,
+    o: noop,
     features: [],
-    c: () => client.state === "open",
-    f: () => client.state === "closed",
-    q() {
+    d: () => client.state === "open",
+    g: () => client.state === "closed",
+    r() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    h() {
-      if (core.f()) throw core.q();
+    i() {
+      if (core.g()) throw core.r();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.l && topics.y()) calls.E();
+    if (core.m && topics.z()) calls.F();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1547,14 +1560,14 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, b: listeners, c: isOpen, f: isClosed, q: newClosedError } = core;
+  const { client, options, c: listeners, d: isOpen, g: isClosed, r: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.x("statechange", { state: client.state, previous, ...close2 });
+    listeners.y("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1572,8 +1585,8 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.K(() => {
-      hello.I();
+    outbox.L(() => {
+      hello.J();
       topics.S();
     });
     if (!isOpen()) return;
@@ -1584,18 +1597,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.j();
-      reconnect.N(Date.now() - openedAt);
+      receiver.k();
+      reconnect.O(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.M(close2);
+      reconnect.N(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.j(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.O(close2, wasOpen)) finish(close2, previous);
+    calls.k(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.P(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1608,17 +1621,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.n(newClosedError());
-    topics.close(core.u ? void 0 : newClosedError());
-    calls.j(newClosedError, true);
+    core.o(newClosedError());
+    topics.close(core.v ? void 0 : newClosedError());
+    calls.k(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.e(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.f(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.u = true;
+      core.v = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1633,7 +1646,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.i();
+      if (isOpen()) core.connection.j();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1643,7 +1656,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.h();
+      core.i();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1783,7 +1796,7 @@ var flatbuffers = {
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, exceptSelf } = message;
-    return builder.g([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    return builder.h([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
@@ -1842,7 +1855,7 @@ var FlatBuilder = class {
     return this.vector(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  g(slots) {
+  h(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;

@@ -48,6 +48,11 @@ export function createPresence() {
   const members = new Map<string, Member>();
 
   return {
+    /** True after the hub has told the members on this connection. Until then changes are not reported. */
+    known: false,
+    /** The latest request for the members, until its reply. */
+    asked: undefined as object | undefined,
+
     /** The members, those that joined first first. */
     list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
 

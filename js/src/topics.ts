@@ -36,9 +36,7 @@ interface Topic {
   /** The end of a resume that replays nothing, until its gap has arrived. */
   behindGap?: Position | undefined;
   /** The members, if a subscription follows them. */
-  presence?: Presence;
-  /** The latest request for the members. */
-  askedMembers?: object;
+  presence?: Presence | undefined;
 }
 
 /**
@@ -72,8 +70,8 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     if (epoch) handle.sub.position = { epoch, offset };
     handle.confirm({ epoch, offset, replayed: 0, complete: true });
     if (!handle.follows) return;
-    if (topic.presence) handle.changed(topic.presence);
-    else askMembers(topic);
+    if (topic.presence?.known) handle.changed(topic.presence);
+    else if (!topic.presence?.asked) askMembers(topic);
   };
 
   /** Reports whether a subscription lacks a message, and moves its position behind it. */
@@ -83,6 +81,15 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
     sub.position = { epoch, offset };
     return true;
+  };
+
+  const isFollowed = ({ handles }: Topic) => [...handles].some(({ follows }) => follows);
+
+  /** Takes a subscription from its topic. Reports whether it was there. */
+  const drop = (topic: Topic, handle: Handle): boolean => {
+    const dropped = topic.handles.delete(handle);
+    if (!isFollowed(topic)) topic.presence = undefined;
+    return dropped;
   };
 
   const remove = (topic: Topic) => {
@@ -111,7 +118,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       // A hub that shuts down refuses all requests as unavailable; the next connection asks again.
       if (["unavailable", "disconnected"].includes(error.code)) return;
       const refused = [...topic.handles].filter((handle) => (own ? handle === own : !handle.begin));
-      for (const handle of refused) topic.handles.delete(handle);
+      for (const handle of refused) drop(topic, handle);
       if (!topic.handles.size) remove(topic);
       for (const handle of refused) handle.end(error, true);
     });
@@ -148,8 +155,6 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     changed();
   };
 
-  const isFollowed = ({ handles }: Topic) => [...handles].some(({ follows }) => follows);
-
   /** Asks the hub for the members of a topic, if a subscription follows them. */
   const askMembers = (topic: Topic) => {
     const { handles, kind, name } = topic;
@@ -159,14 +164,16 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       return;
     }
     const presence = (topic.presence ??= createPresence());
-    const asked = (topic.askedMembers = {});
+    const asked = (presence.asked = {});
     request({ type: "hub:presence", data: { [kinds[kind][2]]: name } }, (error, reply) => {
-      if (topic.askedMembers !== asked || error?.code === "disconnected") return;
+      if (topic.presence !== presence || presence.asked !== asked || error?.code === "disconnected") return;
+      presence.asked = undefined;
       if (error) {
         if (error.code !== "unavailable") core.listeners.report(error);
         return;
       }
       presence.set(reply!.json().members ?? []);
+      presence.known = true;
       for (const handle of handles) handle.changed(presence);
     });
   };
@@ -197,9 +204,10 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     encode(control(0, kind, checkName(name), { last, since }));
     const key = keyOf(kind, name);
     let topic = topics.get(key);
-    const handle = createSubscription({ kind, name }, onMessage, checked, core.listeners, (ended) =>
-      topic?.handles.delete(ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve(),
-      (query) => readHistory(call, kinds[kind][2], name, query),
+    const leave = (ended: Handle) =>
+      topic && drop(topic, ended) && !topic.handles.size ? unsubscribe(kind, name) : Promise.resolve();
+    const handle = createSubscription({ kind, name }, onMessage, checked, core.listeners, leave, (query) =>
+      readHistory(call, kinds[kind][2], name, query),
     );
     if (core.isClosed() || checked.signal?.aborted) {
       handle.end(core.isClosed() ? core.newClosedError() : undefined);
@@ -222,9 +230,9 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       const { type, channel } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
-      if (present?.presence && isFollowed(present)) {
+      if (present?.presence) {
         present.presence.apply(message, members);
-        for (const handle of present.handles) handle.changed(present.presence);
+        if (present.presence.known) for (const handle of present.handles) handle.changed(present.presence);
         return true;
       }
       // Application-defined types do not say whether `channel` names a channel or a room.
@@ -270,6 +278,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     reset() {
       for (const [key, topic] of topics) {
         topic.asked = topic.active = false;
+        if (topic.presence) topic.presence.known = false;
         for (const { sub } of topic.handles) sub.state = "pending";
         if (!topic.handles.size) topics.delete(key);
       }

@@ -314,6 +314,51 @@ test("presence is a live set", async (t) => {
   assert.deepEqual(changes.at(-1), [["c7"], ["c1"], []]);
 });
 
+test("changes of the members are not reported before the hub has told all of them", async (t) => {
+  const context = await begin(t);
+  const changes = [];
+  const onPresence = ({ joined, left, updated }) => changes.push([ids(joined), ids(left), ids(updated)]);
+  const join = (id, since) => deliver(context, { type: "join", channel: "a", client_id: id, data: { since, first: true } });
+  const reply = (...members) => deliver(context, { type: "ack", id: context.socket.toHub.at(-1).id, data: { members } });
+  context.client.subscribe("a", noop, { onPresence });
+  ack(context, 0);
+  join("c2", 2); // the client's own
+  context.client.subscribe("a", noop, { onPresence });
+  assert.deepEqual(changes, []);
+  assert.equal(context.socket.toHub.filter(({ type }) => type === "hub:presence").length, 1);
+  reply(member("c1"), member("c2"));
+  const all = [["c1", "c2"], [], []];
+  assert.deepEqual(changes.splice(0), [all, all]);
+  context.client.subscribe("a", noop, { onPresence });
+  assert.deepEqual(changes.splice(0), [all]);
+
+  await comeBack(context);
+  join("c3", 3);
+  ack(context, 0);
+  join("c4", 4);
+  assert.deepEqual(changes, []);
+  reply(member("c1"), member("c4"));
+  const difference = [["c4"], ["c2"], []];
+  assert.deepEqual(changes.splice(0), [difference, difference, difference]);
+  join("c5", 5);
+  assert.deepEqual(changes.length, 3);
+});
+
+test("the members are asked for again when a subscription follows them again", async (t) => {
+  const context = await begin(t);
+  const reply = (...members) => deliver(context, { type: "ack", id: context.socket.toHub.at(-1).id, data: { members } });
+  context.client.subscribe("a", noop);
+  const first = context.client.subscribe("a", noop, { onPresence: noop });
+  ack(context, 0);
+  reply(member("c1"));
+  first.unsubscribe();
+  deliver(context, { type: "join", channel: "a", client_id: "c2", data: { since: 2 } });
+  const second = context.client.subscribe("a", noop, { onPresence: noop });
+  assert.deepEqual(second.members(), []);
+  reply(member("c1"), member("c2"));
+  assert.deepEqual(ids(second.members()), ["c1", "c2"]);
+});
+
 test("an application's own messages with the names of presence reach their handler", async (t) => {
   const context = await begin(t);
   const got = [];
@@ -347,6 +392,7 @@ test("messages about members reach the handlers when no subscription follows the
   context.client.subscribe("a", got);
   const follower = context.client.subscribe("a", noop, { onPresence: noop });
   ack(context, 0);
+  deliver(context, { type: "ack", id: context.socket.toHub.at(-1).id, data: { members: [] } });
   deliver(context, { type: "join", channel: "a", client_id: "c3", data: { since: 3 } });
   assert.deepEqual(ids(follower.members()), ["c3"]);
   follower.unsubscribe();
