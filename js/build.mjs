@@ -16,9 +16,9 @@ const root = fileURLToPath(new URL(".", import.meta.url));
  */
 const internal = [
   ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
-  ..."endedByCaller explain finish follows giveUp greet greeted handles heard isClosed isOpen keep known lasted learn".split(" "),
+  ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted".split(" "),
   ..."listeners lost measure newClosedError probe release repeat replied report restart restore restored".split(" "),
-  ..."scope settle spend startHeartbeat told transmit".split(" "),
+  ..."scope settle spend startHeartbeat told transmit unbroken".split(" "),
 ];
 const mangleProps = new RegExp(`^(${internal.join("|")})$`);
 

@@ -437,7 +437,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, s: measure, D: release, remove, t: transmit }) {
+function createCalls(core, { add, encode: encode2, s: measure, E: release, remove, t: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -463,7 +463,8 @@ function createCalls(core, { add, encode: encode2, s: measure, D: release, remov
       send(item);
     },
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
-    call(fields, { timeout = options.timeout, signal }, read, { leaves, e: scope } = {}) {
+    call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
+      const { leaves } = kind;
       core.i();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
@@ -485,7 +486,7 @@ function createCalls(core, { add, encode: encode2, s: measure, D: release, remov
         core.connection?.j();
       });
       calls++;
-      pending.set(id, { item, u: settle, E: !leaves, e: scope });
+      pending.set(id, { ...kind, item, u: settle, F: !leaves });
       try {
         transmit(item);
       } catch (error) {
@@ -493,10 +494,26 @@ function createCalls(core, { add, encode: encode2, s: measure, D: release, remov
       }
       return promise;
     },
+    /**
+     * Handles a publication with a key that the client has received. It may be one that waits for its reply: when the
+     * client comes back, the history may have forgotten it without the loss of any other. Returns true if the publisher
+     * is not to receive it.
+     */
+    received(key) {
+      let excepted = false;
+      for (const [id, call] of pending) {
+        if (call.key !== key) continue;
+        call.f = void 0;
+        if (!call.G) continue;
+        excepted = Boolean(call.exceptSelf);
+        finish(id);
+      }
+      return excepted;
+    },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     k(newError, all) {
       for (const [id, call] of pending) {
-        const { l: again, item, E: keep, e: scope } = call;
+        const { l: again, item, F: keep, f: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
         if (!all) call.l = scope?.();
         if (!call.l || all) fail(id, newError());
@@ -506,14 +523,14 @@ function createCalls(core, { add, encode: encode2, s: measure, D: release, remov
      * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
      * then all that was held.
      */
-    F() {
+    H() {
       const items = [];
       for (const [id, call] of pending) {
-        const { l: again, item, e: scope } = call;
+        const { l: again, item, f: scope } = call;
         if (!again) continue;
         call.l = void 0;
-        if (scope() === again) items.push(item);
-        else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
+        if (scope?.() === again) items.push(item);
+        else fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
       }
       release(items);
     }
@@ -552,7 +569,7 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    G() {
+    I() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
@@ -602,7 +619,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.G();
+    heartbeat.I();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -656,7 +673,7 @@ function openConnection(socket, codec, sealer, events) {
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    H: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    J: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -736,7 +753,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    I(size) {
+    K(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -754,7 +771,7 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    J() {
+    L() {
       core.m = core.p = false;
       core.connection.w(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
@@ -826,7 +843,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, y: emit, fail, f: report, on, off };
+  return { run, y: emit, fail, e: report, on, off };
 }
 
 // src/methods.ts
@@ -842,20 +859,24 @@ function createMethods(core, { encode: encode2, t: transmit }, { call }, topics,
   const { subscribe, unsubscribe } = topics;
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
     const unique = kind && core.features.includes("history");
-    const { exceptSelf, ack = true, key = unique && ack !== false ? newKey() : void 0, ...others } = check(given);
+    const { exceptSelf, ack = true, key: ownKey, ...others } = check(given);
+    const key = ownKey ?? (unique && ack ? newKey() : void 0);
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
-      const read = (reply) => kind && topics.K(kind, channel, reply.json()?.epoch);
-      const scope = kind && key ? () => topics.e(kind, channel) : void 0;
-      return call(fields, others, read, { e: scope });
+      const read = (reply) => {
+        const position = kind && exceptSelf && reply?.json();
+        if (position) topics.skip(kind, channel, position);
+      };
+      const scope = kind && key ? () => topics.f(kind, channel) : void 0;
+      return call(fields, others, read, { key, G: !ownKey, exceptSelf, f: scope });
     }
     const item = encode2(fields);
     try {
       core.i();
       transmit(item);
     } catch (error) {
-      core.c.f(error);
+      core.c.e(error);
     }
     return Promise.resolve();
   });
@@ -920,7 +941,7 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.I(item.size + headerSize);
+    pacing.K(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
@@ -959,7 +980,7 @@ function createOutbox(core) {
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
     t(item) {
-      const waiting = queuedBytes + (core.d() ? core.connection.H() : 0);
+      const waiting = queuedBytes + (core.d() ? core.connection.J() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -975,7 +996,7 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    L(first) {
+    M(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
@@ -989,7 +1010,7 @@ function createOutbox(core) {
       }
     },
     /** Sends frames, and then those that were held. */
-    D(items) {
+    E(items) {
       const rest = held ?? [];
       held = void 0;
       for (const item of items) add(item);
@@ -1015,7 +1036,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { y: emit, f: report } = core.c;
+  const { y: emit, e: report } = core.c;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1036,7 +1057,7 @@ function createReceiver(core, calls, topics, hello, requests) {
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.M(message);
+        void requests.N(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
@@ -1094,17 +1115,17 @@ function createReconnect({ options, c: listeners }) {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    N(close) {
+    O(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    O(ms) {
+    P(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    P({ code, reason, error }, wasOpen) {
+    Q({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1140,7 +1161,7 @@ function createRequests(core, { encode: encode2, s: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async M(message) {
+    async N(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1206,7 +1227,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    Q({ type, clientId }, data) {
+    R({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1217,7 +1238,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    R(reported) {
+    S(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1244,7 +1265,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.f(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.e(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1298,7 +1319,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       wake();
     },
     q(presence) {
-      const change = presence.R(members);
+      const change = presence.S(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1312,22 +1333,15 @@ var kinds2 = {
   channel: ["subscribe", "unsubscribe", "channel"],
   room: ["join_room", "leave_room", "room_id"]
 };
-var maxEpochs = 1024;
-function createTopics(core, { encode: encode2 }, { call, request }, changed) {
+function createTopics(core, { encode: encode2 }, calls, changed) {
+  const { call, request } = calls;
   const topics = /* @__PURE__ */ new Map();
-  const epochs = /* @__PURE__ */ new Map();
+  let lastUnbroken = 0;
   const keyOf = (kind, name) => kind + name;
   const control = (verb, kind, name, begin) => ({
     type: kinds2[kind][verb],
     data: core.options.codec.target(kinds2[kind][2], name, begin)
   });
-  const learn = (kind, name, epoch) => {
-    const key = keyOf(kind, name);
-    epochs.delete(key);
-    if (!epoch) return;
-    epochs.set(key, epoch);
-    if (epochs.size > maxEpochs) epochs.delete(epochs.keys().next().value);
-  };
   const join = (topic, handle) => {
     const { epoch = "" } = topic;
     const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
@@ -1337,7 +1351,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     if (topic.presence?.n) handle.q(topic.presence);
     else if (!topic.presence?.b) askMembers(topic);
   };
-  const passes = ({ epoch = "" }, { begin, sub }, { offset }) => {
+  const passes = ({ epoch = "" }, { begin, sub }, offset) => {
     if (begin) return false;
     if (!offset) return true;
     if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
@@ -1384,16 +1398,17 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
   };
   const joined = (topic, own, since, reply) => {
     const told = reply.json() ?? {};
-    const { epoch = "", offset = 0, replayed = 0 } = told;
+    const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
+    if (!epoch || conflate) topic.C = void 0;
+    else if (!topic.active && (own || !since || !told.complete)) topic.C = ++lastUnbroken;
     topic.active = true;
     topic.epoch = epoch;
-    topic.C = told.complete === false && !replayed ? { epoch, offset } : void 0;
-    learn(topic.kind, topic.name, epoch);
+    topic.D = told.complete === false && !replayed ? { epoch, offset } : void 0;
     for (const handle of topic.a) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
       if (!epoch) sub.position = void 0;
-      else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
+      else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
       handle.B({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
@@ -1405,7 +1420,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.c.f(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.c.e(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
@@ -1414,7 +1429,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       if (topic.presence !== presence || presence.b !== asked || error?.code === "disconnected") return;
       presence.b = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.c.f(error);
+        if (error.code !== "unavailable") core.c.e(error);
         return;
       }
       presence.set(reply.json().members ?? []);
@@ -1470,41 +1485,50 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     unsubscribe,
     /** Passes a message to the subscriptions of its topic, if there are any. */
     deliver(message) {
-      const { type, channel } = message;
+      const { type, channel, key, offset } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.Q(message, members);
+        present.presence.R(message, members);
         if (present.presence.n) for (const handle of present.a) handle.q(present.presence);
         return true;
       }
-      const topic = type === "broadcast" ? void 0 : type !== "room_message" && topics.get(keyOf("channel", channel)) || type !== "message" && topics.get(keyOf("room", channel));
+      if (type === "broadcast") return false;
+      let topic = type !== "room_message" && topics.get(keyOf("channel", channel));
+      const room = type !== "message" && topics.get(keyOf("room", channel));
+      const unclear = topic && room && !topic.epoch === !room.epoch;
+      if (room && (!topic || !unclear && !room.epoch === !offset)) topic = room;
       if (!topic) return false;
-      for (const handle of [...topic.a]) if (passes(topic, handle, message)) handle.receive(message);
+      const excepted = key && calls.received(key);
+      for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
     gap({ all, channel, room }) {
       for (const topic of topics.values()) {
-        const { C: behindGap, a: handles, kind, name } = topic;
+        const { D: behindGap, a: handles, kind, name } = topic;
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.C = void 0;
+        topic.D = void 0;
         if (topic.active) askMembers(topic);
       }
     },
-    K: learn,
-    /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
-    e(kind, name) {
-      const epoch = epochs.get(keyOf(kind, name));
-      const { client, features, p: told } = core;
-      return told && epoch && features.includes("history") ? `${epoch} ${client.user}` : void 0;
+    /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
+    skip(kind, name, { epoch, offset }) {
+      for (const { sub } of topics.get(keyOf(kind, name))?.a ?? []) {
+        if (sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
+      }
+    },
+    /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
+    f(kind, name) {
+      const unbroken = topics.get(keyOf(kind, name))?.C;
+      return core.p && unbroken ? `${unbroken} ${core.client.user}` : void 0;
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
-    S: () => topics.forEach(ask),
+    T: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
@@ -1547,7 +1571,7 @@ function createSession(url, given, client) {
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.m && topics.z()) calls.F();
+    if (core.m && topics.z()) calls.H();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1585,9 +1609,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.L(() => {
-      hello.J();
-      topics.S();
+    outbox.M(() => {
+      hello.L();
+      topics.T();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1598,17 +1622,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const wasOpen = isOpen();
     if (wasOpen) {
       receiver.k();
-      reconnect.O(Date.now() - openedAt);
+      reconnect.P(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.N(close2);
+      reconnect.O(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
     calls.k(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.P(close2, wasOpen)) finish(close2, previous);
+    if (!now && !reconnect.Q(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1625,7 +1649,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     topics.close(core.v ? void 0 : newClosedError());
     calls.k(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.f(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.e(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {

@@ -6,27 +6,31 @@ import type { CallOptions } from "./options.js";
 import type { Outbox, Outgoing } from "./outbox.js";
 import { after, cancel } from "./timers.js";
 
+/** How a call differs from others. */
+interface CallKind {
+  /** True if it leaves a topic: it succeeds when its connection is lost, and is not limited. */
+  leaves?: boolean | undefined;
+  /**
+   * Returns where the hub carries out the request once only, however often it is sent: for a user, and in a history that
+   * has forgotten nothing since. Returns undefined if that is not certain.
+   */
+  scope?: (() => string | undefined) | undefined;
+  /** The key of a publication. */
+  key?: string | undefined;
+  /** True if the client has made the key, so that no other publication has it. */
+  generated?: boolean | undefined;
+  exceptSelf?: boolean | undefined;
+}
+
 /** A request that waits for the hub's reply. */
-interface Pending {
+interface Pending extends CallKind {
   item: Outgoing;
   /** Takes the hub's reply, or why there is none. It is called once. */
   settle(error?: HubError, reply?: Message): void;
   /** True if the request waits for the next connection if it was not sent on this one. */
   keep?: boolean;
-  /**
-   * Returns where the hub carries out the request once only, however often it is sent: for a user and the epoch of a
-   * history. Returns undefined if it is not known or there is none.
-   */
-  scope?: (() => string | undefined) | undefined;
   /** The scope in which the request was sent. Set while the request waits to be sent again. */
   again?: string | undefined;
-}
-
-/** How a call differs from others. */
-interface CallKind {
-  /** True if it leaves a topic: it succeeds when its connection is lost, and is not limited. */
-  leaves?: boolean;
-  scope?: Pending["scope"];
 }
 
 /** The requests that wait for the hub's reply. */
@@ -67,8 +71,9 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       fields: MessageFields,
       { timeout = options.timeout, signal }: CallOptions,
       read: (reply?: Message) => T,
-      { leaves, scope }: CallKind = {},
+      kind: CallKind = {},
     ): Promise<T> {
+      const { leaves } = kind;
       core.checkNotClosed();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal!.reason });
       if (signal?.aborted) throw newAborted();
@@ -91,13 +96,30 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
         core.connection?.probe();
       });
       calls++;
-      pending.set(id, { item, settle, keep: !leaves, scope });
+      pending.set(id, { ...kind, item, settle, keep: !leaves });
       try {
         transmit(item);
       } catch (error) {
         fail(id, error as HubError);
       }
       return promise;
+    },
+
+    /**
+     * Handles a publication with a key that the client has received. It may be one that waits for its reply: when the
+     * client comes back, the history may have forgotten it without the loss of any other. Returns true if the publisher
+     * is not to receive it.
+     */
+    received(key: string): boolean {
+      let excepted = false;
+      for (const [id, call] of pending) {
+        if (call.key !== key) continue;
+        call.scope = undefined;
+        if (!call.generated) continue;
+        excepted = Boolean(call.exceptSelf);
+        finish(id);
+      }
+      return excepted;
     },
 
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
@@ -120,8 +142,8 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
         const { again, item, scope } = call;
         if (!again) continue;
         call.again = undefined;
-        if (scope!() === again) items.push(item);
-        else fail(id, new HubError("disconnected", "the connection was lost, and the history is not the same any more"));
+        if (scope?.() === again) items.push(item);
+        else fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
       }
       release(items);
     },

@@ -31,13 +31,17 @@ export function createMethods(core: Core, { encode, transmit }: Outbox, { call }
     (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<void> =>
       attempt(() => {
         const unique = kind && core.features.includes("history");
-        const { exceptSelf, ack = true, key = unique && ack !== false ? newKey() : undefined, ...others } = check(given);
+        const { exceptSelf, ack = true, key: ownKey, ...others } = check(given);
+        const key = ownKey ?? (unique && ack ? newKey() : undefined);
         if (kind) checkName(channel!);
         const fields = { type, channel, data, exceptSelf, key };
         if (ack) {
-          const read = (reply?: Message) => kind && topics.learn(kind, channel!, reply!.json()?.epoch);
+          const read = (reply?: Message) => {
+            const position = kind && exceptSelf && reply?.json();
+            if (position) topics.skip(kind, channel!, position);
+          };
           const scope = kind && key ? () => topics.scope(kind, channel!) : undefined;
-          return call(fields, others, read, { scope });
+          return call<void>(fields, others, read, { key, generated: !ownKey, exceptSelf, scope });
         }
         const item = encode(fields);
         try {

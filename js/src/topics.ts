@@ -19,9 +19,6 @@ const kinds = {
 
 export type Kind = keyof typeof kinds;
 
-/** The maximum number of topics of which the client remembers that they have a history. */
-const maxEpochs = 1024;
-
 /** A channel or room with its subscriptions. It has none after the client began to leave it. */
 interface Topic {
   kind: Kind;
@@ -33,6 +30,11 @@ interface Topic {
   active?: boolean;
   /** The epoch of the history; undefined if there is none. */
   epoch?: string;
+  /**
+   * Names the history for as long as the client knows that it has forgotten no publication behind the place at which the
+   * client joined. Undefined if keys do not make publications unique in it.
+   */
+  unbroken?: number | undefined;
   /** The end of a resume that replays nothing, until its gap has arrived. */
   behindGap?: Position | undefined;
   /** The members, if a subscription follows them. */
@@ -43,9 +45,10 @@ interface Topic {
  * The channels and rooms that the application wants, on this connection and on later ones. `changed` is called when the
  * hub has confirmed one, and when one has ended.
  */
-export function createTopics(core: Core, { encode }: Outbox, { call, request }: Calls, changed: () => void) {
+export function createTopics(core: Core, { encode }: Outbox, calls: Calls, changed: () => void) {
+  const { call, request } = calls;
   const topics = new Map<string, Topic>();
-  const epochs = new Map<string, string>(); // of the histories that are known, by topic
+  let lastUnbroken = 0;
   const keyOf = (kind: Kind, name: string) => kind + name;
 
   /** Returns the request that begins (0) or ends (1) a membership. */
@@ -53,15 +56,6 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
     type: kinds[kind][verb],
     data: core.options.codec.target(kinds[kind][2], name, begin),
   });
-
-  /** Records the epoch of a topic's history, which is undefined if there is none. */
-  const learn = (kind: Kind, name: string, epoch?: string) => {
-    const key = keyOf(kind, name);
-    epochs.delete(key);
-    if (!epoch) return;
-    epochs.set(key, epoch);
-    if (epochs.size > maxEpochs) epochs.delete(epochs.keys().next().value!);
-  };
 
   /** Confirms a subscription to a topic that the client is in already. It begins now. */
   const join = (topic: Topic, handle: Handle) => {
@@ -75,7 +69,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
   };
 
   /** Reports whether a subscription lacks a message, and moves its position behind it. */
-  const passes = ({ epoch = "" }: Topic, { begin, sub }: Handle, { offset }: Message): boolean => {
+  const passes = ({ epoch = "" }: Topic, { begin, sub }: Handle, offset: number): boolean => {
     if (begin) return false;
     if (!offset) return true;
     if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
@@ -134,18 +128,21 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
 
   /** Handles the hub's confirmation. It is that of one subscription, or of all that do not begin in the past. */
   const joined = (topic: Topic, own: Handle | undefined, since: Position | undefined, reply: Message) => {
-    const told: Partial<TopicResumed> = reply.json() ?? {};
-    const { epoch = "", offset = 0, replayed = 0 } = told;
+    const told: Partial<TopicResumed> & { conflate?: boolean } = reply.json() ?? {};
+    const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
+    // The first reply of a connection is that of all subscriptions that do not begin in the past, if there are any.
+    if (!epoch || conflate) topic.unbroken = undefined;
+    else if (!topic.active && (own || !since || !told.complete)) topic.unbroken = ++lastUnbroken;
     topic.active = true;
     topic.epoch = epoch;
     topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
-    learn(topic.kind, topic.name, epoch);
     for (const handle of topic.handles) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
       if (!epoch) sub.position = undefined;
-      // Of the latest publications the hub leaves out those that are not for this client, so `replayed` may be less.
-      else if (!sub.position) sub.position = { epoch, offset: Math.max(0, offset - (begin?.last ?? 0)) };
+      // Of the latest publications the hub leaves out those that are not for this client, so `replayed` may be less. With
+      // `conflate` they may be of any age.
+      else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
       // A position that the history has not reached would hide the next publications.
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
@@ -227,7 +224,7 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
 
     /** Passes a message to the subscriptions of its topic, if there are any. */
     deliver(message: Message): boolean {
-      const { type, channel } = message;
+      const { type, channel, key, offset } = message;
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
@@ -235,14 +232,15 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
         if (present.presence.known) for (const handle of present.handles) handle.changed(present.presence);
         return true;
       }
-      // Application-defined types do not say whether `channel` names a channel or a room.
-      const topic =
-        type === "broadcast"
-          ? undefined
-          : (type !== "room_message" && topics.get(keyOf("channel", channel))) ||
-            (type !== "message" && topics.get(keyOf("room", channel)));
+      if (type === "broadcast") return false;
+      let topic = type !== "room_message" && topics.get(keyOf("channel", channel));
+      const room = type !== "message" && topics.get(keyOf("room", channel));
+      // Application-defined types do not say whether `channel` names a channel or a room. An offset does if one has a history.
+      const unclear = topic && room && !topic.epoch === !room.epoch;
+      if (room && (!topic || (!unclear && !room.epoch === !offset))) topic = room;
       if (!topic) return false;
-      for (const handle of [...topic.handles]) if (passes(topic, handle, message)) handle.receive(message);
+      const excepted = key && calls.received(key);
+      for (const handle of [...topic.handles]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
       return true;
     },
 
@@ -257,13 +255,17 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
       }
     },
 
-    learn,
+    /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
+    skip(kind: Kind, name: string, { epoch, offset }: Position) {
+      for (const { sub } of topics.get(keyOf(kind, name))?.handles ?? []) {
+        if (sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
+      }
+    },
 
-    /** Returns where the hub publishes a publication with a key once only; undefined if it does not. */
+    /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
     scope(kind: Kind, name: string): string | undefined {
-      const epoch = epochs.get(keyOf(kind, name));
-      const { client, features, told } = core;
-      return told && epoch && features.includes("history") ? `${epoch} ${client.user}` : undefined;
+      const unbroken = topics.get(keyOf(kind, name))?.unbroken;
+      return core.told && unbroken ? `${unbroken} ${core.client.user}` : undefined;
     },
 
     /** Returns the topics of which publications may be missing after a lost connection. */
