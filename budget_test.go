@@ -557,6 +557,7 @@ func TestReclaimDropsSmallBacklogs(t *testing.T) {
 					p, c := hub.stalled()
 					defer p.nc.Close()
 					fillBacklog(t, c, 60_000)
+					synctest.Wait() // over the budget newcomers are refused until memory is reclaimed
 				}
 				time.Sleep(time.Second)
 				st := hub.Stats()

@@ -27,9 +27,13 @@ type pumpWrite struct {
 
 var pumpWritePool = sync.Pool{New: func() any { return &pumpWrite{out: frameBuffer{b: make([]byte, 0, joinSize)}} }}
 
-// recycle returns f to the pool, unless a large frame made it grow.
+// maxPooledItems is the largest capacity for items that is pooled.
+const maxPooledItems = 512
+
+// recycle returns f to the pool, unless a large frame or many small ones made it grow: the
+// next client would be charged for that, and perhaps be closed when memory is scarce.
 func (f *pumpWrite) recycle() {
-	if cap(f.out.b) <= 4*joinSize {
+	if cap(f.out.b) <= joinSize && cap(f.items) <= maxPooledItems && cap(f.failed) <= maxPooledItems {
 		f.clear()
 		pumpWritePool.Put(f)
 	}
