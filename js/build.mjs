@@ -17,7 +17,7 @@ const root = fileURLToPath(new URL(".", import.meta.url));
 const internal = [
   ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
   ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted".split(" "),
-  ..."listeners lost measure newClosedError probe release repeat replied report restart restore restored".split(" "),
+  ..."listeners lost measure newClosedError probe release repeat replaying replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit unbroken".split(" "),
 ];
 const mangleProps = new RegExp(`^(${internal.join("|")})$`);

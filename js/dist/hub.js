@@ -397,7 +397,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, s: measure, E: release, remove, t: transmit }) {
+function createCalls(core, { add, encode: encode2, u: measure, F: release, remove, v: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -407,25 +407,25 @@ function createCalls(core, { add, encode: encode2, s: measure, E: release, remov
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.u(error, reply);
+    ended.w(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
     finish(id, error);
   };
   return {
-    h: finish,
+    j: finish,
     /** Sends a request of the client itself, which has no time limit. */
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
       const item = measure({ ...fields, id });
-      pending.set(id, { item, u: settle });
+      pending.set(id, { item, w: settle });
       send(item);
     },
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
       const { leaves } = kind;
-      core.i();
+      core.k();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -436,17 +436,17 @@ function createCalls(core, { add, encode: encode2, s: measure, E: release, remov
         calls--;
         cancel(timer);
         end();
-        if (core.v) promise.catch(noop);
+        if (core.x) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.j();
+        core.connection?.l();
       });
       calls++;
-      pending.set(id, { ...kind, item, u: settle, F: !leaves });
+      pending.set(id, { ...kind, item, w: settle, G: !leaves, first: kind.f?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -464,33 +464,36 @@ function createCalls(core, { add, encode: encode2, s: measure, E: release, remov
       for (const [id, call] of pending) {
         if (call.key !== key) continue;
         call.f = void 0;
-        if (!call.G) continue;
+        if (!call.H) continue;
         excepted = Boolean(call.exceptSelf);
         finish(id);
       }
       return excepted;
     },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    k(newError, all) {
+    m(newError, all) {
       for (const [id, call] of pending) {
-        const { l: again, item, F: keep, f: scope } = call;
+        const { h: again, first, item, G: keep, f: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
-        if (!all) call.l = scope?.();
-        if (!call.l || all) fail(id, newError());
+        call.h = !all && first !== void 0 && scope?.() === first;
+        if (!call.h) fail(id, newError());
       }
     },
     /**
-     * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
-     * then all that was held.
+     * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
+     * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
      */
-    H() {
+    I(replaying) {
+      const calls2 = [...pending];
+      if (replaying && calls2.some(([, { h: again }]) => again)) return;
       const items = [];
-      for (const [id, call] of pending) {
-        const { l: again, item, f: scope } = call;
-        if (!again) continue;
-        call.l = void 0;
-        if (scope?.() === again) items.push(item);
-        else fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
+      for (const [id, call] of calls2) {
+        const { h: again, first, item, f: scope } = call;
+        const now = scope?.();
+        call.h = false;
+        if (!item.sent) call.first = now;
+        else if (again && now === first) items.push(item);
+        else if (again) fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
       }
       release(items);
     }
@@ -529,13 +532,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    I() {
+    J() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    j: () => probe(Math.min(interval, probeTimeout)),
+    l: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -579,7 +582,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.I();
+    heartbeat.J();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -627,13 +630,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    w: heartbeat.start,
+    y: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    j: heartbeat.j,
+    l: heartbeat.l,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    J: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    K: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -654,7 +657,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.o = (error) => {
+  core.q = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -662,7 +665,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.o(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.q(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -678,7 +681,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.g()) return;
+  if (core.i()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -713,7 +716,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    K(size) {
+    L(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -731,32 +734,32 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    L() {
-      core.m = core.p = false;
-      core.connection.w(options.heartbeat ?? defaultHeartbeat);
+    M() {
+      core.n = core.r = false;
+      core.connection.y(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.m = core.p = true;
+        core.n = core.r = true;
         core.features = features;
         limit(all);
         settled();
-        core.connection.w(options.heartbeat ?? heartbeat);
+        core.connection.y(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.p && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.r && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    x() {
-      if (core.m) return;
-      core.m = true;
+    z() {
+      if (core.n) return;
+      core.n = true;
       limit(defaultLimits);
       settled();
     }
@@ -803,7 +806,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, y: emit, fail, e: report, on, off };
+  return { run, A: emit, fail, g: report, on, off };
 }
 
 // src/methods.ts
@@ -815,7 +818,7 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, t: transmit }, { call }, topics, { handle }) {
+function createMethods(core, { encode: encode2, v: transmit }, { call }, topics, { handle }) {
   const { subscribe, unsubscribe } = topics;
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
     const unique = kind && core.features.includes("history");
@@ -829,14 +832,14 @@ function createMethods(core, { encode: encode2, t: transmit }, { call }, topics,
         if (position) topics.skip(kind, channel, position);
       };
       const scope = kind && key ? () => topics.f(kind, channel) : void 0;
-      return call(fields, others, read, { key, G: !ownKey, exceptSelf, f: scope });
+      return call(fields, others, read, { key, H: !ownKey, exceptSelf, f: scope });
     }
     const item = encode2(fields);
     try {
-      core.i();
+      core.k();
       transmit(item);
     } catch (error) {
-      core.c.e(error);
+      core.c.g(error);
     }
     return Promise.resolve();
   });
@@ -857,7 +860,7 @@ function createMethods(core, { encode: encode2, t: transmit }, { call }, topics,
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.i();
+      core.k();
       const item = encode2({ type, channel, data });
       if (volatile && !core.d()) return false;
       transmit(item);
@@ -901,7 +904,7 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.K(item.size + headerSize);
+    pacing.L(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
@@ -926,7 +929,7 @@ function createOutbox(core) {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
   return {
-    s: measure,
+    u: measure,
     send,
     add,
     remove,
@@ -939,8 +942,8 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    t(item) {
-      const waiting = queuedBytes + (core.d() ? core.connection.J() : 0);
+    v(item) {
+      const waiting = queuedBytes + (core.d() ? core.connection.K() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -956,7 +959,7 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    M(first) {
+    N(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
@@ -970,7 +973,7 @@ function createOutbox(core) {
       }
     },
     /** Sends frames, and then those that were held. */
-    E(items) {
+    F(items) {
       const rest = held ?? [];
       held = void 0;
       for (const item of items) add(item);
@@ -996,7 +999,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { y: emit, e: report } = core.c;
+  const { A: emit, g: report } = core.c;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1004,31 +1007,31 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.h(id, void 0, message);
-        hello.x();
+        calls.j(id, void 0, message);
+        hello.z();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.h(id, error);
-        hello.x();
+        calls.j(id, error);
+        hello.z();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.N(message);
+        void requests.O(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    k() {
+    m() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.d() || !missed || !topics.z()) return;
+      if (!core.d() || !missed || !topics.B()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1075,17 +1078,17 @@ function createReconnect({ options, c: listeners }) {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    O(close) {
+    P(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    P(ms) {
+    Q(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    Q({ code, reason, error }, wasOpen) {
+    R({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1106,7 +1109,7 @@ function createReconnect({ options, c: listeners }) {
 }
 
 // src/requests.ts
-function createRequests(core, { encode: encode2, s: measure, send }) {
+function createRequests(core, { encode: encode2, u: measure, send }) {
   const handlers = /* @__PURE__ */ new Map();
   const handle = (type, handler) => {
     checkType(type, true);
@@ -1121,7 +1124,7 @@ function createRequests(core, { encode: encode2, s: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async N(message) {
+    async O(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1172,7 +1175,7 @@ function createPresence() {
   const members = /* @__PURE__ */ new Map();
   return {
     /** True after the hub has told the members on this connection. Until then changes are not reported. */
-    n: false,
+    o: false,
     /** The latest request for the members, until its reply. */
     b: void 0,
     /** The members, those that joined first first. */
@@ -1187,7 +1190,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    R({ type, clientId }, data) {
+    S({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1198,7 +1201,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    S(reported) {
+    T(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1225,7 +1228,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.e(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.g(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1261,9 +1264,9 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
   const handle = {
     sub,
     begin: since ? { since } : last ? { last } : void 0,
-    A: Boolean(onPresence),
+    C: Boolean(onPresence),
     end,
-    B(resumed) {
+    D(resumed) {
       handle.begin = void 0;
       sub.state = "active";
       sub.resumed = resumed;
@@ -1278,8 +1281,8 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       }
       wake();
     },
-    q(presence) {
-      const change = presence.S(members);
+    s(presence) {
+      const change = presence.T(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1306,9 +1309,9 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { epoch = "" } = topic;
     const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
     if (epoch) handle.sub.position = { epoch, offset };
-    handle.B({ epoch, offset, replayed: 0, complete: true });
-    if (!handle.A) return;
-    if (topic.presence?.n) handle.q(topic.presence);
+    handle.D({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.C) return;
+    if (topic.presence?.o) handle.s(topic.presence);
     else if (!topic.presence?.b) askMembers(topic);
   };
   const passes = ({ epoch = "" }, { begin, sub }, offset) => {
@@ -1318,7 +1321,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     sub.position = { epoch, offset };
     return true;
   };
-  const isFollowed = ({ a: handles }) => [...handles].some(({ A: follows }) => follows);
+  const isFollowed = ({ a: handles }) => [...handles].some(({ C: follows }) => follows);
   const drop = (topic, handle) => {
     const dropped = topic.a.delete(handle);
     if (!isFollowed(topic)) topic.presence = void 0;
@@ -1359,11 +1362,15 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
   const joined = (topic, own, since, reply) => {
     const told = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    if (!epoch || conflate) topic.C = void 0;
-    else if (!topic.active && (own || !since || !told.complete)) topic.C = ++lastUnbroken;
+    if (!epoch || conflate) topic.p = void 0;
+    else if (!topic.active) {
+      topic.e = 0;
+      if (!own && since && told.complete) topic.e = replayed;
+      else topic.p = ++lastUnbroken;
+    }
     topic.active = true;
     topic.epoch = epoch;
-    topic.D = told.complete === false && !replayed ? { epoch, offset } : void 0;
+    topic.E = told.complete === false && !replayed ? { epoch, offset } : void 0;
     for (const handle of topic.a) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
@@ -1371,7 +1378,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
-      handle.B({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
+      handle.D({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
     }
     askMembers(topic);
     changed();
@@ -1380,7 +1387,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.c.e(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.c.g(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
@@ -1389,12 +1396,12 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (topic.presence !== presence || presence.b !== asked || error?.code === "disconnected") return;
       presence.b = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.c.e(error);
+        if (error.code !== "unavailable") core.c.g(error);
         return;
       }
       presence.set(reply.json().members ?? []);
-      presence.n = true;
-      for (const handle of handles) handle.q(presence);
+      presence.o = true;
+      for (const handle of handles) handle.s(presence);
     });
   };
   const unsubscribe = (kind, name, options) => {
@@ -1429,8 +1436,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       leave,
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.g() || checked.signal?.aborted) {
-      handle.end(core.g() ? core.r() : void 0);
+    if (core.i() || checked.signal?.aborted) {
+      handle.end(core.i() ? core.t() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
@@ -1449,8 +1456,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.R(message, members);
-        if (present.presence.n) for (const handle of present.a) handle.q(present.presence);
+        present.presence.S(message, members);
+        if (present.presence.o) for (const handle of present.a) handle.s(present.presence);
         return true;
       }
       if (type === "broadcast") return false;
@@ -1461,17 +1468,21 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
+      if (offset && topic.e && !--topic.e) changed();
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
     gap({ all, channel, room }) {
       for (const topic of topics.values()) {
-        const { D: behindGap, a: handles, kind, name } = topic;
+        const { E: behindGap, a: handles, kind, name } = topic;
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.D = void 0;
+        topic.E = void 0;
+        topic.e = 0;
+        if (topic.p) topic.p = ++lastUnbroken;
         if (topic.active) askMembers(topic);
       }
+      changed();
     },
     /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
     skip(kind, name, { epoch, offset }) {
@@ -1481,25 +1492,27 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     },
     /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
     f(kind, name) {
-      const unbroken = topics.get(keyOf(kind, name))?.C;
-      return core.p && unbroken ? `${unbroken} ${core.client.user}` : void 0;
+      const unbroken = topics.get(keyOf(kind, name))?.p;
+      return core.r && unbroken ? `${unbroken} ${core.client.user}` : void 0;
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
-    T: () => topics.forEach(ask),
+    U: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
         topic.b = topic.active = false;
-        if (topic.presence) topic.presence.n = false;
+        if (topic.presence) topic.presence.o = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    z: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    B: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    /** Reports whether publications that the client has missed are still to come. */
+    e: () => [...topics.values()].some(({ e: replaying }) => replaying),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -1516,22 +1529,22 @@ function createSession(url, given, client) {
     client,
     options,
     c: listeners,
-    o: noop,
+    q: noop,
     features: [],
     d: () => client.state === "open",
-    g: () => client.state === "closed",
-    r() {
+    i: () => client.state === "closed",
+    t() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    i() {
-      if (core.g()) throw core.r();
+    k() {
+      if (core.i()) throw core.t();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.m && topics.z()) calls.H();
+    if (core.n && topics.B()) calls.I(topics.e());
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1544,14 +1557,14 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, c: listeners, d: isOpen, g: isClosed, r: newClosedError } = core;
+  const { client, options, c: listeners, d: isOpen, i: isClosed, t: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.y("statechange", { state: client.state, previous, ...close2 });
+    listeners.A("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1569,9 +1582,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.M(() => {
-      hello.L();
-      topics.T();
+    outbox.N(() => {
+      hello.M();
+      topics.U();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1581,18 +1594,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.k();
-      reconnect.P(Date.now() - openedAt);
+      receiver.m();
+      reconnect.Q(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.O(close2);
+      reconnect.P(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.k(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.Q(close2, wasOpen)) finish(close2, previous);
+    calls.m(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.R(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1605,17 +1618,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.o(newClosedError());
-    topics.close(core.v ? void 0 : newClosedError());
-    calls.k(newClosedError, true);
+    core.q(newClosedError());
+    topics.close(core.x ? void 0 : newClosedError());
+    calls.m(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.e(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.g(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.v = true;
+      core.x = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1630,7 +1643,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.j();
+      if (isOpen()) core.connection.l();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1640,7 +1653,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.i();
+      core.k();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1780,7 +1793,7 @@ var flatbuffers = {
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, exceptSelf } = message;
-    return builder.h([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    return builder.j([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
@@ -1839,7 +1852,7 @@ var FlatBuilder = class {
     return this.vector(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  h(slots) {
+  j(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;

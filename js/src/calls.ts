@@ -29,8 +29,10 @@ interface Pending extends CallKind {
   settle(error?: HubError, reply?: Message): void;
   /** True if the request waits for the next connection if it was not sent on this one. */
   keep?: boolean;
-  /** The scope in which the request was sent. Set while the request waits to be sent again. */
-  again?: string | undefined;
+  /** The scope in which the request was sent, or is to be sent. */
+  first?: string | undefined;
+  /** True while the request waits to be sent again. */
+  again?: boolean;
 }
 
 /** The requests that wait for the hub's reply. */
@@ -96,7 +98,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
         core.connection?.probe();
       });
       calls++;
-      pending.set(id, { ...kind, item, settle, keep: !leaves });
+      pending.set(id, { ...kind, item, settle, keep: !leaves, first: kind.scope?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -125,25 +127,28 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     lost(newError: () => HubError, all?: boolean) {
       for (const [id, call] of pending) {
-        const { again, item, keep, scope } = call;
+        const { again, first, item, keep, scope } = call;
         if (!all && (again || (keep && !item.sent))) continue;
-        if (!all) call.again = scope?.();
-        if (!call.again || all) fail(id, newError());
+        call.again = !all && first !== undefined && scope?.() === first;
+        if (!call.again) fail(id, newError());
       }
     },
 
     /**
-     * Sends the requests again that wait for the hub's greeting, except those that the hub might carry out twice, and
-     * then all that was held.
+     * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
+     * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
      */
-    repeat() {
+    repeat(replaying: boolean) {
+      const calls = [...pending];
+      if (replaying && calls.some(([, { again }]) => again)) return;
       const items: Outgoing[] = [];
-      for (const [id, call] of pending) {
-        const { again, item, scope } = call;
-        if (!again) continue;
-        call.again = undefined;
-        if (scope?.() === again) items.push(item);
-        else fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
+      for (const [id, call] of calls) {
+        const { again, first, item, scope } = call;
+        const now = scope?.();
+        call.again = false;
+        if (!item.sent) call.first = now;
+        else if (again && now === first) items.push(item);
+        else if (again) fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
       }
       release(items);
     },

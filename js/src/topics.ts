@@ -31,10 +31,12 @@ interface Topic {
   /** The epoch of the history; undefined if there is none. */
   epoch?: string;
   /**
-   * Names the history for as long as the client knows that it has forgotten no publication behind the place at which the
-   * client joined. Undefined if keys do not make publications unique in it.
+   * Names the history for as long as the client has missed no publication of it. Undefined if keys do not make
+   * publications unique in it.
    */
   unbroken?: number | undefined;
+  /** The number of publications that are to come before the client has all of a history in which nothing is lost. */
+  replaying?: number;
   /** The end of a resume that replays nothing, until its gap has arrived. */
   behindGap?: Position | undefined;
   /** The members, if a subscription follows them. */
@@ -132,7 +134,11 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
     // The first reply of a connection is that of all subscriptions that do not begin in the past, if there are any.
     if (!epoch || conflate) topic.unbroken = undefined;
-    else if (!topic.active && (own || !since || !told.complete)) topic.unbroken = ++lastUnbroken;
+    else if (!topic.active) {
+      topic.replaying = 0;
+      if (!own && since && told.complete) topic.replaying = replayed;
+      else topic.unbroken = ++lastUnbroken;
+    }
     topic.active = true;
     topic.epoch = epoch;
     topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
@@ -241,6 +247,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.handles]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
+      if (offset && topic.replaying && !--topic.replaying) changed();
       return true;
     },
 
@@ -251,8 +258,11 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
         topic.behindGap = undefined;
+        topic.replaying = 0;
+        if (topic.unbroken) topic.unbroken = ++lastUnbroken;
         if (topic.active) askMembers(topic);
       }
+      changed();
     },
 
     /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
@@ -288,6 +298,9 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
 
     /** Reports whether the hub confirmed all topics. */
     restored: () => [...topics.values()].every(({ active, handles }) => active || !handles.size),
+
+    /** Reports whether publications that the client has missed are still to come. */
+    replaying: () => [...topics.values()].some(({ replaying }) => replaying),
 
     names: (kind: Kind): string[] => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
 

@@ -247,6 +247,9 @@ test("a publication that was made while away can be sent again too", async (t) =
   assert.deepEqual(context.socket.types, ["subscribe"]);
   rejoin(context);
   const key = keyOf(context.socket, -1);
+  context.socket.drop();
+  await context.tick(31_000);
+  context.socket.accept(); // lost before the hub tells the user
   await comeBack(context);
   rejoin(context);
   assert.equal(keyOf(context.socket, -1), key);
@@ -324,6 +327,43 @@ test("a publication that its publisher receives is published, unless another may
   context.socket.drop();
   await assertRejected(own, "disconnected", true);
   assert.deepEqual(got.items, [1, 2]);
+});
+
+test("a publication is sent again after the replay, which may have it", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  const [first, second] = [1, 2].map((data) => context.client.publish("a", data, { timeout: Infinity }));
+  const key = keyOf(context.socket, -2);
+  await comeBack(context);
+  rejoin(context, { offset: 3, replayed: 2 });
+  const later = context.client.publish("a", 3, { timeout: Infinity });
+  publication(context, "a", 2);
+  assert.deepEqual([context.socket.types, await outcome(first)], [["subscribe"], "pending"]);
+  deliver(context, { type: "message", channel: "a", offset: 3, data: 1, key });
+  assert.equal(await outcome(first), "resolved");
+  assert.deepEqual(context.socket.sent.slice(1).map(({ data }) => Number(Buffer.from(data))), [2, 3]);
+  for (const index of [1, 2]) ack(context, index, { epoch: "e", offset: 3 + index });
+  for (const call of [second, later]) assert.equal(await outcome(call), "resolved");
+});
+
+test("a publication is not sent again after a gap that may hide that it is forgotten", async (t) => {
+  for (const replaying of [false, true]) {
+    const context = await begin(t);
+    join(context, "a");
+    const call = context.client.publish("a", 1, { timeout: Infinity });
+    const gap = () => deliver(context, { type: "gap", data: { channel: "a", count: 1, reason: "history" } });
+    if (!replaying) gap();
+    context.socket.drop();
+    await context.tick(500);
+    if (replaying) {
+      context.socket.accept().welcome({ features });
+      rejoin(context, { offset: 3, replayed: 2 });
+      gap();
+    }
+    await assertRejected(call, "disconnected", true);
+    context.client.close();
+    t.mock.timers.reset();
+  }
 });
 
 test("a publisher that excludes itself does not get its publication when it comes back with another ID", async (t) => {

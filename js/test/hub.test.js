@@ -1,54 +1,14 @@
 // End-to-end tests of the client with a real hub. Skipped if Go is not installed.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
-import { connect as netConnect, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import ws from "ws";
 
 import { codecs, HubError } from "../dist/hub.js";
 import { connect } from "./named.js";
 import { Random, seed } from "./random.js";
-
-const WebSocket = process.env.NATIVE_WEBSOCKET === "1" ? globalThis.WebSocket : ws;
-const skip = spawnSync("go", ["version"]).status === 0 ? false : "Go is missing";
-const aesKey = Uint8Array.from({ length: 32 }, (_, i) => i * 7);
-const hmacKey = Uint8Array.from({ length: 24 }, (_, i) => i + 100);
-const hex = (bytes) => Buffer.from(bytes).toString("hex");
-
-let directory;
-let program;
-
-before(() => {
-  if (skip) return;
-  directory = mkdtempSync(join(tmpdir(), "hypgo-hub-"));
-  program = join(directory, "hub");
-  const root = fileURLToPath(new URL("../..", import.meta.url));
-  execFileSync("go", ["build", "-o", program, "./js/test/testdata/hub"], { cwd: root, stdio: "inherit" });
-});
-
-after(() => {
-  if (directory) rmSync(directory, { recursive: true });
-});
-
-/** Starts a hub in its own process. It stops when the test ends. */
-async function startHub(t, ...flags) {
-  const child = spawn(program, flags, { stdio: ["pipe", "pipe", "inherit"] });
-  const ended = once(child, "exit");
-  t.after(() => {
-    child.stdin.end();
-    return ended;
-  });
-  const [line] = await once(child.stdout, "data");
-  const address = line.toString().trim();
-  return { url: `ws://${address}`, address, ended };
-}
+import { aesKey, hex, hmacKey, skip, startHub, startProxy, WebSocket } from "./real-hub.js";
 
 /** Returns a list, a function that appends to it, and functions to wait for a condition or a length. */
 function collect() {
@@ -427,33 +387,6 @@ test("floods are paced below the hub's rates", { skip }, async (t) => {
 
 // Continuity
 
-/** A proxy that cuts connections and refuses new ones. */
-async function startProxy(t, address) {
-  const sockets = new Set();
-  const proxy = { refuses: false, cut: () => sockets.forEach((socket) => socket.destroy()) };
-  const server = createServer((client) => {
-    if (proxy.refuses) return client.destroy();
-    const hub = netConnect(Number(address.split(":")[1]), "127.0.0.1");
-    for (const [socket, other] of [
-      [client, hub],
-      [hub, client],
-    ]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => sockets.delete(socket) && other.destroy());
-      socket.pipe(other);
-    }
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  t.after(() => {
-    proxy.cut();
-    server.close();
-  });
-  proxy.url = `ws://127.0.0.1:${server.address().port}`;
-  return proxy;
-}
-
 for (const codec of Object.keys(codecs)) {
   test(`over 30 cuts nothing of a history is lost, twice or out of order: ${codec}`, { skip, timeout: 120_000 }, async (t) => {
     const keys = codec === "msgpack" ? { aesKey, hmacKey } : undefined;
@@ -467,6 +400,7 @@ for (const codec of Object.keys(codecs)) {
     reader.onGap = (gap) => gaps.push(gap);
     const sub = reader.subscribe("h:cuts", (message) => got.push(message.json()));
     await sub.ready;
+    await writer.subscribe("h:cuts", () => {}).ready; // only members repeat their publications
     await writer.publish("h:cuts", 0);
     const random = new Random();
     let count = 1;
