@@ -437,7 +437,7 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, u: measure, F: release, remove, v: transmit }) {
+function createCalls(core, { add, encode: encode2, E: measure, Q: release, remove, F: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -447,25 +447,25 @@ function createCalls(core, { add, encode: encode2, u: measure, F: release, remov
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.w(error, reply);
+    ended.G(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
     finish(id, error);
   };
   return {
-    j: finish,
+    r: finish,
     /** Sends a request of the client itself, which has no time limit. */
     request(fields, settle = noop, send = add) {
       const id = `${++lastId}`;
       const item = measure({ ...fields, id });
-      pending.set(id, { item, w: settle });
+      pending.set(id, { item, G: settle });
       send(item);
     },
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
       const { leaves } = kind;
-      core.k();
+      core.s();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -476,17 +476,17 @@ function createCalls(core, { add, encode: encode2, u: measure, F: release, remov
         calls--;
         cancel(timer);
         end();
-        if (core.x) promise.catch(noop);
+        if (core.H) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.l();
+        core.connection?.t();
       });
       calls++;
-      pending.set(id, { ...kind, item, w: settle, G: !leaves, first: kind.f?.() });
+      pending.set(id, { ...kind, item, G: settle, R: !leaves, first: kind.k?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -503,34 +503,34 @@ function createCalls(core, { add, encode: encode2, u: measure, F: release, remov
       let excepted = false;
       for (const [id, call] of pending) {
         if (call.key !== key) continue;
-        call.f = void 0;
-        if (!call.H) continue;
+        call.k = void 0;
+        if (!call.S) continue;
         excepted = Boolean(call.exceptSelf);
         finish(id);
       }
       return excepted;
     },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    m(newError, all) {
+    u(newError, all) {
       for (const [id, call] of pending) {
-        const { h: again, first, item, G: keep, f: scope } = call;
+        const { n: again, first, item, R: keep, k: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
-        call.h = !all && first !== void 0 && scope?.() === first;
-        if (!call.h) fail(id, newError());
+        call.n = !all && first !== void 0 && scope?.() === first;
+        if (!call.n) fail(id, newError());
       }
     },
     /**
      * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
      * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
      */
-    I(replaying) {
+    T(replaying) {
       const calls2 = [...pending];
-      if (replaying && calls2.some(([, { h: again }]) => again)) return;
+      if (replaying && calls2.some(([, { n: again }]) => again)) return;
       const items = [];
       for (const [id, call] of calls2) {
-        const { h: again, first, item, f: scope } = call;
+        const { n: again, first, item, k: scope } = call;
         const now = scope?.();
-        call.h = false;
+        call.n = false;
         if (!item.sent) call.first = now;
         else if (again && now === first) items.push(item);
         else if (again) fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
@@ -572,13 +572,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    J() {
+    U() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    l: () => probe(Math.min(interval, probeTimeout)),
+    t: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -622,7 +622,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.J();
+    heartbeat.U();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -670,13 +670,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    y: heartbeat.start,
+    I: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    l: heartbeat.l,
+    t: heartbeat.t,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    K: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    V: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -697,7 +697,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.q = (error) => {
+  core.y = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -705,7 +705,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.q(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.y(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -721,7 +721,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.i()) return;
+  if (core.o()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -756,7 +756,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    L(size) {
+    W(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -774,32 +774,32 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    M() {
-      core.n = core.r = false;
-      core.connection.y(options.heartbeat ?? defaultHeartbeat);
+    X() {
+      core.v = core.z = false;
+      core.connection.I(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.n = core.r = true;
+        core.v = core.z = true;
         core.features = features;
         limit(all);
         settled();
-        core.connection.y(options.heartbeat ?? heartbeat);
+        core.connection.I(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.r && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.z && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    z() {
-      if (core.n) return;
-      core.n = true;
+    J() {
+      if (core.v) return;
+      core.v = true;
       limit(defaultLimits);
       settled();
     }
@@ -846,7 +846,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, A: emit, fail, g: report, on, off };
+  return { run, K: emit, fail, l: report, on, off };
 }
 
 // src/methods.ts
@@ -858,7 +858,7 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, v: transmit }, { call }, topics, { handle }) {
+function createMethods(core, { encode: encode2, F: transmit }, { call }, topics, { handle }) {
   const { subscribe, unsubscribe } = topics;
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
     const unique = kind && core.features.includes("history");
@@ -871,15 +871,15 @@ function createMethods(core, { encode: encode2, v: transmit }, { call }, topics,
         const position = kind && exceptSelf && reply?.json();
         if (position) topics.skip(kind, channel, position);
       };
-      const scope = kind && key ? () => topics.f(kind, channel) : void 0;
-      return call(fields, others, read, { key, H: !ownKey, exceptSelf, f: scope });
+      const scope = kind && key ? () => topics.k(kind, channel) : void 0;
+      return call(fields, others, read, { key, S: !ownKey, exceptSelf, k: scope });
     }
     const item = encode2(fields);
     try {
-      core.k();
+      core.s();
       transmit(item);
     } catch (error) {
-      core.c.g(error);
+      core.e.l(error);
     }
     return Promise.resolve();
   });
@@ -900,9 +900,9 @@ function createMethods(core, { encode: encode2, v: transmit }, { call }, topics,
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.k();
+      core.s();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.d()) return false;
+      if (volatile && !core.f()) return false;
       transmit(item);
       return true;
     }
@@ -944,13 +944,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.L(item.size + headerSize);
+    pacing.W(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.d()) return;
+      if (!core.f()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -969,7 +969,7 @@ function createOutbox(core) {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
   return {
-    u: measure,
+    E: measure,
     send,
     add,
     remove,
@@ -982,8 +982,8 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    v(item) {
-      const waiting = queuedBytes + (core.d() ? core.connection.K() : 0);
+    F(item) {
+      const waiting = queuedBytes + (core.f() ? core.connection.V() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -999,7 +999,7 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    N(first) {
+    Y(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
@@ -1013,7 +1013,7 @@ function createOutbox(core) {
       }
     },
     /** Sends frames, and then those that were held. */
-    F(items) {
+    Q(items) {
       const rest = held ?? [];
       held = void 0;
       for (const item of items) add(item);
@@ -1039,7 +1039,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { A: emit, g: report } = core.c;
+  const { K: emit, l: report } = core.e;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1047,31 +1047,31 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.j(id, void 0, message);
-        hello.z();
+        calls.r(id, void 0, message);
+        hello.J();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.j(id, error);
-        hello.z();
+        calls.r(id, error);
+        hello.J();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.O(message);
+        void requests.Z(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    m() {
+    u() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.d() || !missed || !topics.B()) return;
+      if (!core.f() || !missed || !topics.L()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1111,24 +1111,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, c: listeners }) {
+function createReconnect({ options, e: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    P(close) {
+    _(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    Q(ms) {
+    $(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    R({ code, reason, error }, wasOpen) {
+    aa({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1149,7 +1149,7 @@ function createReconnect({ options, c: listeners }) {
 }
 
 // src/requests.ts
-function createRequests(core, { encode: encode2, u: measure, send }) {
+function createRequests(core, { encode: encode2, E: measure, send }) {
   const handlers = /* @__PURE__ */ new Map();
   const handle = (type, handler) => {
     checkType(type, true);
@@ -1164,7 +1164,7 @@ function createRequests(core, { encode: encode2, u: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async O(message) {
+    async Z(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1175,10 +1175,10 @@ function createRequests(core, { encode: encode2, u: measure, send }) {
       } catch (error) {
         let data = { code: "internal", message: "internal error" };
         if (error instanceof HubError) data = { code: error.code, message: error.message };
-        else core.c.fail(error);
+        else core.e.fail(error);
         item = measure({ type: "error", id, data });
       }
-      if (core.d() && core.connection === connection) send(item);
+      if (core.f() && core.connection === connection) send(item);
     }
   };
 }
@@ -1215,9 +1215,9 @@ function createPresence() {
   const members = /* @__PURE__ */ new Map();
   return {
     /** True after the hub has told the members on this connection. Until then changes are not reported. */
-    o: false,
+    w: false,
     /** The latest request for the members, until its reply. */
-    b: void 0,
+    d: void 0,
     /** The members, those that joined first first. */
     list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
     /** Puts the members that the hub has told in the place of all. */
@@ -1230,7 +1230,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    S({ type, clientId }, data) {
+    ba({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1241,7 +1241,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    T(reported) {
+    ca(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1268,7 +1268,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.g(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.l(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1304,9 +1304,9 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
   const handle = {
     sub,
     begin: since ? { since } : last ? { last } : void 0,
-    C: Boolean(onPresence),
+    M: Boolean(onPresence),
     end,
-    D(resumed) {
+    N(resumed) {
       handle.begin = void 0;
       sub.state = "active";
       sub.resumed = resumed;
@@ -1321,8 +1321,8 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       }
       wake();
     },
-    s(presence) {
-      const change = presence.T(members);
+    A(presence) {
+      const change = presence.ca(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1349,10 +1349,10 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { epoch = "" } = topic;
     const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
     if (epoch) handle.sub.position = { epoch, offset };
-    handle.D({ epoch, offset, replayed: 0, complete: true });
-    if (!handle.C) return;
-    if (topic.presence?.o) handle.s(topic.presence);
-    else if (!topic.presence?.b) askMembers(topic);
+    handle.N({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.M) return;
+    if (topic.presence?.w) handle.A(topic.presence);
+    else if (!topic.presence?.d) askMembers(topic);
   };
   const passes = ({ epoch = "" }, { begin, sub }, offset) => {
     if (begin) return false;
@@ -1361,7 +1361,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     sub.position = { epoch, offset };
     return true;
   };
-  const isFollowed = ({ a: handles }) => [...handles].some(({ C: follows }) => follows);
+  const isFollowed = ({ a: handles }) => [...handles].some(({ M: follows }) => follows);
   const drop = (topic, handle) => {
     const dropped = topic.a.delete(handle);
     if (!isFollowed(topic)) topic.presence = void 0;
@@ -1373,8 +1373,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     changed();
   };
   const ask = (topic) => {
-    if (topic.b) return;
-    topic.b = true;
+    if (topic.d) return;
+    topic.d = true;
     const handles = [...topic.a];
     if (handles.some(({ begin }) => !begin)) askFor(topic);
     for (const handle of handles) if (handle.begin) askFor(topic, handle);
@@ -1386,7 +1386,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
         joined(topic, own, begin?.since, reply);
         return;
       }
-      if (!own) topic.b = false;
+      if (!own) topic.d = false;
       if (["unavailable", "disconnected"].includes(error.code)) return;
       const refused = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
       for (const handle of refused) drop(topic, handle);
@@ -1402,15 +1402,15 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
   const joined = (topic, own, since, reply) => {
     const told = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    if (!epoch || conflate) topic.p = void 0;
+    if (!epoch || conflate) topic.x = void 0;
     else if (!topic.active) {
-      topic.e = 0;
-      if (!own && since && told.complete) topic.e = replayed;
-      else topic.p = ++lastUnbroken;
+      topic.h = 0;
+      if (!own && since && told.complete) topic.h = replayed;
+      else topic.x = ++lastUnbroken;
     }
     topic.active = true;
     topic.epoch = epoch;
-    topic.E = told.complete === false && !replayed ? { epoch, offset } : void 0;
+    topic.O = told.complete === false && !replayed ? { epoch, offset } : void 0;
     for (const handle of topic.a) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
@@ -1418,7 +1418,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
-      handle.D({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
+      handle.N({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
     }
     askMembers(topic);
     changed();
@@ -1427,21 +1427,21 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.features.includes("presence")) {
-      core.c.g(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.e.l(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
-    const asked = presence.b = {};
+    const asked = presence.d = {};
     request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
-      if (topic.presence !== presence || presence.b !== asked || error?.code === "disconnected") return;
-      presence.b = void 0;
+      if (topic.presence !== presence || presence.d !== asked || error?.code === "disconnected") return;
+      presence.d = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.c.g(error);
+        if (error.code !== "unavailable") core.e.l(error);
         return;
       }
       presence.set(reply.json().members ?? []);
-      presence.o = true;
-      for (const handle of handles) handle.s(presence);
+      presence.w = true;
+      for (const handle of handles) handle.A(presence);
     });
   };
   const unsubscribe = (kind, name, options) => {
@@ -1452,7 +1452,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.d()) return Promise.resolve(gone());
+    if (!core.f()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
@@ -1472,19 +1472,19 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       { kind, name },
       onMessage,
       checked,
-      core.c,
+      core.e,
       leave,
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.i() || checked.signal?.aborted) {
-      handle.end(core.i() ? core.t() : void 0);
+    if (core.o() || checked.signal?.aborted) {
+      handle.end(core.o() ? core.B() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
     topic.a.add(handle);
     if (topic.active && !handle.begin) join(topic, handle);
-    else if (topic.b && handle.begin) askFor(topic, handle);
-    else if (core.d()) ask(topic);
+    else if (topic.d && handle.begin) askFor(topic, handle);
+    else if (core.f()) ask(topic);
     return handle.sub;
   };
   return {
@@ -1496,8 +1496,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.S(message, members);
-        if (present.presence.o) for (const handle of present.a) handle.s(present.presence);
+        present.presence.ba(message, members);
+        if (present.presence.w) for (const handle of present.a) handle.A(present.presence);
         return true;
       }
       if (type === "broadcast") return false;
@@ -1508,18 +1508,18 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      if (offset && topic.e && !--topic.e) changed();
+      if (offset && topic.h && !--topic.h) changed();
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
     gap({ all, channel, room }) {
       for (const topic of topics.values()) {
-        const { E: behindGap, a: handles, kind, name } = topic;
+        const { O: behindGap, a: handles, kind, name } = topic;
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.E = void 0;
-        topic.e = 0;
-        if (topic.p) topic.p = ++lastUnbroken;
+        topic.O = void 0;
+        topic.h = 0;
+        if (topic.x) topic.x = ++lastUnbroken;
         if (topic.active) askMembers(topic);
       }
       changed();
@@ -1531,28 +1531,28 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       }
     },
     /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
-    f(kind, name) {
-      const unbroken = topics.get(keyOf(kind, name))?.p;
-      return core.r && unbroken ? `${unbroken} ${core.client.user}` : void 0;
+    k(kind, name) {
+      const unbroken = topics.get(keyOf(kind, name))?.x;
+      return core.z && unbroken ? `${unbroken} ${core.client.user}` : void 0;
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
-    U: () => topics.forEach(ask),
+    da: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
-        topic.b = topic.active = false;
-        if (topic.presence) topic.presence.o = false;
+        topic.d = topic.active = false;
+        if (topic.presence) topic.presence.w = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    B: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    L: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     /** Reports whether publications that the client has missed are still to come. */
-    e: () => [...topics.values()].some(({ e: replaying }) => replaying),
+    h: () => [...topics.values()].some(({ h: replaying }) => replaying),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -1568,23 +1568,23 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    c: listeners,
-    q: noop,
+    e: listeners,
+    y: noop,
     features: [],
-    d: () => client.state === "open",
-    i: () => client.state === "closed",
-    t() {
+    f: () => client.state === "open",
+    o: () => client.state === "closed",
+    B() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    k() {
-      if (core.i()) throw core.t();
+    s() {
+      if (core.o()) throw core.B();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.n && topics.B()) calls.I(topics.e());
+    if (core.v && topics.L()) calls.T(topics.h());
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1597,14 +1597,14 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, c: listeners, d: isOpen, i: isClosed, t: newClosedError } = core;
+  const { client, options, e: listeners, f: isOpen, o: isClosed, B: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.A("statechange", { state: client.state, previous, ...close2 });
+    listeners.K("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1622,9 +1622,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.N(() => {
-      hello.M();
-      topics.U();
+    outbox.Y(() => {
+      hello.X();
+      topics.da();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1634,18 +1634,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.m();
-      reconnect.Q(Date.now() - openedAt);
+      receiver.u();
+      reconnect.$(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.P(close2);
+      reconnect._(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.m(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.R(close2, wasOpen)) finish(close2, previous);
+    calls.u(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.aa(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1658,17 +1658,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.q(newClosedError());
-    topics.close(core.x ? void 0 : newClosedError());
-    calls.m(newClosedError, true);
+    core.y(newClosedError());
+    topics.close(core.H ? void 0 : newClosedError());
+    calls.u(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.g(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.x = true;
+      core.H = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1683,7 +1683,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.l();
+      if (isOpen()) core.connection.t();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1693,7 +1693,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.k();
+      core.s();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1743,19 +1743,19 @@ var Writer = class {
   constructor(capacity) {
     this.length = 0;
     this.buffer = new Uint8Array(capacity);
-    this.view = new DataView(this.buffer.buffer);
+    this.b = new DataView(this.buffer.buffer);
   }
-  uint8(value) {
+  c(value) {
     this.buffer[this.length++] = value;
   }
-  int64(value) {
-    this.view.setBigInt64(this.length, value);
+  i(value) {
+    this.b.setBigInt64(this.length, value);
     this.length += 8;
   }
-  varint(value) {
+  j(value) {
     const seven = BigInt(7);
-    for (; value > 127; value >>= seven) this.uint8(Number(BigInt.asUintN(7, value)) | 128);
-    this.uint8(Number(value));
+    for (; value > 127; value >>= seven) this.c(Number(BigInt.asUintN(7, value)) | 128);
+    this.c(Number(value));
   }
   bytes(bytes) {
     this.buffer.set(bytes, this.length);
@@ -1770,7 +1770,7 @@ var Reader = class {
     this.label = label;
     this.buffer = buffer;
     this.position = 0;
-    this.view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+    this.b = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
   }
   get left() {
     return this.buffer.length - this.position;
@@ -1789,25 +1789,25 @@ var Reader = class {
     const start = this.take(length);
     return this.buffer.subarray(start, start + length);
   }
-  uint8() {
+  c() {
     return this.buffer[this.take(1)];
   }
   /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
-  varint() {
+  j() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
-      const byte = this.uint8();
+      const byte = this.c();
       if (scale === 2 ** 63 && byte > 1) this.fail("varint longer than 64 bits");
       value += (byte & 127) * scale;
       if (byte < 128) return value;
     }
   }
   /** Reads a varint as a signed 64-bit BigInt. */
-  varint64() {
+  ea() {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
-    this.varint();
+    this.j();
     for (let i = this.position - 1; i >= start; i--) value = value << seven | BigInt(this.buffer[i] & 127);
     return BigInt.asIntN(64, value);
   }
@@ -1828,32 +1828,32 @@ var flatbuffers = {
     const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
     const typeAt = builder.string(type);
     const channelAt = builder.string(channel);
-    const dataAt = data.length > 0 ? builder.vector(data) : 0;
+    const dataAt = data.length > 0 ? builder.p(data) : 0;
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, exceptSelf } = message;
-    return builder.j([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    return builder.r([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
     return new Message({
       type: table.text(0),
       channel: table.text(1),
-      payload: table.vector(2),
-      timestampNs: table.int64(3),
+      payload: table.p(2),
+      timestampNs: table.i(3),
       clientId: table.text(4),
       id: table.text(5),
-      offset: Number(table.int64(6)),
+      offset: Number(table.i(6)),
       key: table.text(7)
     });
   }
 };
 var FlatBuilder = class {
   constructor(content) {
-    this.alignment = 1;
+    this.C = 1;
     this.buffer = new Uint8Array(content + 128);
-    this.view = new DataView(this.buffer.buffer);
+    this.b = new DataView(this.buffer.buffer);
     this.start = this.buffer.length;
   }
   get position() {
@@ -1861,108 +1861,108 @@ var FlatBuilder = class {
   }
   /** Adds padding so that a value of `size` bytes is aligned after `further` more bytes. */
   align(size, further = 0) {
-    this.alignment = Math.max(this.alignment, size);
+    this.C = Math.max(this.C, size);
     this.start -= -(this.position + further) & size - 1;
   }
-  uint32(value) {
+  g(value) {
     this.align(4);
     this.start -= 4;
-    this.view.setUint32(this.start, value, true);
+    this.b.setUint32(this.start, value, true);
   }
-  uint16(value) {
+  D(value) {
     this.start -= 2;
-    this.view.setUint16(this.start, value, true);
+    this.b.setUint16(this.start, value, true);
   }
-  int64(value) {
+  i(value) {
     this.align(8);
     this.start -= 8;
-    this.view.setBigInt64(this.start, value, true);
+    this.b.setBigInt64(this.start, value, true);
   }
-  vector(bytes) {
+  p(bytes) {
     this.align(4, bytes.length);
     this.start -= bytes.length;
     this.buffer.set(bytes, this.start);
-    this.uint32(bytes.length);
+    this.g(bytes.length);
     return this.position;
   }
   /** Writes a vector followed by a zero byte, which its length does not include. */
   string(bytes) {
     this.align(4, bytes.length + 1);
     this.start--;
-    return this.vector(bytes);
+    return this.p(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  j(slots) {
+  r(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;
       if (typeof value === "boolean") {
         this.buffer[--this.start] = 1;
       } else if (typeof value === "bigint") {
-        this.int64(value);
+        this.i(value);
       } else {
         this.align(4);
-        this.uint32(this.position + 4 - value);
+        this.g(this.position + 4 - value);
       }
       return this.position;
     });
-    this.uint32(0);
+    this.g(0);
     const table = this.position;
     while (fields[fields.length - 1] === 0) fields.pop();
-    for (const field of fields.reverse()) this.uint16(field && table - field);
-    this.uint16(table - tableEnd);
-    this.uint16(4 + 2 * fields.length);
-    this.view.setInt32(this.buffer.length - table, this.position - table, true);
-    this.align(this.alignment, 4);
-    this.uint32(this.position + 4 - table);
+    for (const field of fields.reverse()) this.D(field && table - field);
+    this.D(table - tableEnd);
+    this.D(4 + 2 * fields.length);
+    this.b.setInt32(this.buffer.length - table, this.position - table, true);
+    this.align(this.C, 4);
+    this.g(this.position + 4 - table);
     return this.buffer.subarray(this.start);
   }
 };
 var FlatTable = class {
   constructor(bytes) {
     this.bytes = bytes;
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.table = this.uint32(0, "root offset");
-    this.checkBounds(this.table, 4, "table");
-    this.vtable = this.table - this.view.getInt32(this.table, true);
-    this.checkBounds(this.vtable, 4, "vtable");
-    const size = this.view.getUint16(this.vtable, true);
+    this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.table = this.g(0, "root offset");
+    this.m(this.table, 4, "table");
+    this.q = this.table - this.b.getInt32(this.table, true);
+    this.m(this.q, 4, "vtable");
+    const size = this.b.getUint16(this.q, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.checkBounds(this.vtable, size, "vtable");
+    this.m(this.q, size, "vtable");
     this.slots = (size - 4) / 2;
   }
-  checkBounds(position, length, label) {
+  m(position, length, label) {
     if (position < 0 || position + length > this.bytes.length) {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
-  uint32(position, label) {
-    this.checkBounds(position, 4, label);
-    return this.view.getUint32(position, true);
+  g(position, label) {
+    this.m(position, 4, label);
+    return this.b.getUint32(position, true);
   }
   /** Returns the position of a field, or 0 if the table does not have the field. */
   field(slot) {
     if (slot >= this.slots) return 0;
-    const offset = this.view.getUint16(this.vtable + 4 + 2 * slot, true);
+    const offset = this.b.getUint16(this.q + 4 + 2 * slot, true);
     return offset && this.table + offset;
   }
-  vector(slot) {
+  p(slot) {
     const field = this.field(slot);
     if (field === 0) return noBytes;
     const label = slotNames[slot];
-    const start = field + this.uint32(field, label);
-    const length = this.uint32(start, label);
-    this.checkBounds(start + 4, length, label);
+    const start = field + this.g(field, label);
+    const length = this.g(start, label);
+    this.m(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
   text(slot) {
-    return decodeUTF8(this.vector(slot), `flatbuffers: ${slotNames[slot]}`);
+    return decodeUTF8(this.p(slot), `flatbuffers: ${slotNames[slot]}`);
   }
-  int64(slot) {
+  i(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.checkBounds(field, 8, slotNames[slot]);
-    return this.view.getBigInt64(field, true);
+    this.m(field, 8, slotNames[slot]);
+    return this.b.getBigInt64(field, true);
   }
 };
 
@@ -1979,31 +1979,31 @@ var msgpack = {
     const { offset } = message;
     const data = message.bytes();
     const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    writer.uint8(128 | 5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length);
+    writer.c(128 | 5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length);
     writeField(writer, "type", msgpackStr, type);
     writeField(writer, "channel", msgpackStr, channel);
     writeField(writer, "data", msgpackBin, data);
     writer.bytes(msgpackKey("timestamp"));
-    writer.uint8(211);
-    writer.int64(message.timestampNs);
+    writer.c(211);
+    writer.i(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
     if (offset) {
       writer.bytes(msgpackKey("offset"));
-      writer.uint8(207);
-      writer.int64(BigInt(offset));
+      writer.c(207);
+      writer.i(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.exceptSelf) {
       writer.bytes(msgpackKey("except_self"));
-      writer.uint8(195);
+      writer.c(195);
     }
     return writer.done();
   },
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const fields = {};
-    for (let members = reader.mapHeader(); members > 0; members--) {
+    for (let members = reader.fa(); members > 0; members--) {
       const key = reader.text("map key");
       switch (key) {
         case "type":
@@ -2030,31 +2030,31 @@ var msgpack = {
     return new Message({ ...fields, clientId: fields.client_id });
   }
 };
-var msgpackStr = { fix: 160, fixMax: 31, 8: 217, 16: 218, 32: 219 };
-var msgpackBin = { fix: 0, fixMax: -1, 8: 196, 16: 197, 32: 198 };
+var msgpackStr = { fix: 160, P: 31, 8: 217, 16: 218, 32: 219 };
+var msgpackBin = { fix: 0, P: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
 var msgpackKey = (key) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
 function writeField(writer, key, format, value) {
   writer.bytes(msgpackKey(key));
   if (format === msgpackBin && value.length === 0) {
-    writer.uint8(msgpackNil);
+    writer.c(msgpackNil);
   } else {
     writeHeader(writer, format, value.length);
     writer.bytes(value);
   }
 }
 function writeHeader(writer, format, length) {
-  if (length <= format.fixMax) {
-    writer.uint8(format.fix | length);
+  if (length <= format.P) {
+    writer.c(format.fix | length);
     return;
   }
   const bits = length < 2 ** 8 ? 8 : length < 2 ** 16 ? 16 : 32;
-  writer.uint8(format[bits]);
-  for (let shift = bits - 8; shift >= 0; shift -= 8) writer.uint8(length >>> shift);
+  writer.c(format[bits]);
+  for (let shift = bits - 8; shift >= 0; shift -= 8) writer.c(length >>> shift);
 }
 var MsgpackReader = class extends Reader {
-  mapHeader() {
-    const format = this.uint8();
+  fa() {
+    const format = this.c();
     if (format >>> 4 === 8) return format & 15;
     if (format === 222) return this.uint(2);
     if (format === 223) return this.uint(4);
@@ -2066,7 +2066,7 @@ var MsgpackReader = class extends Reader {
   }
   /** Reads a str or nil, or a bin if `bin` is true. */
   binary(label, bin) {
-    const format = this.uint8();
+    const format = this.c();
     const length = this.length(msgpackStr, format) ?? (bin ? this.length(msgpackBin, format) : void 0);
     if (length !== void 0) return this.bytes(length);
     if (format !== msgpackNil) this.fail(`${label} is not a string${bin ? " or bin" : ""}`);
@@ -2074,10 +2074,10 @@ var MsgpackReader = class extends Reader {
   }
   /** Reads an integer of any size, or nil as 0. */
   integer(label) {
-    const format = this.uint8();
+    const format = this.c();
     if (format < 128) return BigInt(format);
     if (format >= 224) return BigInt(format - 256);
-    const { view } = this;
+    const { b: view } = this;
     switch (format) {
       case msgpackNil:
         return zero;
@@ -2107,11 +2107,11 @@ var MsgpackReader = class extends Reader {
    * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values2 = 1; values2 > 0; values2--) values2 += this.skipHeader();
+    for (let values2 = 1; values2 > 0; values2--) values2 += this.ga();
   }
   /** Skips one value except for its nested values, and returns their number. */
-  skipHeader() {
-    const format = this.uint8();
+  ga() {
+    const format = this.c();
     const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
     if (length !== void 0) return this.pass(length);
     if (format < 128 || format >= 224) return 0;
@@ -2177,8 +2177,8 @@ var MsgpackReader = class extends Reader {
   }
   uint(size) {
     const at = this.take(size);
-    if (size === 1) return this.view.getUint8(at);
-    return size === 2 ? this.view.getUint16(at) : this.view.getUint32(at);
+    if (size === 1) return this.b.getUint8(at);
+    return size === 2 ? this.b.getUint16(at) : this.b.getUint32(at);
   }
 };
 
@@ -2263,11 +2263,11 @@ function encode(pairs) {
   const writer = new Writer(size);
   for (const [number, value] of fields) {
     if (typeof value === "bigint") {
-      writer.uint8(number << 3 | varintType);
-      writer.varint(BigInt.asUintN(64, value));
+      writer.c(number << 3 | varintType);
+      writer.j(BigInt.asUintN(64, value));
     } else {
-      writer.uint8(number << 3 | lengthType);
-      writer.varint(BigInt(value.length));
+      writer.c(number << 3 | lengthType);
+      writer.j(BigInt(value.length));
       writer.bytes(value);
     }
   }
@@ -2277,22 +2277,22 @@ function decode(label, bytes, kinds3) {
   const reader = new Reader(label, bytes);
   const fields = {};
   while (reader.left > 0) {
-    const tag = reader.varint();
+    const tag = reader.j();
     const wireType = tag % 8;
     const number = (tag - wireType) / 8;
     if (number < 1 || number >= 2 ** 29) reader.fail("invalid field number");
     const kind = kinds3[number];
     switch (wireType) {
       case varintType: {
-        if (kind === "int64") fields[number] = reader.varint64();
-        else reader.varint();
+        if (kind === "int64") fields[number] = reader.ea();
+        else reader.j();
         break;
       }
       case fixed64Type:
         reader.take(8);
         break;
       case lengthType: {
-        const value = reader.bytes(reader.varint());
+        const value = reader.bytes(reader.j());
         if (kind === "bytes") fields[number] = value;
         if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
         break;
