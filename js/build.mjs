@@ -16,7 +16,7 @@ const root = fileURLToPath(new URL(".", import.meta.url));
  */
 const internal = [
   ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
-  ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted".split(" "),
+  ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted learn".split(" "),
   ..."listeners lost measure newClosedError probe release repeat replaying replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit unbroken".split(" "),
   // of byte-io.ts and the codecs

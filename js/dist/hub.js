@@ -446,7 +446,7 @@ function createCalls(core, { add, encode: encode2, E: measure, Q: release, remov
         core.connection?.t();
       });
       calls++;
-      pending.set(id, { ...kind, item, G: settle, R: !leaves, first: kind.k?.() });
+      pending.set(id, { ...kind, item, G: settle, R: !leaves, first: kind.h?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -463,7 +463,7 @@ function createCalls(core, { add, encode: encode2, E: measure, Q: release, remov
       let excepted = false;
       for (const [id, call] of pending) {
         if (call.key !== key) continue;
-        call.k = void 0;
+        call.h = void 0;
         if (!call.S) continue;
         excepted = Boolean(call.exceptSelf);
         finish(id);
@@ -473,22 +473,26 @@ function createCalls(core, { add, encode: encode2, E: measure, Q: release, remov
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     u(newError, all) {
       for (const [id, call] of pending) {
-        const { n: again, first, item, R: keep, k: scope } = call;
+        const { n: again, first, item, R: keep, h: scope } = call;
         if (!all && (again || keep && !item.sent)) continue;
         call.n = !all && first !== void 0 && scope?.() === first;
         if (!call.n) fail(id, newError());
       }
     },
+    /** Is called when the scope of calls may have become known. The hub replies to requests in their order. */
+    T() {
+      for (const call of pending.values()) call.first ?? (call.first = call.h?.());
+    },
     /**
      * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
      * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
      */
-    T(replaying) {
+    U(replaying) {
       const calls2 = [...pending];
       if (replaying && calls2.some(([, { n: again }]) => again)) return;
       const items = [];
       for (const [id, call] of calls2) {
-        const { n: again, first, item, k: scope } = call;
+        const { n: again, first, item, h: scope } = call;
         const now = scope?.();
         call.n = false;
         if (!item.sent) call.first = now;
@@ -532,7 +536,7 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    U() {
+    V() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
@@ -582,7 +586,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.U();
+    heartbeat.V();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -636,7 +640,7 @@ function openConnection(socket, codec, sealer, events) {
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    V: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    W: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -716,7 +720,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    W(size) {
+    X(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -734,7 +738,7 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    X() {
+    Y() {
       core.v = core.z = false;
       core.connection.I(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
@@ -831,8 +835,8 @@ function createMethods(core, { encode: encode2, F: transmit }, { call }, topics,
         const position = kind && exceptSelf && reply?.json();
         if (position) topics.skip(kind, channel, position);
       };
-      const scope = kind && key ? () => topics.k(kind, channel) : void 0;
-      return call(fields, others, read, { key, S: !ownKey, exceptSelf, k: scope });
+      const scope = kind && key ? () => topics.h(kind, channel) : void 0;
+      return call(fields, others, read, { key, S: !ownKey, exceptSelf, h: scope });
     }
     const item = encode2(fields);
     try {
@@ -904,7 +908,7 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.W(item.size + headerSize);
+    pacing.X(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
@@ -943,7 +947,7 @@ function createOutbox(core) {
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
     F(item) {
-      const waiting = queuedBytes + (core.f() ? core.connection.V() : 0);
+      const waiting = queuedBytes + (core.f() ? core.connection.W() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -959,7 +963,7 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    Y(first) {
+    Z(first) {
       const queued = [...queue, ...held ?? []];
       queue = /* @__PURE__ */ new Set();
       held = void 0;
@@ -1020,7 +1024,7 @@ function createReceiver(core, calls, topics, hello, requests) {
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.Z(message);
+        void requests._(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
@@ -1078,17 +1082,17 @@ function createReconnect({ options, e: listeners }) {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    _(close) {
+    $(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    $(ms) {
+    aa(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    aa({ code, reason, error }, wasOpen) {
+    ba({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1124,7 +1128,7 @@ function createRequests(core, { encode: encode2, E: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async Z(message) {
+    async _(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1190,7 +1194,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    ba({ type, clientId }, data) {
+    ca({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1201,7 +1205,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    ca(reported) {
+    da(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1282,7 +1286,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       wake();
     },
     A(presence) {
-      const change = presence.ca(members);
+      const change = presence.da(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1364,8 +1368,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
     if (!epoch || conflate) topic.x = void 0;
     else if (!topic.active) {
-      topic.h = 0;
-      if (!own && since && told.complete) topic.h = replayed;
+      topic.i = 0;
+      if (!own && since && told.complete) topic.i = replayed;
       else topic.x = ++lastUnbroken;
     }
     topic.active = true;
@@ -1456,7 +1460,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.ba(message, members);
+        present.presence.ca(message, members);
         if (present.presence.w) for (const handle of present.a) handle.A(present.presence);
         return true;
       }
@@ -1468,7 +1472,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      if (offset && topic.h && !--topic.h) changed();
+      if (offset && topic.i && !--topic.i) changed();
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
@@ -1478,7 +1482,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
         topic.O = void 0;
-        topic.h = 0;
+        topic.i = 0;
         if (topic.x) topic.x = ++lastUnbroken;
         if (topic.active) askMembers(topic);
       }
@@ -1491,7 +1495,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       }
     },
     /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
-    k(kind, name) {
+    h(kind, name) {
       const unbroken = topics.get(keyOf(kind, name))?.x;
       return core.z && unbroken ? `${unbroken} ${core.client.user}` : void 0;
     },
@@ -1499,7 +1503,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
-    da: () => topics.forEach(ask),
+    ea: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
@@ -1512,7 +1516,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     /** Reports whether the hub confirmed all topics. */
     L: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     /** Reports whether publications that the client has missed are still to come. */
-    h: () => [...topics.values()].some(({ h: replaying }) => replaying),
+    i: () => [...topics.values()].some(({ i: replaying }) => replaying),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -1544,7 +1548,8 @@ function createSession(url, given, client) {
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.v && topics.L()) calls.T(topics.h());
+    calls.T();
+    if (core.v && topics.L()) calls.U(topics.i());
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1582,9 +1587,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.Y(() => {
-      hello.X();
-      topics.da();
+    outbox.Z(() => {
+      hello.Y();
+      topics.ea();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1595,17 +1600,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const wasOpen = isOpen();
     if (wasOpen) {
       receiver.u();
-      reconnect.$(Date.now() - openedAt);
+      reconnect.aa(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect._(close2);
+      reconnect.$(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
     calls.u(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.aa(close2, wasOpen)) finish(close2, previous);
+    if (!now && !reconnect.ba(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1708,11 +1713,11 @@ var Writer = class {
   c(value) {
     this.buffer[this.length++] = value;
   }
-  i(value) {
+  j(value) {
     this.b.setBigInt64(this.length, value);
     this.length += 8;
   }
-  j(value) {
+  k(value) {
     const seven = BigInt(7);
     for (; value > 127; value >>= seven) this.c(Number(BigInt.asUintN(7, value)) | 128);
     this.c(Number(value));
@@ -1753,7 +1758,7 @@ var Reader = class {
     return this.buffer[this.take(1)];
   }
   /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
-  j() {
+  k() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
       const byte = this.c();
@@ -1763,11 +1768,11 @@ var Reader = class {
     }
   }
   /** Reads a varint as a signed 64-bit BigInt. */
-  ea() {
+  fa() {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
-    this.j();
+    this.k();
     for (let i = this.position - 1; i >= start; i--) value = value << seven | BigInt(this.buffer[i] & 127);
     return BigInt.asIntN(64, value);
   }
@@ -1801,10 +1806,10 @@ var flatbuffers = {
       type: table.text(0),
       channel: table.text(1),
       payload: table.p(2),
-      timestampNs: table.i(3),
+      timestampNs: table.j(3),
       clientId: table.text(4),
       id: table.text(5),
-      offset: Number(table.i(6)),
+      offset: Number(table.j(6)),
       key: table.text(7)
     });
   }
@@ -1833,7 +1838,7 @@ var FlatBuilder = class {
     this.start -= 2;
     this.b.setUint16(this.start, value, true);
   }
-  i(value) {
+  j(value) {
     this.align(8);
     this.start -= 8;
     this.b.setBigInt64(this.start, value, true);
@@ -1859,7 +1864,7 @@ var FlatBuilder = class {
       if (typeof value === "boolean") {
         this.buffer[--this.start] = 1;
       } else if (typeof value === "bigint") {
-        this.i(value);
+        this.j(value);
       } else {
         this.align(4);
         this.g(this.position + 4 - value);
@@ -1918,7 +1923,7 @@ var FlatTable = class {
   text(slot) {
     return decodeUTF8(this.p(slot), `flatbuffers: ${slotNames[slot]}`);
   }
-  i(slot) {
+  j(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
     this.m(field, 8, slotNames[slot]);
@@ -1945,13 +1950,13 @@ var msgpack = {
     writeField(writer, "data", msgpackBin, data);
     writer.bytes(msgpackKey("timestamp"));
     writer.c(211);
-    writer.i(message.timestampNs);
+    writer.j(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
     if (offset) {
       writer.bytes(msgpackKey("offset"));
       writer.c(207);
-      writer.i(BigInt(offset));
+      writer.j(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.exceptSelf) {
@@ -1963,7 +1968,7 @@ var msgpack = {
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const fields = {};
-    for (let members = reader.fa(); members > 0; members--) {
+    for (let members = reader.ga(); members > 0; members--) {
       const key = reader.text("map key");
       switch (key) {
         case "type":
@@ -2013,7 +2018,7 @@ function writeHeader(writer, format, length) {
   for (let shift = bits - 8; shift >= 0; shift -= 8) writer.c(length >>> shift);
 }
 var MsgpackReader = class extends Reader {
-  fa() {
+  ga() {
     const format = this.c();
     if (format >>> 4 === 8) return format & 15;
     if (format === 222) return this.uint(2);
@@ -2067,10 +2072,10 @@ var MsgpackReader = class extends Reader {
    * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values2 = 1; values2 > 0; values2--) values2 += this.ga();
+    for (let values2 = 1; values2 > 0; values2--) values2 += this.ha();
   }
   /** Skips one value except for its nested values, and returns their number. */
-  ga() {
+  ha() {
     const format = this.c();
     const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
     if (length !== void 0) return this.pass(length);
@@ -2224,10 +2229,10 @@ function encode(pairs) {
   for (const [number, value] of fields) {
     if (typeof value === "bigint") {
       writer.c(number << 3 | varintType);
-      writer.j(BigInt.asUintN(64, value));
+      writer.k(BigInt.asUintN(64, value));
     } else {
       writer.c(number << 3 | lengthType);
-      writer.j(BigInt(value.length));
+      writer.k(BigInt(value.length));
       writer.bytes(value);
     }
   }
@@ -2237,22 +2242,22 @@ function decode(label, bytes, kinds3) {
   const reader = new Reader(label, bytes);
   const fields = {};
   while (reader.left > 0) {
-    const tag = reader.j();
+    const tag = reader.k();
     const wireType = tag % 8;
     const number = (tag - wireType) / 8;
     if (number < 1 || number >= 2 ** 29) reader.fail("invalid field number");
     const kind = kinds3[number];
     switch (wireType) {
       case varintType: {
-        if (kind === "int64") fields[number] = reader.ea();
-        else reader.j();
+        if (kind === "int64") fields[number] = reader.fa();
+        else reader.k();
         break;
       }
       case fixed64Type:
         reader.take(8);
         break;
       case lengthType: {
-        const value = reader.bytes(reader.j());
+        const value = reader.bytes(reader.k());
         if (kind === "bytes") fields[number] = value;
         if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
         break;

@@ -134,6 +134,11 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       }
     },
 
+    /** Is called when the scope of calls may have become known. The hub replies to requests in their order. */
+    learn() {
+      for (const call of pending.values()) call.first ??= call.scope?.();
+    },
+
     /**
      * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
      * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.

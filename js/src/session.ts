@@ -42,6 +42,7 @@ export function createSession(url: string, given: Options | undefined, client: W
   const calls = createCalls(core, outbox);
   /** Is called when the hub has replied to hub:hello, and when the state of a topic has changed. */
   const settled = () => {
+    calls.learn();
     if (core.greeted && topics.restored()) calls.repeat(topics.replaying());
     receiver.resumed();
   };

@@ -257,6 +257,17 @@ test("a publication that was made while away can be sent again too", async (t) =
   assert.equal(await outcome(call), "resolved");
 });
 
+test("a publication that was sent before the hub's first replies can be sent again", async (t) => {
+  const context = await setup(t);
+  context.client.subscribe("a", noop);
+  const call = context.client.publish("a", 1, { key: "mine", timeout: Infinity });
+  context.socket.welcome({ features });
+  ack(context, 0, { epoch: "e", offset: 1, replayed: 0, complete: true });
+  await comeBack(context);
+  rejoin(context);
+  assert.deepEqual([context.socket.types, await outcome(call)], [["subscribe", "publish"], "pending"]);
+});
+
 test("a publication waits for its topic, and is not sent again if the history may have forgotten it", async (t) => {
   for (const [resumed, again] of [
     [{ epoch: "e", complete: true }, true],
