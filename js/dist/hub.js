@@ -1366,12 +1366,12 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
   const joined = (topic, own, since, reply) => {
     const told = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    if (!epoch || conflate) topic.x = void 0;
-    else if (!topic.active) {
-      topic.i = 0;
-      if (!own && since && told.complete) topic.i = replayed;
-      else topic.x = ++lastUnbroken;
+    if (!topic.active) {
+      const complete = !own && since && told.complete;
+      topic.i = complete ? replayed : 0;
+      if (!complete) topic.x = ++lastUnbroken;
     }
+    if (!epoch || conflate) topic.x = topic.i = 0;
     topic.active = true;
     topic.epoch = epoch;
     topic.O = told.complete === false && !replayed ? { epoch, offset } : void 0;
@@ -1472,7 +1472,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      if (offset && topic.i && !--topic.i) changed();
+      for (const each of [topic, unclear && room]) if (each && offset && each.i && !--each.i) changed();
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */

@@ -70,14 +70,15 @@ function withLatest(latest) {
   }
   return options;
 }
-function useChannel(client, channel, onMessage) {
-  return useTopic("subscribe", client, channel, onMessage);
+function useChannel(client, channel, onMessage, options) {
+  return useTopic("subscribe", client, channel, onMessage, options);
 }
-function useRoom(client, room, onMessage) {
-  return useTopic("joinRoom", client, room, onMessage);
+function useRoom(client, room, onMessage, options) {
+  return useTopic("joinRoom", client, room, onMessage, options);
 }
-function useTopic(join, client, name, onMessage) {
+function useTopic(join, client, name, onMessage, options) {
   const latest = useLatest(onMessage);
+  const latestOptions = useLatest(options);
   const [shown, setShown] = (0, import_react.useState)(pending);
   (0, import_react.useEffect)(() => {
     if (!client) return void 0;
@@ -87,7 +88,7 @@ function useTopic(join, client, name, onMessage) {
     };
     let subscription;
     try {
-      subscription = client[join](name, (message) => latest.current?.(message));
+      subscription = client[join](name, (message) => latest.current?.(message), withLatest(latestOptions));
     } catch (error) {
       if (!(error instanceof import_index.HubError)) throw error;
       show({ state: "ended", error });
@@ -101,7 +102,7 @@ function useTopic(join, client, name, onMessage) {
       for (const off of offs) off();
       void subscription.unsubscribe();
     };
-  }, [client, join, name, latest]);
+  }, [client, join, name, latest, latestOptions]);
   const isCurrent = shown.of?.every((value, i) => value === [client, join, name][i]);
   return isCurrent ? shown : pending;
 }

@@ -1,5 +1,5 @@
 import { ReactNode, FunctionComponentElement, ProviderProps } from 'react';
-import { HubClient, Subscription, HubError, Handler, State, Options } from './hub.cjs';
+import { HubClient, Subscription, HubError, Handler, SubscribeOptions, State, Options } from './hub.cjs';
 
 /** A client, or undefined before the first effect and in server rendering. */
 type MaybeClient = HubClient | undefined;
@@ -23,10 +23,13 @@ declare function HubProvider(props: {
  * the client calls the newest. It does not notice changes of the other options.
  */
 declare function useHub(url?: string | URL, options?: Options): MaybeClient;
-/** Subscribes to a channel while the component is mounted, and calls the `onMessage` of the newest render. */
-declare function useChannel(client: MaybeClient, channel: string, onMessage?: Handler): TopicStatus;
+/**
+ * Subscribes to a channel while the component is mounted, and calls the `onMessage` of the newest render. Functions in the
+ * options may change with every render too; changes of the other options count when the client or the channel changes.
+ */
+declare function useChannel(client: MaybeClient, channel: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus;
 /** Joins a room, as `useChannel` does for a channel. */
-declare function useRoom(client: MaybeClient, room: string, onMessage?: Handler): TopicStatus;
+declare function useRoom(client: MaybeClient, room: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus;
 /** Returns the client's connection state, and renders the component again when it changes. */
 declare function useConnectionState(client: MaybeClient): State;
 

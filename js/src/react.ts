@@ -17,7 +17,16 @@ import {
   useSyncExternalStore,
 } from "react";
 
-import { type Handler, HubClient, HubError, type Message, type Options, type State, type Subscription } from "./index.js";
+import {
+  type Handler,
+  HubClient,
+  HubError,
+  type Message,
+  type Options,
+  type State,
+  type SubscribeOptions,
+  type Subscription,
+} from "./index.js";
 
 /** A client, or undefined before the first effect and in server rendering. */
 export type MaybeClient = HubClient | undefined;
@@ -78,30 +87,40 @@ export function useHub(url?: string | URL, options?: Options): MaybeClient {
 }
 
 /** Returns the options with functions that call those of the newest options. */
-function withLatest(latest: { readonly current: Options | undefined }): Options {
+function withLatest<T extends object>(latest: { readonly current: T | undefined }): T {
   const options: Record<string, unknown> = { ...latest.current };
   for (const [key, value] of Object.entries(options)) {
     if (typeof value !== "function" || key === "WebSocket") continue;
     options[key] = (...args: unknown[]) => {
-      const newest = latest.current?.[key as keyof Options] as ((...args: unknown[]) => unknown) | undefined;
+      const newest = latest.current?.[key as keyof T] as ((...args: unknown[]) => unknown) | undefined;
       return newest?.(...args);
     };
   }
-  return options as Options;
+  return options as T;
 }
 
-/** Subscribes to a channel while the component is mounted, and calls the `onMessage` of the newest render. */
-export function useChannel(client: MaybeClient, channel: string, onMessage?: Handler): TopicStatus {
-  return useTopic("subscribe", client, channel, onMessage);
+/**
+ * Subscribes to a channel while the component is mounted, and calls the `onMessage` of the newest render. Functions in the
+ * options may change with every render too; changes of the other options count when the client or the channel changes.
+ */
+export function useChannel(client: MaybeClient, channel: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus {
+  return useTopic("subscribe", client, channel, onMessage, options);
 }
 
 /** Joins a room, as `useChannel` does for a channel. */
-export function useRoom(client: MaybeClient, room: string, onMessage?: Handler): TopicStatus {
-  return useTopic("joinRoom", client, room, onMessage);
+export function useRoom(client: MaybeClient, room: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus {
+  return useTopic("joinRoom", client, room, onMessage, options);
 }
 
-function useTopic(join: "subscribe" | "joinRoom", client: MaybeClient, name: string, onMessage?: Handler): TopicStatus {
+function useTopic(
+  join: "subscribe" | "joinRoom",
+  client: MaybeClient,
+  name: string,
+  onMessage: Handler | undefined,
+  options: SubscribeOptions | undefined,
+): TopicStatus {
   const latest = useLatest(onMessage);
+  const latestOptions = useLatest(options);
   const [shown, setShown] = useState<TopicStatus & { readonly of?: readonly unknown[] }>(pending);
   useEffect(() => {
     if (!client) return undefined;
@@ -111,7 +130,7 @@ function useTopic(join: "subscribe" | "joinRoom", client: MaybeClient, name: str
     };
     let subscription: Subscription;
     try {
-      subscription = client[join](name, (message: Message) => latest.current?.(message));
+      subscription = client[join](name, (message: Message) => latest.current?.(message), withLatest(latestOptions));
     } catch (error) {
       if (!(error instanceof HubError)) throw error;
       show({ state: "ended", error }); // the client is closed
@@ -126,7 +145,7 @@ function useTopic(join: "subscribe" | "joinRoom", client: MaybeClient, name: str
       for (const off of offs) off();
       void subscription.unsubscribe();
     };
-  }, [client, join, name, latest]);
+  }, [client, join, name, latest, latestOptions]);
   const isCurrent = shown.of?.every((value, i) => value === [client, join, name][i]);
   return isCurrent ? shown : pending;
 }

@@ -31,10 +31,10 @@ interface Topic {
   /** The epoch of the history; undefined if there is none. */
   epoch?: string;
   /**
-   * Names the history for as long as the client has missed no publication of it. Undefined if keys do not make
-   * publications unique in it.
+   * Names the history for as long as the client has missed no publication of it. 0 if keys do not make publications
+   * unique in it.
    */
-  unbroken?: number | undefined;
+  unbroken?: number;
   /** The number of publications that are to come before the client has all of a history in which nothing is lost. */
   replaying?: number;
   /** The end of a resume that replays nothing, until its gap has arrived. */
@@ -133,12 +133,12 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
     const told: Partial<TopicResumed> & { conflate?: boolean } = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
     // The first reply of a connection is that of all subscriptions that do not begin in the past, if there are any.
-    if (!epoch || conflate) topic.unbroken = undefined;
-    else if (!topic.active) {
-      topic.replaying = 0;
-      if (!own && since && told.complete) topic.replaying = replayed;
-      else topic.unbroken = ++lastUnbroken;
+    if (!topic.active) {
+      const complete = !own && since && told.complete;
+      topic.replaying = complete ? replayed : 0;
+      if (!complete) topic.unbroken = ++lastUnbroken;
     }
+    if (!epoch || conflate) topic.unbroken = topic.replaying = 0;
     topic.active = true;
     topic.epoch = epoch;
     topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
@@ -247,7 +247,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
       if (!topic) return false;
       const excepted = key && calls.received(key);
       for (const handle of [...topic.handles]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      if (offset && topic.replaying && !--topic.replaying) changed();
+      for (const each of [topic, unclear && room]) if (each && offset && each.replaying && !--each.replaying) changed();
       return true;
     },
 

@@ -21,7 +21,7 @@ after(() => rmSync(directory, { recursive: true }));
 
 /** Starts a hub that also serves the files of a directory. It stops when the test ends. */
 export async function startHub(t, files) {
-  const child = spawn(program, files ? ["-files", files] : [], { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(program, ["-topics", ...(files ? ["-files", files] : [])], { stdio: ["pipe", "pipe", "inherit"] });
   const ended = once(child, "exit");
   t.after(() => {
     child.stdin.end();

@@ -76,9 +76,14 @@ test("an application under StrictMode, in a browser", { skip: noGo || noBrowser,
   await shows("first", "news active fine room active a1 b2 b3");
   await shows("second", "sports active fine room active a1 a2 a4");
 
+  // The history of a channel.
+  for (const data of [7, 8, 9]) await publish("h:kept", data);
+  await page.evaluate(() => controls.setPanels({ first: "news", second: "h:kept" }));
+  await shows("second", "h:kept active fine room active a1 a2 a4 a8 a9");
+
   // A refused channel.
   await page.evaluate(() => controls.setPanels({ first: "news", second: "secret" }));
-  await shows("second", "secret ended forbidden room active a1 a2 a4");
+  await shows("second", "secret ended forbidden room active a1 a2 a4 a8 a9");
   await page.evaluate(() => controls.setPanels({ first: "news" }));
 
   // A lost connection.

@@ -33,7 +33,9 @@ function Panel({ id, channel, controls }) {
   const [label, setLabel] = useState("a");
   const [lines, setLines] = useState([]);
   controls[id] = setLabel;
-  const { state, error } = useChannel(client, channel, (message) => setLines((all) => [...all, label + message.json()]));
+  const { state, error } = useChannel(client, channel, (message) => setLines((all) => [...all, label + message.json()]), {
+    last: 2,
+  });
   const room = useRoom(client, "lobby");
   return h("p", { id }, [channel, state, error?.code ?? "fine", `room ${room.state}`, ...lines].join(" "));
 }

@@ -103,7 +103,7 @@ export async function misuse(client: HubClient): Promise<void> {
 }
 
 export function Headlines({ client }: { client: HubClient }) {
-  const { state, error } = useChannel(client, "news", (message) => console.log(message.text()));
+  const { state, error } = useChannel(client, "news", (message) => console.log(message.text()), { last: 20 });
   useRoom(client, "lobby");
   return createElement("p", null, useConnectionState(client), state, error?.message);
 }
