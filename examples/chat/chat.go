@@ -30,9 +30,17 @@ const (
 	maxTabs        = 1000
 	burst          = 20 // messages that a tab may send at once
 	perSecond      = 5  // messages per second that a tab may send after a burst
+
+	keptMessages = 200 // messages of a room that a tab which enters sees
+	keptFor      = 24 * time.Hour
+	keptBytes    = 64 << 20 // of all rooms
 )
 
-const statsChannel = "stats"
+// Channels. Each room has a typing channel, whose name is the prefix and the room's name.
+const (
+	statsChannel = "stats"
+	typingPrefix = "typing:"
+)
 
 // The refusals that a tab can receive in a reply.
 var (
@@ -54,34 +62,27 @@ func refusal(format string, args ...any) *websocket.RequestError {
 	return &websocket.RequestError{Message: fmt.Sprintf(format, args...)}
 }
 
-// chat is the application. It keeps the member list of each room; the hub delivers
-// all messages.
+// chat is the application. The hub delivers the messages, keeps the latest ones of each
+// room, and tells the members of a room about one another.
 type chat struct {
 	hub  *websocket.Hub
 	log  *slog.Logger
 	keys keyring
 
-	mu    sync.Mutex      // guards names and rooms
-	names map[string]bool // the names of all tabs, in lower case
-	rooms map[string]*room
+	mu    sync.Mutex                   // guards names
+	names map[string]*websocket.Client // by name in lower case
 }
 
-// room is a room's member list. It exists while the room has members.
-type room struct {
-	version int // number of changes; a page ignores a list with a lower version
-	members map[string]person
-}
-
-// person is the public description of a tab. All members of its rooms see it.
+// person is the public description of a tab. The members of its rooms see it in the
+// list of members and in its messages.
 type person struct {
-	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Codec  string `json:"codec"`
 	Sealed bool   `json:"sealed"`
 }
 
 // session is the chat's state of one connection. The person does not change. Only
-// authorize uses the other fields.
+// allow uses the other fields.
 type session struct {
 	person
 	allowance float64 // messages that the tab may send now
@@ -92,18 +93,35 @@ func newChat(logger *slog.Logger) *chat {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	c := &chat{log: logger, names: map[string]bool{}, rooms: map[string]*room{}}
+	c := &chat{log: logger, names: map[string]*websocket.Client{}}
 	config := websocket.DefaultConfig
 	config.MaxMessageSize = 16 << 10
 	config.MaxClients = maxTabs
+	config.HistoryBudget = keptBytes
+	config.TopicOptions = topicOptions
 	config.ClientID = c.clientID
+	config.DuplicateID = websocket.ReplaceDuplicate
 	config.Authorize = c.authorize
 	config.OnConnect = c.connected
 	config.OnDisconnect = c.disconnected
+	config.OnMessage = c.received
 	config.OnJoin = c.joined
 	config.OnLeave = c.left
 	c.hub = websocket.NewHub(websocket.SlogLogger(logger), config)
+	c.hub.Handle("command", c.command)
 	return c
+}
+
+// topicOptions keeps the messages of rooms and shows their members. The messages of
+// channels are soon out of date.
+func topicOptions(kind websocket.TopicKind, _ string) websocket.TopicOptions {
+	if kind != websocket.RoomTopic {
+		return websocket.TopicOptions{}
+	}
+	return websocket.TopicOptions{
+		History:  websocket.HistoryOptions{Messages: keptMessages, Age: keptFor},
+		Presence: true,
+	}
 }
 
 // connected is OnConnect. No message is sent to or received from the tab before it
@@ -111,9 +129,9 @@ func newChat(logger *slog.Logger) *chat {
 func (c *chat) connected(client *websocket.Client) {
 	r := client.Request()
 	s := &session{allowance: burst, refilled: time.Now()}
-	s.ID, s.Codec = client.ID, client.Codec().Name()
-	if _, sealed := websocket.BearerToken(r); sealed {
-		keys, ok := c.keys.take(client.ID)
+	s.Codec = client.Codec().Name()
+	if ticket, sealed := websocket.BearerToken(r); sealed {
+		keys, ok := c.keys.take(ticket)
 		if !ok {
 			c.report("close", client.Close(websocket.CloseUnauthorized, errTicket.Error()))
 			return
@@ -125,8 +143,9 @@ func (c *chat) connected(client *websocket.Client) {
 		}
 		s.Sealed = true
 	}
-	s.Name = c.claimName(cleanName(r.URL.Query().Get("name")))
+	s.Name = c.claimName(cleanName(r.URL.Query().Get("name")), client)
 	client.SetMetadata("session", s)
+	c.report("set info", client.SetInfo(s.person))
 	c.report("welcome", client.Send(&websocket.Message{Type: "welcome", Data: encode(struct {
 		person
 		MaxText     int `json:"max_text"`
@@ -134,10 +153,18 @@ func (c *chat) connected(client *websocket.Client) {
 	}{s.person, maxText, maxRoomName})}))
 }
 
-// disconnected is OnDisconnect. The tab has left its rooms already.
+// disconnected is OnDisconnect.
 func (c *chat) disconnected(client *websocket.Client) {
 	if s := sessionOf(client); s != nil {
-		c.freeName(s.Name)
+		c.freeName(s.Name, client)
+	}
+}
+
+// received is OnMessage. It runs before authorize, which refuses a message for a room
+// without data.
+func (c *chat) received(client *websocket.Client, m *websocket.Message) {
+	if websocket.Action(m.Type) == websocket.ActionPublishRoom {
+		m.Data = sessionOf(client).stamp(m.Data)
 	}
 }
 
@@ -154,7 +181,18 @@ func (c *chat) authorize(client *websocket.Client, r websocket.AuthorizeRequest)
 	case websocket.ActionLeaveRoom:
 		return nil
 	case websocket.ActionPublishRoom:
-		return s.mayPublish(client, r)
+		if len(r.Message.Data) == 0 {
+			return errText
+		}
+		if websocket.AllowMembers(client, r) != nil {
+			return errNotInRoom
+		}
+		return s.allow()
+	case websocket.ActionPublish:
+		isTyping := strings.HasPrefix(r.Target, typingPrefix) && len(r.Message.Data) == 0
+		if isTyping && websocket.AllowMembers(client, r) == nil {
+			return s.allow()
+		}
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
 		if r.Target == statsChannel {
 			return nil
@@ -163,7 +201,8 @@ func (c *chat) authorize(client *websocket.Client, r websocket.AuthorizeRequest)
 	return errForbidden
 }
 
-// mayJoin decides whether a tab may join a room.
+// mayJoin decides whether a tab may join a room. Tabs that join at the same time can
+// exceed the limits of rooms by a few.
 func (c *chat) mayJoin(client *websocket.Client, name string) error {
 	in := client.Rooms()
 	switch {
@@ -174,104 +213,40 @@ func (c *chat) mayJoin(client *websocket.Client, name string) error {
 	case len(in) >= maxRoomsPerTab:
 		return errRooms
 	}
-	return c.checkSpace(name)
+	return checkSpace(maps.Collect(c.hub.Rooms()), name)
 }
 
-// checkSpace returns an error if a room has no space for one more tab. Tabs that join
-// at the same time can exceed the limits by a few.
-func (c *chat) checkSpace(name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.rooms[name]
-	switch {
-	case r == nil && len(c.rooms) >= maxRooms:
+// checkSpace returns an error if a room has no space for one more tab. rooms has the
+// number of members of each room that is not empty.
+func checkSpace(rooms map[string]int, name string) error {
+	switch members := rooms[name]; {
+	case members == 0 && len(rooms) >= maxRooms:
 		return errNoRoom
-	case r != nil && len(r.members) >= maxRoomMembers:
+	case members >= maxRoomMembers:
 		return errRoomFull
 	}
 	return nil
 }
 
-// joined is OnJoin. It publishes the new member list to the room. The tab is a member
-// in the hub already, so a listed tab receives every later list.
+// joined is OnJoin. It gives the tab the typing channel of the room.
 func (c *chat) joined(client *websocket.Client, t websocket.Topic) {
-	s := sessionOf(client)
-	if t.Kind != websocket.RoomTopic || s == nil {
-		return
+	if t.Kind == websocket.RoomTopic {
+		c.report("subscribe", client.Subscribe(typingPrefix+t.Name))
 	}
-	list := c.addMember(s.person, t.Name)
-	list.Joined = &s.person
-	c.announce(t.Name, list)
 }
 
-// left is OnLeave. It publishes the new member list to the room.
+// left is OnLeave.
 func (c *chat) left(client *websocket.Client, t websocket.Topic) {
-	s := sessionOf(client)
-	if t.Kind != websocket.RoomTopic || s == nil {
-		return
+	if t.Kind == websocket.RoomTopic {
+		c.report("unsubscribe", client.Unsubscribe(typingPrefix+t.Name))
 	}
-	list := c.removeMember(s.person, t.Name)
-	list.Left = &s.person
-	c.announce(t.Name, list)
 }
 
-// addMember adds a person to a room's list and returns the new list.
-func (c *chat) addMember(p person, name string) presence {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.rooms[name]
-	if r == nil {
-		r = &room{members: map[string]person{}}
-		c.rooms[name] = r
-	}
-	r.members[p.ID] = p
-	return r.next()
-}
-
-// removeMember removes a person from a room's list and returns the new list.
-func (c *chat) removeMember(p person, name string) presence {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.rooms[name]
-	delete(r.members, p.ID)
-	if len(r.members) == 0 {
-		delete(c.rooms, name)
-	}
-	return r.next()
-}
-
-// presence is the data of the message with a room's members, and with the person that
-// joined or left.
-type presence struct {
-	Version int      `json:"version"`
-	Members []person `json:"members"`
-	Joined  *person  `json:"joined,omitempty"`
-	Left    *person  `json:"left,omitempty"`
-}
-
-// next returns the list after a change. The caller holds chat.mu.
-func (r *room) next() presence {
-	r.version++
-	members := slices.SortedFunc(maps.Values(r.members), func(a, b person) int { return strings.Compare(a.Name, b.Name) })
-	return presence{Version: r.version, Members: members}
-}
-
-// announce publishes a member list to its room.
-func (c *chat) announce(room string, list presence) {
-	c.report("announce", c.hub.PublishToRoom(room, &websocket.Message{Type: "presence", Data: encode(list)}))
-}
-
-// mayPublish decides whether a tab may publish a message to a room.
-func (s *session) mayPublish(client *websocket.Client, r websocket.AuthorizeRequest) error {
+// allow counts a message or command of the tab, and refuses it if there were too many.
+func (s *session) allow() error {
 	now := time.Now()
 	s.allowance = min(burst, s.allowance+perSecond*now.Sub(s.refilled).Seconds())
 	s.refilled = now
-	if err := checkText(r.Message.Data); err != nil {
-		return err
-	}
-	if websocket.AllowMembers(client, r) != nil {
-		return errNotInRoom
-	}
 	if s.allowance < 1 {
 		return errTooFast
 	}
@@ -279,23 +254,40 @@ func (s *session) mayPublish(client *websocket.Client, r websocket.AuthorizeRequ
 	return nil
 }
 
-// checkText returns an error unless data is a text as pages publish it:
-// {"text":"...","nonce":1}. The nonce lets the page recognize its own message.
-func checkText(data []byte) error {
-	var message struct {
-		Text  string `json:"text"`
-		Nonce int64  `json:"nonce"`
+// said is the data of a message as pages publish it: {"text":"...","nonce":1}. The nonce
+// lets the page recognize its own message.
+type said struct {
+	Text  string `json:"text"`
+	Nonce int64  `json:"nonce"`
+}
+
+// stamp returns the data of a message as the members of the room get it, with the person
+// who says it, because that person may have left when a later member reads it. The
+// result is nil if data is not as pages publish it.
+func (s *session) stamp(data []byte) []byte {
+	var message said
+	if s == nil || decode(data, &message) != nil || !validText(message.Text) {
+		return nil
 	}
+	return encode(struct {
+		said
+		person
+	}{message, s.person})
+}
+
+func validText(text string) bool {
+	return strings.TrimSpace(text) != "" && utf8.RuneCountInString(text) <= maxText
+}
+
+// decode reads one JSON value without unknown fields.
+func decode(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&message); err != nil {
-		return errText
+	if err := d.Decode(v); err != nil {
+		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return errText
-	}
-	if strings.TrimSpace(message.Text) == "" || utf8.RuneCountInString(message.Text) > maxText {
-		return errText
+		return errors.New("more than one value")
 	}
 	return nil
 }
@@ -328,23 +320,28 @@ func cleaned(s string, most int) string {
 	return s
 }
 
-// claimName reserves a name. It adds a number to a name that another tab has.
-func (c *chat) claimName(name string) string {
+// claimName reserves a name. It adds a number to a name that another tab has. A tab that
+// connects again gets its name, although its earlier connection may not have ended yet.
+func (c *chat) claimName(name string, client *websocket.Client) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	claimed := name
-	for n := 2; c.names[strings.ToLower(claimed)]; n++ {
+	for n, claimed := 2, name; ; n++ {
+		holder := c.names[strings.ToLower(claimed)]
+		if holder == nil || holder.ID == client.ID {
+			c.names[strings.ToLower(claimed)] = client
+			return claimed
+		}
 		claimed = fmt.Sprintf("%s %d", name, n)
 	}
-	c.names[strings.ToLower(claimed)] = true
-	return claimed
 }
 
 // freeName makes a name available again.
-func (c *chat) freeName(name string) {
+func (c *chat) freeName(name string, client *websocket.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.names, strings.ToLower(name))
+	if name = strings.ToLower(name); c.names[name] == client {
+		delete(c.names, name)
+	}
 }
 
 // statistics is the data of the messages in the stats channel.
@@ -353,8 +350,7 @@ type statistics struct {
 	Rooms map[string]int `json:"rooms"` // the number of members of each room
 }
 
-// reportStats publishes the hub's statistics once a second while the stats channel
-// has subscribers.
+// reportStats publishes the hub's statistics once a second.
 func (c *chat) reportStats(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -364,11 +360,7 @@ func (c *chat) reportStats(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		stats := c.hub.Stats()
-		if stats.TotalChannels == 0 { // authorize allows no other channel
-			continue
-		}
-		data := encode(statistics{stats, maps.Collect(c.hub.Rooms())})
+		data := encode(statistics{c.hub.Stats(), maps.Collect(c.hub.Rooms())})
 		c.report("publish stats", c.hub.PublishToChannelRaw(statsChannel, data))
 	}
 }

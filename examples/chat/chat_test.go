@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -54,11 +55,9 @@ func TestTabsOfAllCodecsShareARoom(t *testing.T) {
 	for i, codec := range codecs {
 		tab := dial(t, base, codec, "Ann", i%2 == 1)
 		require.Equal(t, []string{"Ann", "Ann 2", "Ann 3", "Ann 4"}[i], tab.me.Name)
-		joined := tab.join("lobby")
-		require.Equal(t, tab.me.ID, joined.Joined.ID)
-		require.Len(t, joined.Members, i+1)
+		tab.join("lobby")
 		for _, earlier := range tabs {
-			require.Equal(t, tab.me, *earlier.presence().Joined)
+			require.Equal(t, tab.me, earlier.sees(tab.id))
 		}
 		tabs = append(tabs, tab)
 	}
@@ -68,8 +67,8 @@ func TestTabsOfAllCodecsShareARoom(t *testing.T) {
 		message := tab.next()
 		require.Equal(t, "room_message", message.Type)
 		require.Equal(t, "lobby", message.Channel)
-		require.Equal(t, tabs[1].me.ID, message.ClientID)
-		require.JSONEq(t, `{"text":"<b>hello</b>","nonce":7}`, string(message.Data))
+		require.Equal(t, tabs[1].id, message.ClientID)
+		require.JSONEq(t, `{"text":"<b>hello</b>","nonce":7,"name":"Ann 2","codec":"protobuf","sealed":true}`, string(message.Data))
 	}
 	require.Equal(t, "ack", tabs[1].next().Type)
 
@@ -77,9 +76,123 @@ func TestTabsOfAllCodecsShareARoom(t *testing.T) {
 	require.Equal(t, "ack", tabs[0].next().Type)
 	require.NoError(t, tabs[3].conn.Close())
 	for _, tab := range tabs[1:3] {
-		gone := []string{tab.presence().Left.Name, tab.presence().Left.Name}
-		require.ElementsMatch(t, []string{"Ann", "Ann 4"}, gone)
+		tab.sawLeave(tabs[0].id)
+		tab.sawLeave(tabs[3].id)
 	}
+}
+
+func TestHistoryOnEntering(t *testing.T) {
+	t.Parallel()
+	base := start(t)
+	ann := dial(t, base, websocket.JSONCodec{}, "Ann", false)
+	ann.join("lobby")
+	ann.publish("lobby", `{"text":"hello","nonce":1}`, "2")
+	require.Equal(t, "room_message", ann.next().Type)
+	require.NoError(t, ann.conn.Close())
+
+	bob := dial(t, base, websocket.JSONCodec{}, "Bob", false)
+	bob.send(&websocket.Message{Type: "join_room", ID: "1", Data: []byte(`{"room_id":"lobby","last":10}`)})
+	require.Equal(t, "ack", bob.next().Type)
+	message := bob.next()
+	require.Equal(t, ann.id, message.ClientID)
+	require.JSONEq(t, `{"text":"hello","nonce":1,"name":"Ann","codec":"json","sealed":false}`, string(message.Data))
+	bob.publish("lobby", `{"text":"late","nonce":2}`, "")
+	require.Contains(t, string(bob.next().Data), "late")
+}
+
+func TestTabKeepsItsIDAndName(t *testing.T) {
+	t.Parallel()
+	base := start(t)
+	secret := rand.Text()
+	earlier := dialAs(t, base, websocket.JSONCodec{}, "Ann", secret, false)
+	again := dialAs(t, base, websocket.MsgpackCodec{}, "Ann", secret, true)
+	require.Equal(t, "Ann", again.me.Name)
+	require.Equal(t, earlier.id, again.id)
+	require.NotEqual(t, earlier.id, dial(t, base, websocket.JSONCodec{}, "Bob", false).id)
+	_, _, err := earlier.conn.ReadMessage()
+	require.True(t, gorilla.IsCloseError(err, websocket.CloseReplaced), "%v", err)
+}
+
+func TestNamesAreUnique(t *testing.T) {
+	t.Parallel()
+	c := newChat(slog.New(slog.DiscardHandler))
+	earlier, again, other := &websocket.Client{ID: "1"}, &websocket.Client{ID: "1"}, &websocket.Client{ID: "2"}
+	require.Equal(t, "Ann", c.claimName("Ann", earlier))
+	require.Equal(t, "Ann", c.claimName("Ann", again))
+	c.freeName("Ann", earlier)
+	require.Equal(t, "ann 2", c.claimName("ann", other))
+	c.freeName("Ann", again)
+	require.Equal(t, "ANN", c.claimName("ANN", other))
+}
+
+func TestTyping(t *testing.T) {
+	t.Parallel()
+	base := start(t)
+	ann := dial(t, base, websocket.JSONCodec{}, "Ann", false)
+	bob := dial(t, base, websocket.JSONCodec{}, "Bob", false)
+	typing := func(id string) {
+		ann.send(&websocket.Message{Type: "publish", Channel: "typing:lobby", ExceptSelf: true, ID: id})
+	}
+	bob.join("lobby")
+	typing("1")
+	ann.refused(errForbidden)
+	ann.join("lobby")
+	typing("2")
+	require.Equal(t, "ack", ann.next().Type)
+	m := bob.next()
+	require.Equal(t, "message", m.Type)
+	require.Equal(t, "typing:lobby", m.Channel)
+	require.Equal(t, ann.id, m.ClientID)
+	require.Zero(t, m.Offset, "typing is not kept")
+
+	ann.send(&websocket.Message{Type: "publish", Channel: "typing:lobby", Data: []byte(`"hello"`)})
+	ann.refused(errForbidden)
+	ann.ask("subscribe", "typing:lobby", "3")
+	ann.refused(errForbidden)
+	bob.ask("leave_room", "lobby", "4")
+	require.Equal(t, "ack", bob.next().Type)
+	bob.send(&websocket.Message{Type: "publish", Channel: "typing:lobby"})
+	bob.refused(errForbidden)
+}
+
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	base := start(t)
+	ann := dial(t, base, websocket.JSONCodec{}, "Ann", false)
+	bob := dial(t, base, websocket.MsgpackCodec{}, "Bob", true)
+	command := func(data string) {
+		ann.send(&websocket.Message{Type: "command", ID: "5", Data: []byte(data)})
+	}
+	answers := func(text, pattern string) {
+		t.Helper()
+		command(string(encode(map[string]string{"room": "lobby", "text": text})))
+		m := ann.next()
+		require.Equal(t, "ack", m.Type, string(m.Data))
+		require.Equal(t, "5", m.ID)
+		var answer string
+		require.NoError(t, json.Unmarshal(m.Data, &answer))
+		require.Regexp(t, pattern, answer)
+	}
+	command(`{"room":"lobby","text":"/who"}`)
+	ann.refused(errNotInRoom)
+	ann.join("lobby")
+	bob.join("lobby")
+	answers("/who", `^(Ann|Bob), here for \d+s\n(Ann|Bob), here for \d+s$`)
+	answers(" /help ", "/roll 2d6")
+	answers("/roll 1d2", `^1d2: [12] = [12]$`)
+	answers("/roll 3d1000", `^3d1000: \d+ \+ \d+ \+ \d+ = \d+$`)
+	for _, dice := range []string{"", "6", "d6", "2d", "0d6", "21d6", "2d1", "2d1001", "2d6d6", "99999999999999999999d6"} {
+		command(string(encode(map[string]string{"room": "lobby", "text": "/roll " + dice})))
+		ann.refused(errRoll)
+	}
+	command(`{"room":"lobby","text":"/dance <b>"}`)
+	ann.refused(refusal("there is no command /dance, /help lists them"))
+	for _, data := range []string{``, `"/who"`, `{"room":"lobby","text":" "}`, `{"room":"lobby","text":"/who","as":"Bob"}`} {
+		command(data)
+		ann.refused(errText)
+	}
+	ann.publish("lobby", `{"text":"only this","nonce":1}`, "")
+	require.Contains(t, string(bob.next().Data), "only this", "the others see no commands")
 }
 
 func TestRefusals(t *testing.T) {
@@ -87,79 +200,74 @@ func TestRefusals(t *testing.T) {
 	base := start(t)
 	tab := dial(t, base, websocket.JSONCodec{}, "  Bob\n\x00 Ross ", false)
 	require.Equal(t, "Bob Ross", tab.me.Name)
-	refused := func(want *websocket.RequestError) {
-		t.Helper()
-		m := tab.next()
-		require.Equal(t, "error", m.Type)
-		var e struct{ Code, Message string }
-		require.NoError(t, json.Unmarshal(m.Data, &e))
-		require.Equal(t, "forbidden", e.Code)
-		require.Equal(t, want.Message, e.Message)
-	}
 
 	tab.publish("lobby", `{"text":"hello","nonce":1}`, "")
-	refused(errNotInRoom)
+	tab.refused(errNotInRoom)
 	for _, name := range []string{" lobby", "lob  by", "\u202elobby", strings.Repeat("x", maxRoomName+1)} {
 		tab.ask("join_room", name, "")
-		refused(errRoomName)
+		tab.refused(errRoomName)
 	}
-	tab.ask("subscribe", "secrets", "")
-	refused(errForbidden)
+	for _, channel := range []string{"secrets", "typing:lobby"} {
+		tab.ask("subscribe", channel, "")
+		tab.refused(errForbidden)
+	}
 	tab.send(&websocket.Message{Type: "broadcast", Data: []byte(`"hello"`)})
-	refused(errForbidden)
+	tab.refused(errForbidden)
+	tab.publish("lobby", ``, "")
+	tab.refused(errText)
 
 	tab.join("lobby")
 	for _, data := range []string{
-		`{"text":"   "}`, `{"text":1}`, `"hello"`, `{"text":"a","html":"b"}`,
-		`{"text":"` + strings.Repeat("x", maxText+1) + `"}`,
+		``, `null`, `{"text":"   "}`, `{"text":1}`, `"hello"`, `{"text":"a","name":"Ann"}`, `{"text":"a","Sealed":true}`,
+		`{"text":"a"} {}`, `{"text":"` + strings.Repeat("x", maxText+1) + `"}`,
 	} {
 		tab.publish("lobby", data, "")
-		refused(errText)
+		tab.refused(errText)
 	}
 	for i := range maxRoomsPerTab - 1 {
 		tab.join("room " + string(rune('a'+i)))
 	}
 	tab.ask("join_room", "one too many", "")
-	refused(errRooms)
+	tab.refused(errRooms)
 }
 
 func TestRoomsAndMembersAreBounded(t *testing.T) {
 	t.Parallel()
-	c := newChat(slog.New(slog.DiscardHandler))
-	add := func(i int, room string) presence {
-		t.Helper()
-		require.NoError(t, c.checkSpace(room))
-		return c.addMember(person{ID: strconv.Itoa(i)}, room)
+	rooms := map[string]int{"lobby": maxRoomMembers - 1}
+	require.NoError(t, checkSpace(rooms, "lobby"))
+	rooms["lobby"]++
+	require.ErrorIs(t, checkSpace(rooms, "lobby"), errRoomFull)
+	for i := range maxRooms - 2 {
+		rooms["room "+strconv.Itoa(i)] = 1
 	}
-	for i := range maxRoomMembers {
-		add(i, "lobby")
-	}
-	require.ErrorIs(t, c.checkSpace("lobby"), errRoomFull)
-	for i := range maxRooms - 1 {
-		add(i, "room "+strconv.Itoa(i))
-	}
-	require.ErrorIs(t, c.checkSpace("one too many"), errNoRoom)
-	require.Len(t, add(maxRoomMembers, "room 0").Members, 2)
-
-	require.Len(t, c.removeMember(person{ID: "0"}, "lobby").Members, maxRoomMembers-1)
-	require.NoError(t, c.checkSpace("lobby"))
-	require.Empty(t, c.removeMember(person{ID: "1"}, "room 1").Members)
-	require.NoError(t, c.checkSpace("one too many"))
+	require.NoError(t, checkSpace(rooms, "the last one"))
+	rooms["the last one"] = 1
+	require.ErrorIs(t, checkSpace(rooms, "one too many"), errNoRoom)
+	require.NoError(t, checkSpace(rooms, "room 0"))
 }
 
 func TestFloodIsRefused(t *testing.T) {
 	t.Parallel()
-	tab := dial(t, start(t), websocket.JSONCodec{}, "Ann", false)
-	tab.join("lobby")
-	for range 2 * burst {
-		tab.publish("lobby", `{"text":"x"}`, "")
+	base := start(t)
+	for _, m := range []*websocket.Message{
+		{Type: "publish_room", Channel: "lobby", Data: []byte(`{"text":"x"}`)},
+		{Type: "publish", Channel: "typing:lobby"},
+		{Type: "command", ID: "1", Data: []byte(`{"room":"lobby","text":"/help"}`)},
+	} {
+		t.Run(m.Type, func(t *testing.T) {
+			tab := dial(t, base, websocket.JSONCodec{}, "Ann", false)
+			tab.join("lobby")
+			for range 2 * burst {
+				tab.send(m)
+			}
+			for range 2 * burst {
+				if tab.next().Type == "error" {
+					return
+				}
+			}
+			t.Fatal("the flood was not limited")
+		})
 	}
-	for range 2 * burst {
-		if tab.next().Type == "error" {
-			return
-		}
-	}
-	t.Fatal("the flood was not limited")
 }
 
 func TestTicketIsGoodForOneConnection(t *testing.T) {
@@ -176,6 +284,19 @@ func TestTicketIsGoodForOneConnection(t *testing.T) {
 	}
 }
 
+func TestTicketIsRedeemedOnce(t *testing.T) {
+	t.Parallel()
+	var k keyring
+	ticket, issued, _ := k.issue()
+	require.True(t, k.redeem(ticket))
+	require.False(t, k.redeem(ticket))
+	keys, ok := k.take(ticket)
+	require.True(t, ok)
+	require.Equal(t, issued, keys)
+	_, ok = k.take(ticket)
+	require.False(t, ok)
+}
+
 func TestExpiredTicketsAreSweptAndRefused(t *testing.T) {
 	t.Parallel()
 	var k keyring
@@ -188,7 +309,7 @@ func TestExpiredTicketsAreSweptAndRefused(t *testing.T) {
 	for ticket, keys := range k.issued {
 		keys.expires = time.Now().Add(-time.Second)
 		k.issued[ticket] = keys
-		require.False(t, k.redeem(ticket, "id"))
+		require.False(t, k.redeem(ticket))
 	}
 	_, _, ok = k.issue()
 	require.True(t, ok)
@@ -255,16 +376,23 @@ func startWith(t *testing.T, ctx context.Context) string {
 
 // tabClient is a connection that acts like the page.
 type tabClient struct {
-	t     *testing.T
-	conn  *gorilla.Conn
-	codec websocket.Codec
-	keys  *sealKeys
-	me    person
+	t       *testing.T
+	conn    *gorilla.Conn
+	codec   websocket.Codec
+	keys    *sealKeys
+	me      person
+	id      string
+	members map[string]person // by client ID, of all rooms together
 }
 
 func dial(t *testing.T, base string, codec websocket.Codec, name string, sealed bool) *tabClient {
 	t.Helper()
-	c := &tabClient{t: t, codec: codec}
+	return dialAs(t, base, codec, name, "", sealed)
+}
+
+func dialAs(t *testing.T, base string, codec websocket.Codec, name, secret string, sealed bool) *tabClient {
+	t.Helper()
+	c := &tabClient{t: t, codec: codec, members: map[string]person{}}
 	protocols := []string{codec.Name()}
 	if sealed {
 		ticket, keys := fetchKeys(t, base)
@@ -272,7 +400,8 @@ func dial(t *testing.T, base string, codec websocket.Codec, name string, sealed 
 		protocols = append(protocols, "bearer."+base64.RawURLEncoding.EncodeToString([]byte(ticket)))
 	}
 	dialer := websocket.Dialer{Subprotocols: protocols}
-	conn, _, err := dialer.Dial("ws://"+base+"/ws?name="+url.QueryEscape(name), nil)
+	query := url.Values{"name": {name}, "tab": {secret}}
+	conn, _, err := dialer.Dial("ws://"+base+"/ws?"+query.Encode(), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
@@ -282,6 +411,12 @@ func dial(t *testing.T, base string, codec websocket.Codec, name string, sealed 
 	require.NoError(t, json.Unmarshal(welcome.Data, &c.me))
 	require.Equal(t, sealed, c.me.Sealed)
 	require.Equal(t, codec.Name(), c.me.Codec)
+	c.send(&websocket.Message{Type: "hub:hello", ID: "hello"})
+	var hello struct {
+		ID string `json:"client_id"`
+	}
+	require.NoError(t, json.Unmarshal(c.next().Data, &hello))
+	c.id = hello.ID
 	return c
 }
 
@@ -321,12 +456,13 @@ func (c *tabClient) ask(action, target, id string) {
 	c.send(&websocket.Message{Type: action, Data: data, ID: id})
 }
 
-// join joins a room and returns the list that announces the tab.
-func (c *tabClient) join(room string) presence {
+// join joins a room and waits until the tab itself is listed.
+func (c *tabClient) join(room string) {
 	c.t.Helper()
+	delete(c.members, c.id)
 	c.ask("join_room", room, "1")
 	require.Equal(c.t, "ack", c.next().Type)
-	return c.presence()
+	require.Equal(c.t, c.me, c.sees(c.id))
 }
 
 func (c *tabClient) publish(room, data, id string) {
@@ -347,7 +483,77 @@ func (c *tabClient) send(m *websocket.Message) {
 	require.NoError(c.t, c.conn.WriteMessage(kind, b))
 }
 
+// refused waits for a refusal.
+func (c *tabClient) refused(want *websocket.RequestError) {
+	c.t.Helper()
+	m := c.next()
+	require.Equal(c.t, "error", m.Type, string(m.Data))
+	var e struct{ Code, Message string }
+	require.NoError(c.t, json.Unmarshal(m.Data, &e))
+	require.Equal(c.t, "forbidden", e.Code)
+	require.Equal(c.t, want.Message, e.Message)
+}
+
+// next returns the next message that is not about members.
 func (c *tabClient) next() websocket.Message {
+	c.t.Helper()
+	for {
+		if m := c.read(); !c.changesMembers(&m) {
+			return m
+		}
+	}
+}
+
+// sees waits until a member is listed.
+func (c *tabClient) sees(id string) person {
+	c.t.Helper()
+	for {
+		if p, ok := c.members[id]; ok {
+			return p
+		}
+		m := c.read()
+		require.True(c.t, c.changesMembers(&m), m.Type)
+	}
+}
+
+// sawLeave waits until a member is not listed any more.
+func (c *tabClient) sawLeave(id string) {
+	c.t.Helper()
+	for _, ok := c.members[id]; ok; _, ok = c.members[id] {
+		m := c.read()
+		require.True(c.t, c.changesMembers(&m), m.Type)
+	}
+}
+
+// changesMembers applies a message about members.
+func (c *tabClient) changesMembers(m *websocket.Message) bool {
+	c.t.Helper()
+	type change struct {
+		ID   string `json:"client_id"`
+		Info person
+	}
+	var diff struct{ Leaves, Joins []change }
+	switch m.Type {
+	case "presence_diff":
+		require.NoError(c.t, json.Unmarshal(m.Data, &diff))
+	case "join":
+		diff.Joins = []change{{ID: m.ClientID}}
+		require.NoError(c.t, json.Unmarshal(m.Data, &diff.Joins[0]))
+	case "leave":
+		diff.Leaves = []change{{ID: m.ClientID}}
+	default:
+		return false
+	}
+	for _, left := range diff.Leaves {
+		delete(c.members, left.ID)
+	}
+	for _, joined := range diff.Joins {
+		c.members[joined.ID] = joined.Info
+	}
+	return true
+}
+
+func (c *tabClient) read() websocket.Message {
 	c.t.Helper()
 	_, b, err := c.conn.ReadMessage()
 	require.NoError(c.t, err)
@@ -360,13 +566,4 @@ func (c *tabClient) next() websocket.Message {
 	var m websocket.Message
 	require.NoError(c.t, c.codec.Unmarshal(b, &m))
 	return m
-}
-
-func (c *tabClient) presence() presence {
-	c.t.Helper()
-	m := c.next()
-	require.Equal(c.t, "presence", m.Type)
-	var p presence
-	require.NoError(c.t, json.Unmarshal(m.Data, &p))
-	return p
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"sync"
@@ -35,14 +37,19 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// clientID refuses the handshake (401) of a tab with an invalid ticket. Other tabs
-// get a random ID, because a name proves nothing.
+// clientID refuses the handshake (401) of a tab with an invalid ticket. The ID of a tab
+// is the hash of a secret that its page keeps, so the tab has the same ID when it connects
+// again, and no other tab can have it. A name proves nothing.
 func (c *chat) clientID(r *http.Request) (string, error) {
-	id := rand.Text()
-	if ticket, ok := websocket.BearerToken(r); ok && !c.keys.redeem(ticket, id) {
+	if ticket, ok := websocket.BearerToken(r); ok && !c.keys.redeem(ticket) {
 		return "", errTicket
 	}
-	return id, nil
+	secret := r.URL.Query().Get("tab")
+	if secret == "" {
+		return rand.Text(), nil
+	}
+	hash := sha256.Sum256([]byte(secret))
+	return base64.RawURLEncoding.EncodeToString(hash[:16]), nil
 }
 
 // sealKeys are the keys of one connection. The page fetches them over the connection
@@ -74,16 +81,17 @@ const (
 	mostTickets = 10_000
 )
 
-// keyring holds the keys that pages have fetched, until onConnect takes them. A
+// keyring holds the keys that pages have fetched, until OnConnect takes them. A
 // ticket is valid for one connection and for ticketLife. The zero value is empty.
 type keyring struct {
 	mu     sync.Mutex
-	issued map[string]issuedKeys // by ticket; after redeem by client ID
+	issued map[string]issuedKeys // by ticket
 }
 
 type issuedKeys struct {
 	sealKeys
-	expires time.Time
+	expires  time.Time
+	redeemed bool // a handshake has used the ticket
 }
 
 // issue returns new keys and their ticket. It returns false if too many keys are
@@ -109,29 +117,28 @@ func (k *keyring) issue() (string, sealKeys, bool) {
 	_, _ = rand.Read(keys.AES) // never fails
 	_, _ = rand.Read(keys.HMAC)
 	ticket := rand.Text()
-	k.issued[ticket] = issuedKeys{keys, now.Add(ticketLife)}
+	k.issued[ticket] = issuedKeys{sealKeys: keys, expires: now.Add(ticketLife)}
 	return ticket, keys, true
 }
 
-// redeem assigns the keys of a ticket to the client with the given ID. It returns
-// false if the ticket is unknown, used or expired.
-func (k *keyring) redeem(ticket, id string) bool {
+// redeem uses a ticket. It returns false if the ticket is unknown, used or expired.
+func (k *keyring) redeem(ticket string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	keys, ok := k.issued[ticket]
+	if !ok || keys.redeemed || !time.Now().Before(keys.expires) {
+		return false
+	}
+	keys.redeemed = true
+	k.issued[ticket] = keys
+	return true
+}
+
+// take removes and returns the keys of a ticket.
+func (k *keyring) take(ticket string) (sealKeys, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	keys, ok := k.issued[ticket]
 	delete(k.issued, ticket)
-	if !ok || !time.Now().Before(keys.expires) {
-		return false
-	}
-	k.issued[id] = keys
-	return true
-}
-
-// take removes and returns the keys of a client.
-func (k *keyring) take(id string) (sealKeys, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	keys, ok := k.issued[id]
-	delete(k.issued, id)
 	return keys.sealKeys, ok && time.Now().Before(keys.expires)
 }

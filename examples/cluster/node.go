@@ -33,10 +33,13 @@ const (
 	maxRoomsPerTab = 8
 )
 
+// Channels. Each room has a typing channel, whose name is the prefix and the room's name.
 const (
 	statsChannel = "stats"
-	askTimeout   = 2 * time.Second
+	typingPrefix = "typing:"
 )
+
+const askTimeout = 2 * time.Second
 
 // The refusals that a tab can receive in a reply.
 var (
@@ -45,6 +48,7 @@ var (
 	errRooms     = refusal("a tab can be in %d rooms", maxRoomsPerTab)
 	errNotInRoom = refusal("join the room first")
 	errText      = refusal("a message has 1 to %d characters", maxText)
+	errCommands  = refusal("the chat of examples/chat has commands, this one does not")
 )
 
 // refusal returns an error whose text the hub sends to the tab.
@@ -85,6 +89,7 @@ func startNode(logger *slog.Logger, name, engine string, secret []byte, listener
 	config.OnJoin = n.joined
 	config.OnLeave = n.left
 	n.hub = websocket.NewHub(websocket.SlogLogger(n.log), config)
+	n.hub.Handle("command", func(context.Context, *websocket.Client, *websocket.Message) (any, error) { return nil, errCommands })
 	ctx, end := context.WithCancel(context.Background())
 	n.end = end
 	go n.run(ctx, listener) // returns after stop
@@ -212,6 +217,11 @@ func authorize(client *websocket.Client, r websocket.AuthorizeRequest) error {
 			return errNotInRoom
 		}
 		return nil
+	case websocket.ActionPublish:
+		isTyping := strings.HasPrefix(r.Target, typingPrefix) && len(r.Message.Data) == 0
+		if isTyping && websocket.AllowMembers(client, r) == nil {
+			return nil
+		}
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
 		if r.Target == statsChannel {
 			return nil
@@ -245,6 +255,7 @@ func (n *node) joined(client *websocket.Client, t websocket.Topic) {
 	if err := n.hub.BrokerReady(ctx); err != nil {
 		n.log.Warn("a room is limited to this node for now", "error", err)
 	}
+	n.report("subscribe", client.Subscribe(typingPrefix+t.Name))
 	me := personOf(client.ID)
 	n.announce(t.Name, presence{Joined: &me})
 }
@@ -252,6 +263,7 @@ func (n *node) joined(client *websocket.Client, t websocket.Topic) {
 // left is OnLeave. It publishes the new member list to the room.
 func (n *node) left(client *websocket.Client, t websocket.Topic) {
 	if t.Kind == websocket.RoomTopic {
+		n.report("unsubscribe", client.Unsubscribe(typingPrefix+t.Name))
 		me := personOf(client.ID)
 		n.announce(t.Name, presence{Left: &me})
 	}
@@ -303,12 +315,9 @@ func (n *node) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		stats := n.hub.Stats()
-		if stats.TotalChannels > 0 { // authorize allows no channel but stats
-			m := &websocket.Message{Channel: statsChannel, Data: encode(statistics{stats, maps.Collect(n.hub.Rooms())})}
-			for client := range n.hub.Clients() { // a publication would also reach the tabs of other nodes
-				n.report("stats", client.Send(m))
-			}
+		m := &websocket.Message{Channel: statsChannel, Data: encode(statistics{n.hub.Stats(), maps.Collect(n.hub.Rooms())})}
+		for client := range n.hub.Clients() { // a publication would also reach the tabs of other nodes
+			n.report("stats", client.Send(m))
 		}
 		if now := n.hub.Cluster().Nodes(); !slices.Equal(now, known) {
 			known = now

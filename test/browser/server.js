@@ -1,8 +1,9 @@
-// Builds the chat server and runs it in its own process.
+// Builds the chat server and runs it in its own process, and a network that can be cut.
 
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -54,5 +55,53 @@ export class Server {
   async dispose() {
     if (this.#process) await this.stop("SIGKILL");
     rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** Passes connections on to a server. */
+export class Network {
+  #sockets = new Set();
+  #isCut = false;
+  #server = createServer((socket) => {
+    const { hostname, port } = new URL(this.target);
+    const onward = connect(port, hostname);
+    for (const [from, to] of [[socket, onward], [onward, socket]]) {
+      this.#sockets.add(from);
+      from.on("error", () => {}); // "close" follows
+      from.on("close", () => {
+        this.#sockets.delete(from);
+        to.destroy();
+      });
+      from.pipe(to);
+    }
+    if (this.#isCut) this.cut();
+  });
+
+  constructor(target) {
+    this.target = target;
+  }
+
+  async start() {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.#server.address().port}`;
+  }
+
+  /** Ends all connections, and every new one until `mend`. */
+  cut() {
+    this.#isCut = true;
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  mend() {
+    this.#isCut = false;
+  }
+
+  dispose() {
+    this.cut();
+    this.#server.close();
   }
 }

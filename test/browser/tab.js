@@ -52,7 +52,7 @@ export class Tab {
     const line = `${message.type()}: ${message.text()}`;
     this.console.push(line);
     if (message.type() !== "error") return;
-    const refused = /ERR_CONNECTION_(REFUSED|RESET|CLOSED|ABORTED)|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED|^WebSocket connection to /;
+    const refused = /ERR_CONNECTION_(REFUSED|RESET|CLOSED|ABORTED)|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED|ERR_NETWORK_CHANGED|^WebSocket connection to /;
     if (!this.serverIsAway || !refused.test(message.text())) this.errors.push(line);
   }
 

@@ -4,20 +4,28 @@ import { HubClient, Sealer, codecs, fromBase64 } from "./hub.js";
 
 const $ = (id) => document.getElementById(id);
 const firstRoom = "lobby";
-const keptMessages = 300;
+const shownMessages = 300; // of each room
+const historyMessages = 200; // of them, those that a tab gets when it enters
 const retryAfter = 3_000;
+const typingEvery = 2_000;
+const noticeFor = 3_000;
+const returnWithin = 5_000; // a member that comes back within that time has not left
 const sealOverhead = 12 + 16 + 32; // nonce, tag, signature
 
 const codecNames = { json: "JSON", protobuf: "Protobuf", flatbuffers: "FlatBuffers", msgpack: "MessagePack" };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clockDay = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
 const clockSeconds = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const number = new Intl.NumberFormat();
+const names = new Intl.ListFormat("en");
 
 let settings; // {name, codec, encrypt}
 let client;
 let me = {};
 let active;
 let nonce = Date.now();
+let connectionText = "";
+let heardAt = Date.now(); // when the latest statistics arrived
 let stats; // the latest statistics of the hub, with their time
 const rates = [];
 const rooms = new Map(); // the rooms that this tab has joined: name -> Room
@@ -25,38 +33,44 @@ const rooms = new Map(); // the rooms that this tab has joined: name -> Room
 class Room {
   items = [];
   pending = new Map(); // nonce -> item whose message the hub has not sent back yet
-  members = new Map(); // client ID -> {id, name, codec, sealed}, sorted by name
-  version = 0;
+  leaving = new Map(); // client ID -> timer that says that the member left
+  typing = new Map(); // client ID -> timer that ends the notice
+  typedAt = 0; // when this tab last told that it is typing
+  lostAt = 0; // when the connection was lost, until the next message
   unread = 0;
-  entered = false;
   subscription;
+  old; // the number of messages still to come that are older than the membership
   newest; // the latest message, for the table of sizes
+  listed; // the members, from a hub without presence: see examples/cluster
 
   constructor(name) {
     this.name = name;
+  }
+
+  /** The members, sorted by name. */
+  get members() {
+    const all = this.listed ?? this.subscription.members().map(({ clientId: id, info }) => ({ id, ...info }));
+    return all.sort((a, b) => a.name.localeCompare(b.name));
   }
 }
 
 // Settings
 
+/** A storage that the browser may block. Then nothing is kept. */
 const storage = (kind) => ({
-  get(key) {
-    try {
-      return JSON.parse(kind().getItem(key));
-    } catch {
-      return null; // blocked by the browser, or not JSON
-    }
-  },
-  set(key, value) {
-    try {
-      kind().setItem(key, JSON.stringify(value));
-    } catch {
-      // blocked by the browser: the value is not kept
-    }
-  },
+  get: (key) => attempt(() => JSON.parse(kind().getItem(key))) ?? null,
+  set: (key, value) => attempt(() => kind().setItem(key, JSON.stringify(value))),
 });
 const perTab = storage(() => sessionStorage);
 const perBrowser = storage(() => localStorage);
+
+/**
+ * The secret from which the server makes the ID of this tab, so that a reloaded tab has the same ID. The storage has it
+ * only between two pages, because a browser that duplicates a tab copies the storage.
+ */
+const secret = perTab.get("secret") ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+addEventListener("pageshow", () => perTab.set("secret", null));
+addEventListener("pagehide", () => perTab.set("secret", secret));
 
 /** Reads the settings from the address, as in ?name=Ann&codec=msgpack&encrypt=1#room, or from the storage. */
 function initialSettings() {
@@ -106,23 +120,20 @@ function start(chosen) {
   settings = chosen;
   perTab.set("settings", settings);
   perBrowser.set("name", settings.name);
-  client?.off("statechange", stateChanged); // the tab continues with a new client
-  const ended = client?.close();
+  void client?.close();
   const url = new URL("/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("name", settings.name);
+  url.searchParams.set("tab", secret);
   client = new HubClient(url, {
     codec: codecs[settings.codec],
-    getToken: async ({ signal }) => {
-      await ended; // frees the name for the new client
-      return chosen.encrypt ? fetchKeys(signal) : undefined;
-    },
+    getToken: ({ signal }) => (chosen.encrypt ? fetchKeys(signal) : undefined),
     backoff: { base: 400, max: 5_000 },
+    onStateChange: stateChanged,
+    onResumed: showResumed,
+    onMessage: received,
+    onGap: showGap,
   });
-  client.on("statechange", stateChanged);
-  client.on("resumed", showOutage);
-  client.on("message", received);
-  client.on("gap", showGap);
   stateChanged(client);
   client.subscribe("stats", showStats);
   for (const room of rooms.values()) join(room);
@@ -137,8 +148,8 @@ async function fetchKeys(signal) {
   return { token: ticket, security: new Sealer({ aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) }) };
 }
 
-function stateChanged({ state, code, reason }) {
-  for (const room of rooms.values()) room.version = 0; // a restarted hub counts versions from the beginning
+function stateChanged({ state, previous, code, reason }) {
+  if (previous === "open") for (const room of rooms.values()) room.lostAt ||= heardAt;
   const sealed = settings.encrypt ? ", sealed" : "";
   const texts = {
     connecting: "Connecting…",
@@ -147,15 +158,20 @@ function stateChanged({ state, code, reason }) {
     closed: `Closed: ${reason || "no reason given"} (${code})`,
   };
   $("connection").dataset.state = document.body.dataset.connection = state;
-  setText($("connection-text"), texts[state]);
+  connectionText = texts[state];
+  setText($("connection-text"), connectionText);
   $("retry").hidden = state === "open" || state === "connecting";
   showWire();
 }
 
 /** Handles messages that belong to no room. */
 function received(message) {
-  if (message.type !== "welcome") return;
-  me = message.json();
+  if (message.type === "welcome") welcomed(message.json());
+  else if (message.channel.startsWith("typing:")) setTyping(rooms.get(message.channel.slice(7)), message.clientId, true);
+}
+
+function welcomed(person) {
+  me = person;
   $("text").maxLength = me.max_text;
   $("room-name").maxLength = me.max_room_name;
   setText($("me-name"), me.name);
@@ -163,22 +179,38 @@ function received(message) {
   $("settings").setAttribute("aria-label", `Settings of ${me.name}`);
 }
 
-function showOutage({ from, to }) {
-  const text = `No connection from ${clockSeconds.format(from)} to ${clockSeconds.format(to)}. Messages sent in the meantime are not shown.`;
-  for (const room of rooms.values()) if (room.entered) add(room, notice(text, "gap"));
+/** The client has replaced a lost connection. It gets the messages that it missed from the histories of the rooms. */
+function showResumed({ incomplete }) {
+  const lacking = incomplete.filter(({ kind }) => kind === "room");
+  for (const { name, reason } of lacking) if (reason === "none") showLoss(rooms.get(name)); // otherwise a gap follows
+  if (lacking.length > 0) return;
+  setText($("connection-text"), "Reconnected, nothing missed");
+  setTimeout(() => setText($("connection-text"), connectionText), noticeFor);
 }
 
 function showGap({ room: name, count, reason }) {
-  const text = `${number.format(count)} ${count === 1 ? "message was" : "messages were"} dropped for this tab: ${reason}`;
   const room = rooms.get(name);
-  for (const affected of room ? [room] : rooms.values()) add(affected, notice(text, "gap"));
+  for (const affected of room ? [room] : rooms.values()) showLoss(affected, count, reason);
 }
 
-/** Joins a room. The client restores the membership when it reconnects. */
+/** Says that messages are missing, or may be. A hub that was restarted does not know their number. */
+function showLoss(room, count = 0, reason = "history") {
+  const outage = room.lostAt ? `No connection from ${clockSeconds.format(room.lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
+  const missing = count === 0 ? "Messages may be missing" : count === 1 ? "1 message is missing" : `${number.format(count)} messages are missing`;
+  room.lostAt = 0;
+  add(room, notice(`${outage}${missing}${reason === "history" ? "" : ` (${reason})`}.`, "gap"));
+}
+
+/** Joins a room, behind the messages that it has. The client restores the membership when it reconnects. */
 function join(room) {
+  const since = room.subscription?.position;
   room.subscription = client.joinRoom(room.name, (message) => receivedInRoom(room, message), {
+    ...(since ? { since } : { last: historyMessages }),
+    onPresence: (change) => showPresence(room, change),
     onError: (error) => joinRefused(room, error),
   });
+  const { subscription } = room;
+  subscription.ready.then(() => (room.old ??= subscription.joined.replayed)).catch(() => {}); // onError is told
 }
 
 function joinRefused(room, error) {
@@ -194,13 +226,7 @@ function joinRefused(room, error) {
 
 // Rooms
 
-function roomInAddress() {
-  try {
-    return decodeURIComponent(location.hash.slice(1)) || firstRoom;
-  } catch {
-    return firstRoom;
-  }
-}
+const roomInAddress = () => attempt(() => decodeURIComponent(location.hash.slice(1))) || firstRoom;
 
 function enter(name) {
   let room = rooms.get(name);
@@ -226,42 +252,75 @@ function show(room) {
   setText($("room-title"), room.name);
   $("leave").hidden = rooms.size < 2;
   const log = $("log");
-  log.setAttribute("aria-live", "off"); // screen readers must not announce old messages
+  silence();
   log.replaceChildren(...room.items.map((item) => item.node));
   log.scrollTop = log.scrollHeight;
-  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
   $("newest").hidden = true;
   showProblem("");
   showRooms();
   showMembers();
+  showTyping();
   showWire();
 }
 
-function receivedInRoom(room, message) {
-  if (message.type === "presence") showPresence(room, message.json());
-  else if (message.type === "room_message") showMessage(room, message);
+/** Keeps screen readers from announcing old messages that are inserted now. */
+function silence() {
+  $("log").setAttribute("aria-live", "off");
+  requestAnimationFrame(() => $("log").setAttribute("aria-live", "polite"));
 }
 
-function showPresence(room, { version, members, joined, left }) {
-  if (version > room.version) {
-    room.version = version;
-    room.members = new Map(members.map((person) => [person.id, person]));
+function receivedInRoom(room, message) {
+  if (message.type === "room_message") showMessage(room, message);
+  else if (message.type === "presence") {
+    room.listed = message.json().members;
+    showPresence(room);
   }
-  if (joined && joined.id === client.id) {
-    if (!room.entered) add(room, notice("You have joined. Earlier messages are not kept."));
-    room.entered = true;
-  } else if (joined) add(room, notice(`${joined.name} joined with ${describe(joined)}`));
-  if (left) add(room, notice(`${left.name} left`));
+}
+
+/** Shows who is in a room. A member that only loses its connection does not leave. */
+function showPresence(room, { joined = [], left = [] } = {}) {
+  const say = (text) => add(room, notice(text));
+  for (const { clientId, info } of left) {
+    room.leaving.set(clientId, setTimeout(() => room.leaving.delete(clientId) && say(`${info.name} left`), returnWithin));
+  }
+  const me = room.subscription.members().find(({ clientId }) => clientId === client.id);
+  for (const { clientId, info, since } of joined) {
+    clearTimeout(room.leaving.get(clientId));
+    if (!room.leaving.delete(clientId) && since > me?.since) say(`${info.name} joined with ${describe(info)}`);
+  }
   if (room === active) showMembers();
   showRooms();
 }
 
 const describe = ({ codec, sealed }) => `${codecNames[codec] ?? codec}${sealed ? ", sealed" : ""}`;
 
+// Typing
+
+function tellTyping() {
+  const text = $("text").value.trim();
+  if (text === "" || text.startsWith("/") || client?.state !== "open" || Date.now() < active.typedAt + typingEvery) return;
+  active.typedAt = Date.now();
+  client.publish(`typing:${active.name}`, null, { exceptSelf: true, ack: false });
+}
+
+/** Shows for a while, or does not show any more, that a member is typing. */
+function setTyping(room, id, on) {
+  clearTimeout(room?.typing.get(id));
+  if (on) room?.typing.set(id, setTimeout(setTyping, noticeFor, room, id, false));
+  else room?.typing.delete(id);
+  if (room === active) showTyping();
+}
+
+function showTyping() {
+  const typing = active.members.filter(({ id }) => active.typing.has(id)).map(({ name }) => name);
+  const verb = typing.length === 1 ? "is" : "are";
+  setText($("typing"), typing.length > 0 ? `${typing.length > 3 ? "Several people" : names.format(typing)} ${verb} typing…` : "");
+}
+
 // Messages
 
 function showMessage(room, message) {
-  const { text, nonce } = message.json();
+  const { text, nonce, name = room.members.find(({ id }) => id === message.clientId)?.name ?? "Unknown" } = message.json();
   const mine = message.clientId === client.id;
   const pending = mine ? room.pending.get(nonce) : undefined;
   if (pending) {
@@ -269,11 +328,14 @@ function showMessage(room, message) {
     room.pending.delete(nonce);
     remove(room, pending);
   }
+  const isOld = room.old-- > 0;
+  if (isOld) silence();
   const state = pending ? `✓ ${number.format(Math.max(1, Math.round(performance.now() - pending.sentAt)))} ms` : "";
-  const { name = "Unknown" } = room.members.get(message.clientId) ?? {};
   add(room, line({ id: message.clientId, name, text, time: message.timestamp, mine, state }));
+  setTyping(room, message.clientId, false);
+  room.lostAt = 0;
   room.newest = message;
-  if (room !== active) room.unread++;
+  if (room !== active) room.unread += isOld ? 0 : 1;
   else showWire();
   showRooms();
 }
@@ -285,20 +347,33 @@ async function sendMessage(room, text) {
   item.sentAt = performance.now();
   const own = ++nonce;
   room.pending.set(own, item);
+  room.typedAt = 0;
   add(room, item, true);
   try {
-    await client.publishRoom(room.name, { text, nonce: own });
+    await client.publishRoom(room.name, { text, nonce: own }, { timeout: Infinity });
   } catch (error) {
-    if (!room.pending.delete(own)) return; // the message arrived although the call failed
-    markFailed(room, item, text, error);
+    // The message may have arrived although the call failed, or arrive later.
+    if (room.pending.has(own)) markFailed(room, item, text, own, error);
   }
 }
 
-function markFailed(room, item, text, error) {
+/** Sends a command. Only this tab gets the answer. */
+async function sendCommand(room, text) {
+  try {
+    const answer = await client.request("command", { room: room.name, text });
+    add(room, notice(`${text}\n${answer.json()}`, "private"), true);
+  } catch (error) {
+    showProblem(`${text}: ${error.message}`);
+    $("text").value ||= text;
+  }
+}
+
+function markFailed(room, item, text, own, error) {
   item.node.classList.replace("pending", "failed");
   const again = element("button", "", "Send again");
   again.type = "button";
   again.addEventListener("click", () => {
+    room.pending.delete(own);
     remove(room, item);
     sendMessage(room, text);
     $("text").focus();
@@ -311,7 +386,7 @@ function add(room, item, own = false) {
   const last = room.items.at(-1);
   item.node.classList.toggle("follows", Boolean(last?.id && last.id === item.id && item.time - last.time < 300_000));
   room.items.push(item);
-  const dropped = room.items.length > keptMessages ? room.items.shift() : undefined;
+  const dropped = room.items.length > shownMessages ? room.items.shift() : undefined;
   if (room !== active) return;
   const log = $("log");
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
@@ -334,15 +409,17 @@ function notice(text, kind = "") {
 }
 
 function line({ id, name, text, time, mine, state }) {
-  const node = element("article", mine ? "message mine" : "message");
+  const action = text.startsWith("/me ");
+  const node = element("article", `message${mine ? " mine" : ""}${action ? " action" : ""}`);
   node.dataset.testid = "message";
   node.style.setProperty("--hue", hue(name));
   const avatar = element("span", "avatar", [...name][0].toUpperCase());
   avatar.setAttribute("aria-hidden", "true");
-  const when = element("time", "", clock.format(time));
+  const isToday = new Date(time).toDateString() === new Date().toDateString();
+  const when = element("time", "", (isToday ? clock : clockDay).format(time));
   when.dateTime = new Date(time).toISOString();
   const who = element("div", "who", element("b", "", name), when);
-  const words = element("p", "", text);
+  const words = element("p", "", action ? `${name} ${text.slice(4)}` : text);
   words.dir = "auto";
   words.dataset.testid = "message-text";
   const stateNode = element("span", "state", state);
@@ -366,9 +443,11 @@ $("say").addEventListener("submit", (event) => {
   if (text === "" || !active) return;
   showProblem("");
   $("text").value = "";
-  sendMessage(active, text);
+  if (/^\/(?!me )/.test(text)) sendCommand(active, text);
+  else sendMessage(active, text);
   $("text").focus();
 });
+$("text").addEventListener("input", tellTyping);
 $("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -404,7 +483,7 @@ function open(name) {
 
 function showRooms() {
   const counts = new Map(Object.entries(stats?.rooms ?? {}));
-  for (const room of rooms.values()) if (room.version > 0) counts.set(room.name, room.members.size);
+  for (const { name, members } of rooms.values()) if (members.length > 0) counts.set(name, members.length);
   const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
   updateList($("rooms"), [...rooms.keys(), ...elsewhere], {
     create(name) {
@@ -438,7 +517,7 @@ function showRooms() {
 }
 
 function showMembers() {
-  const { members } = active;
+  const members = new Map(active.members.map((person) => [person.id, person]));
   setText($("room-count"), members.size > 0 ? `${members.size} here` : "");
   updateList($("members"), [...members.keys()], {
     create(id) {
@@ -470,10 +549,10 @@ function showWire() {
     setText($("wire-note"), "");
     return;
   }
-  const { type, channel, timestampNs, clientId, id } = message;
+  const { type, channel, timestampNs, clientId, id, offset, key } = message;
   const data = message.json();
   const sizes = Object.keys(codecNames).map((name) => {
-    const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, data });
+    const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, offset, key, data });
     const payload = (typeof frame === "string" ? new TextEncoder().encode(frame) : frame).length;
     return { name, bytes: frameLength(payload + (settings.encrypt ? sealOverhead : 0)) };
   });
@@ -509,6 +588,7 @@ function frameLength(payload) {
 }
 
 function showStats(message) {
+  heardAt = Date.now();
   const now = { ...message.json(), at: message.timestamp };
   if (stats && now.at > stats.at && now.messages_sent >= stats.messages_sent) {
     rates.push((1000 * (now.messages_sent - stats.messages_sent)) / (now.at - stats.at));
@@ -556,6 +636,14 @@ $("theme").addEventListener("click", () => {
 });
 
 // Helpers
+
+function attempt(task) {
+  try {
+    return task();
+  } catch {
+    return undefined;
+  }
+}
 
 function element(name, className, ...children) {
   const node = document.createElement(name);
