@@ -28,8 +28,8 @@ const (
 	maxRoomMembers = 200
 	maxRooms       = 200
 	maxTabs        = 1000
-	burst          = 20 // messages that a tab may send at once
-	perSecond      = 5  // messages per second that a tab may send after a burst
+	messageRate    = 20       // messages per second that a tab can send
+	maxMessageSize = 64 << 10 // enough for the longest text, and for the list of a full room
 
 	keptMessages = 200 // messages of a room that a tab which enters sees
 	keptFor      = 24 * time.Hour
@@ -51,7 +51,6 @@ var (
 	errRoomFull  = refusal("the room is full")
 	errNotInRoom = refusal("join the room first")
 	errText      = refusal("a message has 1 to %d characters", maxText)
-	errTooFast   = refusal("too many messages per second")
 )
 
 // errTicket refuses a handshake.
@@ -81,22 +80,15 @@ type person struct {
 	Sealed bool   `json:"sealed"`
 }
 
-// session is the chat's state of one connection. The person does not change. Only
-// allow uses the other fields.
-type session struct {
-	person
-	allowance float64 // messages that the tab may send now
-	refilled  time.Time
-}
-
 func newChat(logger *slog.Logger) *chat {
 	if logger == nil {
 		logger = slog.Default()
 	}
 	c := &chat{log: logger, names: map[string]*websocket.Client{}}
 	config := websocket.DefaultConfig
-	config.MaxMessageSize = 16 << 10
 	config.MaxClients = maxTabs
+	config.MaxMessageSize = maxMessageSize
+	config.MessageRate = messageRate
 	config.HistoryBudget = keptBytes
 	config.TopicOptions = topicOptions
 	config.ClientID = c.clientID
@@ -128,8 +120,7 @@ func topicOptions(kind websocket.TopicKind, _ string) websocket.TopicOptions {
 // returns, so that the keys set here apply from the first frame.
 func (c *chat) connected(client *websocket.Client) {
 	r := client.Request()
-	s := &session{allowance: burst, refilled: time.Now()}
-	s.Codec = client.Codec().Name()
+	p := &person{Codec: client.Codec().Name()}
 	if ticket, sealed := websocket.BearerToken(r); sealed {
 		keys, ok := c.keys.take(ticket)
 		if !ok {
@@ -141,22 +132,21 @@ func (c *chat) connected(client *websocket.Client) {
 			c.report("set keys", err)
 			return
 		}
-		s.Sealed = true
+		p.Sealed = true
 	}
-	s.Name = c.claimName(cleanName(r.URL.Query().Get("name")), client)
-	client.SetMetadata("session", s)
-	c.report("set info", client.SetInfo(s.person))
+	p.Name = c.claimName(cleanName(r.URL.Query().Get("name")), client)
+	client.SetMetadata("person", p)
+	c.report("set info", client.SetInfo(p))
 	c.report("welcome", client.Send(&websocket.Message{Type: "welcome", Data: encode(struct {
-		person
-		MaxText     int `json:"max_text"`
-		MaxRoomName int `json:"max_room_name"`
-	}{s.person, maxText, maxRoomName})}))
+		*person
+		MaxText int `json:"max_text"`
+	}{p, maxText})}))
 }
 
 // disconnected is OnDisconnect.
 func (c *chat) disconnected(client *websocket.Client) {
-	if s := sessionOf(client); s != nil {
-		c.freeName(s.Name, client)
+	if p := personOf(client); p != nil {
+		c.freeName(p.Name, client)
 	}
 }
 
@@ -164,15 +154,14 @@ func (c *chat) disconnected(client *websocket.Client) {
 // without data.
 func (c *chat) received(client *websocket.Client, m *websocket.Message) {
 	if websocket.Action(m.Type) == websocket.ActionPublishRoom {
-		m.Data = sessionOf(client).stamp(m.Data)
+		m.Data = personOf(client).stamp(m.Data)
 	}
 }
 
 // authorize decides whether the request of a tab is allowed. The hub then carries it
 // out.
 func (c *chat) authorize(client *websocket.Client, r websocket.AuthorizeRequest) error {
-	s := sessionOf(client)
-	if s == nil {
+	if personOf(client) == nil {
 		return errForbidden
 	}
 	switch r.Action {
@@ -187,11 +176,11 @@ func (c *chat) authorize(client *websocket.Client, r websocket.AuthorizeRequest)
 		if websocket.AllowMembers(client, r) != nil {
 			return errNotInRoom
 		}
-		return s.allow()
+		return nil
 	case websocket.ActionPublish:
 		isTyping := strings.HasPrefix(r.Target, typingPrefix) && len(r.Message.Data) == 0
 		if isTyping && websocket.AllowMembers(client, r) == nil {
-			return s.allow()
+			return nil
 		}
 	case websocket.ActionSubscribe, websocket.ActionUnsubscribe:
 		if r.Target == statsChannel {
@@ -242,18 +231,6 @@ func (c *chat) left(client *websocket.Client, t websocket.Topic) {
 	}
 }
 
-// allow counts a message or command of the tab, and refuses it if there were too many.
-func (s *session) allow() error {
-	now := time.Now()
-	s.allowance = min(burst, s.allowance+perSecond*now.Sub(s.refilled).Seconds())
-	s.refilled = now
-	if s.allowance < 1 {
-		return errTooFast
-	}
-	s.allowance--
-	return nil
-}
-
 // said is the data of a message as pages publish it: {"text":"...","nonce":1}. The nonce
 // lets the page recognize its own message.
 type said struct {
@@ -264,15 +241,15 @@ type said struct {
 // stamp returns the data of a message as the members of the room get it, with the person
 // who says it, because that person may have left when a later member reads it. The
 // result is nil if data is not as pages publish it.
-func (s *session) stamp(data []byte) []byte {
+func (p *person) stamp(data []byte) []byte {
 	var message said
-	if s == nil || decode(data, &message) != nil || !validText(message.Text) {
+	if p == nil || decode(data, &message) != nil || !validText(message.Text) {
 		return nil
 	}
 	return encode(struct {
 		said
-		person
-	}{message, s.person})
+		*person
+	}{message, p})
 }
 
 func validText(text string) bool {
@@ -374,10 +351,11 @@ func (c *chat) report(operation string, err error) {
 	c.log.Error("chat: "+operation, "error", err)
 }
 
-func sessionOf(client *websocket.Client) *session {
-	v, _ := client.GetMetadata("session")
-	s, _ := v.(*session)
-	return s
+// personOf returns nil for a tab that connected did not accept.
+func personOf(client *websocket.Client) *person {
+	v, _ := client.GetMetadata("person")
+	p, _ := v.(*person)
+	return p
 }
 
 // encode returns v in JSON. The types of this program never fail to encode.

@@ -32,17 +32,11 @@ func (c *chat) command(ctx context.Context, client *websocket.Client, m *websock
 		Room string `json:"room"`
 		Text string `json:"text"`
 	}
-	s := sessionOf(client)
 	switch {
-	case s == nil:
-		return nil, errForbidden
 	case decode(m.Data, &request) != nil || !validText(request.Text):
 		return nil, errText
 	case !slices.Contains(client.Rooms(), request.Room):
 		return nil, errNotInRoom
-	}
-	if err := s.allow(); err != nil {
-		return nil, err
 	}
 	name, argument, _ := strings.Cut(strings.TrimSpace(request.Text), " ")
 	switch name {

@@ -196,9 +196,8 @@ func (n *node) connected(client *websocket.Client) {
 	client.SetUser(me.Name)
 	n.report("welcome", client.Send(&websocket.Message{Type: "welcome", Data: encode(struct {
 		person
-		MaxText     int `json:"max_text"`
-		MaxRoomName int `json:"max_room_name"`
-	}{me, maxText, maxRoomName})}))
+		MaxText int `json:"max_text"`
+	}{me, maxText})}))
 }
 
 // authorize decides whether the request of a tab is allowed. The hub then carries it

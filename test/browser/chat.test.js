@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import axe from "axe-core";
 import { chromium } from "playwright-core";
 
 import { Network, Server } from "./server.js";
@@ -23,7 +24,7 @@ before(async () => {
   // Every launch has a new, empty profile.
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: args.split(" "),
+    args: [...args.split(" "), "--host-resolver-rules=MAP insecure.test 127.0.0.1"],
     timeout: 60_000,
   });
 });
@@ -166,7 +167,7 @@ for (const { tabsSealed, sealed, signal } of [
     for (const tab of allTabs) tab.serverIsAway = true;
     await server.stop(signal);
     for (const tab of allTabs) {
-      await until("the page shows that the connection is lost", () => tab.$("connection-text").textContent(), "Connection lost, reconnecting…");
+      await until("the page shows that the connection is lost", () => tab.$("connection-text").textContent(), "No connection, trying again…");
     }
     await server.start();
     for (const tab of allTabs) await tab.isConnected();
@@ -197,7 +198,7 @@ scenario("a connection that is cut", {}, async ({ open }) => {
 
   network.cut();
   for (const tab of [ann, cleo]) {
-    await until("the page shows that the connection is lost", () => tab.$("connection-text").textContent(), "Connection lost, reconnecting…");
+    await until("the page shows that the connection is lost", () => tab.$("connection-text").textContent(), "No connection, trying again…");
   }
   await ben.say("can you hear me?");
   await ann.say("not yet");
@@ -290,13 +291,13 @@ scenario("several rooms in one tab", {}, async ({ open }) => {
 
   const rooms = () =>
     ann.$("rooms").evaluate((list) =>
-      [...list.querySelectorAll("button")].filter((b) => ["north", "south"].includes(b.dataset.room)).map((b) => b.ariaLabel),
+      [...list.querySelectorAll("button")].filter((b) => ["north", "south"].includes(b.dataset.room)).map((b) => b.textContent),
     );
   await ann.page.keyboard.press("Alt+ArrowUp");
   await until("the other room shows", () => ann.$("room-title").textContent(), "north");
   assert.deepEqual(await ann.messages(), []);
   await ben.say("are you there?");
-  await until("the unread message is counted", rooms, ["north, 1 here", "south, 2 here, 1 unread"]);
+  await until("the unread message is counted", rooms, ["north, 1 here", "south, 1 unread, 2 here"]);
   await until("the title shows the count", () => ann.page.title(), "(1) Rooms");
   await ann.page.keyboard.press("Alt+ArrowDown");
   await until("the unread message is shown", () => ann.messages(), ["hello south", "are you there?"]);
@@ -312,8 +313,34 @@ scenario("several rooms in one tab", {}, async ({ open }) => {
   Object.assign(ann, { codec: "flatbuffers", sealed: true });
   await ann.isConnected();
   await waitForMembers([ann]);
+  assert.deepEqual(await ann.notices(), []);
   await ann.say("sealed now");
   await until("the sealed message is shown", () => ann.messages(), ["sealed now"]);
+});
+
+scenario("more rooms than allowed", {}, async ({ open }) => {
+  const tab = await open({ name: "Ann", room: "room 0" });
+  for (let i = 1; i < 100; i++) {
+    await tab.$("room-name").fill(`room ${i}`);
+    await tab.$("room-name").press("Enter");
+  }
+  await until("the refusal is shown", () => tab.$("problem").textContent(), "room 99: a tab can be in 8 rooms");
+  assert.equal(await tab.$("room-title").textContent(), "room 7");
+  await tab.say("still here");
+  await until("the message is shown", () => tab.messages(), ["still here"]);
+  assert.equal(await tab.overflow(), "");
+});
+
+scenario("settings that cannot be used", {}, async ({ visit }) => {
+  const insecure = server.url.replace("127.0.0.1", "insecure.test");
+  const tab = await visit("/?name=Ann&codec=xml#settings");
+  await until("the page says so", () => tab.$("join-problem").textContent(), "There is no codec xml.");
+  await tab.page.goto(`${insecure}/?name=Ann&encrypt=1#settings`);
+  await until("the page says so", () => tab.$("join-problem").textContent(), "Messages were to be sealed, which is not possible on this page.");
+  assert.equal(await tab.$("connection-text").textContent(), "Not connected");
+  assert.equal(await tab.$("encrypt").isDisabled(), true);
+  await tab.$("join-submit").click();
+  await until("the tab is connected", () => tab.$("connection-text").textContent(), "Connected: JSON");
 });
 
 scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
@@ -333,12 +360,17 @@ scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
     assert.deepEqual(await tab.members(), [`<i>Eve</i>" onx="1": FlatBuffers, sealed`, "Ann: JSON"]);
     assert.equal(await tab.$("room-title").textContent(), room);
     assert.equal(await tab.page.evaluate(() => window.hacked), undefined);
-    assert.equal(await tab.page.locator("#log img, #log script, #log b b, #log i, main u, aside u, nav u").count(), 0);
+    assert.equal(await tab.page.locator("#log img, #log script, #log b b, #log i, main u, nav u").count(), 0);
     assert.equal(await tab.overflow(), "");
   }
-  await ann.$("text").fill("x".repeat(2_000));
-  await ann.$("text").press("y");
-  assert.equal((await ann.$("text").inputValue()).length, 2_000, "the message field has a length limit");
+  for (const tooLong of ["x".repeat(2_001), `/roll ${"2".repeat(20_000)}`]) {
+    await ann.say(tooLong);
+    const problem = `This text has ${tooLong.length.toLocaleString("en-GB")} characters, and a message at most 2,000.`;
+    await until("a text that is too long is refused", () => ann.$("problem").textContent(), problem);
+    assert.equal(await ann.$("text").inputValue(), tooLong, "it may be shortened");
+  }
+  await ann.say(" \n ");
+  assert.equal((await ann.messages()).length, 6, "an empty text is not sent");
 
   await ann.$("room-name").fill("\u202ebackwards");
   await ann.$("room-name").press("Enter");
@@ -365,8 +397,10 @@ scenario("keyboard only", {}, async ({ visit }) => {
   };
 
   await isAt("name");
-  await press("Escape");
-  await isAt("name"); // the first dialog cannot be cancelled
+  for (let i = 0; i < 3; i++) {
+    await press("Escape"); // the first dialog cannot be cancelled
+    await isAt("name");
+  }
   await keyboard.type("Kim");
   await press("Tab");
   await isAt("codec-json");
@@ -455,3 +489,57 @@ scenario("light and dark themes", { colorScheme: "dark" }, async ({ open }) => {
   await tab.isConnected();
   assert.equal(await background(), light, "the choice is remembered");
 });
+
+for (const [device, options] of [
+  ["a desktop", {}],
+  ["a dark desktop", { colorScheme: "dark" }],
+  ["a phone", { viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true }],
+]) {
+  scenario(`accessible on ${device}`, options, async ({ visit, open }) => {
+    const room = device.slice(2);
+    const ann = await open({ through: network, name: "Ann", room });
+    const ben = await open({ name: "Ben", codec: "msgpack", sealed: true, room });
+    const finds = async (where) => {
+      const { violations } = await ann.page.evaluate(`${axe.source}; axe.run()`);
+      const found = violations.flatMap(({ id, impact, nodes }) => nodes.map(({ html, failureSummary }) => `${impact} ${id}: ${html} ${failureSummary}`));
+      assert.deepEqual(found, [], where);
+    };
+    // Screen readers read what is inserted, unless it is inside a part that is off.
+    await ann.page.evaluate(() => {
+      window.read = [];
+      new MutationObserver((changes) => {
+        for (const { addedNodes } of changes) {
+          for (const node of addedNodes) {
+            if (node.closest?.("[aria-live]").ariaLive === "polite") window.read.push(node.querySelector("[data-testid=message-text]")?.textContent);
+          }
+        }
+      }).observe(document.getElementById("log"), { childList: true });
+    });
+    await ann.page.bringToFront();
+    for (const text of ["hello", "/me waves", "/who"]) await ann.say(text);
+    await ann.page.locator(".private").waitFor();
+    await ben.say("hello");
+    await until("all messages are shown", async () => (await ann.messages()).length, 3);
+    assert.deepEqual((await ann.page.evaluate(() => window.read)).filter((text) => text), ["hello", "Ann waves", "hello"], "each message is read once");
+    await ben.$("room-name").fill("elsewhere", { force: true });
+    await ben.page.evaluate(() => document.getElementById("new-room").requestSubmit());
+    for (const view of device === "a phone" ? ["details", "rooms", "chat"] : [""]) {
+      if (view) await ann.$(`view-${view}`).tap();
+      await finds(`connected ${view}`);
+    }
+    await ann.say("/nonsense");
+    ann.serverIsAway = true;
+    network.cut();
+    await until("the connection is lost", () => ann.$("connection-text").textContent(), "No connection, trying again…");
+    await ann.say("waiting");
+    await finds("without a connection");
+    network.mend();
+    await until("the message is sent", async () => (await ann.messages()).at(-1), "waiting");
+    await ann.$("settings").click();
+    await finds("settings");
+    const dialog = await visit("/");
+    await dialog.$("name").waitFor();
+    Object.assign(ann, { page: dialog.page });
+    await finds("the first dialog");
+  });
+}

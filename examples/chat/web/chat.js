@@ -25,9 +25,11 @@ let me = {};
 let active;
 let nonce = Date.now();
 let connectionText = "";
-let heardAt = Date.now(); // when the latest statistics arrived
+let heardAt = 0; // when the latest statistics arrived
+let lostAt = 0; // when the connection was lost, until it is back for a moment
 let stats; // the latest statistics of the hub, with their time
 const rates = [];
+const hues = new Map(); // by name
 const rooms = new Map(); // the rooms that this tab has joined: name -> Room
 
 class Room {
@@ -36,10 +38,9 @@ class Room {
   leaving = new Map(); // client ID -> timer that says that the member left
   typing = new Map(); // client ID -> timer that ends the notice
   typedAt = 0; // when this tab last told that it is typing
-  lostAt = 0; // when the connection was lost, until the next message
   unread = 0;
   subscription;
-  old; // the number of messages still to come that are older than the membership
+  entry; // how this tab has entered the room: the messages up to the offset are older
   newest; // the latest message, for the table of sizes
   listed; // the members, from a hub without presence: see examples/cluster
 
@@ -81,32 +82,36 @@ function initialSettings() {
     codec: query.get("codec") ?? saved?.codec ?? "json",
     encrypt: query.has("encrypt") ? query.get("encrypt") !== "0" : (saved?.encrypt ?? false),
   };
-  if (!Object.hasOwn(codecNames, given.codec)) given.codec = "json";
-  given.encrypt &&= isSecureContext;
   return { given, known: saved !== null || query.has("name") };
 }
 
-function showSettings(given, first) {
-  $("name").value = given.name;
-  $("join-form").elements.codec.value = given.codec;
-  $("encrypt").checked = given.encrypt;
-  $("cancel").hidden = first;
-  $("join").showModal();
-  $("name").focus();
+/** Returns why settings cannot be used, if they cannot. */
+function problemOf({ codec, encrypt }) {
+  if (!Object.hasOwn(codecNames, codec)) return `There is no codec ${codec}.`;
+  return encrypt && !isSecureContext ? "Messages were to be sealed, which is not possible on this page." : "";
 }
 
-$("join").addEventListener("cancel", (event) => {
-  if (!client) event.preventDefault();
-});
+function showSettings({ name, codec, encrypt }, problem = "") {
+  $("name").value = name;
+  for (const choice of $("join-form").elements.codec) choice.checked = choice.value === codec;
+  $("encrypt").checked = encrypt && isSecureContext;
+  setText($("join-problem"), problem);
+  setText($("join-title"), client ? "Settings" : "Join the chat");
+  setText($("join-submit"), client ? "Apply" : "Join");
+  $("cancel").hidden = !client;
+  $("join").showModal();
+}
+
+$("join").addEventListener("close", () => client ?? $("join").showModal()); // the first dialog cannot be cancelled
 $("cancel").addEventListener("click", () => $("join").close());
 $("join-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  $("join").close();
   const { name, codec, encrypt } = $("join-form").elements;
   start({ name: name.value.trim(), codec: codec.value, encrypt: encrypt.checked });
+  $("join").close();
   $("text").focus();
 });
-$("settings").addEventListener("click", () => showSettings({ ...settings, name: me.name ?? settings.name }, false));
+$("settings").addEventListener("click", () => showSettings({ ...settings, name: me.name ?? settings.name }));
 $("retry").addEventListener("click", () => (client.state === "closed" ? start(settings) : client.reconnect()));
 
 if (!isSecureContext) {
@@ -120,20 +125,21 @@ function start(chosen) {
   settings = chosen;
   perTab.set("settings", settings);
   perBrowser.set("name", settings.name);
-  void client?.close();
+  const earlier = client;
   const url = new URL("/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("name", settings.name);
   url.searchParams.set("tab", secret);
-  client = new HubClient(url, {
+  const current = (client = new HubClient(url, {
     codec: codecs[settings.codec],
     getToken: ({ signal }) => (chosen.encrypt ? fetchKeys(signal) : undefined),
     backoff: { base: 400, max: 5_000 },
-    onStateChange: stateChanged,
+    onStateChange: (change) => current === client && stateChanged(change),
     onResumed: showResumed,
     onMessage: received,
     onGap: showGap,
-  });
+  }));
+  void earlier?.close();
   stateChanged(client);
   client.subscribe("stats", showStats);
   for (const room of rooms.values()) join(room);
@@ -148,14 +154,15 @@ async function fetchKeys(signal) {
   return { token: ticket, security: new Sealer({ aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) }) };
 }
 
-function stateChanged({ state, previous, code, reason }) {
-  if (previous === "open") for (const room of rooms.values()) room.lostAt ||= heardAt;
+function stateChanged({ state, previous, code, reason, error }) {
+  if (previous === "open") lostAt ||= heardAt;
+  if (state === "open") setTimeout(() => (lostAt = 0), noticeFor);
   const sealed = settings.encrypt ? ", sealed" : "";
   const texts = {
     connecting: "Connecting…",
     open: `Connected: ${codecNames[settings.codec]}${sealed}`,
-    reconnecting: "Connection lost, reconnecting…",
-    closed: `Closed: ${reason || "no reason given"} (${code})`,
+    reconnecting: "No connection, trying again…",
+    closed: `Closed: ${reason || error?.message || "no reason given"} (${code})`,
   };
   $("connection").dataset.state = document.body.dataset.connection = state;
   connectionText = texts[state];
@@ -172,11 +179,8 @@ function received(message) {
 
 function welcomed(person) {
   me = person;
-  $("text").maxLength = me.max_text;
-  $("room-name").maxLength = me.max_room_name;
   setText($("me-name"), me.name);
   $("me-hint").hidden = false;
-  $("settings").setAttribute("aria-label", `Settings of ${me.name}`);
 }
 
 /** The client has replaced a lost connection. It gets the messages that it missed from the histories of the rooms. */
@@ -195,22 +199,22 @@ function showGap({ room: name, count, reason }) {
 
 /** Says that messages are missing, or may be. A hub that was restarted does not know their number. */
 function showLoss(room, count = 0, reason = "history") {
-  const outage = room.lostAt ? `No connection from ${clockSeconds.format(room.lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
+  const outage = lostAt ? `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
   const missing = count === 0 ? "Messages may be missing" : count === 1 ? "1 message is missing" : `${number.format(count)} messages are missing`;
-  room.lostAt = 0;
   add(room, notice(`${outage}${missing}${reason === "history" ? "" : ` (${reason})`}.`, "gap"));
 }
 
 /** Joins a room, behind the messages that it has. The client restores the membership when it reconnects. */
 function join(room) {
   const since = room.subscription?.position;
-  room.subscription = client.joinRoom(room.name, (message) => receivedInRoom(room, message), {
-    ...(since ? { since } : { last: historyMessages }),
+  const subscription = client.joinRoom(room.name, (message) => receivedInRoom(room, message), {
+    since,
+    last: since ? 0 : historyMessages,
     onPresence: (change) => showPresence(room, change),
     onError: (error) => joinRefused(room, error),
   });
-  const { subscription } = room;
-  subscription.ready.then(() => (room.old ??= subscription.joined.replayed)).catch(() => {}); // onError is told
+  room.subscription = subscription;
+  subscription.ready.then(() => (room.entry ??= subscription.resumed)).catch(() => {}); // onError is told
 }
 
 function joinRefused(room, error) {
@@ -328,12 +332,11 @@ function showMessage(room, message) {
     room.pending.delete(nonce);
     remove(room, pending);
   }
-  const isOld = room.old-- > 0;
+  const isOld = room.entry === room.subscription.resumed && message.offset > 0 && message.offset <= room.entry.offset;
   if (isOld) silence();
   const state = pending ? `✓ ${number.format(Math.max(1, Math.round(performance.now() - pending.sentAt)))} ms` : "";
   add(room, line({ id: message.clientId, name, text, time: message.timestamp, mine, state }));
   setTyping(room, message.clientId, false);
-  room.lostAt = 0;
   room.newest = message;
   if (room !== active) room.unread += isOld ? 0 : 1;
   else showWire();
@@ -344,6 +347,7 @@ async function sendMessage(room, text) {
   const state = client.state === "open" ? "sending…" : "waiting for the connection…";
   const item = line({ id: client.id, name: me.name ?? settings.name, text, time: Date.now(), mine: true, state });
   item.node.classList.add("pending");
+  item.node.setAttribute("aria-live", "off"); // screen readers announce the message when it has its place
   item.sentAt = performance.now();
   const own = ++nonce;
   room.pending.set(own, item);
@@ -370,6 +374,7 @@ async function sendCommand(room, text) {
 
 function markFailed(room, item, text, own, error) {
   item.node.classList.replace("pending", "failed");
+  item.node.removeAttribute("aria-live");
   const again = element("button", "", "Send again");
   again.type = "button";
   again.addEventListener("click", () => {
@@ -412,7 +417,7 @@ function line({ id, name, text, time, mine, state }) {
   const action = text.startsWith("/me ");
   const node = element("article", `message${mine ? " mine" : ""}${action ? " action" : ""}`);
   node.dataset.testid = "message";
-  node.style.setProperty("--hue", hue(name));
+  node.style.setProperty("--hue", hueOf(name));
   const avatar = element("span", "avatar", [...name][0].toUpperCase());
   avatar.setAttribute("aria-hidden", "true");
   const isToday = new Date(time).toDateString() === new Date().toDateString();
@@ -441,6 +446,11 @@ $("say").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
   if (text === "" || !active) return;
+  const length = [...text].length;
+  if (length > me.max_text) {
+    showProblem(`This text has ${number.format(length)} characters, and a message at most ${number.format(me.max_text)}.`);
+    return;
+  }
   showProblem("");
   $("text").value = "";
   if (/^\/(?!me )/.test(text)) sendCommand(active, text);
@@ -487,7 +497,7 @@ function showRooms() {
   const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
   updateList($("rooms"), [...rooms.keys(), ...elsewhere], {
     create(name) {
-      const button = element("button", "", element("span", "title", name), element("span", "badge"), element("span", "count"));
+      const button = element("button", "", element("span", "title"), element("span", "badge"), element("span", "count"));
       button.type = "button";
       button.dataset.testid = "room";
       button.dataset.room = name;
@@ -497,16 +507,12 @@ function showRooms() {
     update(node, name) {
       const room = rooms.get(name);
       const [button] = node.children;
-      const [, badge, count] = button.children;
+      const [title, badge, count] = button.children;
       node.className = room ? "" : "elsewhere";
       toggleAttribute(button, "aria-current", room && room === active);
-      badge.hidden = !room?.unread;
-      setText(badge, room?.unread ? String(room.unread) : "");
-      setText(count, counts.has(name) ? String(counts.get(name)) : "");
-      const parts = [room ? name : `Join ${name}`];
-      if (counts.has(name)) parts.push(`${counts.get(name)} here`);
-      if (room?.unread) parts.push(`${room.unread} unread`);
-      button.setAttribute("aria-label", parts.join(", "));
+      setWords(title, room ? "" : "Join ", name);
+      setWords(badge, ", ", room?.unread || "", " unread");
+      setWords(count, ", ", counts.get(name) ?? "", " here");
     },
   });
   const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
@@ -531,7 +537,7 @@ function showMembers() {
     update(node, id) {
       const person = members.get(id);
       const [, title, tag] = node.children;
-      node.style.setProperty("--hue", hue(person.name));
+      node.style.setProperty("--hue", hueOf(person.name));
       setText(title, id === client.id ? `${person.name} (you)` : person.name);
       setText(tag, describe(person));
     },
@@ -657,6 +663,13 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Shows a value between words for screen readers. */
+function setWords(node, before, value, after = "") {
+  const parts = value === "" ? [] : [before, String(value), after];
+  if (node.textContent === parts.join("")) return;
+  node.replaceChildren(...parts.map((part, i) => (i === 1 ? part : element("span", "hidden", part))));
+}
+
 function toggleAttribute(node, name, on) {
   if (on) node.setAttribute(name, "true");
   else node.removeAttribute(name);
@@ -682,10 +695,10 @@ function updateList(list, keys, { create, update }) {
   for (const node of existing.values()) node.remove();
 }
 
-function hue(name) {
-  let hash = 0x811c9dc5; // FNV-1a, which gives similar names different colours
-  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
-  return (hash >>> 0) % 360;
+/** Returns the hue of a person: turns by the golden angle keep those of few people apart. */
+function hueOf(name) {
+  if (!hues.has(name)) hues.set(name, (hues.size * 137.5 + 145) % 360);
+  return hues.get(name);
 }
 
 // Start
@@ -693,5 +706,6 @@ function hue(name) {
 setTheme(perBrowser.get("theme"));
 const { given, known } = initialSettings();
 settings = given;
-if (known) start(given);
-else showSettings(given, true);
+const problem = problemOf(given);
+if (known && !problem) start(given);
+else showSettings(given, problem);
