@@ -25,8 +25,7 @@ let me = {};
 let active;
 let nonce = Date.now();
 let connectionText = "";
-let heardAt = 0; // when the latest statistics arrived
-let lostAt = 0; // when the connection was lost, until it is back for a moment
+let heardAt; // when the connection was made, or the latest statistics arrived
 let stats; // the latest statistics of the hub, with their time
 const rates = [];
 const hues = new Map(); // by name
@@ -38,6 +37,7 @@ class Room {
   leaving = new Map(); // client ID -> timer that says that the member left
   typing = new Map(); // client ID -> timer that ends the notice
   typedAt = 0; // when this tab last told that it is typing
+  lostAt = 0; // when the connection was lost, until the client is in the room again
   unread = 0;
   subscription;
   entry; // how this tab has entered the room: the messages up to the offset are older
@@ -155,8 +155,8 @@ async function fetchKeys(signal) {
 }
 
 function stateChanged({ state, previous, code, reason, error }) {
-  if (previous === "open") lostAt ||= heardAt;
-  if (state === "open") setTimeout(() => (lostAt = 0), noticeFor);
+  if (previous === "open") for (const room of rooms.values()) room.lostAt = heardAt;
+  if (state === "open") heardAt = Date.now();
   const sealed = settings.encrypt ? ", sealed" : "";
   const texts = {
     connecting: "Connecting…",
@@ -186,6 +186,7 @@ function welcomed(person) {
 /** The client has replaced a lost connection. It gets the messages that it missed from the histories of the rooms. */
 function showResumed({ incomplete }) {
   const lacking = incomplete.filter(({ kind }) => kind === "room");
+  for (const room of rooms.values()) if (!lacking.some(({ name }) => name === room.name)) room.lostAt = 0;
   for (const { name, reason } of lacking) if (reason === "none") showLoss(rooms.get(name)); // otherwise a gap follows
   if (lacking.length > 0) return;
   setText($("connection-text"), "Reconnected, nothing missed");
@@ -199,8 +200,9 @@ function showGap({ room: name, count, reason }) {
 
 /** Says that messages are missing, or may be. A hub that was restarted does not know their number. */
 function showLoss(room, count = 0, reason = "history") {
-  const outage = lostAt ? `No connection from ${clockSeconds.format(lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
+  const outage = room.lostAt ? `No connection from ${clockSeconds.format(room.lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
   const missing = count === 0 ? "Messages may be missing" : count === 1 ? "1 message is missing" : `${number.format(count)} messages are missing`;
+  room.lostAt = 0;
   add(room, notice(`${outage}${missing}${reason === "history" ? "" : ` (${reason})`}.`, "gap"));
 }
 
@@ -695,9 +697,17 @@ function updateList(list, keys, { create, update }) {
   for (const node of existing.values()) node.remove();
 }
 
-/** Returns the hue of a person: turns by the golden angle keep those of few people apart. */
+/** Returns the hue of a person: one of twelve by the hash (FNV-1a) of the name, and another one if a known person has it. */
 function hueOf(name) {
-  if (!hues.has(name)) hues.set(name, (hues.size * 137.5 + 145) % 360);
+  if (!hues.has(name)) {
+    if (hues.size >= 1000) hues.clear();
+    let hash = 0x811c9dc5;
+    for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
+    let hue = 30 * ((hash >>> 0) % 12);
+    const taken = [...hues.values()].slice(-11); // one is free
+    while (taken.includes(hue)) hue = (hue + 150) % 360;
+    hues.set(name, hue);
+  }
   return hues.get(name);
 }
 
