@@ -1,8 +1,8 @@
 // Command chat is a chat with rooms. It demonstrates the hub: browser tabs with
 // different codecs, with and without sealing, are members of the same rooms. A tab that
 // enters a room gets its latest messages, and one that comes back after a lost connection
-// gets what it has missed. Members see each other, and who is typing. Commands such as
-// /who are requests, so that only their sender gets the answer. Run
+// gets the messages that it has missed. Members see each other, and who is typing.
+// Commands such as /who are requests, so that only their sender gets the answer. Run
 //
 //	go run ./examples/chat
 //

@@ -526,8 +526,8 @@ for (const [device, options] of [
       await tab.page.evaluate((name) => (location.hash = name), `${room} 2`);
       await until("the other room is open", () => tab.$("room-title").textContent(), `${room} 2`);
       if (tab === ben) await ben.say("old");
+      await until("the message is confirmed, and later in the history", () => tab.messages(), ["old"]);
     }
-    await until("the history is shown", () => ann.messages(), ["old"]);
     await ben.say("new");
     await until("the new message is shown", () => ann.messages(), ["old", "new"]);
     assert.deepEqual(await read(), ["hello", "Ann waves", "hello", "new"], "a history is not read");
