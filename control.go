@@ -99,9 +99,36 @@ func (c *Client) control(m *Message) {
 		c.replyError(m, target, codeBadRequest, err.Error())
 		return
 	}
-	if !c.authorize(m, action, target) {
+	if !c.authorize(m, action, target) || c.joinsLater(action, target, m) {
 		return
 	}
+	c.carryOut(action, target, m)
+	c.hooks.finishWatched(c)
+}
+
+// joinsLater queues a request to join a topic until the engine has confirmed this
+// node's subscription. It reports false if that is not needed.
+func (c *Client) joinsLater(action Action, target string, m *Message) bool {
+	if c.hub.node == nil || !joins(m.Type) {
+		return false
+	}
+	kind := ChannelTopic
+	if action == ActionJoinRoom {
+		kind = RoomTopic
+	}
+	return c.hub.node.queueJoin(c, kind, target, m, func(m *Message) {
+		c.carryOut(action, target, m)
+		c.hooks.run(c)
+	})
+}
+
+// joins reports whether messages of a type make a client join a topic.
+func joins(typ string) bool {
+	return typ == string(ActionSubscribe) || typ == string(ActionJoinRoom)
+}
+
+// carryOut performs a control message and replies to it.
+func (c *Client) carryOut(action Action, target string, m *Message) {
 	if err := c.perform(action, target, m); err != nil {
 		c.replyError(m, target, errorCode(err), err.Error())
 	}
@@ -187,7 +214,6 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	default:
 		err = l.broadcast(ctx, p, c, ack)
 	}
-	c.hooks.finishWatched(c)
 	if errors.Is(err, ErrBrokerUnavailable) {
 		return nil // the members on this node get the message, and the ack is appended
 	}

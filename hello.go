@@ -62,7 +62,14 @@ func (c *Client) replyToHubRequest(m *Message) {
 		c.replyToPublished(m)
 		return
 	case typeHello:
-		ack.Data = c.helloData()
+		reply := func() {
+			ack.Data = c.helloData()
+			c.sendReply(&ack)
+		}
+		if c.hub.node == nil || !c.hub.node.queueHello(c, reply) {
+			reply()
+		}
+		return
 	}
 	c.sendReply(&ack)
 }

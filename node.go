@@ -45,6 +45,8 @@ type node struct {
 	sequence uint64 // of the latest payload; owned by sendLoop
 	buffer   []byte // for encoding batches; owned by sendLoop
 
+	joining atomic.Int64 // length of joins
+
 	published, received, unsent, outages atomic.Uint64
 	repeated, oversized, malformed       atomic.Uint64
 
@@ -59,11 +61,15 @@ type node struct {
 	gaps    targets       // local members that get a gap notice
 	change  chan struct{} // closed at the next change; nil if no goroutine waits
 
-	clients  map[string]int      // number of connections by client ID
-	topics   map[string]struct{} // requested from the broker
-	pending  map[string]bool     // topics to request (true) or to give up (false)
-	failed   map[string]struct{} // those of topics that may not be in force
-	applying bool                // topicLoop is passing a batch of pending to the broker
+	clients     map[string]int      // number of connections by client ID
+	topics      map[string]struct{} // requested from the broker
+	pending     map[string]bool     // topics to request (true) or to give up (false)
+	subscribing map[string]struct{} // those of topics for which Subscribe has not returned
+	failed      map[string]struct{} // those of topics for which it has failed
+	exposed     map[string]struct{} // topics whose members may have missed publications before they are in force
+	holds       map[string]*topicHold
+	waiting     map[string][]*topicWait
+	joins       map[*Client]*joinQueue
 
 	peers nodewire.Peers
 	asked questionTable
@@ -77,7 +83,9 @@ func newNode(h *Hub) *node {
 		questions: make(chan question, maxQuestions),
 		state:     BrokerStarting, since: time.Now(),
 		clients: make(map[string]int), topics: make(map[string]struct{}),
-		pending: make(map[string]bool), failed: make(map[string]struct{}),
+		pending: make(map[string]bool), failed: make(map[string]struct{}), subscribing: make(map[string]struct{}),
+		exposed: make(map[string]struct{}), holds: make(map[string]*topicHold), waiting: make(map[string][]*topicWait),
+		joins: make(map[*Client]*joinQueue),
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -200,7 +208,9 @@ func (n *node) Up() {
 		n.gaps = targets{All: true}
 		wake(n.gapWake)
 	}
-	clear(n.failed)
+	for topic := range n.failed {
+		n.inForce(topic)
+	}
 	n.peers.Refresh()
 	logIt := n.setState(BrokerUp, nil)
 	if !n.stopped {
@@ -216,6 +226,9 @@ func (n *node) Up() {
 func (n *node) Down(err error) {
 	n.mu.Lock()
 	logIt := n.setState(BrokerDown, err)
+	for topic := range n.waiting { // Up announces a gap
+		n.endWaits(topic)
+	}
 	n.mu.Unlock()
 	logIt()
 }
@@ -225,13 +238,20 @@ func (n *node) Lost(topics ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, topic := range topics {
-		if to, ok := nodewire.TargetOf(topic); ok {
-			n.gaps.Add(to)
-		} else if nodewire.IsHashed(topic) {
-			n.gaps = targets{All: true}
-		}
+		n.addGapOf(topic)
 	}
 	if len(topics) == 0 {
+		n.gaps = targets{All: true}
+	}
+	wake(n.gapWake)
+}
+
+// addGapOf makes gapLoop send a gap notice to the members of a topic's target. The
+// node is locked.
+func (n *node) addGapOf(topic string) {
+	if to, ok := nodewire.TargetOf(topic); ok {
+		n.gaps.Add(to)
+	} else if nodewire.IsHashed(topic) {
 		n.gaps = targets{All: true}
 	}
 	wake(n.gapWake)

@@ -64,8 +64,11 @@ func (l *eventLog) appendGaps(ctx context.Context, gaps targets) (count int) {
 		}
 		l.mu.Unlock()
 	}
+	_, everybody := gaps.Set[target{}]
 	for to := range gaps.Set {
-		list = append(list, to)
+		if !everybody || to.Audience != toClients || to.Name == "" {
+			list = append(list, to)
+		}
 	}
 	perTarget := int64(entryCost * len(l.shards))
 	for len(list) > 0 {

@@ -27,8 +27,18 @@ func nodes(t *testing.T, engine *brokertest.Memory, n int, onConnect func(*webso
 			f(&config)
 		}
 		hubs[i] = runFake(t, paths[i%2], config, func(h *websocket.Hub) { h.SetCallbacks(onConnect, nil, nil) })
+		if _, late := config.Broker.(*lateBroker); !late {
+			started(hubs[i])
+		}
 	}
 	return hubs
+}
+
+// started waits until a hub's broker is up or down: clients that connect earlier get gaps.
+func started(h *fakeHub) {
+	for h.Health().Broker == websocket.BrokerStarting {
+		runtime.Gosched()
+	}
 }
 
 func stopAll(hubs []*fakeHub) {

@@ -44,6 +44,18 @@ func (n *node) setInterest(topic string, interested bool) {
 }
 
 func (n *node) setInterestLocked(topic string, interested bool) {
+	if h := n.holds[topic]; h != nil {
+		h.interested = interested
+		interested = true
+	}
+	if interested && n.state == BrokerStarting {
+		n.exposed[topic] = struct{}{}
+	}
+	n.requestTopic(topic, interested)
+}
+
+// requestTopic is setInterest for a topic that no join holds.
+func (n *node) requestTopic(topic string, interested bool) {
 	if n.hub.stopping() {
 		return // closing the broker ends all subscriptions
 	}
@@ -53,7 +65,9 @@ func (n *node) setInterestLocked(topic string, interested bool) {
 		n.pending[topic] = interested
 		wake(n.topicWake)
 	}
-	if len(n.pending) == 0 {
+	if !interested {
+		delete(n.exposed, topic)
+		n.endWaits(topic)
 		n.signalChange()
 	}
 }
@@ -112,6 +126,7 @@ func (n *node) applyTopics() bool {
 		delete(n.pending, topic)
 		if interested {
 			n.topics[topic] = struct{}{}
+			n.subscribing[topic] = struct{}{}
 			add = append(add, topic)
 		} else {
 			delete(n.topics, topic)
@@ -119,7 +134,6 @@ func (n *node) applyTopics() bool {
 			remove = append(remove, topic)
 		}
 	}
-	n.applying = len(add)+len(remove) > 0
 	n.mu.Unlock()
 	if len(add)+len(remove) == 0 {
 		return false
@@ -139,7 +153,7 @@ func (n *node) applyTopics() bool {
 
 // retryFailed retries failed subscriptions while the broker is up. During an outage
 // it does nothing: all subscriptions are in force when Up is called. Publications
-// made before the retry are lost, so it announces a gap. It reports false if
+// made before the retry are lost, so it announces gaps. It reports false if
 // subscribing failed again.
 func (n *node) retryFailed() bool {
 	n.mu.Lock()
@@ -156,7 +170,7 @@ func (n *node) retryFailed() bool {
 	}
 	err := n.withTimeout(n.broker.Subscribe, again)
 	if err == nil {
-		n.Lost()
+		n.Lost(again...)
 	}
 	n.finishSubscribe(again, err)
 	return err == nil
@@ -165,12 +179,15 @@ func (n *node) retryFailed() bool {
 // finishSubscribe records the result of subscribing to topics.
 func (n *node) finishSubscribe(topics []string, err error) {
 	n.mu.Lock()
-	n.applying = false
 	for _, topic := range topics {
+		delete(n.subscribing, topic)
 		if _, requested := n.topics[topic]; requested && err != nil {
 			n.failed[topic] = struct{}{}
+			if n.state != BrokerStarting { // before the first Up, errors are the rule
+				n.endWaits(topic)
+			}
 		} else {
-			delete(n.failed, topic)
+			n.inForce(topic)
 		}
 	}
 	report := err != nil && n.state == BrokerUp && n.ctx.Err() == nil
@@ -188,25 +205,4 @@ func (n *node) withTimeout(f func(context.Context, []string) error, topics []str
 	ctx, cancel := context.WithTimeout(n.ctx, n.hub.config.BrokerTimeout)
 	defer cancel()
 	return f(ctx, topics)
-}
-
-// ready is BrokerReady of a hub with a broker.
-func (n *node) ready(ctx context.Context) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n.mu.Lock()
-		if n.hub.stopping() {
-			n.mu.Unlock()
-			return ErrHubClosed
-		}
-		if n.state == BrokerUp && len(n.pending) == 0 && !n.applying && len(n.failed) == 0 {
-			n.mu.Unlock()
-			return nil
-		}
-		if err := n.unlockAndWait(ctx); err != nil {
-			return err
-		}
-	}
 }

@@ -28,6 +28,9 @@ func (c *Client) disconnect(err error) {
 	c.conn.finish(err)
 	c.conn.endAhead()
 	c.hub.events.forget(c)
+	if c.hub.node != nil {
+		c.hub.node.finishJoins(c)
+	}
 	c.hooks.finish(c)
 	c.waitForHandlers()
 	if c.hub.onDisconnect != nil {
@@ -184,6 +187,9 @@ func (c *Client) handle(messageType int, b []byte) {
 	now := c.hub.now()
 	m.ClientID, m.Timestamp = c.ID, now
 	c.shard.counters.messagesReceived.Add(1)
+	if c.hub.node != nil && !joins(m.Type) && m.Type != typePing && m.Type != typeHello && !isAnswer(m) {
+		c.hub.node.finishJoinsWatched(c)
+	}
 	if isHubRequest(m.Type) {
 		c.replyToHubRequest(m)
 		return
