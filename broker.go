@@ -19,7 +19,9 @@ import (
 //     any sequence of bytes.
 //  2. Order: payloads that one Broker publishes to one topic arrive at every other
 //     Broker in the order of publishing. Some may be missing (see Loss). There is
-//     no order between two publishers or between two topics.
+//     no order between two publishers or between two topics. Payloads of a call of
+//     Publish that has failed may arrive later, and after those of later calls: the
+//     hub drops them then, and tells the members with a gap.
 //  3. Duplicates: while nothing fails, a payload arrives at most once. Around a
 //     failure it may arrive twice. The hub drops the second copy if it arrives
 //     within 4,096 payloads of the same hub.
@@ -171,6 +173,9 @@ type BrokerStats struct {
 	Unsent uint64 `json:"unsent"`
 	// Repeated counts payloads dropped because they had arrived before.
 	Repeated uint64 `json:"repeated"`
+	// Late counts payloads dropped because they arrived after later ones of the same
+	// node. Recipients of publications among them get a gap.
+	Late uint64 `json:"late"`
 	// Oversized counts publications of other nodes dropped because they exceed
 	// this hub's ClientBacklog or LogSize. Their recipients get a gap.
 	Oversized uint64 `json:"oversized"`

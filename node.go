@@ -48,7 +48,7 @@ type node struct {
 	joining atomic.Int64 // length of joins
 
 	published, received, unsent, outages atomic.Uint64
-	repeated, oversized, malformed       atomic.Uint64
+	repeated, late, oversized, malformed atomic.Uint64
 
 	mu      sync.Mutex // may be locked with the log's lock held, never the other way round
 	state   BrokerState
@@ -280,7 +280,7 @@ func (n *node) stats() *BrokerStats {
 	return &BrokerStats{
 		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
 		Published: n.published.Load(), Received: n.received.Load(), Unsent: n.unsent.Load(), Outages: n.outages.Load(),
-		Repeated: n.repeated.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(),
+		Repeated: n.repeated.Load(), Late: n.late.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(),
 	}
 }
 
@@ -301,8 +301,12 @@ func (n *node) Receive(payload []byte) {
 	if head.Node == n.id {
 		return
 	}
-	if !n.peers.Observe(head.Node, head.Sequence) {
+	switch n.peers.Observe(head.Node, head.Sequence) {
+	case nodewire.Repeated:
 		n.repeated.Add(1)
+		return
+	case nodewire.Late:
+		n.dropLate(&head, body)
 		return
 	}
 	switch head.Kind {
@@ -321,6 +325,30 @@ func (n *node) Receive(payload []byte) {
 		n.receiveQuestion(head.Node, body)
 	case nodewire.KindAnswer:
 		n.receiveAnswer(head.Node, body)
+	}
+}
+
+// dropLate drops a payload that arrives after later ones of its sender: publishing it had
+// failed there. Loss notices keep their effect.
+func (n *node) dropLate(head *nodewire.Head, body []byte) {
+	n.late.Add(1)
+	switch head.Kind {
+	case nodewire.KindPublication:
+		to := head.To
+		if to.Audience != toClients { // the head leaves the name out
+			m := AcquireMessage()
+			defer m.Release()
+			if err := (ProtobufCodec{}).Unmarshal(body, m); err != nil {
+				n.dropMalformed(err)
+				return
+			}
+			to.Name = m.Channel
+		}
+		n.addGap(to)
+	case nodewire.KindLost:
+		n.addGap(head.To)
+	case nodewire.KindLostAll:
+		n.Lost()
 	}
 }
 

@@ -255,8 +255,12 @@ func (n *node) sendBatch(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
 	defer cancel()
 	err := n.publish(ctx, messages, errs)
+	published := err == nil || errors.Is(err, ErrMessageTooLarge)
+	if !published {
+		n.sequence = nodewire.NextEra(n.sequence) // the engine may take the batch later
+	}
 	n.finishBatch(batch, errs)
-	return err == nil || errors.Is(err, ErrMessageTooLarge)
+	return published
 }
 
 // publish passes messages to the broker and splits them in halves on

@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/broker/redis"
+	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
@@ -234,5 +236,108 @@ func TestTopicsOfAReconnect(t *testing.T) {
 			require.NoError(t, a.Publish(t.Context(), []websocket.BrokerMessage{{Topic: topic, Payload: []byte(topic)}}))
 			require.Equal(t, topic, receive(t, a.payloads))
 		}
+	})
+}
+
+// slowLink makes connections whose publish commands can be delayed. Closing a connection
+// does not take back the bytes that are under way.
+type slowLink struct {
+	mu      sync.Mutex
+	slow    bool
+	conns   []*slowConn // with delayed bytes
+	closed  int         // those of conns that the client has closed
+	written int         // publish commands written without delay since slow was unset
+}
+
+type slowConn struct {
+	net.Conn
+	link    *slowLink
+	delayed []byte // guarded by link.mu
+	closed  bool
+}
+
+func (l *slowLink) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &slowConn{Conn: conn, link: l}, nil
+}
+
+func (c *slowConn) Write(b []byte) (int, error) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	publishes := bytes.Contains(bytes.ToLower(b), []byte("\npublish\r\n"))
+	switch {
+	case len(c.delayed) > 0:
+	case c.link.slow && publishes:
+		c.link.conns = append(c.link.conns, c)
+	default:
+		if publishes {
+			c.link.written++
+		}
+		return c.Conn.Write(b)
+	}
+	c.delayed = append(c.delayed, b...)
+	return len(b), nil
+}
+
+func (c *slowConn) Close() error {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if len(c.delayed) == 0 {
+		return c.Conn.Close()
+	}
+	if !c.closed {
+		c.closed = true
+		c.link.closed++
+	}
+	return nil
+}
+
+// upset delays publications until the broker has given a connection up and uses another.
+func (l *slowLink) upset(t *testing.T) {
+	check := func(f func() bool) func() bool {
+		return func() bool { l.mu.Lock(); defer l.mu.Unlock(); return f() }
+	}
+	l.mu.Lock()
+	l.slow, l.closed = true, 0
+	l.mu.Unlock()
+	eventually(t, "publishing has failed", check(func() bool { return l.closed > 0 }))
+	l.mu.Lock()
+	l.slow, l.written = false, 0
+	l.mu.Unlock()
+	eventually(t, "publishing goes on", check(func() bool { return l.written > 200 }))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		require.NoError(t, c.Conn.SetDeadline(time.Time{})) // that of the client has passed
+		_, err := c.Conn.Write(c.delayed)
+		require.NoError(t, err)
+		c.delayed = nil
+		if c.closed {
+			_ = c.Conn.Close()
+		}
+	}
+	l.conns = nil
+}
+
+// TestHubsOnSlowLink delays the publications of one hub, so that they arrive after later
+// ones.
+func TestHubsOnSlowLink(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		e, link := startEngine(t, server), &slowLink{}
+		made := 0
+		brokertest.RunHubs(t, brokertest.Engine{
+			Patience: patience,
+			Broker: func() websocket.Broker {
+				options := goredis.UniversalOptions{Addrs: []string{e.addr()}}
+				if made++; made == 1 {
+					options.Dialer = link.dial
+				}
+				return open(options)
+			},
+			Upset: func() { link.upset(t) },
+		})
 	})
 }

@@ -7,7 +7,8 @@
 //	offset  size  field
 //	0       1     version, 1
 //	1       8     ID of the sending node, big endian
-//	9       8     sequence number, big endian, counted by the sender
+//	9       8     sequence number, big endian, counted by the sender; it jumps to the
+//	              next multiple of 2^40 after a failure to publish
 //	17      1     Kind
 //	18      1     Audience of the target
 //	19      1-10  length of the target's name, unsigned varint
@@ -63,7 +64,7 @@ var ErrMalformed = errors.New("nodewire: malformed payload")
 // Head is the beginning of every payload.
 type Head struct {
 	Node     uint64 // ID of the sender
-	Sequence uint64 // number of the payload, counted by the sender from 1
+	Sequence uint64 // number of the payload, counted by the sender from 1; see NextEra
 	Kind     Kind
 	To       Target
 }

@@ -96,9 +96,15 @@ func TestPeers(t *testing.T) {
 		var p nodewire.Peers
 		p.SetName(1, "unknown")
 		require.Zero(t, p.Count())
-		require.True(t, p.Observe(1, 7))
-		require.False(t, p.Observe(1, 7))
-		require.True(t, p.Observe(2, 7), "each node counts on its own")
+		require.Equal(t, nodewire.Fresh, p.Observe(1, 7))
+		require.Equal(t, nodewire.Repeated, p.Observe(1, 7))
+		require.Equal(t, nodewire.Fresh, p.Observe(2, 7), "each node counts on its own")
+		next := nodewire.NextEra(9) + 1
+		require.Equal(t, nodewire.Fresh, p.Observe(1, next))
+		require.Equal(t, nodewire.Repeated, p.Observe(1, next))
+		require.Equal(t, nodewire.Late, p.Observe(1, 8))
+		require.Equal(t, nodewire.Fresh, p.Observe(1, nodewire.NextEra(next)+1))
+		require.Equal(t, nodewire.Late, p.Observe(1, next+1))
 		p.SetName(1, "one")
 		p.SetName(1, "")
 		require.Equal(t, map[uint64]string{1: "one", 2: nodewire.NodeName(2)}, p.Names())

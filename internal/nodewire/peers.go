@@ -49,12 +49,29 @@ type Peers struct {
 type peer struct {
 	name   string
 	seen   time.Time // when the latest payload arrived
+	era    uint64    // the largest so far
 	window Window
 }
 
-// Observe records that a payload of a node has arrived. It reports false if the
-// payload is a repetition.
-func (p *Peers) Observe(id, sequence uint64) bool {
+// eraShift is the number of bits of a sequence number below its era. A sender begins a
+// new era after each failure to publish.
+const eraShift = 40
+
+// NextEra returns the last number before those of the era after that of sequence.
+func NextEra(sequence uint64) uint64 { return (sequence>>eraShift + 1) << eraShift }
+
+// Arrival is what Peers.Observe tells about a payload.
+type Arrival uint8
+
+// The values of Arrival.
+const (
+	Fresh    Arrival = iota
+	Repeated         // it has arrived before
+	Late             // it belongs to an earlier era than others of its sender
+)
+
+// Observe records that a payload of a node has arrived.
+func (p *Peers) Observe(id, sequence uint64) Arrival {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	other := p.known[id]
@@ -66,7 +83,15 @@ func (p *Peers) Observe(id, sequence uint64) bool {
 		p.known[id] = other
 	}
 	other.seen = time.Now()
-	return other.window.Add(sequence)
+	era := sequence >> eraShift
+	if era < other.era {
+		return Late
+	}
+	other.era = era
+	if !other.window.Add(sequence) {
+		return Repeated
+	}
+	return Fresh
 }
 
 // SetName records the name of a known node. It ignores an empty name.
