@@ -20,4 +20,4 @@ var ErrorCodes = []string{codeBadRequest, codeForbidden, codeInternal, codeLimit
 
 // AnnouncedReasons are the reasons that the hub sends in messages of type "gap" about
 // its own drops. A disconnected client gets none.
-var AnnouncedReasons = []string{dropNames[dropSlowConsumer], dropNames[dropCodec], dropNames[dropHistory]}
+var AnnouncedReasons = []string{dropNames[dropSlowConsumer], dropNames[dropCodec], dropNames[dropHistory], gapBroker}
