@@ -13,6 +13,15 @@ import (
 // with its context, or after Config.BrokerTimeout. If some nodes have not answered
 // by then, it returns the answers so far together with an *UnansweredError that
 // names these nodes. After shutdown has begun, calls return ErrHubClosed.
+//
+// Right after the broker is up, a node may not know the others. Calls then wait until
+// another node has told it, or until every live node must have announced itself: at
+// most Config.BrokerTimeout, and 6/5 of Config.AnnounceInterval.
+//
+// A node that falls silent without leaving the cluster may have died, or it may be
+// cut off and still have clients. For 10 minutes it counts as not answering, with
+// ErrBrokerUnavailable as the reason, unless a node with its name is started again. Calls
+// do not wait for it.
 type Cluster struct{ hub *Hub }
 
 // Cluster returns the hub's view of all nodes.
@@ -81,7 +90,7 @@ func (c Cluster) ChannelCount(ctx context.Context, channel string) (int, error) 
 
 // CloseClient closes the client with that ID on any node; see Client.Close for
 // code and reason. It returns ErrClientNotFound if all nodes answered and none has
-// the client.
+// the client. Nodes that do not answer are asked again, see CloseUser.
 func (c Cluster) CloseClient(ctx context.Context, id string, code int, reason string) error {
 	code, err := closeCode(code)
 	if err != nil {
@@ -93,6 +102,11 @@ func (c Cluster) CloseClient(ctx context.Context, id string, code int, reason st
 
 // CloseUser closes every client of a user (see Client.SetUser) on all nodes and
 // returns the number of them. It does nothing if user is empty.
+//
+// Nodes that do not answer, also because they are cut off or this node is, are asked
+// again when they can be reached, for 10 minutes after the call and for the latest 1,024
+// calls of CloseUser and CloseClient on this node. They then close only those clients
+// that were connected at the time of the call.
 func (c Cluster) CloseUser(ctx context.Context, user string, code int, reason string) (int, error) {
 	code, err := closeCode(code)
 	if err != nil {

@@ -33,7 +33,7 @@ func TestClusterMethods(t *testing.T) {
 			peers[id] = hubs[i%3].connect(1<<16, idHeader(id))
 		}
 		ready(t, hubs...)
-		synctest.Wait()
+		time.Sleep(3 * time.Second) // until the nodes know each other
 		ctx, c := t.Context(), hubs[0].Cluster()
 		start := time.Now()
 		require.Equal(t, []string{"node0", "node1", "node2"}, c.Nodes())
@@ -90,8 +90,8 @@ func TestUnansweredNodesAreNamed(t *testing.T) {
 		a := hubs[0].connect(1<<16, idHeader("a"))
 		b := hubs[1].connect(1<<16, idHeader("b"))
 		ready(t, append(hubs, mute...)...)
-		synctest.Wait()
-		silence()
+		time.Sleep(3 * time.Second) // until the nodes know each other
+		silence(true)
 		start := time.Now()
 		count, err := hubs[0].Cluster().ChannelCount(t.Context(), "news")
 		require.Equal(t, 2, count, "the answers so far are returned")
@@ -140,7 +140,7 @@ func TestNodesJoinAndLeave(t *testing.T) {
 		ready(t, mute...)
 		synctest.Wait()
 		require.Len(t, hubs[0].Cluster().Nodes(), 3)
-		silence()
+		silence(true)
 		time.Sleep(10 * time.Second)
 		require.Len(t, hubs[0].Cluster().Nodes(), 2, "the node was silent for too long")
 		stopAll(append(hubs[:2], mute...))
@@ -193,14 +193,14 @@ func TestLongAnswersAreSplit(t *testing.T) {
 	})
 }
 
-// muteNode starts a node that publishes nothing after silence is called.
-func muteNode(t *testing.T, engine *brokertest.Memory) (hubs []*fakeHub, silence func()) {
+// muteNode starts a node that publishes nothing while silence is set.
+func muteNode(t *testing.T, engine *brokertest.Memory) (hubs []*fakeHub, silence func(bool)) {
 	broker := &muteBroker{Broker: engine.Broker()}
 	hubs = nodes(t, engine, 1, joinNewsAndLobby, func(c *websocket.Config) {
 		c.NodeName = "mute"
 		c.Broker = broker
 	})
-	return hubs, func() { broker.silent.Store(true) }
+	return hubs, broker.silent.Store
 }
 
 type muteBroker struct {

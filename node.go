@@ -61,15 +61,18 @@ type node struct {
 	gaps    targets       // local members that get a gap notice
 	change  chan struct{} // closed at the next change; nil if no goroutine waits
 
-	clients     map[string]int      // number of connections by client ID
-	topics      map[string]struct{} // requested from the broker
-	pending     map[string]bool     // topics to request (true) or to give up (false)
-	subscribing map[string]struct{} // those of topics for which Subscribe has not returned
-	failed      map[string]struct{} // those of topics for which it has failed
-	exposed     map[string]struct{} // topics whose members may have missed publications before they are in force
+	clients     map[string]clientEntry // by client ID
+	topics      map[string]struct{}    // requested from the broker
+	pending     map[string]bool        // topics to request (true) or to give up (false)
+	subscribing map[string]struct{}    // those of topics for which Subscribe has not returned
+	failed      map[string]struct{}    // those of topics for which it has failed
+	exposed     map[string]struct{}    // topics whose members may have missed publications before they are in force
 	holds       map[string]*topicHold
 	waiting     map[string][]*topicWait
 	joins       map[*Client]*joinQueue
+
+	discoverBy time.Time // when all live nodes have announced themselves; zero before the first Up
+	discovered bool      // all live nodes are known, even before discoverBy
 
 	peers nodewire.Peers
 	asked questionTable
@@ -82,7 +85,7 @@ func newNode(h *Hub) *node {
 		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1),
 		questions: make(chan question, maxQuestions),
 		state:     BrokerStarting, since: time.Now(),
-		clients: make(map[string]int), topics: make(map[string]struct{}),
+		clients: make(map[string]clientEntry), topics: make(map[string]struct{}),
 		pending: make(map[string]bool), failed: make(map[string]struct{}), subscribing: make(map[string]struct{}),
 		exposed: make(map[string]struct{}), holds: make(map[string]*topicHold), waiting: make(map[string][]*topicWait),
 		joins: make(map[*Client]*joinQueue),
@@ -213,6 +216,9 @@ func (n *node) Up() {
 	}
 	n.peers.Refresh()
 	logIt := n.setState(BrokerUp, nil)
+	if n.isInForce(nodewire.TopicNodes) {
+		n.startDiscovery()
+	}
 	if !n.stopped {
 		n.enqueue(outgoing{kind: nodewire.KindHello, topic: nodewire.TopicNodes, body: n.hello(true)})
 	}
@@ -302,6 +308,8 @@ func (n *node) Receive(payload []byte) {
 		return
 	}
 	switch n.peers.Observe(head.Node, head.Sequence) {
+	case nodewire.Returned:
+		n.Lost() // what it has published meanwhile
 	case nodewire.Repeated:
 		n.repeated.Add(1)
 		return
@@ -325,6 +333,8 @@ func (n *node) Receive(payload []byte) {
 		n.receiveQuestion(head.Node, body)
 	case nodewire.KindAnswer:
 		n.receiveAnswer(head.Node, body)
+	case nodewire.KindPeers:
+		n.receivePeers(body)
 	}
 }
 
@@ -367,6 +377,7 @@ func (n *node) receiveHello(from uint64, body []byte) {
 	n.peers.SetName(from, name)
 	if ask {
 		n.sendControl(nodewire.KindHello, nodewire.NodeTopic(from), n.hello(false))
+		n.sendPeers(from)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 )
@@ -18,6 +19,10 @@ const (
 	askCount     = "count"
 	askClose     = "close"
 	askCloseUser = "close_user"
+
+	// The same for clients that have been connected for question.Age.
+	askCloseOlder     = "close_older"
+	askCloseUserOlder = "close_user_older"
 )
 
 // question is a question to all nodes. Questions and answers are encoded as JSON:
@@ -28,6 +33,7 @@ type question struct {
 	Name   string `json:"name"`
 	Code   int    `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	Age    int64  `json:"age,omitempty"` // milliseconds
 
 	from uint64 // the node that asks
 }
@@ -61,6 +67,8 @@ type questionTable struct {
 	mu   sync.Mutex
 	last uint64 // ID of the latest question
 	open map[uint64]*openQuestion
+
+	orders []*order // oldest first
 }
 
 // openQuestion is guarded by its table's lock.
@@ -104,10 +112,8 @@ func (h *Hub) ask(ctx context.Context, q question) (clusterResult, error) {
 	if h.node != nil {
 		name = h.node.name
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.config.BrokerTimeout)
-	defer cancel()
 	var r clusterResult
-	own, err := h.answerLocally(ctx, &q)
+	own, err := h.answerWithin(ctx, &q)
 	if err != nil {
 		return r, err
 	}
@@ -118,42 +124,71 @@ func (h *Hub) ask(ctx context.Context, q question) (clusterResult, error) {
 	return h.node.askPeers(ctx, q, r)
 }
 
+// answerWithin is answerLocally within BrokerTimeout.
+func (h *Hub) answerWithin(ctx context.Context, q *question) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.config.BrokerTimeout)
+	defer cancel()
+	return h.answerLocally(ctx, q)
+}
+
 // askPeers adds the answers of the other nodes to r.
 func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clusterResult, error) {
+	err := n.discover(ctx)
+	if errors.Is(err, ErrHubClosed) {
+		return r, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
+	defer cancel()
 	open := &openQuestion{
 		clusterResult: r, awaiting: n.peers.Names(),
 		first: q.needsOne(), done: make(chan struct{}),
 	}
 	up := n.isUp()
-	if up && len(open.awaiting) == 0 {
-		return r, nil
-	}
 	t := &n.asked
 	t.mu.Lock()
 	t.last++
 	q.ID = t.last
 	t.open[q.ID] = open
+	t.keep(q)
+	open.closeIfDone()
+	alone := len(open.awaiting) == 0
 	t.mu.Unlock()
 
-	body, err := json.Marshal(q)
-	if err == nil {
+	switch {
+	case err != nil:
+	case !up:
 		err = ErrBrokerUnavailable
-		if up && n.sendControl(nodewire.KindQuestion, nodewire.TopicNodes, body) {
-			err = open.wait(ctx, n.hub.events.done)
-		}
+	case !alone:
+		err = n.putQuestion(ctx, &q, open)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, q.ID)
+	gone := n.peers.Gone()
+	if err == nil && len(gone) > 0 && !(open.first && open.count > 0) {
+		err = ErrBrokerUnavailable
+	}
 	if err == nil || errors.Is(err, ErrHubClosed) {
 		return open.clusterResult, err
 	}
-	unanswered := &UnansweredError{Err: err}
+	unanswered := &UnansweredError{Err: err, Nodes: gone}
 	for _, name := range open.awaiting {
 		unanswered.Nodes = append(unanswered.Nodes, name)
 	}
 	slices.Sort(unanswered.Nodes)
 	return open.clusterResult, unanswered
+}
+
+// putQuestion publishes a question and waits for the answers.
+func (n *node) putQuestion(ctx context.Context, q *question, open *openQuestion) error {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	if !n.sendControl(nodewire.KindQuestion, nodewire.TopicNodes, body) {
+		return ErrBrokerUnavailable
+	}
+	return open.wait(ctx, n.hub.events.done)
 }
 
 func (q *openQuestion) wait(ctx context.Context, closed <-chan struct{}) error {
@@ -177,6 +212,9 @@ func (n *node) receiveAnswer(from uint64, body []byte) {
 	t := &n.asked
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if part.Last {
+		t.answeredBy(from, part.ID)
+	}
 	open := t.open[part.ID]
 	if open == nil {
 		return // the call has ended
@@ -264,6 +302,11 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 		if ok && (q.Op == askFind || c.Close(q.Code, q.Reason) == nil) {
 			a.Count = 1
 		}
+	case askCloseOlder:
+		c, ok := h.Client(q.Name)
+		if ok && q.closesOlder(c) && c.Close(q.Code, q.Reason) == nil {
+			a.Count = 1
+		}
 	case askMembers:
 		a.IDs, err = h.RoomMembers(ctx, q.Name)
 	case askCount:
@@ -272,9 +315,9 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 			a.Count = t.members
 		}
 		h.events.mu.Unlock()
-	case askCloseUser:
+	case askCloseUser, askCloseUserOlder:
 		for c := range h.Clients() {
-			if q.Name != "" && c.User() == q.Name && c.Close(q.Code, q.Reason) == nil {
+			if q.Name != "" && c.User() == q.Name && q.closesOlder(c) && c.Close(q.Code, q.Reason) == nil {
 				a.Count++
 			}
 		}
@@ -282,4 +325,9 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 		err = fmt.Errorf("%w: unknown question %q", ErrMalformed, q.Op)
 	}
 	return a, err
+}
+
+// closesOlder reports whether q closes c, if it depends on how long c has been connected.
+func (q *question) closesOlder(c *Client) bool {
+	return q.Op == askCloseUser || c.hub.node.connectedFor(c.ID, time.Duration(q.Age)*time.Millisecond)
 }

@@ -199,15 +199,34 @@ func (n *node) sendLoop() {
 	}
 }
 
-// announce sends a hello, forgets silent nodes and sets the timer for the next
+// announce sends a hello, looks for silent nodes and sets the timer for the next
 // announcement.
 func (n *node) announce(next *time.Timer) {
 	if n.isUp() { // otherwise silence is no sign of a node's end
-		n.peers.Expire(n.peerTimeout())
+		n.expirePeers()
+		n.repeatOrders()
 	}
 	n.sendControl(nodewire.KindHello, nodewire.TopicNodes, n.hello(false))
 	next.Reset(jitter(n.hub.config.AnnounceInterval))
 }
+
+// expirePeers announces gaps if nodes have fallen silent without a bye: their latest
+// publications may be lost, or they are cut off.
+func (n *node) expirePeers() {
+	gone := n.peers.Expire(n.peerTimeout(), goneTime)
+	if len(gone) == 0 {
+		return
+	}
+	n.hub.logger.Warningf("websocket: %d nodes have fallen silent without leaving the cluster", len(gone))
+	n.Lost()
+	for _, id := range gone {
+		n.asked.peerLeft(id)
+	}
+}
+
+// goneTime is how long a node that has fallen silent is named in an UnansweredError. So
+// long it may be cut off and have clients.
+const goneTime = 10 * time.Minute
 
 // missedAnnouncements is how many announcements in a row a live node may miss.
 const missedAnnouncements = 3

@@ -200,7 +200,7 @@ func TestBusyNodesAnnounceThemselves(t *testing.T) {
 		broker.more.Store(&more)
 		defer broker.more.Store(nil)
 		require.NoError(t, busy[0].PublishToChannelRaw("nobody", nil))
-		silence()
+		silence(true)
 		for range 6 {
 			time.Sleep(10 * time.Second)
 			require.Equal(t, []string{"busy", "node0"}, hubs[0].Cluster().Nodes())

@@ -13,7 +13,11 @@ import (
 func (n *node) clientAdded(id string, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.clients[id]++; n.clients[id] == 1 {
+	entry := n.clients[id]
+	entry.count++
+	entry.since = time.Now()
+	n.clients[id] = entry
+	if entry.count == 1 {
 		n.setInterestLocked(target{Audience: toClients, Name: id}.Topic(), true)
 	}
 	if first {
@@ -26,7 +30,10 @@ func (n *node) clientAdded(id string, first bool) {
 func (n *node) clientRemoved(id string, last bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.clients[id]--; n.clients[id] == 0 {
+	entry := n.clients[id]
+	entry.count--
+	n.clients[id] = entry
+	if entry.count == 0 {
 		delete(n.clients, id)
 		n.setInterestLocked(target{Audience: toClients, Name: id}.Topic(), false)
 	}
@@ -194,6 +201,9 @@ func (n *node) finishSubscribe(topics []string, err error) {
 	n.signalChange()
 	n.mu.Unlock()
 	if err == nil && slices.Contains(topics, nodewire.TopicNodes) {
+		n.mu.Lock()
+		n.startDiscovery()
+		n.mu.Unlock()
 		n.sendControl(nodewire.KindHello, nodewire.TopicNodes, n.hello(true)) // not before: the answers need the subscription
 	}
 	if report {

@@ -47,6 +47,7 @@ const (
 	KindBye              // the sender shuts down
 	KindQuestion         // a question to all nodes
 	KindAnswer           // an answer to a question of the receiver
+	KindPeers            // the IDs of the nodes that the sender knows, see AppendPeers
 	kinds
 )
 
@@ -127,4 +128,31 @@ func ParseHello(body []byte) (ask bool, name string, err error) {
 		return false, "", fmt.Errorf("%w: empty hello", ErrMalformed)
 	}
 	return body[0] == helloAsks, string(body[1:]), nil
+}
+
+// maxPeers is the largest number of IDs in a list of peers.
+const maxPeers = 4096
+
+// AppendPeers appends the body of a list of peers to b: the IDs in 8 bytes each, big
+// endian. It reports false if there are too many of them.
+func AppendPeers(b []byte, peers map[uint64]string) ([]byte, bool) {
+	if len(peers) > maxPeers {
+		return b, false
+	}
+	for id := range peers {
+		b = binary.BigEndian.AppendUint64(b, id)
+	}
+	return b, true
+}
+
+// ParsePeers decodes the body of a list of peers.
+func ParsePeers(body []byte) ([]uint64, error) {
+	if len(body)%8 != 0 || len(body) > 8*maxPeers {
+		return nil, fmt.Errorf("%w: list of peers of %d bytes", ErrMalformed, len(body))
+	}
+	var peers []uint64
+	for ; len(body) > 0; body = body[8:] {
+		peers = append(peers, binary.BigEndian.Uint64(body))
+	}
+	return peers, nil
 }

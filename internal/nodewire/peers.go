@@ -1,6 +1,7 @@
 package nodewire
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -41,10 +42,17 @@ func (w *Window) Add(sequence uint64) bool {
 // Peers is the table of the other nodes known to be alive. A node enters it with
 // the first payload that arrives from it. The zero value is an empty table. All
 // methods may be called concurrently.
+//
+// A node that falls silent is remembered as gone for some time: it may have died, or it
+// may be cut off and come back.
 type Peers struct {
 	mu    sync.Mutex
 	known map[uint64]*peer
+	gone  map[uint64]*peer // at most maxGone
 }
+
+// maxGone is the largest number of silent nodes that are remembered.
+const maxGone = 1024
 
 type peer struct {
 	name   string
@@ -66,6 +74,8 @@ type Arrival uint8
 // The values of Arrival.
 const (
 	Fresh    Arrival = iota
+	New              // it is the first one of its sender
+	Returned         // it is the first one of its sender since that was gone
 	Repeated         // it has arrived before
 	Late             // it belongs to an earlier era than others of its sender
 )
@@ -74,32 +84,52 @@ const (
 func (p *Peers) Observe(id, sequence uint64) Arrival {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	arrival, era := Fresh, sequence>>eraShift
 	other := p.known[id]
 	if other == nil {
-		other = &peer{name: NodeName(id)}
+		arrival = Returned
+		if other = p.gone[id]; other == nil {
+			arrival, other = New, &peer{name: NodeName(id)}
+		}
+	}
+	if era < other.era {
+		return Late
+	}
+	if arrival != Fresh {
 		if p.known == nil {
 			p.known = make(map[uint64]*peer)
 		}
 		p.known[id] = other
+		delete(p.gone, id)
 	}
 	other.seen = time.Now()
-	era := sequence >> eraShift
-	if era < other.era {
-		return Late
-	}
 	other.era = era
 	if !other.window.Add(sequence) {
 		return Repeated
 	}
-	return Fresh
+	return arrival
 }
 
-// SetName records the name of a known node. It ignores an empty name.
+// Expect records a node that another one knows, although nothing has arrived from it.
+func (p *Peers) Expect(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known[id] == nil && p.gone[id] == nil {
+		if p.known == nil {
+			p.known = make(map[uint64]*peer)
+		}
+		p.known[id] = &peer{name: NodeName(id), seen: time.Now()}
+	}
+}
+
+// SetName records the name of a known node. It ignores an empty name. A node that is gone
+// and had that name has been started again, and is forgotten.
 func (p *Peers) SetName(id uint64, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if other := p.known[id]; other != nil && name != "" {
 		other.name = name
+		maps.DeleteFunc(p.gone, func(_ uint64, g *peer) bool { return g.name == name })
 	}
 }
 
@@ -108,6 +138,7 @@ func (p *Peers) Remove(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.known, id)
+	delete(p.gone, id)
 }
 
 // Refresh restarts the time of silence of every node. It is called when an outage
@@ -120,15 +151,35 @@ func (p *Peers) Refresh() {
 	}
 }
 
-// Expire forgets the nodes from which nothing has arrived for longer than silence.
-func (p *Peers) Expire(silence time.Duration) {
+// Expire makes the nodes gone from which nothing has arrived for longer than silence, and
+// returns their IDs. It forgets those that have been gone for longer than keep.
+func (p *Peers) Expire(silence, keep time.Duration) (gone []uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, other := range p.known {
 		if time.Since(other.seen) > silence {
 			delete(p.known, id)
+			gone = append(gone, id)
+			if p.gone == nil {
+				p.gone = make(map[uint64]*peer)
+			}
+			if len(p.gone) < maxGone {
+				p.gone[id] = other
+			}
 		}
 	}
+	maps.DeleteFunc(p.gone, func(_ uint64, g *peer) bool { return time.Since(g.seen) > silence+keep })
+	return gone
+}
+
+// Gone returns the names of the nodes that are gone.
+func (p *Peers) Gone() (names []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.gone {
+		names = append(names, g.name)
+	}
+	return names
 }
 
 // Count returns the number of known nodes.
