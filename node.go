@@ -58,7 +58,7 @@ type node struct {
 	queue   []outgoing
 	queued  int64         // bytes in queue and in the batch that is being published
 	lost    targets       // of publications that did not reach the engine; other nodes get a loss notice
-	gaps    targets       // local members that get a gap notice
+	gaps    pendingGaps   // local members that get a gap notice
 	change  chan struct{} // closed at the next change; nil if no goroutine waits
 
 	clients     map[string]clientEntry // by client ID
@@ -208,7 +208,7 @@ func (n *node) setState(state BrokerState, reason error) (logIt func()) {
 func (n *node) Up() {
 	n.mu.Lock()
 	if n.state == BrokerDown || n.state == BrokerStalled {
-		n.gaps = targets{All: true}
+		n.gaps.addAll()
 		wake(n.gapWake)
 	}
 	for topic := range n.failed {
@@ -247,7 +247,7 @@ func (n *node) Lost(topics ...string) {
 		n.addGapOf(topic)
 	}
 	if len(topics) == 0 {
-		n.gaps = targets{All: true}
+		n.gaps.addAll()
 	}
 	wake(n.gapWake)
 }
@@ -256,9 +256,9 @@ func (n *node) Lost(topics ...string) {
 // node is locked.
 func (n *node) addGapOf(topic string) {
 	if to, ok := nodewire.TargetOf(topic); ok {
-		n.gaps.Add(to)
+		n.gaps.add(to)
 	} else if nodewire.IsHashed(topic) {
-		n.gaps = targets{All: true}
+		n.gaps.addAll()
 	}
 	wake(n.gapWake)
 }
@@ -266,7 +266,7 @@ func (n *node) addGapOf(topic string) {
 // addGap makes gapLoop send a gap notice to the members of a target.
 func (n *node) addGap(to target) {
 	n.mu.Lock()
-	n.gaps.Add(to)
+	n.gaps.add(to)
 	n.mu.Unlock()
 	wake(n.gapWake)
 }
@@ -403,6 +403,11 @@ func (n *node) deliver(to target, envelope []byte) {
 		return
 	}
 	n.received.Add(1)
+	if to.Audience != toClients {
+		n.tellBefore(target{Audience: to.Audience, Name: m.Channel}) // the head leaves the name out
+	} else {
+		n.tellBefore(to)
+	}
 	pub := h.newPublication(m, to.Audience)
 	pub.remote = true
 	ctx := context.Background()

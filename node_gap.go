@@ -1,8 +1,15 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
 )
 
 // Limits of gap notices: one append to the log has notices for at most gapBatch
@@ -11,6 +18,45 @@ const (
 	gapBatch = 64
 	gapDelay = time.Second
 )
+
+// pendingGaps holds the targets whose members get a gap notice. The notice stands before
+// the next publication of another node to the target: deliver calls tellBefore, and
+// gapLoop sends the notices for targets without publications.
+type pendingGaps struct {
+	some atomic.Bool // there may be pending notices
+
+	// appending is held while notices are appended to the log, so that no publication
+	// overtakes one. It is locked before the log and the node.
+	appending sync.Mutex
+	told      map[target]struct{} // if all is set, those that have their notice; guarded by appending
+	toldOf    uint64              // the losses that told is about; guarded by appending
+
+	// Guarded by the node's lock.
+	all    bool                // any publication may be lost
+	set    map[target]struct{} // at most nodewire.MaxTargets
+	losses uint64              // number of calls of addAll
+}
+
+// add adds a target. The node is locked.
+func (g *pendingGaps) add(to target) {
+	if len(g.set) >= nodewire.MaxTargets {
+		g.addAll()
+		return
+	}
+	if g.set == nil {
+		g.set = make(map[target]struct{})
+	}
+	g.set[to] = struct{}{}
+	g.some.Store(true)
+}
+
+// addAll adds all targets, also those that have their notice for an earlier loss. The node
+// is locked.
+func (g *pendingGaps) addAll() {
+	g.all, g.set = true, nil
+	g.losses++
+	g.some.Store(true)
+}
 
 // gapLoop sends gap notices for publications that the broker lost.
 func (n *node) gapLoop() {
@@ -21,18 +67,99 @@ func (n *node) gapLoop() {
 			return
 		}
 		n.mu.Lock()
-		gaps := n.gaps
-		n.gaps = targets{}
+		all, some := n.gaps.all, n.gaps.all || len(n.gaps.set) > 0
 		n.mu.Unlock()
-		if gaps.Empty() {
+		if !some {
 			continue
 		}
-		count := n.hub.events.appendGaps(n.ctx, gaps)
+		count := n.tellGaps(all)
 		n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
-		if gaps.All && !sleepUnless(gapDelay, n.stopping) {
+		if all && !sleepUnless(gapDelay, n.stopping) {
 			return
 		}
 	}
+}
+
+// tellGaps sends the pending notices and returns the number of channels and rooms among
+// their targets that have members.
+func (n *node) tellGaps(all bool) (count int) {
+	var list []target
+	if all {
+		list = n.hub.events.gapTargets()
+	}
+	n.mu.Lock()
+	losses := n.gaps.losses
+	if !all {
+		for to := range n.gaps.set {
+			list = append(list, to)
+		}
+		slices.SortFunc(list, func(a, b target) int { // the notice for all clients covers single ones
+			return cmp.Or(cmp.Compare(a.Audience, b.Audience), cmp.Compare(a.Name, b.Name))
+		})
+	}
+	n.mu.Unlock()
+	for len(list) > 0 {
+		batch := min(len(list), n.hub.events.gapBatch())
+		count += n.tell(list[:batch])
+		list = list[batch:]
+	}
+	n.gaps.appending.Lock()
+	defer n.gaps.appending.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if all && n.gaps.losses == losses {
+		n.gaps.all, n.gaps.told = false, nil
+	}
+	n.gaps.some.Store(n.gaps.all || len(n.gaps.set) > 0)
+	return count
+}
+
+// tellBefore sends the pending notice for the target of a publication that is about to be
+// delivered. It blocks while the log is full.
+func (n *node) tellBefore(to target) {
+	if !n.gaps.some.Load() {
+		return
+	}
+	if to.Audience == toClients && to.Name != "" {
+		n.tell([]target{{}, to})
+	} else {
+		n.tell([]target{to})
+	}
+}
+
+// tell sends the notices for those of the targets that are pending.
+func (n *node) tell(list []target) int {
+	g := &n.gaps
+	g.appending.Lock()
+	defer g.appending.Unlock()
+	var due []target
+	n.mu.Lock()
+	if g.toldOf != g.losses {
+		g.told, g.toldOf = nil, g.losses
+	}
+	for _, to := range list {
+		_, told := g.told[to]
+		_, listed := g.set[to]
+		everybody := to == target{}
+		if g.all && !told && (everybody || to.Audience != toClients) {
+			if g.told == nil {
+				g.told = make(map[target]struct{})
+			}
+			g.told[to] = struct{}{}
+		} else if !listed {
+			continue
+		}
+		due = append(due, to)
+		delete(g.set, to)
+		if everybody { // the notice covers single clients
+			maps.DeleteFunc(g.set, func(one target, _ struct{}) bool { return one.Audience == toClients })
+		}
+	}
+	n.mu.Unlock()
+	if len(due) == 0 {
+		return 0
+	}
+	return n.hub.events.appendGaps(n.ctx, due)
 }
 
 // sleepUnless sleeps for d, or until stop is closed. It reports whether it slept
@@ -50,44 +177,34 @@ type lostGap struct {
 	reason    string
 }
 
-// appendGaps appends gap entries for the targets and returns the number of
-// channels and rooms among them that have members.
-func (l *eventLog) appendGaps(ctx context.Context, gaps targets) (count int) {
-	list := make([]target, 0, len(gaps.Set)+1)
-	if gaps.All {
-		list = append(list, target{})
-		l.mu.Lock()
-		for kind := range l.topics {
-			for name := range l.topics[kind].m {
-				list = append(list, target{Audience: TopicKind(kind).audience(), Name: name})
-			}
-		}
-		l.mu.Unlock()
-	}
-	_, everybody := gaps.Set[target{}]
-	for to := range gaps.Set {
-		if !everybody || to.Audience != toClients || to.Name == "" {
-			list = append(list, to)
+// gapTargets returns the targets of a loss of any publications: each channel and room, and
+// the clients.
+func (l *eventLog) gapTargets() []target {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := []target{{}}
+	for kind := range l.topics {
+		for name := range l.topics[kind].m {
+			list = append(list, target{Audience: TopicKind(kind).audience(), Name: name})
 		}
 	}
-	perTarget := int64(entryCost * len(l.shards))
-	for len(list) > 0 {
-		batch := min(len(list), gapBatch, max(int(l.size/4/perTarget), 1))
-		n, err := l.appendGapBatch(ctx, list[:batch], int64(batch)*perTarget)
-		if err != nil {
-			return count
-		}
-		count += n
-		list = list[batch:]
-	}
-	return count
+	return list
 }
 
-// appendGapBatch appends the gap entries of a batch in one critical section.
-// reserved is the largest cost that they can have.
-func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved int64) (count int, err error) {
+// gapBatch returns the number of targets that one append to the log may have notices for.
+func (l *eventLog) gapBatch() int {
+	return min(gapBatch, max(int(l.size/4/l.gapCost()), 1))
+}
+
+// gapCost is the largest cost of the entries for one target.
+func (l *eventLog) gapCost() int64 { return int64(entryCost * len(l.shards)) }
+
+// appendGaps appends gap entries for the targets, at most gapBatch, in one critical section.
+// It returns the number of channels and rooms among them that have members.
+func (l *eventLog) appendGaps(ctx context.Context, list []target) (count int) {
+	reserved := int64(len(list)) * l.gapCost()
 	if err := l.reserve(ctx, reserved); err != nil {
-		return 0, err
+		return 0
 	}
 	var wake uint64
 	used := int64(0)
@@ -125,7 +242,7 @@ func (l *eventLog) appendGapBatch(ctx context.Context, list []target, reserved i
 	}
 	l.unreserve(reserved - used)
 	l.unlockAndWake(wake)
-	return count, nil
+	return count
 }
 
 // routeGap adds a gap notice to the pending batches of its recipients. All clients

@@ -128,3 +128,46 @@ func TestOversizedPublicationsMakeGaps(t *testing.T) {
 		})
 	}
 }
+
+// TestGapsStandBeforeTheNextMessage has losses follow each other closely, with publications
+// right behind each. A gap must stand before them, in each stream.
+func TestGapsStandBeforeTheNextMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		hubs := nodes(t, engine, 2, joinNewsAndLobby)
+		defer stopAll(hubs)
+		p := hubs[1].connect(1<<20, idHeader("p"))
+		defer p.Close()
+		ready(t, hubs...)
+		synctest.Wait()
+		for i := range 20 {
+			engine.Lose()
+			synctest.Wait()
+			for range 2 {
+				require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)))
+				require.NoError(t, hubs[0].PublishToRoom("lobby", &websocket.Message{Data: []byte(`1`)}))
+				require.NoError(t, hubs[0].SendToClient("p", &websocket.Message{Data: []byte(`1`)}))
+				require.NoError(t, hubs[0].Broadcast([]byte(`1`)))
+			}
+			synctest.Wait()
+			require.NoError(t, hubs[1].Broadcast([]byte(`"end"`)))
+			messages, gaps := 0, map[string]int{}
+			for m := readJSON(t, p); m["data"] != "end"; m = readJSON(t, p) {
+				stream := "clients"
+				switch {
+				case m["type"] == "gap":
+					gaps[gapOn(t, m)]++
+					continue
+				case m["type"] == "room_message":
+					stream = "room lobby"
+				case m["channel"] != nil:
+					stream = "channel news"
+				}
+				messages++
+				require.Equal(t, 1, gaps[stream], "round %d: before %v", i, m)
+			}
+			require.Equal(t, 8, messages)
+			require.Equal(t, map[string]int{"channel news": 1, "room lobby": 1, "clients": 1}, gaps)
+		}
+	})
+}
