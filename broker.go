@@ -179,6 +179,9 @@ type BrokerStats struct {
 	// Oversized counts publications of other nodes dropped because they exceed
 	// this hub's ClientBacklog or LogSize. Their recipients get a gap.
 	Oversized uint64 `json:"oversized"`
+	// Unknown counts payloads dropped because they belong to a later version of the
+	// protocol between nodes. All members get a gap, and the hub logs a warning.
+	Unknown uint64 `json:"unknown"`
 	// Malformed counts payloads dropped because they could not be decoded.
 	Malformed uint64 `json:"malformed"`
 	// QueuedBytes is the size of the payloads that wait for the engine.

@@ -48,7 +48,8 @@ type node struct {
 	joining atomic.Int64 // length of joins
 
 	published, received, unsent, outages atomic.Uint64
-	repeated, late, oversized, malformed atomic.Uint64
+	repeated, late, oversized            atomic.Uint64
+	malformed, unknown                   atomic.Uint64
 
 	mu      sync.Mutex // may be locked with the log's lock held, never the other way round
 	state   BrokerState
@@ -73,6 +74,9 @@ type node struct {
 
 	discoverBy time.Time // when all live nodes have announced themselves; zero before the first Up
 	discovered bool      // all live nodes are known, even before discoverBy
+
+	unknownTold  bool // dropUnknown has announced a gap since the latest announcement
+	unknownSince bool // it has dropped payloads since then
 
 	peers nodewire.Peers
 	asked questionTable
@@ -286,7 +290,7 @@ func (n *node) stats() *BrokerStats {
 	return &BrokerStats{
 		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
 		Published: n.published.Load(), Received: n.received.Load(), Unsent: n.unsent.Load(), Outages: n.outages.Load(),
-		Repeated: n.repeated.Load(), Late: n.late.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(),
+		Repeated: n.repeated.Load(), Late: n.late.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(), Unknown: n.unknown.Load(),
 	}
 }
 
@@ -300,11 +304,16 @@ func (n *node) isUp() bool {
 // Receive implements BrokerHandler. It blocks while the log is full.
 func (n *node) Receive(payload []byte) {
 	head, body, err := nodewire.Parse(payload)
-	if err != nil {
+	switch {
+	case errors.Is(err, nodewire.ErrUnknown):
+		if head.Node != n.id {
+			n.dropUnknown(head.Node, err)
+		}
+		return
+	case err != nil:
 		n.dropMalformed(err)
 		return
-	}
-	if head.Node == n.id {
+	case head.Node == n.id:
 		return
 	}
 	switch n.peers.Observe(head.Node, head.Sequence) {
@@ -362,6 +371,31 @@ func (n *node) dropLate(head *nodewire.Head, body []byte) {
 	}
 }
 
+// dropUnknown drops a payload of a later version, which may be a publication. All members
+// get a gap, at most once per announcement.
+func (n *node) dropUnknown(from uint64, err error) {
+	n.unknown.Add(1)
+	n.hub.logLimited("unknown payload", n.hub.logger.Warningf, "websocket: dropped a payload of node %s, members get a gap: %v", nodewire.NodeName(from), err)
+	n.mu.Lock()
+	again := n.unknownTold
+	n.unknownTold, n.unknownSince = true, again
+	n.mu.Unlock()
+	if !again {
+		n.Lost()
+	}
+}
+
+// tellUnknown announces the payloads that dropUnknown has dropped since the latest gap.
+func (n *node) tellUnknown() {
+	n.mu.Lock()
+	since := n.unknownSince
+	n.unknownTold, n.unknownSince = since, false
+	n.mu.Unlock()
+	if since {
+		n.Lost()
+	}
+}
+
 // dropMalformed counts a payload that cannot be decoded. It is logged at debug
 // level, since a faulty publisher could fill the log.
 func (n *node) dropMalformed(err error) {
@@ -374,7 +408,9 @@ func (n *node) receiveHello(from uint64, body []byte) {
 	if err != nil {
 		return
 	}
-	n.peers.SetName(from, name)
+	if n.peers.SetName(from, name) || name == n.name {
+		n.hub.logLimited("node name "+name, n.hub.logger.Warningf, "websocket: two nodes have the name %q: Config.NodeName must be unique; if one was killed and started again, this ends when it counts as gone", name)
+	}
 	if ask {
 		n.sendControl(nodewire.KindHello, nodewire.NodeTopic(from), n.hello(false))
 		n.sendPeers(from)

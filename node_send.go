@@ -206,6 +206,7 @@ func (n *node) announce(next *time.Timer) {
 		n.expirePeers()
 		n.repeatOrders()
 	}
+	n.tellUnknown()
 	n.sendControl(nodewire.KindHello, nodewire.TopicNodes, n.hello(false))
 	next.Reset(jitter(n.hub.config.AnnounceInterval))
 }

@@ -45,7 +45,8 @@ type Options struct {
 	Connect *redis.UniversalOptions
 	// Prefix begins the name of every channel at the server, so that several
 	// applications can share an engine: nodes with the same prefix form a cluster.
-	// It must not contain braces. Defaults to "hub:".
+	// It must not contain braces, and not begin with the prefix of another application:
+	// "a:" and "a:c." share channels. Defaults to "hub:".
 	Prefix string
 	// Buckets is the number of hash slots that the channels are spread over in a
 	// Cluster. A node has one connection for each bucket in which it has members.

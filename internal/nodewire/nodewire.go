@@ -47,12 +47,19 @@ const (
 	KindBye              // the sender shuts down
 	KindQuestion         // a question to all nodes
 	KindAnswer           // an answer to a question of the receiver
-	KindPeers            // the IDs of the nodes that the sender knows, see AppendPeers
 	kinds
+)
+
+// Kinds from firstOther on carry no publication: a receiver that does not know one may
+// ignore it. Smaller kinds that it does not know may be publications.
+const (
+	firstOther Kind = 128
+	KindPeers  Kind = firstOther // the IDs of the nodes that the sender knows, see AppendPeers
 )
 
 const (
 	version   = 1
+	versions  = 31 // the largest version that a later release may have
 	fixedHead = 1 + 8 + 8 + 1 + 1
 
 	// MaxHead is the largest size of a head in bytes, without the target's name.
@@ -61,6 +68,10 @@ const (
 
 // ErrMalformed is wrapped by the errors of Parse and ParseHello.
 var ErrMalformed = errors.New("nodewire: malformed payload")
+
+// ErrUnknown is wrapped by the errors of Parse for payloads of a later version of the
+// protocol. They may be publications.
+var ErrUnknown = errors.New("nodewire: payload of a later version")
 
 // Head is the beginning of every payload.
 type Head struct {
@@ -80,21 +91,26 @@ func (h *Head) Append(b []byte) []byte {
 	return append(b, h.To.Name...)
 }
 
-// Parse decodes the head of a payload. The returned body is a part of b.
+// Parse decodes the head of a payload. The returned body is a part of b. With ErrUnknown
+// the head has only the sender.
 func Parse(b []byte) (h Head, body []byte, err error) {
 	switch {
 	case len(b) <= fixedHead:
 		return h, nil, fmt.Errorf("%w: %d bytes are too short for a head", ErrMalformed, len(b))
+	case b[0] > version && b[0] <= versions:
+		return sender(b), nil, fmt.Errorf("%w: version %d, this node knows version %d", ErrUnknown, b[0], version)
 	case b[0] != version:
 		return h, nil, fmt.Errorf("%w: version %d, want %d", ErrMalformed, b[0], version)
 	}
-	h.Node = binary.BigEndian.Uint64(b[1:])
+	h = sender(b)
 	h.Sequence = binary.BigEndian.Uint64(b[9:])
 	h.Kind, h.To.Audience = Kind(b[17]), Audience(b[18])
-	if h.Kind == kindNone || h.Kind >= kinds {
-		return Head{}, nil, fmt.Errorf("%w: unknown kind %d", ErrMalformed, b[17])
-	}
-	if h.To.Audience > ToRoom {
+	switch {
+	case h.Kind == kindNone:
+		return Head{}, nil, fmt.Errorf("%w: kind 0", ErrMalformed)
+	case h.Kind >= kinds && h.Kind < firstOther:
+		return sender(b), nil, fmt.Errorf("%w: kind %d", ErrUnknown, h.Kind)
+	case h.To.Audience > ToRoom:
 		return Head{}, nil, fmt.Errorf("%w: unknown audience %d", ErrMalformed, b[18])
 	}
 	length, n := binary.Uvarint(b[fixedHead:])
@@ -105,6 +121,9 @@ func Parse(b []byte) (h Head, body []byte, err error) {
 	h.To.Name = string(body[:length])
 	return h, body[length:], nil
 }
+
+// sender returns the part of a head that all versions share.
+func sender(b []byte) Head { return Head{Node: binary.BigEndian.Uint64(b[1:])} }
 
 // The first byte of a hello.
 const (

@@ -3,6 +3,7 @@ package nodewire_test
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,10 +24,51 @@ func TestFormat(t *testing.T) {
 	require.Equal(t, ".name", string(nodewire.AppendHello(nil, false, "name")))
 	for want, kind := range []nodewire.Kind{
 		1: nodewire.KindPublication, 2: nodewire.KindLost, 3: nodewire.KindLostAll, 4: nodewire.KindHello,
-		5: nodewire.KindBye, 6: nodewire.KindQuestion, 7: nodewire.KindAnswer,
+		5: nodewire.KindBye, 6: nodewire.KindQuestion, 7: nodewire.KindAnswer, 128: nodewire.KindPeers,
 	} {
-		require.EqualValues(t, want, kind)
+		if kind != 0 {
+			require.EqualValues(t, want, kind)
+		}
 	}
+}
+
+func TestLaterVersions(t *testing.T) {
+	h := nodewire.Head{Node: 7, Sequence: 1, Kind: nodewire.KindPublication}
+	payload := append(h.Append(nil), "body"...)
+	for _, tt := range []struct {
+		at    int
+		value byte
+		err   error
+	}{
+		{0, 2, nodewire.ErrUnknown}, {0, 31, nodewire.ErrUnknown}, {0, 32, nodewire.ErrMalformed}, {0, 0, nodewire.ErrMalformed},
+		{17, 8, nodewire.ErrUnknown}, {17, 127, nodewire.ErrUnknown}, {17, 0, nodewire.ErrMalformed}, {17, 128, nil}, {17, 255, nil},
+		{18, 3, nodewire.ErrMalformed},
+	} {
+		b := bytes.Clone(payload)
+		b[tt.at] = tt.value
+		got, _, err := nodewire.Parse(b)
+		require.ErrorIs(t, err, tt.err)
+		if errors.Is(tt.err, nodewire.ErrUnknown) {
+			require.EqualValues(t, 7, got.Node)
+		}
+	}
+}
+
+func TestListsOfPeers(t *testing.T) {
+	b, ok := nodewire.AppendPeers(nil, map[uint64]string{258: "x"})
+	require.True(t, ok)
+	require.Equal(t, []byte{0, 0, 0, 0, 0, 0, 1, 2}, b)
+	peers, err := nodewire.ParsePeers(append(b, 0, 0, 0, 0, 0, 0, 0, 3))
+	require.NoError(t, err)
+	require.Equal(t, []uint64{258, 3}, peers)
+	_, err = nodewire.ParsePeers([]byte("1234567"))
+	require.ErrorIs(t, err, nodewire.ErrMalformed)
+	many := map[uint64]string{}
+	for i := range uint64(4097) {
+		many[i] = ""
+	}
+	_, ok = nodewire.AppendPeers(nil, many)
+	require.False(t, ok)
 }
 
 func TestTopics(t *testing.T) {
@@ -99,14 +141,16 @@ func TestPeers(t *testing.T) {
 		require.Equal(t, nodewire.New, p.Observe(1, 7))
 		require.Equal(t, nodewire.Repeated, p.Observe(1, 7))
 		require.Equal(t, nodewire.New, p.Observe(2, 7), "each node counts on its own")
+		require.Empty(t, p.Names(), "without a hello they are publishers, not nodes")
+		require.False(t, p.SetName(2, ""))
 		next := nodewire.NextEra(9) + 1
 		require.Equal(t, nodewire.Fresh, p.Observe(1, next))
 		require.Equal(t, nodewire.Repeated, p.Observe(1, next))
 		require.Equal(t, nodewire.Late, p.Observe(1, 8))
 		require.Equal(t, nodewire.Fresh, p.Observe(1, nodewire.NextEra(next)+1))
 		require.Equal(t, nodewire.Late, p.Observe(1, next+1))
-		p.SetName(1, "one")
-		p.SetName(1, "")
+		require.False(t, p.SetName(1, "one"))
+		require.False(t, p.SetName(1, ""))
 		require.Equal(t, map[uint64]string{1: "one", 2: nodewire.NodeName(2)}, p.Names())
 		time.Sleep(3 * time.Second)
 		p.Observe(2, 8)
@@ -126,8 +170,14 @@ func TestPeers(t *testing.T) {
 		require.Empty(t, p.Gone())
 		p.Expire(-1, time.Minute)
 		p.Observe(3, 1)
-		p.SetName(3, "one")
+		require.False(t, p.SetName(3, "one"))
 		require.Empty(t, p.Gone(), "it was started again")
+		p.Observe(4, 1)
+		require.True(t, p.SetName(4, "one"), "another live node has the name")
+		p.Remove(4)
+		p.Observe(5, 1)
+		require.Equal(t, []uint64{3}, p.Expire(-1, time.Minute), "a publisher is forgotten in silence")
+		require.Equal(t, []string{"one"}, p.Gone())
 		p.Expire(-1, time.Minute)
 		time.Sleep(time.Minute + time.Second)
 		p.Expire(-1, time.Minute)
@@ -147,7 +197,11 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, body, err := nodewire.Parse(b)
 		if err != nil {
-			require.ErrorIs(t, err, nodewire.ErrMalformed)
+			if errors.Is(err, nodewire.ErrUnknown) {
+				h.Node = 0
+			} else {
+				require.ErrorIs(t, err, nodewire.ErrMalformed)
+			}
 			require.Zero(t, h)
 			require.Nil(t, body)
 			return

@@ -39,8 +39,8 @@ func (w *Window) Add(sequence uint64) bool {
 	return true
 }
 
-// Peers is the table of the other nodes known to be alive. A node enters it with
-// the first payload that arrives from it. The zero value is an empty table. All
+// Peers is the table of the other nodes known to be alive, which have sent a hello, and of
+// publishers without a hub, which have not. The zero value is an empty table. All
 // methods may be called concurrently.
 //
 // A node that falls silent is remembered as gone for some time: it may have died, or it
@@ -56,6 +56,7 @@ const maxGone = 1024
 
 type peer struct {
 	name   string
+	hello  bool      // it is a node; otherwise only a publisher
 	seen   time.Time // when the latest payload arrived
 	era    uint64    // the largest so far
 	window Window
@@ -118,19 +119,33 @@ func (p *Peers) Expect(id uint64) {
 		if p.known == nil {
 			p.known = make(map[uint64]*peer)
 		}
-		p.known[id] = &peer{name: NodeName(id), seen: time.Now()}
+		p.known[id] = &peer{name: NodeName(id), hello: true, seen: time.Now()}
 	}
 }
 
-// SetName records the name of a known node. It ignores an empty name. A node that is gone
-// and had that name has been started again, and is forgotten.
-func (p *Peers) SetName(id uint64, name string) {
+// SetName records a hello of a node and the name in it, which may be empty. A node that is
+// gone and had that name has been started again, and is forgotten. SetName reports
+// whether a live node with another ID has the name.
+func (p *Peers) SetName(id uint64, name string) (taken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if other := p.known[id]; other != nil && name != "" {
-		other.name = name
-		maps.DeleteFunc(p.gone, func(_ uint64, g *peer) bool { return g.name == name })
+	other := p.known[id]
+	if other == nil {
+		return false
 	}
+	other.hello = true
+	if name == "" {
+		return false
+	}
+	maps.DeleteFunc(p.gone, func(_ uint64, g *peer) bool { return g.name == name })
+	if other.name == name {
+		return false // it was reported before
+	}
+	for _, third := range p.known {
+		taken = taken || third.name == name
+	}
+	other.name = name
+	return taken
 }
 
 // Remove forgets a node.
@@ -159,6 +174,9 @@ func (p *Peers) Expire(silence, keep time.Duration) (gone []uint64) {
 	for id, other := range p.known {
 		if time.Since(other.seen) > silence {
 			delete(p.known, id)
+			if !other.hello {
+				continue
+			}
 			gone = append(gone, id)
 			if p.gone == nil {
 				p.gone = make(map[uint64]*peer)
@@ -183,10 +201,15 @@ func (p *Peers) Gone() (names []string) {
 }
 
 // Count returns the number of known nodes.
-func (p *Peers) Count() int {
+func (p *Peers) Count() (count int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.known)
+	for _, other := range p.known {
+		if other.hello {
+			count++
+		}
+	}
+	return count
 }
 
 // Names returns the names of the known nodes by ID. The caller owns the map.
@@ -195,7 +218,9 @@ func (p *Peers) Names() map[uint64]string {
 	defer p.mu.Unlock()
 	names := make(map[uint64]string, len(p.known))
 	for id, other := range p.known {
-		names[id] = other.name
+		if other.hello {
+			names[id] = other.name
+		}
 	}
 	return names
 }
