@@ -43,8 +43,9 @@ type Options struct {
 	// after its own server has confirmed a subscription. It does not wait if the
 	// server is not part of a cluster. Defaults to 100 ms.
 	Settle time.Duration
-	// Pending is the maximum number of received messages that wait for the hub.
-	// Messages beyond it are dropped, and members get a gap. Defaults to 8,192.
+	// Pending is the maximum number of received messages that wait for the hub, besides
+	// as many that are being handed to it. Messages beyond it are dropped, and members get
+	// a gap. Defaults to 8,192.
 	Pending int
 	// MaxDelay is the maximum delay between attempts to reconnect. The delay
 	// begins at 100 ms and doubles; each is shortened at random by up to half.
@@ -69,12 +70,13 @@ type Broker struct {
 	options  Options
 	handler  websocket.BrokerHandler
 	origins  origins
-	incoming chan *nats.Msg // nats.go sends, receiveLoop receives; never closed
-	lost     atomic.Bool    // messages were dropped; the handler does not know yet
-	limit    atomic.Int64   // the server's max_payload; 0 before the first connection
-	up       atomic.Bool    // the handler was told Up, or is about to be
-	wake     chan struct{}  // capacity 1; nats.go's handlers send, watch receives; never closed
-	stop     chan struct{}  // closed by Close
+	incoming chan *nats.Msg // nats.go sends, collectLoop receives; never closed
+	slow     chan struct{}  // capacity 1; nats.go's handlers send when incoming was full, collectLoop receives; never closed
+	inbox    inbox
+	limit    atomic.Int64  // the server's max_payload; 0 before the first connection
+	up       atomic.Bool   // the handler was told Up, or is about to be
+	wake     chan struct{} // capacity 1; nats.go's handlers send, watch receives; never closed
+	stop     chan struct{} // closed by Close
 	once     sync.Once
 	loops    sync.WaitGroup
 
@@ -83,6 +85,10 @@ type Broker struct {
 	topics map[string]*nats.Subscription // requested topics; nil values before there is a conn
 	breaks int                           // number of failures of the connection
 	reason error                         // of the latest failure
+
+	// dropped has the subscriptions of which nats.go has dropped messages because incoming was
+	// full, and how many.
+	dropped map[*nats.Subscription]int
 }
 
 var _ websocket.Broker = (*Broker)(nil)
@@ -106,8 +112,9 @@ func New(options Options) *Broker {
 	}
 	return &Broker{
 		options: options, topics: make(map[string]*nats.Subscription), origins: newOrigins(),
-		incoming: make(chan *nats.Msg, options.Pending),
-		wake:     make(chan struct{}, 1), stop: make(chan struct{}),
+		incoming: make(chan *nats.Msg, handoff), slow: make(chan struct{}, 1), inbox: newInbox(options.Pending),
+		dropped: make(map[*nats.Subscription]int),
+		wake:    make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 }
 
@@ -134,7 +141,8 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 	config.CustomReconnectDelayCB = b.delay
 	b.addHandlers(&config)
 
-	b.loops.Add(2)
+	b.loops.Add(3)
+	go b.collectLoop() // ends with Close
 	go b.receiveLoop() // ends with Close
 	go func() {        // ends with Close
 		defer b.loops.Done()
@@ -175,7 +183,14 @@ func (b *Broker) addHandlers(config *nats.Options) {
 	}
 	config.AsyncErrorCB = func(c *nats.Conn, s *nats.Subscription, err error) {
 		if errors.Is(err, nats.ErrSlowConsumer) {
-			b.lost.Store(true)
+			b.mu.Lock()
+			if s != nil {
+				if _, known := b.dropped[s]; !known {
+					b.dropped[s] = 0
+				}
+			}
+			b.mu.Unlock()
+			signal(b.slow)
 		}
 		if async != nil {
 			async(c, s, err)
@@ -210,12 +225,7 @@ func (b *Broker) failed(err error) {
 	b.wakeWatch()
 }
 
-func (b *Broker) wakeWatch() {
-	select {
-	case b.wake <- struct{}{}:
-	default: // watch is already due
-	}
-}
+func (b *Broker) wakeWatch() { signal(b.wake) }
 
 // connect makes the connection and subscribes to the topics requested so far. The
 // connection itself reconnects later. It reports false after Close.
@@ -299,27 +309,6 @@ func (b *Broker) watch() {
 		if unbroken {
 			up, reported = true, true
 			b.handler.Up()
-		}
-	}
-}
-
-// receiveLoop passes messages to the handler. If the hub is slow, incoming fills up
-// and nats.go drops messages.
-func (b *Broker) receiveLoop() {
-	defer b.loops.Done()
-	for {
-		select {
-		case <-b.stop:
-			return
-		case m := <-b.incoming:
-			if b.origins.inOrder(m.Reply) {
-				b.handler.Receive(m.Data)
-			} else {
-				b.lost.Store(true)
-			}
-		}
-		if len(b.incoming) == 0 && b.lost.Swap(false) {
-			b.handler.Lost()
 		}
 	}
 }
@@ -425,6 +414,7 @@ func (b *Broker) Unsubscribe(_ context.Context, topics []string) error {
 	var failed error
 	for _, topic := range topics {
 		if s := b.topics[topic]; s != nil {
+			delete(b.dropped, s)
 			if err := s.Unsubscribe(); err != nil {
 				failed = err
 			}
