@@ -165,7 +165,7 @@ func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clust
 	defer t.mu.Unlock()
 	delete(t.open, q.ID)
 	gone := n.peers.Gone()
-	if err == nil && len(gone) > 0 && !(open.first && open.count > 0) {
+	if answered := open.first && open.count > 0; err == nil && len(gone) > 0 && !answered {
 		err = ErrBrokerUnavailable
 	}
 	if err == nil || errors.Is(err, ErrHubClosed) {

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// RunHubs runs three hubs with TCP clients on the engine. While they publish, it
-// stops, restarts, pauses and upsets the engine. Every client must receive all
+// RunHubs runs three hubs with TCP clients on the engine. While they publish, and while
+// channels get their first member and lose it again all the time, it stops, restarts, pauses and upsets the engine. Every client must receive all
 // publications of its own node, those of other nodes in order, and a gap notice for
 // every loss. The notice must come after the last publication before the loss.
 func RunHubs(t *testing.T, engine Engine) {
@@ -28,6 +28,7 @@ func RunHubs(t *testing.T, engine Engine) {
 	}
 	l := startLoad(t, engine, 3, 4)
 	l.publishing()
+	l.churning()
 	l.healthy("at the start")
 	if engine.Stop != nil {
 		for range 2 {
@@ -236,6 +237,36 @@ func (l *load) publishing() {
 				l.counts[i].Add(1)
 			}
 		})
+	}
+}
+
+// churning makes a client of each hub join and leave new channels, so that subscriptions
+// change also while the engine is away and while nodes reconnect.
+func (l *load) churning() {
+	var ended sync.WaitGroup
+	silence := l.silence
+	l.silence = func() { silence(); ended.Wait() }
+	l.Cleanup(l.silence)
+	for i, hub := range l.hubs {
+		for c := range hub.Clients() {
+			ended.Go(func() { // ends when stop is closed
+				tick := time.NewTicker(5 * time.Millisecond)
+				defer tick.Stop()
+				for number := 0; ; number++ {
+					select {
+					case <-l.stop:
+						return
+					case <-tick.C:
+					}
+					if err := c.Subscribe(fmt.Sprintf("churn %d %d", i, number)); err != nil {
+						l.Errorf("subscribe: %v", err)
+						return
+					}
+					_ = c.Unsubscribe(fmt.Sprintf("churn %d %d", i, number-10))
+				}
+			})
+			break
+		}
 	}
 }
 
