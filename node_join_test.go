@@ -3,7 +3,9 @@ package websocket_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +13,8 @@ import (
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/maoxiaoyue/hypgo-websocket/client"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -287,5 +291,52 @@ func TestBrokerReadyMeansAsOfTheCall(t *testing.T) {
 		}
 		require.NoError(t, hubs[0].PublishToChannelRaw("first", []byte(`1`)))
 		require.Equal(t, []string{"message first 1"}, types(t, p, 1))
+	})
+}
+
+// TestConnectedAfterMoving moves the Go client to another node, as in a rolling restart,
+// and publishes when it reports Connected.
+func TestConnectedAfterMoving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hubs, broker := nodesAtDistance(t, brokertest.NewMemory(0), nil)
+		defer stopAll(hubs[:1])
+		broker.setDelay(150 * time.Millisecond)
+		const channels = 50
+		var target atomic.Pointer[fakeHub]
+		target.Store(hubs[0])
+		connected := make(chan struct{}, 10)
+		received := make(chan string, 10*channels)
+		c, err := client.Dial(t.Context(), "ws://hub.test/", client.Options{
+			Header: idHeader("p"),
+			NetDial: func(context.Context, string, string) (net.Conn, error) {
+				server, peer := testnet.Pair(1 << 16)
+				target.Load().accept(server)
+				return peer, nil
+			},
+			OnState: func(s client.StateChange) {
+				if s.State == client.Connected {
+					connected <- struct{}{}
+				}
+			},
+			OnMessage: func(m *websocket.Message) { received <- m.Channel },
+			OnGap:     func(websocket.Gap) {},
+		})
+		require.NoError(t, err)
+		<-connected
+		for i := range channels {
+			_, err := c.Subscribe(t.Context(), fmt.Sprint("c", i), nil)
+			require.NoError(t, err)
+		}
+		target.Store(hubs[1])
+		c.Reconnect()
+		<-connected
+		for i := range channels {
+			require.NoError(t, hubs[0].PublishToChannelRaw(fmt.Sprint("c", i), []byte(`1`)))
+		}
+		require.NoError(t, hubs[0].SendToClient(c.ID(), &websocket.Message{Data: []byte(`1`)}))
+		time.Sleep(10 * time.Second)
+		require.Len(t, received, channels+1, "publications after Connected are lost")
+		require.NoError(t, c.Close())
+		hubs[1].stop()
 	})
 }
