@@ -2,6 +2,9 @@ package websocket_test
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +46,18 @@ func (p *publisher) publish(version, kind byte, data string) {
 	require.NoError(p.t, p.Publish(p.t.Context(), []websocket.BrokerMessage{{Topic: "c.news", Payload: append(payload, envelope...)}}))
 }
 
+// documentedPayload returns the example of docs/cluster.md.
+func documentedPayload(t *testing.T) []byte {
+	document, err := os.ReadFile("docs/cluster.md")
+	require.NoError(t, err)
+	_, example, found := strings.Cut(string(document), "\n\n    01 ")
+	require.True(t, found)
+	example, _, _ = strings.Cut("01"+example, "\n\n")
+	payload, err := hex.DecodeString(strings.Join(strings.Fields(example), ""))
+	require.NoError(t, err)
+	return payload
+}
+
 // TestPublishingWithoutHub has a program publish that is not a node.
 func TestPublishingWithoutHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -55,6 +70,8 @@ func TestPublishingWithoutHub(t *testing.T) {
 		from := newPublisher(t, engine)
 		defer from.Close()
 		from.publish(1, 1, `"hi"`)
+		require.Equal(t, []string{"message news hi"}, types(t, p, 1))
+		require.NoError(t, from.Publish(t.Context(), []websocket.BrokerMessage{{Topic: "c.news", Payload: documentedPayload(t)}}))
 		require.Equal(t, []string{"message news hi"}, types(t, p, 1))
 		require.Equal(t, []string{"node0"}, hubs[0].Cluster().Nodes())
 		time.Sleep(20 * time.Second)
