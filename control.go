@@ -118,7 +118,7 @@ func (c *Client) joinsLater(action Action, target string, m *Message) bool {
 	}
 	return c.hub.node.queueJoin(c, kind, target, m, func(m *Message) {
 		c.carryOut(action, target, m)
-		c.hooks.run(c)
+		c.hooks.start(c) // other callbacks of the client may run, and wait for them
 	})
 }
 

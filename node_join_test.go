@@ -15,6 +15,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -138,6 +139,36 @@ func TestRequestsStayInOrder(t *testing.T) {
 		}
 		require.Equal(t, []string{"ack 1", "message <nil>", "ack 2", "ack 3", "ack 4", "message <nil>"}, got[:6])
 		require.Equal(t, "5", readJSON(t, p)["id"])
+	})
+}
+
+// TestCallbacksOfWaitingJoins joins topics whose hooks take time. The callbacks of a client
+// run one at a time all the same.
+func TestCallbacksOfWaitingJoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		var running atomic.Int32
+		callback := func() {
+			assert.EqualValues(t, 1, running.Add(1))
+			time.Sleep(5 * time.Second)
+			running.Add(-1)
+		}
+		hubs := nodes(t, engine, 1, nil, func(c *websocket.Config) {
+			c.Broker = &distantBroker{Broker: engine.Broker(), delay: time.Second}
+			c.Authorize = func(*websocket.Client, websocket.AuthorizeRequest) error { callback(); return nil }
+			c.OnJoin = func(*websocket.Client, websocket.Topic) { callback() }
+			c.OnMessage = func(*websocket.Client, *websocket.Message) { callback() }
+		})
+		defer stopAll(hubs)
+		ready(t, hubs...)
+		p := hubs[0].connect(1<<16, idHeader("p"))
+		defer p.Close()
+		for i := range 5 {
+			send(t, p, fmt.Sprintf(`{"type":"subscribe","data":{"channel":"%d"},"id":"%d"}`, i, i))
+		}
+		send(t, p, `{"type":"publish","channel":"news","id":"last"}`)
+		for readJSON(t, p)["id"] != "last" {
+		}
 	})
 }
 
