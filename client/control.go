@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 
 	protobuf "google.golang.org/protobuf/proto"
 
@@ -34,10 +35,11 @@ func (d controlData) encode(key topicKey, from resume) ([]byte, error) {
 	if from.since != nil {
 		since = &proto.Position{Epoch: from.since.Epoch, Offset: from.since.Offset}
 	}
+	last := uint32(min(uint64(from.last), math.MaxUint32))
 	if key.room {
-		return protobuf.Marshal(&proto.RoomRequest{RoomId: key.name, Since: since, Last: uint32(from.last)})
+		return protobuf.Marshal(&proto.RoomRequest{RoomId: key.name, Since: since, Last: last})
 	}
-	return protobuf.Marshal(&proto.ChannelRequest{Channel: key.name, Since: since, Last: uint32(from.last)})
+	return protobuf.Marshal(&proto.ChannelRequest{Channel: key.name, Since: since, Last: last})
 }
 
 // topicRequest is the JSON data of a request about a topic. Fields that the request does
