@@ -172,6 +172,27 @@ func TestExpiredHistoryIsReportedOnce(t *testing.T) {
 	})
 }
 
+// A reconnect gap begins before it ends, although the clock of another node was ahead.
+func TestGapBehindFastClock(t *testing.T) {
+	t.Parallel()
+	s := withScript(t, `{}`)
+	ctx := testContext(t)
+	hub := s.connect()
+	result := make(chan error, 1)
+	got, handler := newHandler()
+	go func() { result <- errOf(s.Subscribe(ctx, "ch", handler)) }() // ends with the reply
+	hub.reply(`null`)
+	require.NoError(t, receive(t, result))
+	hub.write(websocket.Message{Type: "message", Channel: "ch", Timestamp: 9000})
+	receive(t, got)
+	_ = hub.NetConn().Close()
+	hub = s.connect()
+	hub.write(websocket.Message{Type: "ack", ID: hub.read().ID, Timestamp: 5000})
+	gap := receive(t, s.rec.gaps)
+	require.EqualValues(t, 5000, gap.Last)
+	require.LessOrEqual(t, gap.First, gap.Last)
+}
+
 // A program that stores its position behind a loss is not told the loss again.
 func TestPositionBehindGap(t *testing.T) {
 	t.Parallel()

@@ -413,7 +413,8 @@ func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 		resumed, told := decodeResumed(from, r.message.Data)
 		if from.since == nil || !told { // otherwise the hub itself reports a loss
 			resumed.Complete, resumed.Reason = false, reasonNone
-			c.inbox.putGap(true, t.key, websocket.Gap{First: t.lastSeen, Last: r.message.Timestamp, Reason: ReasonReconnect}, nil)
+			// The clock of the hub of the latest message may have been ahead.
+			c.inbox.putGap(true, t.key, websocket.Gap{First: min(t.lastSeen, r.message.Timestamp), Last: r.message.Timestamp, Reason: ReasonReconnect}, nil)
 		}
 		for _, s := range t.subs {
 			s.joined(from, resumed)
