@@ -397,35 +397,46 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, E: measure, Q: release, remove, F: transmit }) {
+function createCalls(core, { add, encode: encode2, A: measure, M: release, remove, B: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
   let lastId = 0;
+  let asked = 0;
   const finish = (id, error, reply) => {
     const ended = pending.get(id);
     if (!ended) return;
     pending.delete(id);
     remove(ended.item);
-    ended.G(error, reply);
+    ended.C(error, reply);
   };
   const fail = (id, error) => {
     error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
     finish(id, error);
   };
+  const request = (fields, settle = noop, send = add) => {
+    const id = `${++lastId}`;
+    const item = measure({ ...fields, id });
+    pending.set(id, { item, C: settle });
+    send(item);
+  };
+  const answered = () => {
+    if (--asked) return;
+    for (const call of pending.values()) {
+      if (call.item.sent) continue;
+      call.question = call.ask?.();
+      if (call.d) add(call.item);
+      delete call.d;
+    }
+    release();
+  };
   return {
-    r: finish,
-    /** Sends a request of the client itself, which has no time limit. */
-    request(fields, settle = noop, send = add) {
-      const id = `${++lastId}`;
-      const item = measure({ ...fields, id });
-      pending.set(id, { item, G: settle });
-      send(item);
-    },
+    q: finish,
+    request,
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
       const { leaves } = kind;
-      core.s();
+      core.r();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -436,17 +447,17 @@ function createCalls(core, { add, encode: encode2, E: measure, Q: release, remov
         calls--;
         cancel(timer);
         end();
-        if (core.H) promise.catch(noop);
+        if (core.D) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
         fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.t();
+        core.connection?.s();
       });
       calls++;
-      pending.set(id, { ...kind, item, G: settle, R: !leaves, first: kind.h?.() });
+      pending.set(id, { ...kind, item, C: settle, N: !leaves, question: kind.ask?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -454,52 +465,36 @@ function createCalls(core, { add, encode: encode2, E: measure, Q: release, remov
       }
       return promise;
     },
-    /**
-     * Handles a publication with a key that the client has received. It may be one that waits for its reply: when the
-     * client comes back, the history may have forgotten it without the loss of any other. Returns true if the publisher
-     * is not to receive it.
-     */
-    received(key) {
-      let excepted = false;
-      for (const [id, call] of pending) {
-        if (call.key !== key) continue;
-        call.h = void 0;
-        if (!call.S) continue;
-        excepted = Boolean(call.exceptSelf);
-        finish(id);
-      }
-      return excepted;
-    },
+    /** Reports whether a key is that of a publication that excepts this client. */
+    excepts: (key) => [...pending.values()].some((call) => call.exceptSelf && call.key === key),
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    u(newError, all) {
+    d(newError, all) {
+      asked = 0;
       for (const [id, call] of pending) {
-        const { n: again, first, item, R: keep, h: scope } = call;
-        if (!all && (again || keep && !item.sent)) continue;
-        call.n = !all && first !== void 0 && scope?.() === first;
-        if (!call.n) fail(id, newError());
+        if (!all && call.N && !call.item.sent) continue;
+        call.d = newError();
+        if (all || !call.question) fail(id, call.d);
       }
     },
-    /** Is called when the scope of calls may have become known. The hub replies to requests in their order. */
-    T() {
-      for (const call of pending.values()) call.first ?? (call.first = call.h?.());
-    },
-    /**
-     * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
-     * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
-     */
-    U(replaying) {
-      const calls2 = [...pending];
-      if (replaying && calls2.some(([, { n: again }]) => again)) return;
-      const items = [];
-      for (const [id, call] of calls2) {
-        const { n: again, first, item, h: scope } = call;
-        const now = scope?.();
-        call.n = false;
-        if (!item.sent) call.first = now;
-        else if (again && now === first) items.push(item);
-        else if (again) fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
+    /** Asks the hub, once on a connection, whether it has the lost publications. Those that it certainly has not are sent again. */
+    O() {
+      if (asked) return;
+      asked = 1;
+      for (const [id, { ask, item, d: lost, question }] of pending) {
+        if (!lost || !item.sent) continue;
+        const take = (_error, reply) => {
+          if (!asked) return;
+          const { complete, published } = reply?.json() ?? {};
+          if (published) finish(id);
+          else if (complete) item.sent = false;
+          else fail(id, lost);
+          answered();
+        };
+        asked++;
+        if (ask()?.user === question.user) request({ type: "hub:published", data: question.data }, take);
+        else take();
       }
-      release(items);
+      answered();
     }
   };
 }
@@ -536,13 +531,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    V() {
+    P() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    t: () => probe(Math.min(interval, probeTimeout)),
+    s: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -586,7 +581,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.V();
+    heartbeat.P();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -634,13 +629,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    I: heartbeat.start,
+    E: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    t: heartbeat.t,
+    s: heartbeat.s,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    W: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    Q: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -661,7 +656,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.y = (error) => {
+  core.v = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -669,7 +664,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.y(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.v(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -685,7 +680,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.o()) return;
+  if (core.m()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -720,7 +715,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    X(size) {
+    R(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -738,32 +733,33 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    Y() {
-      core.v = core.z = false;
-      core.connection.I(options.heartbeat ?? defaultHeartbeat);
+    S() {
+      core.t = false;
+      core.n = [];
+      core.connection.E(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.v = core.z = true;
-        core.features = features;
+        core.t = true;
+        core.features = core.n = features;
         limit(all);
         settled();
-        core.connection.I(options.heartbeat ?? heartbeat);
+        core.connection.E(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.z && core.features.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.n.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    J() {
-      if (core.v) return;
-      core.v = true;
+    F() {
+      if (core.t) return;
+      core.t = true;
       limit(defaultLimits);
       settled();
     }
@@ -810,7 +806,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, K: emit, fail, l: report, on, off };
+  return { run, G: emit, fail, k: report, on, off };
 }
 
 // src/methods.ts
@@ -822,28 +818,26 @@ var attempt = (task) => {
     return Promise.reject(error);
   }
 };
-function createMethods(core, { encode: encode2, F: transmit }, { call }, topics, { handle }) {
+function createMethods(core, { encode: encode2, B: transmit }, { call }, topics, { handle }) {
   const { subscribe, unsubscribe } = topics;
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
     const unique = kind && core.features.includes("history");
-    const { exceptSelf, ack = true, key: ownKey, ...others } = check(given);
-    const key = ownKey ?? (unique && ack ? newKey() : void 0);
+    const { exceptSelf, ack = true, key = unique && ack ? newKey() : void 0, ...others } = check(given);
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
       const read = (reply) => {
-        const position = kind && exceptSelf && reply?.json();
-        if (position) topics.skip(kind, channel, position);
+        if (kind && reply) topics.published(kind, channel, reply.json() ?? {}, exceptSelf);
       };
-      const scope = kind && key ? () => topics.h(kind, channel) : void 0;
-      return call(fields, others, read, { key, S: !ownKey, exceptSelf, h: scope });
+      const ask = kind && key ? () => topics.question(kind, channel, key) : void 0;
+      return call(fields, others, read, { key, exceptSelf, ask });
     }
     const item = encode2(fields);
     try {
-      core.s();
+      core.r();
       transmit(item);
     } catch (error) {
-      core.e.l(error);
+      core.f.k(error);
     }
     return Promise.resolve();
   });
@@ -864,9 +858,9 @@ function createMethods(core, { encode: encode2, F: transmit }, { call }, topics,
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.s();
+      core.r();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.f()) return false;
+      if (volatile && !core.g()) return false;
       transmit(item);
       return true;
     }
@@ -908,13 +902,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.X(item.size + headerSize);
+    pacing.R(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.f()) return;
+      if (!core.g()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -932,11 +926,17 @@ function createOutbox(core) {
   const remove = (item) => {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
+  const release = () => {
+    for (const item of held ?? []) queue.add(item);
+    held = void 0;
+    flush();
+  };
   return {
-    E: measure,
+    A: measure,
     send,
     add,
     remove,
+    M: release,
     /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
     encode(fields) {
       const item = measure(fields);
@@ -946,8 +946,8 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    F(item) {
-      const waiting = queuedBytes + (core.f() ? core.connection.W() : 0);
+    B(item) {
+      const waiting = queuedBytes + (core.g() ? core.connection.Q() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -963,26 +963,12 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    Z(first) {
-      const queued = [...queue, ...held ?? []];
+    T(first) {
+      held = /* @__PURE__ */ new Set([...queue, ...held ?? []]);
       queue = /* @__PURE__ */ new Set();
-      held = void 0;
       pacing.limit(safeLimits);
       first();
-      if (core.features.includes("history")) {
-        held = new Set(queued);
-      } else {
-        for (const item of queued) queue.add(item);
-        flush();
-      }
-    },
-    /** Sends frames, and then those that were held. */
-    Q(items) {
-      const rest = held ?? [];
-      held = void 0;
-      for (const item of items) add(item);
-      for (const item of rest) queue.add(item);
-      flush();
+      if (!core.features.includes("history")) release();
     },
     /** Takes the limits of the hub. */
     limit(limits) {
@@ -1003,7 +989,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { K: emit, l: report } = core.e;
+  const { G: emit, k: report } = core.f;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1011,31 +997,31 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.r(id, void 0, message);
-        hello.J();
+        calls.q(id, void 0, message);
+        hello.F();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.r(id, error);
-        hello.J();
+        calls.q(id, error);
+        hello.F();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests._(message);
+        void requests.U(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    u() {
+    d() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.f() || !missed || !topics.L()) return;
+      if (!core.g() || !missed || !topics.H()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1075,24 +1061,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, e: listeners }) {
+function createReconnect({ options, f: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    $(close) {
+    V(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    aa(ms) {
+    W(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    ba({ code, reason, error }, wasOpen) {
+    X({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1113,7 +1099,7 @@ function createReconnect({ options, e: listeners }) {
 }
 
 // src/requests.ts
-function createRequests(core, { encode: encode2, E: measure, send }) {
+function createRequests(core, { encode: encode2, A: measure, send }) {
   const handlers = /* @__PURE__ */ new Map();
   const handle = (type, handler) => {
     checkType(type, true);
@@ -1128,7 +1114,7 @@ function createRequests(core, { encode: encode2, E: measure, send }) {
   return {
     handle,
     /** Answers a request over the connection on which it came. */
-    async _(message) {
+    async U(message) {
       const { type, id } = message;
       const { connection } = core;
       let item;
@@ -1139,10 +1125,10 @@ function createRequests(core, { encode: encode2, E: measure, send }) {
       } catch (error) {
         let data = { code: "internal", message: "internal error" };
         if (error instanceof HubError) data = { code: error.code, message: error.message };
-        else core.e.fail(error);
+        else core.f.fail(error);
         item = measure({ type: "error", id, data });
       }
-      if (core.f() && core.connection === connection) send(item);
+      if (core.g() && core.connection === connection) send(item);
     }
   };
 }
@@ -1179,9 +1165,9 @@ function createPresence() {
   const members = /* @__PURE__ */ new Map();
   return {
     /** True after the hub has told the members on this connection. Until then changes are not reported. */
-    w: false,
+    u: false,
     /** The latest request for the members, until its reply. */
-    d: void 0,
+    e: void 0,
     /** The members, those that joined first first. */
     list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
     /** Puts the members that the hub has told in the place of all. */
@@ -1194,7 +1180,7 @@ function createPresence() {
       }
     },
     /** Applies a message about the members. */
-    ca({ type, clientId }, data) {
+    Y({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -1205,7 +1191,7 @@ function createPresence() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    da(reported) {
+    Z(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -1232,7 +1218,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.l(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.k(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1268,9 +1254,9 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
   const handle = {
     sub,
     begin: since ? { since } : last ? { last } : void 0,
-    M: Boolean(onPresence),
+    I: Boolean(onPresence),
     end,
-    N(resumed) {
+    J(resumed) {
       handle.begin = void 0;
       sub.state = "active";
       sub.resumed = resumed;
@@ -1285,8 +1271,8 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
       }
       wake();
     },
-    A(presence) {
-      const change = presence.da(members);
+    w(presence) {
+      const change = presence.Z(members);
       if (!onPresence || !change) return;
       members = presence.list();
       void listeners.run(onPresence, change);
@@ -1300,10 +1286,11 @@ var kinds2 = {
   channel: ["subscribe", "unsubscribe", "channel"],
   room: ["join_room", "leave_room", "room_id"]
 };
+var maxPositions = 1024;
 function createTopics(core, { encode: encode2 }, calls, changed) {
   const { call, request } = calls;
   const topics = /* @__PURE__ */ new Map();
-  let lastUnbroken = 0;
+  const positions = /* @__PURE__ */ new Map();
   const keyOf = (kind, name) => kind + name;
   const control = (verb, kind, name, begin) => ({
     type: kinds2[kind][verb],
@@ -1313,32 +1300,37 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { epoch = "" } = topic;
     const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
     if (epoch) handle.sub.position = { epoch, offset };
-    handle.N({ epoch, offset, replayed: 0, complete: true });
-    if (!handle.M) return;
-    if (topic.presence?.w) handle.A(topic.presence);
-    else if (!topic.presence?.d) askMembers(topic);
+    handle.J({ epoch, offset, replayed: 0, complete: true });
+    if (!handle.I) return;
+    if (topic.presence?.u) handle.w(topic.presence);
+    else if (!topic.presence?.e) askMembers(topic);
   };
-  const passes = ({ epoch = "" }, { begin, sub }, offset) => {
+  const learn = (key, { conflate, epoch, offset = 0 }) => {
+    positions.delete(key);
+    if (epoch && !conflate) positions.set(key, { epoch, offset });
+    if (positions.size > maxPositions) positions.delete(positions.keys().next().value);
+  };
+  const passes = ({ epoch = "", key }, { begin, sub }, offset) => {
     if (begin) return false;
     if (!offset) return true;
     if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
     sub.position = { epoch, offset };
+    if (positions.has(key)) positions.set(key, sub.position);
     return true;
   };
-  const isFollowed = ({ a: handles }) => [...handles].some(({ M: follows }) => follows);
+  const isFollowed = ({ a: handles }) => [...handles].some(({ I: follows }) => follows);
   const drop = (topic, handle) => {
     const dropped = topic.a.delete(handle);
     if (!isFollowed(topic)) topic.presence = void 0;
     return dropped;
   };
   const remove = (topic) => {
-    const key = keyOf(topic.kind, topic.name);
-    if (topics.get(key) === topic) topics.delete(key);
+    if (topics.get(topic.key) === topic) topics.delete(topic.key);
     changed();
   };
   const ask = (topic) => {
-    if (topic.d) return;
-    topic.d = true;
+    if (topic.e) return;
+    topic.e = true;
     const handles = [...topic.a];
     if (handles.some(({ begin }) => !begin)) askFor(topic);
     for (const handle of handles) if (handle.begin) askFor(topic, handle);
@@ -1350,7 +1342,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
         joined(topic, own, begin?.since, reply);
         return;
       }
-      if (!own) topic.d = false;
+      if (!own) topic.e = false;
       if (["unavailable", "disconnected"].includes(error.code)) return;
       const refused = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
       for (const handle of refused) drop(topic, handle);
@@ -1359,22 +1351,17 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     });
   };
   const sinceOf = ({ epoch, a: handles }) => {
-    const positions = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
-    const since = positions.find((position) => position.epoch !== epoch) ?? positions.sort((a, b) => a.offset - b.offset)[0];
+    const positions2 = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
+    const since = positions2.find((position) => position.epoch !== epoch) ?? positions2.sort((a, b) => a.offset - b.offset)[0];
     return since && { since };
   };
   const joined = (topic, own, since, reply) => {
     const told = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    if (!topic.active) {
-      const complete = !own && since && told.complete;
-      topic.i = complete ? replayed : 0;
-      if (!complete) topic.x = ++lastUnbroken;
-    }
-    if (!epoch || conflate) topic.x = topic.i = 0;
+    learn(topic.key, told);
     topic.active = true;
     topic.epoch = epoch;
-    topic.O = told.complete === false && !replayed ? { epoch, offset } : void 0;
+    topic.K = told.complete === false && !replayed ? { epoch, offset } : void 0;
     for (const handle of topic.a) {
       const { begin, sub } = handle;
       if (own ? handle !== own : begin) continue;
@@ -1382,7 +1369,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
       else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
       const complete = told.complete ?? !(since || sub.resumed);
-      handle.N({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
+      handle.J({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
     }
     askMembers(topic);
     changed();
@@ -1390,22 +1377,22 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
   const askMembers = (topic) => {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
-    if (!core.features.includes("presence")) {
-      core.e.l(new HubError("unsupported", "the hub has no presence", { target: name }));
+    if (!core.n.includes("presence")) {
+      core.f.k(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
-    const asked = presence.d = {};
+    const asked = presence.e = {};
     request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
-      if (topic.presence !== presence || presence.d !== asked || error?.code === "disconnected") return;
-      presence.d = void 0;
+      if (topic.presence !== presence || presence.e !== asked || error?.code === "disconnected") return;
+      presence.e = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.e.l(error);
+        if (error.code !== "unavailable") core.f.k(error);
         return;
       }
       presence.set(reply.json().members ?? []);
-      presence.w = true;
-      for (const handle of handles) handle.A(presence);
+      presence.u = true;
+      for (const handle of handles) handle.w(presence);
     });
   };
   const unsubscribe = (kind, name, options) => {
@@ -1416,7 +1403,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.f()) return Promise.resolve(gone());
+    if (!core.g()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
@@ -1436,19 +1423,19 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       { kind, name },
       onMessage,
       checked,
-      core.e,
+      core.f,
       leave,
       (query) => readHistory(call, kinds2[kind][2], name, query)
     );
-    if (core.o() || checked.signal?.aborted) {
-      handle.end(core.o() ? core.B() : void 0);
+    if (core.m() || checked.signal?.aborted) {
+      handle.end(core.m() ? core.x() : void 0);
       return handle.sub;
     }
-    if (!topic?.a.size) topics.set(key, topic = { kind, name, a: /* @__PURE__ */ new Set() });
+    if (!topic?.a.size) topics.set(key, topic = { key, kind, name, a: /* @__PURE__ */ new Set() });
     topic.a.add(handle);
     if (topic.active && !handle.begin) join(topic, handle);
-    else if (topic.d && handle.begin) askFor(topic, handle);
-    else if (core.f()) ask(topic);
+    else if (topic.e && handle.begin) askFor(topic, handle);
+    else if (core.g()) ask(topic);
     return handle.sub;
   };
   return {
@@ -1460,8 +1447,8 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       const members = presenceData(message);
       const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
       if (present?.presence) {
-        present.presence.ca(message, members);
-        if (present.presence.w) for (const handle of present.a) handle.A(present.presence);
+        present.presence.Y(message, members);
+        if (present.presence.u) for (const handle of present.a) handle.w(present.presence);
         return true;
       }
       if (type === "broadcast") return false;
@@ -1470,53 +1457,50 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       const unclear = topic && room && !topic.epoch === !room.epoch;
       if (room && (!topic || !unclear && !room.epoch === !offset)) topic = room;
       if (!topic) return false;
-      const excepted = key && calls.received(key);
+      const excepted = key && calls.excepts(key);
       for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      for (const each of [topic, unclear && room]) if (each && offset && each.i && !--each.i) changed();
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
     gap({ all, channel, room }) {
       for (const topic of topics.values()) {
-        const { O: behindGap, a: handles, kind, name } = topic;
+        const { K: behindGap, a: handles, kind, name } = topic;
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.O = void 0;
-        topic.i = 0;
-        if (topic.x) topic.x = ++lastUnbroken;
+        topic.K = void 0;
         if (topic.active) askMembers(topic);
       }
-      changed();
     },
-    /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
-    skip(kind, name, { epoch, offset }) {
-      for (const { sub } of topics.get(keyOf(kind, name))?.a ?? []) {
-        if (sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
+    /** Handles the reply to a publication. With exceptSelf the hub does not send it to this client: positions move behind it. */
+    published(kind, name, told, exceptSelf) {
+      const key = keyOf(kind, name);
+      const { epoch = "", offset = 0 } = told;
+      learn(key, told);
+      for (const { sub } of topics.get(key)?.a ?? []) {
+        if (exceptSelf && sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
       }
     },
-    /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
-    h(kind, name) {
-      const unbroken = topics.get(keyOf(kind, name))?.x;
-      return core.z && unbroken ? `${unbroken} ${core.client.user}` : void 0;
+    /** Returns the question about a publication that is sent next; undefined if the hub could not answer it. */
+    question(kind, name, key) {
+      const since = core.n.includes("history") && positions.get(keyOf(kind, name));
+      return since ? { user: core.client.user, data: { [kinds2[kind][2]]: name, key, since } } : void 0;
     },
     /** Returns the topics of which publications may be missing after a lost connection. */
     incomplete: () => [...topics.values()].flatMap(
       ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
     ),
-    ea: () => topics.forEach(ask),
+    _: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
-        topic.d = topic.active = false;
-        if (topic.presence) topic.presence.w = false;
+        topic.e = topic.active = false;
+        if (topic.presence) topic.presence.u = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    L: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
-    /** Reports whether publications that the client has missed are still to come. */
-    i: () => [...topics.values()].some(({ i: replaying }) => replaying),
+    H: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -1532,24 +1516,24 @@ function createSession(url, given, client) {
   const core = {
     client,
     options,
-    e: listeners,
-    y: noop,
+    f: listeners,
+    v: noop,
     features: [],
-    f: () => client.state === "open",
-    o: () => client.state === "closed",
-    B() {
+    n: [],
+    g: () => client.state === "open",
+    m: () => client.state === "closed",
+    x() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    s() {
-      if (core.o()) throw core.B();
+    r() {
+      if (core.m()) throw core.x();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    calls.T();
-    if (core.v && topics.L()) calls.U(topics.i());
+    if (core.t && topics.H()) calls.O();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1562,14 +1546,14 @@ function createSession(url, given, client) {
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, e: listeners, f: isOpen, o: isClosed, B: newClosedError } = core;
+  const { client, options, f: listeners, g: isOpen, m: isClosed, x: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.K("statechange", { state: client.state, previous, ...close2 });
+    listeners.G("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1587,9 +1571,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.Z(() => {
-      hello.Y();
-      topics.ea();
+    outbox.T(() => {
+      hello.S();
+      topics._();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1599,18 +1583,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.u();
-      reconnect.aa(Date.now() - openedAt);
+      receiver.d();
+      reconnect.W(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.$(close2);
+      reconnect.V(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.u(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
-    if (!now && !reconnect.ba(close2, wasOpen)) finish(close2, previous);
+    calls.d(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    if (!now && !reconnect.X(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1623,17 +1607,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.y(newClosedError());
-    topics.close(core.H ? void 0 : newClosedError());
-    calls.u(newClosedError, true);
+    core.v(newClosedError());
+    topics.close(core.D ? void 0 : newClosedError());
+    calls.d(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.k(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.H = true;
+      core.D = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1648,7 +1632,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.t();
+      if (isOpen()) core.connection.s();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1658,7 +1642,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.s();
+      core.r();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1713,11 +1697,11 @@ var Writer = class {
   c(value) {
     this.buffer[this.length++] = value;
   }
-  j(value) {
+  i(value) {
     this.b.setBigInt64(this.length, value);
     this.length += 8;
   }
-  k(value) {
+  j(value) {
     const seven = BigInt(7);
     for (; value > 127; value >>= seven) this.c(Number(BigInt.asUintN(7, value)) | 128);
     this.c(Number(value));
@@ -1758,7 +1742,7 @@ var Reader = class {
     return this.buffer[this.take(1)];
   }
   /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
-  k() {
+  j() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
       const byte = this.c();
@@ -1768,11 +1752,11 @@ var Reader = class {
     }
   }
   /** Reads a varint as a signed 64-bit BigInt. */
-  fa() {
+  $() {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
-    this.k();
+    this.j();
     for (let i = this.position - 1; i >= start; i--) value = value << seven | BigInt(this.buffer[i] & 127);
     return BigInt.asIntN(64, value);
   }
@@ -1793,30 +1777,30 @@ var flatbuffers = {
     const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
     const typeAt = builder.string(type);
     const channelAt = builder.string(channel);
-    const dataAt = data.length > 0 ? builder.p(data) : 0;
+    const dataAt = data.length > 0 ? builder.o(data) : 0;
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, exceptSelf } = message;
-    return builder.r([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    return builder.q([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
     return new Message({
       type: table.text(0),
       channel: table.text(1),
-      payload: table.p(2),
-      timestampNs: table.j(3),
+      payload: table.o(2),
+      timestampNs: table.i(3),
       clientId: table.text(4),
       id: table.text(5),
-      offset: Number(table.j(6)),
+      offset: Number(table.i(6)),
       key: table.text(7)
     });
   }
 };
 var FlatBuilder = class {
   constructor(content) {
-    this.C = 1;
+    this.y = 1;
     this.buffer = new Uint8Array(content + 128);
     this.b = new DataView(this.buffer.buffer);
     this.start = this.buffer.length;
@@ -1826,60 +1810,60 @@ var FlatBuilder = class {
   }
   /** Adds padding so that a value of `size` bytes is aligned after `further` more bytes. */
   align(size, further = 0) {
-    this.C = Math.max(this.C, size);
+    this.y = Math.max(this.y, size);
     this.start -= -(this.position + further) & size - 1;
   }
-  g(value) {
+  h(value) {
     this.align(4);
     this.start -= 4;
     this.b.setUint32(this.start, value, true);
   }
-  D(value) {
+  z(value) {
     this.start -= 2;
     this.b.setUint16(this.start, value, true);
   }
-  j(value) {
+  i(value) {
     this.align(8);
     this.start -= 8;
     this.b.setBigInt64(this.start, value, true);
   }
-  p(bytes) {
+  o(bytes) {
     this.align(4, bytes.length);
     this.start -= bytes.length;
     this.buffer.set(bytes, this.start);
-    this.g(bytes.length);
+    this.h(bytes.length);
     return this.position;
   }
   /** Writes a vector followed by a zero byte, which its length does not include. */
   string(bytes) {
     this.align(4, bytes.length + 1);
     this.start--;
-    return this.p(bytes);
+    return this.o(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  r(slots) {
+  q(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;
       if (typeof value === "boolean") {
         this.buffer[--this.start] = 1;
       } else if (typeof value === "bigint") {
-        this.j(value);
+        this.i(value);
       } else {
         this.align(4);
-        this.g(this.position + 4 - value);
+        this.h(this.position + 4 - value);
       }
       return this.position;
     });
-    this.g(0);
+    this.h(0);
     const table = this.position;
     while (fields[fields.length - 1] === 0) fields.pop();
-    for (const field of fields.reverse()) this.D(field && table - field);
-    this.D(table - tableEnd);
-    this.D(4 + 2 * fields.length);
+    for (const field of fields.reverse()) this.z(field && table - field);
+    this.z(table - tableEnd);
+    this.z(4 + 2 * fields.length);
     this.b.setInt32(this.buffer.length - table, this.position - table, true);
-    this.align(this.C, 4);
-    this.g(this.position + 4 - table);
+    this.align(this.y, 4);
+    this.h(this.position + 4 - table);
     return this.buffer.subarray(this.start);
   }
 };
@@ -1887,46 +1871,46 @@ var FlatTable = class {
   constructor(bytes) {
     this.bytes = bytes;
     this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.table = this.g(0, "root offset");
-    this.m(this.table, 4, "table");
-    this.q = this.table - this.b.getInt32(this.table, true);
-    this.m(this.q, 4, "vtable");
-    const size = this.b.getUint16(this.q, true);
+    this.table = this.h(0, "root offset");
+    this.l(this.table, 4, "table");
+    this.p = this.table - this.b.getInt32(this.table, true);
+    this.l(this.p, 4, "vtable");
+    const size = this.b.getUint16(this.p, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.m(this.q, size, "vtable");
+    this.l(this.p, size, "vtable");
     this.slots = (size - 4) / 2;
   }
-  m(position, length, label) {
+  l(position, length, label) {
     if (position < 0 || position + length > this.bytes.length) {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
-  g(position, label) {
-    this.m(position, 4, label);
+  h(position, label) {
+    this.l(position, 4, label);
     return this.b.getUint32(position, true);
   }
   /** Returns the position of a field, or 0 if the table does not have the field. */
   field(slot) {
     if (slot >= this.slots) return 0;
-    const offset = this.b.getUint16(this.q + 4 + 2 * slot, true);
+    const offset = this.b.getUint16(this.p + 4 + 2 * slot, true);
     return offset && this.table + offset;
   }
-  p(slot) {
+  o(slot) {
     const field = this.field(slot);
     if (field === 0) return noBytes;
     const label = slotNames[slot];
-    const start = field + this.g(field, label);
-    const length = this.g(start, label);
-    this.m(start + 4, length, label);
+    const start = field + this.h(field, label);
+    const length = this.h(start, label);
+    this.l(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
   text(slot) {
-    return decodeUTF8(this.p(slot), `flatbuffers: ${slotNames[slot]}`);
+    return decodeUTF8(this.o(slot), `flatbuffers: ${slotNames[slot]}`);
   }
-  j(slot) {
+  i(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.m(field, 8, slotNames[slot]);
+    this.l(field, 8, slotNames[slot]);
     return this.b.getBigInt64(field, true);
   }
 };
@@ -1950,13 +1934,13 @@ var msgpack = {
     writeField(writer, "data", msgpackBin, data);
     writer.bytes(msgpackKey("timestamp"));
     writer.c(211);
-    writer.j(message.timestampNs);
+    writer.i(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
     if (offset) {
       writer.bytes(msgpackKey("offset"));
       writer.c(207);
-      writer.j(BigInt(offset));
+      writer.i(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.exceptSelf) {
@@ -1968,7 +1952,7 @@ var msgpack = {
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const fields = {};
-    for (let members = reader.ga(); members > 0; members--) {
+    for (let members = reader.aa(); members > 0; members--) {
       const key = reader.text("map key");
       switch (key) {
         case "type":
@@ -1995,8 +1979,8 @@ var msgpack = {
     return new Message({ ...fields, clientId: fields.client_id });
   }
 };
-var msgpackStr = { fix: 160, P: 31, 8: 217, 16: 218, 32: 219 };
-var msgpackBin = { fix: 0, P: -1, 8: 196, 16: 197, 32: 198 };
+var msgpackStr = { fix: 160, L: 31, 8: 217, 16: 218, 32: 219 };
+var msgpackBin = { fix: 0, L: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
 var msgpackKey = (key) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
 function writeField(writer, key, format, value) {
@@ -2009,7 +1993,7 @@ function writeField(writer, key, format, value) {
   }
 }
 function writeHeader(writer, format, length) {
-  if (length <= format.P) {
+  if (length <= format.L) {
     writer.c(format.fix | length);
     return;
   }
@@ -2018,7 +2002,7 @@ function writeHeader(writer, format, length) {
   for (let shift = bits - 8; shift >= 0; shift -= 8) writer.c(length >>> shift);
 }
 var MsgpackReader = class extends Reader {
-  ga() {
+  aa() {
     const format = this.c();
     if (format >>> 4 === 8) return format & 15;
     if (format === 222) return this.uint(2);
@@ -2072,10 +2056,10 @@ var MsgpackReader = class extends Reader {
    * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values2 = 1; values2 > 0; values2--) values2 += this.ha();
+    for (let values2 = 1; values2 > 0; values2--) values2 += this.ba();
   }
   /** Skips one value except for its nested values, and returns their number. */
-  ha() {
+  ba() {
     const format = this.c();
     const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
     if (length !== void 0) return this.pass(length);
@@ -2229,10 +2213,10 @@ function encode(pairs) {
   for (const [number, value] of fields) {
     if (typeof value === "bigint") {
       writer.c(number << 3 | varintType);
-      writer.k(BigInt.asUintN(64, value));
+      writer.j(BigInt.asUintN(64, value));
     } else {
       writer.c(number << 3 | lengthType);
-      writer.k(BigInt(value.length));
+      writer.j(BigInt(value.length));
       writer.bytes(value);
     }
   }
@@ -2242,22 +2226,22 @@ function decode(label, bytes, kinds3) {
   const reader = new Reader(label, bytes);
   const fields = {};
   while (reader.left > 0) {
-    const tag = reader.k();
+    const tag = reader.j();
     const wireType = tag % 8;
     const number = (tag - wireType) / 8;
     if (number < 1 || number >= 2 ** 29) reader.fail("invalid field number");
     const kind = kinds3[number];
     switch (wireType) {
       case varintType: {
-        if (kind === "int64") fields[number] = reader.fa();
-        else reader.k();
+        if (kind === "int64") fields[number] = reader.$();
+        else reader.j();
         break;
       }
       case fixed64Type:
         reader.take(8);
         break;
       case lengthType: {
-        const value = reader.bytes(reader.k());
+        const value = reader.bytes(reader.j());
         if (kind === "bytes") fields[number] = value;
         if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
         break;

@@ -6,20 +6,21 @@ import type { CallOptions } from "./options.js";
 import type { Outbox, Outgoing } from "./outbox.js";
 import { after, cancel } from "./timers.js";
 
+/** The question whether the hub has a publication, and the user who may ask. */
+export interface Question {
+  user: string;
+  data: { [name: string]: unknown };
+}
+
 /** How a call differs from others. */
 interface CallKind {
   /** True if it leaves a topic: it succeeds when its connection is lost, and is not limited. */
   leaves?: boolean | undefined;
-  /**
-   * Returns where the hub carries out the request once only, however often it is sent: for a user, and in a history that
-   * has forgotten nothing since. Returns undefined if that is not certain.
-   */
-  scope?: (() => string | undefined) | undefined;
   /** The key of a publication. */
   key?: string | undefined;
-  /** True if the client has made the key, so that no other publication has it. */
-  generated?: boolean | undefined;
   exceptSelf?: boolean | undefined;
+  /** Returns the question about a publication that is sent next; undefined if the hub could not answer it. */
+  ask?: (() => Question | undefined) | undefined;
 }
 
 /** A request that waits for the hub's reply. */
@@ -29,10 +30,10 @@ interface Pending extends CallKind {
   settle(error?: HubError, reply?: Message): void;
   /** True if the request waits for the next connection if it was not sent on this one. */
   keep?: boolean;
-  /** The scope in which the request was sent, or is to be sent. */
-  first?: string | undefined;
-  /** True while the request waits to be sent again. */
-  again?: boolean;
+  /** The question about a publication, from the time when it was sent. */
+  question?: Question | undefined;
+  /** Why its connection was lost, until it is sent again. */
+  lost?: HubError;
 }
 
 /** The requests that wait for the hub's reply. */
@@ -41,6 +42,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
   const pending = new Map<string, Pending>(); // by request ID
   let calls = 0; // of the application
   let lastId = 0;
+  let asked = 0; // the questions that the hub has not answered on this connection
 
   /** Ends a request, unless it has ended: a call that timed out or was aborted has no use for its reply. */
   const finish = (id: string, error?: HubError, reply?: Message) => {
@@ -57,16 +59,29 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
     finish(id, error);
   };
 
+  /** Sends a request of the client itself, which has no time limit. */
+  const request = (fields: MessageFields, settle: Pending["settle"] = noop, send = add) => {
+    const id = `${++lastId}`;
+    const item = measure({ ...fields, id });
+    pending.set(id, { item, settle });
+    send(item);
+  };
+
+  /** Handles an answer. After the last one it sends the lost publications again, and then all that was held. */
+  const answered = () => {
+    if (--asked) return;
+    for (const call of pending.values()) {
+      if (call.item.sent) continue;
+      call.question = call.ask?.();
+      if (call.lost) add(call.item);
+      delete call.lost;
+    }
+    release();
+  };
+
   return {
     finish,
-
-    /** Sends a request of the client itself, which has no time limit. */
-    request(fields: MessageFields, settle: Pending["settle"] = noop, send = add) {
-      const id = `${++lastId}`;
-      const item = measure({ ...fields, id });
-      pending.set(id, { item, settle });
-      send(item);
-    },
+    request,
 
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call<T>(
@@ -98,7 +113,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
         core.connection?.probe();
       });
       calls++;
-      pending.set(id, { ...kind, item, settle, keep: !leaves, first: kind.scope?.() });
+      pending.set(id, { ...kind, item, settle, keep: !leaves, question: kind.ask?.() });
       try {
         transmit(item);
       } catch (error) {
@@ -107,55 +122,38 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
       return promise;
     },
 
-    /**
-     * Handles a publication with a key that the client has received. It may be one that waits for its reply: when the
-     * client comes back, the history may have forgotten it without the loss of any other. Returns true if the publisher
-     * is not to receive it.
-     */
-    received(key: string): boolean {
-      let excepted = false;
-      for (const [id, call] of pending) {
-        if (call.key !== key) continue;
-        call.scope = undefined;
-        if (!call.generated) continue;
-        excepted = Boolean(call.exceptSelf);
-        finish(id);
-      }
-      return excepted;
-    },
+    /** Reports whether a key is that of a publication that excepts this client. */
+    excepts: (key: string) => [...pending.values()].some((call) => call.exceptSelf && call.key === key),
 
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     lost(newError: () => HubError, all?: boolean) {
+      asked = 0;
       for (const [id, call] of pending) {
-        const { again, first, item, keep, scope } = call;
-        if (!all && (again || (keep && !item.sent))) continue;
-        call.again = !all && first !== undefined && scope?.() === first;
-        if (!call.again) fail(id, newError());
+        if (!all && call.keep && !call.item.sent) continue;
+        call.lost = newError();
+        if (all || !call.question) fail(id, call.lost);
       }
     },
 
-    /** Is called when the scope of calls may have become known. The hub replies to requests in their order. */
-    learn() {
-      for (const call of pending.values()) call.first ??= call.scope?.();
-    },
-
-    /**
-     * Sends the requests again that were lost with their connection, except those that the hub might carry out twice, and
-     * then all that was held. With `replaying` it does nothing if there are any: the replay may have them.
-     */
-    repeat(replaying: boolean) {
-      const calls = [...pending];
-      if (replaying && calls.some(([, { again }]) => again)) return;
-      const items: Outgoing[] = [];
-      for (const [id, call] of calls) {
-        const { again, first, item, scope } = call;
-        const now = scope?.();
-        call.again = false;
-        if (!item.sent) call.first = now;
-        else if (again && now === first) items.push(item);
-        else if (again) fail(id, new HubError("disconnected", "the connection was lost, and the history may have forgotten the key"));
+    /** Asks the hub, once on a connection, whether it has the lost publications. Those that it certainly has not are sent again. */
+    repeat() {
+      if (asked) return;
+      asked = 1;
+      for (const [id, { ask, item, lost, question }] of pending) {
+        if (!lost || !item.sent) continue;
+        const take: Pending["settle"] = (_error, reply) => {
+          if (!asked) return; // the connection is lost
+          const { complete, published } = reply?.json() ?? {};
+          if (published) finish(id);
+          else if (complete) item.sent = false;
+          else fail(id, lost);
+          answered();
+        };
+        asked++;
+        if (ask!()?.user === question!.user) request({ type: "hub:published", data: question!.data }, take);
+        else take();
       }
-      release(items);
+      answered();
     },
   };
 }

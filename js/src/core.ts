@@ -17,8 +17,8 @@ export interface Core {
   features: string[];
   /** True after the hub has replied to hub:hello on this connection, or to a later request because it does not know it. */
   greeted?: boolean;
-  /** True after the hub has replied to hub:hello on this connection. */
-  told?: boolean;
+  /** The features by the reply on this connection; none before. */
+  told: string[];
   /** True after the application has closed the client. */
   endedByCaller?: boolean;
   /** Why the client is closed. */

@@ -16,7 +16,8 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
 
   return {
     greet() {
-      core.greeted = core.told = false;
+      core.greeted = false;
+      core.told = [];
       core.connection!.startHeartbeat(options.heartbeat ?? defaultHeartbeat);
       const take = (error: unknown, message: any) => {
         if (error) return;
@@ -24,8 +25,8 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
         const all: { [name: string]: number } = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1]!.toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.greeted = core.told = true;
-        core.features = features;
+        core.greeted = true;
+        core.features = core.told = features;
         limit(all as Limits);
         settled();
         core.connection!.startHeartbeat(options.heartbeat ?? heartbeat);
@@ -37,7 +38,7 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
     ping() {
       // Every hub replies to this one.
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.told && core.features.includes("ping") ? { type: "hub:ping" } : leave, undefined, send);
+      request(core.told.includes("ping") ? { type: "hub:ping" } : leave, undefined, send);
     },
 
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */

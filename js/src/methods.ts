@@ -31,17 +31,15 @@ export function createMethods(core: Core, { encode, transmit }: Outbox, { call }
     (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<void> =>
       attempt(() => {
         const unique = kind && core.features.includes("history");
-        const { exceptSelf, ack = true, key: ownKey, ...others } = check(given);
-        const key = ownKey ?? (unique && ack ? newKey() : undefined);
+        const { exceptSelf, ack = true, key = unique && ack ? newKey() : undefined, ...others } = check(given);
         if (kind) checkName(channel!);
         const fields = { type, channel, data, exceptSelf, key };
         if (ack) {
           const read = (reply?: Message) => {
-            const position = kind && exceptSelf && reply?.json();
-            if (position) topics.skip(kind, channel!, position);
+            if (kind && reply) topics.published(kind, channel!, reply.json() ?? {}, exceptSelf);
           };
-          const scope = kind && key ? () => topics.scope(kind, channel!) : undefined;
-          return call<void>(fields, others, read, { key, generated: !ownKey, exceptSelf, scope });
+          const ask = kind && key ? () => topics.question(kind, channel!, key) : undefined;
+          return call<void>(fields, others, read, { key, exceptSelf, ask });
         }
         const item = encode(fields);
         try {

@@ -70,11 +70,19 @@ export function createOutbox(core: Core) {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
 
+  /** Sends the frames that were held. */
+  const release = () => {
+    for (const item of held ?? []) queue.add(item);
+    held = undefined;
+    flush();
+  };
+
   return {
     measure,
     send,
     add,
     remove,
+    release,
 
     /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
     encode(fields: MessageFields): Outgoing {
@@ -105,26 +113,11 @@ export function createOutbox(core: Core) {
      * again only if it is known for which user it was sent.
      */
     restart(first: () => void) {
-      const queued = [...queue, ...(held ?? [])];
+      held = new Set([...queue, ...(held ?? [])]);
       queue = new Set();
-      held = undefined;
       pacing.limit(safeLimits);
       first();
-      if (core.features.includes("history")) {
-        held = new Set(queued);
-      } else {
-        for (const item of queued) queue.add(item);
-        flush();
-      }
-    },
-
-    /** Sends frames, and then those that were held. */
-    release(items: Outgoing[]) {
-      const rest = held ?? [];
-      held = undefined;
-      for (const item of items) add(item);
-      for (const item of rest) queue.add(item);
-      flush();
+      if (!core.features.includes("history")) release();
     },
 
     /** Takes the limits of the hub. */

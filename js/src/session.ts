@@ -28,6 +28,7 @@ export function createSession(url: string, given: Options | undefined, client: W
     listeners,
     giveUp: noop,
     features: [],
+    told: [],
     isOpen: () => client.state === "open",
     isClosed: () => client.state === "closed",
     newClosedError() {
@@ -42,8 +43,7 @@ export function createSession(url: string, given: Options | undefined, client: W
   const calls = createCalls(core, outbox);
   /** Is called when the hub has replied to hub:hello, and when the state of a topic has changed. */
   const settled = () => {
-    calls.learn();
-    if (core.greeted && topics.restored()) calls.repeat(topics.replaying());
+    if (core.greeted && topics.restored()) calls.repeat();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);

@@ -1,5 +1,5 @@
 import { noop } from "./async.js";
-import type { Calls } from "./calls.js";
+import type { Calls, Question } from "./calls.js";
 import { check, checkFunction, checkName, checkPosition } from "./check.js";
 import type { Begin, GapFields, Position } from "./codec.js";
 import type { Core } from "./core.js";
@@ -19,8 +19,16 @@ const kinds = {
 
 export type Kind = keyof typeof kinds;
 
+/** The maximum number of topics whose positions the client remembers. */
+const maxPositions = 1024;
+
+/** What a reply tells of a history. */
+type Told = Partial<Position> & { conflate?: boolean };
+
 /** A channel or room with its subscriptions. It has none after the client began to leave it. */
 interface Topic {
+  /** Its key among the topics. */
+  key: string;
   kind: Kind;
   name: string;
   handles: Set<Handle>;
@@ -30,13 +38,6 @@ interface Topic {
   active?: boolean;
   /** The epoch of the history; undefined if there is none. */
   epoch?: string;
-  /**
-   * Names the history for as long as the client has missed no publication of it. 0 if keys do not make publications
-   * unique in it.
-   */
-  unbroken?: number;
-  /** The number of publications that are to come before the client has all of a history in which nothing is lost. */
-  replaying?: number;
   /** The end of a resume that replays nothing, until its gap has arrived. */
   behindGap?: Position | undefined;
   /** The members, if a subscription follows them. */
@@ -50,7 +51,7 @@ interface Topic {
 export function createTopics(core: Core, { encode }: Outbox, calls: Calls, changed: () => void) {
   const { call, request } = calls;
   const topics = new Map<string, Topic>();
-  let lastUnbroken = 0;
+  const positions = new Map<string, Position>(); // the latest known ones in histories that make keys unique
   const keyOf = (kind: Kind, name: string) => kind + name;
 
   /** Returns the request that begins (0) or ends (1) a membership. */
@@ -70,12 +71,20 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
     else if (!topic.presence?.asked) askMembers(topic);
   };
 
+  /** Records the position that a reply tells. */
+  const learn = (key: string, { conflate, epoch, offset = 0 }: Told) => {
+    positions.delete(key);
+    if (epoch && !conflate) positions.set(key, { epoch, offset });
+    if (positions.size > maxPositions) positions.delete(positions.keys().next().value!);
+  };
+
   /** Reports whether a subscription lacks a message, and moves its position behind it. */
-  const passes = ({ epoch = "" }: Topic, { begin, sub }: Handle, offset: number): boolean => {
+  const passes = ({ epoch = "", key }: Topic, { begin, sub }: Handle, offset: number): boolean => {
     if (begin) return false;
     if (!offset) return true;
     if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
     sub.position = { epoch, offset };
+    if (positions.has(key)) positions.set(key, sub.position);
     return true;
   };
 
@@ -89,8 +98,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
   };
 
   const remove = (topic: Topic) => {
-    const key = keyOf(topic.kind, topic.name);
-    if (topics.get(key) === topic) topics.delete(key);
+    if (topics.get(topic.key) === topic) topics.delete(topic.key);
     changed();
   };
 
@@ -130,15 +138,9 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
 
   /** Handles the hub's confirmation. It is that of one subscription, or of all that do not begin in the past. */
   const joined = (topic: Topic, own: Handle | undefined, since: Position | undefined, reply: Message) => {
-    const told: Partial<TopicResumed> & { conflate?: boolean } = reply.json() ?? {};
+    const told: Partial<TopicResumed> & Told = reply.json() ?? {};
     const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    // The first reply of a connection is that of all subscriptions that do not begin in the past, if there are any.
-    if (!topic.active) {
-      const complete = !own && since && told.complete;
-      topic.replaying = complete ? replayed : 0;
-      if (!complete) topic.unbroken = ++lastUnbroken;
-    }
-    if (!epoch || conflate) topic.unbroken = topic.replaying = 0;
+    learn(topic.key, told);
     topic.active = true;
     topic.epoch = epoch;
     topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
@@ -162,7 +164,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
   const askMembers = (topic: Topic) => {
     const { handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
-    if (!core.features.includes("presence")) {
+    if (!core.told.includes("presence")) {
       core.listeners.report(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
@@ -216,7 +218,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
       handle.end(core.isClosed() ? core.newClosedError() : undefined);
       return handle.sub;
     }
-    if (!topic?.handles.size) topics.set(key, (topic = { kind, name, handles: new Set() }));
+    if (!topic?.handles.size) topics.set(key, (topic = { key, kind, name, handles: new Set() }));
     topic.handles.add(handle);
     if (topic.active && !handle.begin) join(topic, handle);
     else if (topic.asked && handle.begin) askFor(topic, handle);
@@ -245,9 +247,8 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
       const unclear = topic && room && !topic.epoch === !room.epoch;
       if (room && (!topic || (!unclear && !room.epoch === !offset))) topic = room;
       if (!topic) return false;
-      const excepted = key && calls.received(key);
+      const excepted = key && calls.excepts(key);
       for (const handle of [...topic.handles]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
-      for (const each of [topic, unclear && room]) if (each && offset && each.replaying && !--each.replaying) changed();
       return true;
     },
 
@@ -258,24 +259,24 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
         if (!all && name !== (kind === "room" ? room : channel)) continue;
         for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
         topic.behindGap = undefined;
-        topic.replaying = 0;
-        if (topic.unbroken) topic.unbroken = ++lastUnbroken;
         if (topic.active) askMembers(topic);
       }
-      changed();
     },
 
-    /** Moves positions behind a publication that the hub does not send to this client, its publisher. */
-    skip(kind: Kind, name: string, { epoch, offset }: Position) {
-      for (const { sub } of topics.get(keyOf(kind, name))?.handles ?? []) {
-        if (sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
+    /** Handles the reply to a publication. With exceptSelf the hub does not send it to this client: positions move behind it. */
+    published(kind: Kind, name: string, told: Told, exceptSelf?: boolean) {
+      const key = keyOf(kind, name);
+      const { epoch = "", offset = 0 } = told;
+      learn(key, told);
+      for (const { sub } of topics.get(key)?.handles ?? []) {
+        if (exceptSelf && sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
       }
     },
 
-    /** Returns where the hub publishes a publication with a key once only; undefined if that is not certain. */
-    scope(kind: Kind, name: string): string | undefined {
-      const unbroken = topics.get(keyOf(kind, name))?.unbroken;
-      return core.told && unbroken ? `${unbroken} ${core.client.user}` : undefined;
+    /** Returns the question about a publication that is sent next; undefined if the hub could not answer it. */
+    question(kind: Kind, name: string, key: string): Question | undefined {
+      const since = core.told.includes("history") && positions.get(keyOf(kind, name));
+      return since ? { user: core.client.user, data: { [kinds[kind][2]]: name, key, since } } : undefined;
     },
 
     /** Returns the topics of which publications may be missing after a lost connection. */
@@ -298,9 +299,6 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
 
     /** Reports whether the hub confirmed all topics. */
     restored: () => [...topics.values()].every(({ active, handles }) => active || !handles.size),
-
-    /** Reports whether publications that the client has missed are still to come. */
-    replaying: () => [...topics.values()].some(({ replaying }) => replaying),
 
     names: (kind: Kind): string[] => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
 

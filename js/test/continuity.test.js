@@ -167,19 +167,6 @@ test("a message of an application's type belongs to the one of a channel and a r
     }
     deliver(context, { type: "alert", channel: "a", offset: 6, data: "kept" });
     deliver(context, { type: "alert", channel: "a", data: "not kept" });
-    // A publication waits for the replays, which may have messages of both.
-    if (channelEpoch && roomEpoch) {
-      const call = context.client.publish("a", 1, { timeout: Infinity });
-      await comeBack(context);
-      for (const [index, epoch] of [channelEpoch, roomEpoch].entries()) {
-        ack(context, index, { epoch, offset: 6, replayed: 1, complete: true });
-      }
-      assert.deepEqual(context.socket.types, ["subscribe", "join_room"]);
-      deliver(context, { type: "alert", channel: "a", offset: 6, data: "kept" });
-      assert.deepEqual(context.socket.types.slice(2), ["publish"]);
-      inChannel.items.pop();
-      assert.equal(await outcome(call), "pending");
-    }
     const both = channelEpoch && roomEpoch;
     assert.deepEqual(inChannel.items, both ? ["kept", "not kept"] : channelEpoch ? ["kept"] : ["not kept"]);
     assert.deepEqual(inRoom.items, both ? [] : channelEpoch ? ["not kept"] : ["kept"]);
@@ -228,26 +215,178 @@ const rejoin = (context, more) => ack(context, -1, { epoch: "e", offset: 1, repl
 
 const keyOf = ({ frames }, index) => JSON.parse(frames.at(index)).key;
 
-test("a publication without a reply is sent again with its key, before later ones", async (t) => {
+/** Returns the data of the publications that were sent on this connection. */
+const published = ({ socket }) => socket.sent.filter(({ type }) => type.startsWith("publish")).map(({ data }) => Number(Buffer.from(data)));
+
+const questions = ({ socket }) => socket.toHub.filter(({ type }) => type === "hub:published");
+
+/** Returns the data of the questions that were asked on this connection. */
+const questioned = (context) => questions(context).map(({ data }) => JSON.parse(Buffer.from(data)));
+
+const answer = (context, index, data) => deliver(context, { type: "ack", id: questions(context).at(index).id, data });
+
+const yes = { published: true, complete: true };
+const no = { published: false, complete: true };
+const unknown = { published: false, complete: false };
+
+test("a publication without a reply is sent again with its key, before later ones, if the hub has it not", async (t) => {
   const context = await begin(t);
   join(context, "a");
-  const [second, third] = [context.client.publish("a", 1), context.client.publish("a", 2)];
-  const keys = [keyOf(context.socket, -2), keyOf(context.socket, -1)];
+  const calls = [0, 1, 2, 3].map((data) => context.client.publish("a", data));
+  const keys = [0, 1, 2, 3].map((index) => keyOf(context.socket, index + 1));
   assert.match(keys[0], /^[\w-]{22}$/);
-  assert.notEqual(keys[0], keys[1]);
+  assert.equal(new Set(keys).size, 4);
   context.socket.drop();
-  const fourth = context.client.publish("a", 3);
+  calls.push(context.client.publish("a", 4));
   await context.tick(500);
   context.socket.accept();
   context.client.unsubscribe("b");
   context.socket.welcome({ features });
-  assert.deepEqual(context.socket.types, ["subscribe"]);
+  assert.deepEqual([context.socket.types, questioned(context)], [["subscribe"], []]);
   rejoin(context);
-  const published = context.socket.sent.filter(({ type }) => type === "publish");
-  assert.deepEqual(published.map(({ data }) => Number(Buffer.from(data))), [1, 2, 3]);
-  assert.deepEqual([keyOf(context.socket, 1), keyOf(context.socket, 2)], keys);
-  for (const index of [1, 2, 3]) ack(context, index, { epoch: "e", offset: 2 + index });
-  for (const call of [second, third, fourth]) assert.equal(await outcome(call), "resolved");
+  const since = { epoch: "e", offset: 1 };
+  assert.deepEqual(questioned(context), keys.map((key) => ({ channel: "a", key, since })));
+  calls.push(context.client.publish("a", 5));
+  for (const [index, told] of [[1, yes], [3, no], [2, unknown]]) answer(context, index, told);
+  assert.deepEqual(context.socket.types, ["subscribe"]);
+  answer(context, 0, no);
+  join(context, "b");
+  assert.deepEqual([published(context), questions(context).length], [[0, 3, 4, 5], 4]);
+  assert.deepEqual([keyOf(context.socket, 1), keyOf(context.socket, 2)], [keys[0], keys[3]]);
+  await assertRejected(calls[2], "disconnected", true);
+  assert.deepEqual([await outcome(calls[1]), await outcome(calls[0])], ["resolved", "pending"]);
+  for (const [index, type] of context.socket.types.entries()) if (type === "publish") ack(context, index, { epoch: "e", offset: 2 + index });
+  for (const index of [0, 3, 4, 5]) assert.equal(await outcome(calls[index]), "resolved");
+});
+
+test("a refused question and an answer without sense leave the outcome unknown", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  const [first, second] = [1, 2].map((data) => context.client.publish("a", data));
+  context.socket.drop();
+  await context.tick(500);
+  context.socket.accept().welcome({ features });
+  rejoin(context);
+  deliver(context, { type: "error", id: questions(context)[0].id, data: { code: "unavailable", message: "no" } });
+  answer(context, 1, 3);
+  for (const call of [first, second]) await assertRejected(call, "disconnected", true);
+  assert.deepEqual(context.socket.types, ["subscribe"]);
+});
+
+test("a publisher that is no member sends again what the hub has not", async (t) => {
+  const context = await begin(t);
+  const first = context.client.publishRoom("r", 0);
+  ack(context, -1, { epoch: "e", offset: 7 });
+  await first;
+  const [known, other] = [context.client.publishRoom("r", 1), context.client.publish("r", 2)];
+  const key = keyOf(context.socket, -2);
+  context.socket.drop();
+  await assertRejected(other, "disconnected", true);
+  await context.tick(500);
+  context.socket.accept().welcome({ features });
+  assert.deepEqual(questioned(context), [{ room_id: "r", key, since: { epoch: "e", offset: 7 } }]);
+  answer(context, 0, no);
+  assert.deepEqual([published(context), keyOf(context.socket, 0)], [[1], key]);
+  ack(context, 0, { epoch: "e", offset: 9 });
+  assert.equal(await outcome(known), "resolved");
+});
+
+test("a publication comes behind the latest position that was known when it was sent", async (t) => {
+  const context = await begin(t);
+  const sub = join(context, "a");
+  context.client.publish("a", -1);
+  ack(context, -1, { epoch: "e", offset: 2 });
+  assert.equal(sub.position.offset, 1); // the publication is still to come
+  publication(context, "a", 5);
+  const first = context.client.publish("a", 0, { timeout: Infinity });
+  publication(context, "a", 6);
+  context.socket.drop();
+  const second = context.client.publish("a", 1, { timeout: Infinity });
+  await context.tick(500);
+  context.socket.accept().welcome({ features });
+  rejoin(context, { epoch: "f", offset: 3, complete: false, reason: "epoch" });
+  const since = ({ epoch, offset }) => `${epoch} ${offset}`;
+  assert.deepEqual(questioned(context).map((each) => since(each.since)), ["e 5"]);
+  answer(context, 0, unknown);
+  await assertRejected(first, "disconnected", true);
+  await comeBack(context);
+  rejoin(context, { epoch: "f", offset: 8 });
+  assert.deepEqual(questioned(context).map((each) => since(each.since)), ["f 3"]);
+  answer(context, 0, no);
+  await comeBack(context);
+  rejoin(context, { epoch: "f", offset: 9 });
+  assert.deepEqual(questioned(context).map((each) => since(each.since)), ["f 8"]);
+  answer(context, 0, yes);
+  assert.equal(await outcome(second), "resolved");
+});
+
+test("a topic without a history, or with conflation, is not asked about", async (t) => {
+  for (const told of [null, { epoch: "e", offset: 2, conflate: true }]) {
+    const context = await begin(t);
+    join(context, "a");
+    await comeBack(context);
+    ack(context, -1, told);
+    const call = context.client.publish("a", 1);
+    context.socket.drop();
+    await assertRejected(call, "disconnected", true);
+    context.client.close();
+    t.mock.timers.reset();
+  }
+});
+
+test("the client remembers the positions of 1024 topics", async (t) => {
+  const context = await begin(t, { maxPending: Infinity });
+  const publish = (name) => context.client.publish(name, 1, { timeout: Infinity });
+  for (let i = 0; i < 1025; i++) {
+    publish(`t${i}`);
+    ack(context, -1, { epoch: "e", offset: i + 1 });
+  }
+  const calls = ["t0", "t1", "t1024"].map(publish);
+  context.socket.drop();
+  assert.equal((await outcome(calls[0])).code, "disconnected");
+  for (const call of calls.slice(1)) assert.equal(await outcome(call), "pending");
+});
+
+test("a connection that is lost before the answer makes the client ask again", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  const calls = [1, 2].map((data) => context.client.publish("a", data, { timeout: Infinity }));
+  await comeBack(context);
+  rejoin(context);
+  answer(context, 0, no);
+  await comeBack(context);
+  assert.deepEqual(questioned(context), []);
+  rejoin(context);
+  // The answer that has come is not asked for again.
+  assert.deepEqual([questions(context).length, context.socket.types], [1, ["subscribe"]]);
+  answer(context, 0, no);
+  assert.deepEqual(published(context), [1, 2]);
+  await comeBack(context); // and after they were sent again
+  rejoin(context);
+  for (const index of [0, 1]) answer(context, index, yes);
+  for (const call of calls) assert.equal(await outcome(call), "resolved");
+  assert.deepEqual(context.events.errors, []);
+});
+
+test("a publication that waits for the rates is not sent twice after another loss", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  context.client.publish("a", 1, { timeout: Infinity });
+  context.client.publish("a", 2, { timeout: Infinity });
+  const limits = { message_rate: 1 };
+  context.socket.drop();
+  await context.tick(31_000);
+  context.socket.accept().welcome({ features, limits });
+  rejoin(context);
+  for (let i = 0; i < 4; i++) await context.tick(2000);
+  for (const index of [0, 1]) answer(context, index, no);
+  assert.deepEqual(published(context), [1]);
+  await comeBack(context);
+  rejoin(context);
+  assert.equal(questions(context).length, 1);
+  answer(context, 0, no);
+  await context.tick(5000);
+  assert.deepEqual(published(context), [1, 2]);
 });
 
 test("a publication that was made while away can be sent again too", async (t) => {
@@ -265,126 +404,28 @@ test("a publication that was made while away can be sent again too", async (t) =
   context.socket.accept(); // lost before the hub tells the user
   await comeBack(context);
   rejoin(context);
+  answer(context, 0, no);
   assert.equal(keyOf(context.socket, -1), key);
   ack(context, -1, { epoch: "e", offset: 2 });
   assert.equal(await outcome(call), "resolved");
 });
 
-test("a publication that was sent before the hub's first replies can be sent again", async (t) => {
-  const context = await setup(t);
-  context.client.subscribe("a", noop);
-  const call = context.client.publish("a", 1, { key: "mine", timeout: Infinity });
-  context.socket.welcome({ features });
-  ack(context, 0, { epoch: "e", offset: 1, replayed: 0, complete: true });
-  await comeBack(context);
-  rejoin(context);
-  assert.deepEqual([context.socket.types, await outcome(call)], [["subscribe", "publish"], "pending"]);
-});
-
-test("a publication waits for its topic, and is not sent again if the history may have forgotten it", async (t) => {
-  for (const [resumed, again] of [
-    [{ epoch: "e", complete: true }, true],
-    [{ epoch: "f", complete: false, reason: "epoch" }, false],
-    [{ epoch: "e", complete: false, reason: "expired" }, false],
-    [{ epoch: "e", complete: true, conflate: true }, false],
-  ]) {
+test("a publication is not sent again for another user, or to a hub without histories", async (t) => {
+  for (const hello of [{ user: "another" }, { features: ["ping"] }]) {
     const context = await begin(t);
     join(context, "a");
-    const call = context.client.publish("a", 1, { timeout: Infinity });
-    await comeBack(context);
-    assert.deepEqual(context.socket.types, ["subscribe"]);
-    rejoin(context, resumed);
-    assert.deepEqual(context.socket.types, again ? ["subscribe", "publish"] : ["subscribe"]);
-    if (!again) await assertRejected(call, "disconnected", true);
-    const next = context.client.publish("a", 2, { timeout: Infinity });
-    await comeBack(context);
-    rejoin(context, { epoch: resumed.epoch });
-    // What is published after the loss can be sent again.
-    assert.equal(context.socket.types.length, again ? 3 : resumed.conflate ? 1 : 2);
-    if (resumed.conflate) await assertRejected(next, "disconnected", true);
-    context.client.close();
-    t.mock.timers.reset();
-  }
-});
-
-test("a publication is not sent again by a client that is no member, or that was none meanwhile", async (t) => {
-  const context = await begin(t);
-  const first = context.client.publish("b", 0);
-  ack(context, -1, { epoch: "e", offset: 1 });
-  await first;
-  const sub = join(context, "a");
-  const [other, call] = [context.client.publish("b", 1), context.client.publish("a", 1)];
-  context.socket.drop();
-  await assertRejected(other, "disconnected", true);
-  assert.equal(await outcome(call), "pending");
-  sub.unsubscribe();
-  context.client.subscribe("a", noop);
-  await context.tick(500);
-  context.socket.accept().welcome({ features });
-  rejoin(context);
-  await assertRejected(call, "disconnected", true);
-});
-
-test("a publication is not sent again for another user", async (t) => {
-  const context = await begin(t);
-  join(context, "a");
-  const call = context.client.publish("a", 1);
-  const own = context.client.publish("a", 2, { key: "mine" });
-  assert.equal(keyOf(context.socket, -1), "mine");
-  context.socket.drop();
-  assert.equal(await outcome(call), "pending");
-  await context.tick(500);
-  context.socket.accept().welcome({ features, user: "another" });
-  rejoin(context);
-  assert.deepEqual(context.socket.types, ["subscribe"]);
-  for (const each of [call, own]) await assertRejected(each, "disconnected", true);
-});
-
-test("a publication that its publisher receives is published, unless another may have its key", async (t) => {
-  const context = await begin(t);
-  const got = collect();
-  join(context, "a", got);
-  const [call, own] = [context.client.publish("a", 1), context.client.publish("a", 2, { key: "mine" })];
-  deliver(context, { type: "message", channel: "a", offset: 2, data: 1, key: keyOf(context.socket, -2) });
-  deliver(context, { type: "message", channel: "a", offset: 3, data: 2, key: "mine" });
-  assert.deepEqual([await outcome(call), await outcome(own)], ["resolved", "pending"]);
-  context.socket.drop();
-  await assertRejected(own, "disconnected", true);
-  assert.deepEqual(got.items, [1, 2]);
-});
-
-test("a publication is sent again after the replay, which may have it", async (t) => {
-  const context = await begin(t);
-  join(context, "a");
-  const [first, second] = [1, 2].map((data) => context.client.publish("a", data, { timeout: Infinity }));
-  const key = keyOf(context.socket, -2);
-  await comeBack(context);
-  rejoin(context, { offset: 3, replayed: 2 });
-  const later = context.client.publish("a", 3, { timeout: Infinity });
-  publication(context, "a", 2);
-  assert.deepEqual([context.socket.types, await outcome(first)], [["subscribe"], "pending"]);
-  deliver(context, { type: "message", channel: "a", offset: 3, data: 1, key });
-  assert.equal(await outcome(first), "resolved");
-  assert.deepEqual(context.socket.sent.slice(1).map(({ data }) => Number(Buffer.from(data))), [2, 3]);
-  for (const index of [1, 2]) ack(context, index, { epoch: "e", offset: 3 + index });
-  for (const call of [second, later]) assert.equal(await outcome(call), "resolved");
-});
-
-test("a publication is not sent again after a gap that may hide that it is forgotten", async (t) => {
-  for (const replaying of [false, true]) {
-    const context = await begin(t);
-    join(context, "a");
-    const call = context.client.publish("a", 1, { timeout: Infinity });
-    const gap = () => deliver(context, { type: "gap", data: { channel: "a", count: 1, reason: "history" } });
-    if (!replaying) gap();
+    const call = context.client.publish("a", 1);
+    const own = context.client.publish("a", 2, { key: "mine" });
+    assert.equal(keyOf(context.socket, -1), "mine");
     context.socket.drop();
+    const later = context.client.publish("a", 3);
+    assert.equal(await outcome(call), "pending");
     await context.tick(500);
-    if (replaying) {
-      context.socket.accept().welcome({ features });
-      rejoin(context, { offset: 3, replayed: 2 });
-      gap();
-    }
-    await assertRejected(call, "disconnected", true);
+    context.socket.accept().welcome({ features, ...hello });
+    rejoin(context);
+    assert.deepEqual([questions(context), published(context)], [[], [3]]);
+    for (const each of [call, own]) await assertRejected(each, "disconnected", true);
+    assert.equal(await outcome(later), "pending");
     context.client.close();
     t.mock.timers.reset();
   }
@@ -399,13 +440,16 @@ test("a publisher that excludes itself does not get its publication when it come
   await confirmed;
   assert.deepEqual(sub.position, { epoch: "e", offset: 2 });
   const call = context.client.publish("a", 2, { exceptSelf: true, timeout: Infinity });
-  const key = keyOf(context.socket, -1);
+  const other = context.client.publish("a", 3, { timeout: Infinity });
+  const keys = [keyOf(context.socket, -2), keyOf(context.socket, -1)];
   await comeBack(context);
-  rejoin(context, { offset: 4, replayed: 2 });
-  deliver(context, { type: "message", channel: "a", offset: 3, data: 2, key });
-  deliver(context, { type: "message", channel: "a", offset: 4, data: 3, key: "other" });
-  assert.equal(await outcome(call), "resolved");
-  assert.deepEqual([got.items, sub.position.offset], [[3], 4]);
+  rejoin(context, { offset: 5, replayed: 3 });
+  for (const [index, key] of [...keys, "other"].entries()) {
+    deliver(context, { type: "message", channel: "a", offset: 3 + index, data: 2 + index, key });
+  }
+  for (const index of [0, 1]) answer(context, index, yes);
+  for (const each of [call, other]) assert.equal(await outcome(each), "resolved");
+  assert.deepEqual([got.items, sub.position.offset], [[3, 4], 5]);
 });
 
 test("a publication that waits to be sent again can time out and be aborted", async (t) => {
@@ -413,13 +457,18 @@ test("a publication that waits to be sent again can time out and be aborted", as
   join(context, "a");
   const controller = new AbortController();
   const aborted = context.client.publish("a", 1, { signal: controller.signal });
-  const late = context.client.publish("a", 2, { timeout: 100 });
+  const late = context.client.publish("a", 2, { timeout: 600 });
   const closed = context.client.publish("a", 3);
   context.socket.drop();
   controller.abort();
   await assertRejected(aborted, "aborted", true);
+  await context.tick(500);
+  context.socket.accept().welcome({ features });
+  rejoin(context);
   await context.tick(100);
   await assertRejected(late, "timeout", true);
+  for (const index of [0, 1]) answer(context, index, no);
+  assert.deepEqual(published(context), [3]);
   context.client.close();
   await assertRejected(closed, "closed", true);
 });
