@@ -93,6 +93,7 @@ type Client struct {
 	topics      map[topicKey]*topic
 	positions   map[topicKey]websocket.Position // of topics in which a Key is unique, by the latest reply; at most maxPositions
 	excluded    map[string]int                  // by the key of a publication that is not for this client: the calls that wait for its reply
+	replayed    []string                        // keys of excluded that no call waits for, oldest first; at most maxReplayed
 	lastSeen    int64                           // Timestamp of the latest message from the hub
 	hello       hello                           // the hub's latest; zero before
 	abandon     context.CancelFunc              // ends the attempt to connect that is under way; nil without one

@@ -80,28 +80,44 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 		m.Key = rand.Text()
 	}
 	if m.ExceptSelf && m.Key != "" {
-		defer c.exclude(m.Key)()
+		c.exclude(m.Key)
 	}
-	_, err := c.call(ctx, call{message: m, once: &key, onReply: func(r reply) {
+	reply, err := c.call(ctx, call{message: m, once: &key, onReply: func(r reply) {
 		if r.refusal == nil {
 			c.published(key, r.message, m.ExceptSelf)
 		}
 	}})
+	if m.ExceptSelf && m.Key != "" {
+		c.include(m.Key, err == nil && reply == nil)
+	}
 	return err
 }
 
-// exclude makes route drop a publication with this key until end is called. After a lost
-// connection the hub does not know that it has come from this client.
-func (c *Client) exclude(key string) (end func()) {
+// maxReplayed is the maximum number of keys that stay excluded after their calls.
+const maxReplayed = 256
+
+// exclude makes route drop a publication with this key until include is called. After a
+// lost connection the hub does not know that it has come from this client.
+func (c *Client) exclude(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.excluded[key]++
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.excluded[key]--; c.excluded[key] == 0 {
-			delete(c.excluded, key)
+}
+
+// include ends exclude. If the publication may still come in a replay, the key stays
+// excluded until maxReplayed others have followed it.
+func (c *Client) include(key string, replayed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if replayed {
+		c.replayed = append(c.replayed, key)
+		if len(c.replayed) <= maxReplayed {
+			return
 		}
+		key, c.replayed = c.replayed[0], c.replayed[1:]
+	}
+	if c.excluded[key]--; c.excluded[key] == 0 {
+		delete(c.excluded, key)
 	}
 }
 

@@ -397,11 +397,13 @@ var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
+var maxReplayed = 255;
 function createCalls(core, { add, encode: encode2, A: measure, M: release, remove, B: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
   let lastId = 0;
+  let replayed = [];
   let asked = 0;
   const finish = (id, error, reply) => {
     const ended = pending.get(id);
@@ -466,7 +468,7 @@ function createCalls(core, { add, encode: encode2, A: measure, M: release, remov
       return promise;
     },
     /** Reports whether a key is that of a publication that excepts this client. */
-    excepts: (key) => [...pending.values()].some((call) => call.exceptSelf && call.key === key),
+    excepts: (key) => replayed.includes(key) || [...pending.values()].some((call) => call.exceptSelf && call.key === key),
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     d(newError, all) {
       asked = 0;
@@ -480,13 +482,15 @@ function createCalls(core, { add, encode: encode2, A: measure, M: release, remov
     O() {
       if (asked) return;
       asked = 1;
-      for (const [id, { ask, item, d: lost, question }] of pending) {
+      for (const [id, { ask, exceptSelf, item, key, d: lost, question }] of pending) {
         if (!lost || !item.sent) continue;
         const take = (_error, reply) => {
           if (!asked) return;
           const { complete, published } = reply?.json() ?? {};
-          if (published) finish(id);
-          else if (complete) item.sent = false;
+          if (published) {
+            if (exceptSelf) replayed = [...replayed.slice(-maxReplayed), key];
+            finish(id);
+          } else if (complete) item.sent = false;
           else fail(id, lost);
           answered();
         };

@@ -36,12 +36,16 @@ interface Pending extends CallKind {
   lost?: HubError;
 }
 
+/** The maximum number of keys that are remembered after their calls, less one. */
+const maxReplayed = 255;
+
 /** The requests that wait for the hub's reply. */
 export function createCalls(core: Core, { add, encode, measure, release, remove, transmit }: Outbox) {
   const { options } = core;
   const pending = new Map<string, Pending>(); // by request ID
   let calls = 0; // of the application
   let lastId = 0;
+  let replayed: string[] = []; // keys of ended calls whose publications are for others, and may still come in a replay
   let asked = 0; // the questions that the hub has not answered on this connection
 
   /** Ends a request, unless it has ended: a call that timed out or was aborted has no use for its reply. */
@@ -123,7 +127,7 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
     },
 
     /** Reports whether a key is that of a publication that excepts this client. */
-    excepts: (key: string) => [...pending.values()].some((call) => call.exceptSelf && call.key === key),
+    excepts: (key: string) => replayed.includes(key) || [...pending.values()].some((call) => call.exceptSelf && call.key === key),
 
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
     lost(newError: () => HubError, all?: boolean) {
@@ -139,13 +143,15 @@ export function createCalls(core: Core, { add, encode, measure, release, remove,
     repeat() {
       if (asked) return;
       asked = 1;
-      for (const [id, { ask, item, lost, question }] of pending) {
+      for (const [id, { ask, exceptSelf, item, key, lost, question }] of pending) {
         if (!lost || !item.sent) continue;
         const take: Pending["settle"] = (_error, reply) => {
           if (!asked) return; // the connection is lost
           const { complete, published } = reply?.json() ?? {};
-          if (published) finish(id);
-          else if (complete) item.sent = false;
+          if (published) {
+            if (exceptSelf) replayed = [...replayed.slice(-maxReplayed), key!];
+            finish(id);
+          } else if (complete) item.sent = false;
           else fail(id, lost);
           answered();
         };
