@@ -145,8 +145,9 @@ func (h *Hub) Health() Health {
 
 // BrokerReady waits until the broker is up and every subscription that this
 // node's members need at the time of the call is in force at the engine. Publications
-// of other nodes then reach all of these members. It returns nil at once without a broker, ctx's error when ctx ends,
-// and ErrHubClosed after shutdown has begun. It may be called from any goroutine.
+// of other nodes then reach all of these members. It returns nil at once without a
+// broker, ctx's error when ctx ends, and ErrHubClosed after shutdown has begun. It may be
+// called from any goroutine.
 func (h *Hub) BrokerReady(ctx context.Context) error {
 	if h.node == nil {
 		return nil
