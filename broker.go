@@ -80,12 +80,15 @@ type BrokerMessage struct {
 
 // BrokerHandler is the hub's side of a Broker: the Broker calls it from Open until
 // Close returns. Calls of Up and Down alternate; either may come first. There is at
-// most one call of Receive at a time for one topic.
+// most one call of Receive or Record at a time for one topic.
 type BrokerHandler interface {
 	// Receive takes a payload published to a subscribed topic. It may block, and
 	// so slow the Broker down. A Broker that has to drop payloads for this reason
 	// calls Lost. Receive does not keep the payload.
 	Receive(payload []byte)
+	// Record takes a record appended to a subscribed topic. It may block, as Receive. It
+	// does not keep the payload. Only a HistoryBroker calls it.
+	Record(r BrokerRecord)
 	// Up reports that the engine is reachable and that every requested
 	// subscription is in force.
 	Up()

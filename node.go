@@ -467,3 +467,6 @@ func (n *node) deliver(to target, envelope []byte) {
 		h.logger.Errorf("websocket: dropped a publication of another node: %v", err)
 	}
 }
+
+// Record implements BrokerHandler.
+func (n *node) Record(BrokerRecord) {}

@@ -29,10 +29,11 @@ func newPublisher(t *testing.T, engine *brokertest.Memory) *publisher {
 
 type ignoring struct{}
 
-func (ignoring) Receive([]byte) {}
-func (ignoring) Up()            {}
-func (ignoring) Down(error)     {}
-func (ignoring) Lost(...string) {}
+func (ignoring) Record(websocket.BrokerRecord) {}
+func (ignoring) Receive([]byte)                {}
+func (ignoring) Up()                           {}
+func (ignoring) Down(error)                    {}
+func (ignoring) Lost(...string)                {}
 
 // publish publishes data to the channel news in a payload with that version and kind.
 func (p *publisher) publish(version, kind byte, data string) {

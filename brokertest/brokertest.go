@@ -113,6 +113,7 @@ type recorder struct {
 	mu       sync.Mutex
 	change   chan struct{} // closed at the next change
 	payloads []string
+	records  []websocket.BrokerRecord
 	up       bool
 	ups      int
 	downs    int
@@ -142,6 +143,11 @@ func (st *recorder) Receive(payload []byte) {
 		<-hold
 	}
 	st.record(func() { st.payloads = append(st.payloads, string(payload)) })
+}
+
+func (st *recorder) Record(r websocket.BrokerRecord) {
+	r.Payload = slices.Clone(r.Payload)
+	st.record(func() { st.records = append(st.records, r) })
 }
 
 func (st *recorder) Up() {

@@ -22,6 +22,8 @@ type Memory struct {
 	brokers   []*memoryBroker
 	published int
 	delivered int
+	topics    map[string]*memoryTopic
+	epochs    int // given so far
 }
 
 // NewMemory returns a running engine that takes payloads of up to maxPayload bytes;
@@ -32,7 +34,7 @@ func NewMemory(maxPayload int) *Memory {
 
 var errStopped = errors.New("brokertest: the engine is stopped")
 
-// Broker returns a new Broker of the engine, for one hub.
+// Broker returns a new Broker of the engine, for one hub. It is a websocket.HistoryBroker.
 func (e *Memory) Broker() websocket.Broker {
 	return &memoryBroker{engine: e, topics: make(map[string]bool), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
@@ -128,10 +130,11 @@ func (e *Memory) wait(ctx context.Context) error {
 	}
 }
 
-// event is an entry of a broker's queue: a payload, a loss, or a change of the
+// event is an entry of a broker's queue: a payload, a record, a loss, or a change of the
 // engine's state.
 type event struct {
 	payload      []byte
+	record       *websocket.BrokerRecord
 	lost, health bool
 }
 
@@ -194,6 +197,8 @@ func (b *memoryBroker) run(h websocket.BrokerHandler) {
 				h.Up()
 			case e.lost:
 				h.Lost()
+			case e.record != nil:
+				h.Record(*e.record)
 			case !e.health:
 				h.Receive(e.payload)
 			}
@@ -220,8 +225,8 @@ func (b *memoryBroker) Publish(ctx context.Context, batch []websocket.BrokerMess
 	defer e.mu.Unlock()
 	var err error
 	for _, m := range batch {
-		if e.maxPayload > 0 && len(m.Payload) > e.maxPayload {
-			err = &websocket.MessageTooLargeError{Size: int64(len(m.Payload)), Limit: int64(e.maxPayload), LimitedBy: "Broker.MaxPayload"}
+		if tooLarge := e.tooLarge(m.Payload); tooLarge != nil {
+			err = tooLarge
 			continue
 		}
 		e.published++
@@ -236,6 +241,13 @@ func (b *memoryBroker) Publish(ctx context.Context, batch []websocket.BrokerMess
 		}
 	}
 	return err
+}
+
+func (e *Memory) tooLarge(payload []byte) error {
+	if e.maxPayload <= 0 || len(payload) <= e.maxPayload {
+		return nil
+	}
+	return &websocket.MessageTooLargeError{Size: int64(len(payload)), Limit: int64(e.maxPayload), LimitedBy: "Broker.MaxPayload"}
 }
 
 func (b *memoryBroker) change(topics []string, on bool) {

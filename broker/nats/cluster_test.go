@@ -178,6 +178,8 @@ func (h *recorder) Down(error)             {}
 func (h *recorder) Lost(...string)         { h.losses <- struct{}{} }
 func (h *recorder) Receive(payload []byte) { h.payloads <- string(payload) }
 
+func (h *recorder) Record(websocket.BrokerRecord) {}
+
 func receive[T any](t testing.TB, c <-chan T) (v T) {
 	t.Helper()
 	timeout := time.NewTimer(patience)

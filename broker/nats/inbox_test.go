@@ -21,6 +21,8 @@ func (h *gate) Up()            { h.ups <- struct{}{} }
 func (h *gate) Down(error)     {}
 func (h *gate) Lost(...string) { h.calls <- "lost" }
 
+func (h *gate) Record(websocket.BrokerRecord) {}
+
 func (h *gate) Receive(payload []byte) {
 	h.entered <- struct{}{}
 	h.mu.Lock()

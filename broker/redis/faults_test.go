@@ -40,6 +40,8 @@ func (s *recorder) Down(err error)         { s.events <- err }
 func (s *recorder) Lost(...string)         {}
 func (s *recorder) Receive(payload []byte) { s.payloads <- string(payload) }
 
+func (s *recorder) Record(websocket.BrokerRecord) {}
+
 // next waits for the next call of Up or Down.
 func (s *recorder) next() error {
 	s.t.Helper()
