@@ -39,7 +39,7 @@ type Faults struct {
 	short   int          // maximum bytes that one call accepts, 0 for no limit
 	fail    error        // result of every write, if not nil
 	Written atomic.Int64 // bytes written so far
-	Writes  atomic.Int64 // calls that have written them
+	Writes  atomic.Int64 // calls that write them
 }
 
 // Short limits every write to n bytes. Zero means no limit.
@@ -112,9 +112,9 @@ func (c *Conn) writeSome(b []byte, wait bool) (int, error) {
 	if short > 0 {
 		b = b[:min(len(b), short)]
 	}
+	c.faults.Writes.Add(1) // before the peer can read
 	n, err := c.out.write(b, wait)
 	c.faults.Written.Add(int64(n))
-	c.faults.Writes.Add(1)
 	return n, err
 }
 
