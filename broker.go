@@ -173,8 +173,11 @@ type BrokerStats struct {
 	Received uint64 `json:"received"`
 	// Unsent counts publications of this node that did not reach the engine,
 	// because it was unreachable, too slow or refused them. Members on this node
-	// received them.
+	// received them, except in topics with history.
 	Unsent uint64 `json:"unsent"`
+	// Healed counts publications to topics with history that did not arrive and were read
+	// from the engine.
+	Healed uint64 `json:"healed"`
 	// Repeated counts payloads dropped because they had arrived before.
 	Repeated uint64 `json:"repeated"`
 	// Late counts payloads dropped because they arrived after later ones of the same

@@ -67,8 +67,9 @@ type BrokerRecord struct {
 	// Position is the place of the record. It is set by the Broker, as the following fields.
 	Position Position
 	// Previous is the BrokerPage.Position.Offset before it was appended: the offset of the
-	// record before it in the topic, whether or not that is still kept. 0 means that the
-	// engine does not know, because it keeps no earlier record.
+	// record before it in the topic, whether or not that is still kept. It is 0 for the
+	// first record of an epoch, and if the engine does not know because it keeps no
+	// earlier record.
 	Previous uint64
 	// Age is the time since it was appended. Only Read sets it.
 	Age time.Duration
@@ -91,10 +92,16 @@ type AppendResult struct {
 type BrokerPage struct {
 	// Position is the place behind the latest record of the topic.
 	Position Position
-	// Removed is the offset up to which records may have been removed, or 0.
+	// Removed is the offset up to which records may have been removed, or 0 if the topic
+	// still has all records of its epoch.
 	Removed uint64
 	// Sparse says that offsets do not count records: see Contract, point 2.
 	Sparse bool
 	// Records has the records, oldest first.
 	Records []BrokerRecord
+}
+
+func keepsHistories(b Broker) bool {
+	_, ok := b.(HistoryBroker)
+	return ok
 }

@@ -190,6 +190,13 @@ func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
 }
 
 func (c *Client) join(ctx context.Context, kind TopicKind, name string, from resume) (Resumed, error) {
+	if n := c.hub.node; n != nil && kind >= 0 && kind < topicKinds && checkName(name, c.hub.config.MaxNameLength) == nil && n.hub.events.mustOpen(kind, name, from.since) {
+		release, err := n.openHistory(ctx, kind, name, from.since)
+		if err != nil {
+			return Resumed{}, err
+		}
+		defer release()
+	}
 	outcome, err := c.hub.events.join(ctx, c, kind, name, from, nil)
 	c.hooks.run(c)
 	return outcome, err

@@ -260,8 +260,9 @@ type Config struct {
 	// comes into being: when the first client joins it, or when a message is published
 	// to it. Without members and history a topic is forgotten at once, so it may be
 	// called for every publication to a topic without members. It must return soon and
-	// must not call the hub. If it panics, the topic has no options. It cannot be used
-	// together with Broker yet. Defaults to nil, no options.
+	// must not call the hub. If it panics, the topic has no options. With a Broker it must
+	// return the same on all nodes, and the Broker must be a HistoryBroker. Defaults to
+	// nil, no options.
 	TopicOptions func(kind TopicKind, name string) TopicOptions
 	// HistoryBudget is the maximum size of the histories of all topics, with the encoded
 	// forms of their messages. It is separate from MemoryBudget. When it is exceeded,
@@ -674,8 +675,8 @@ func (c *Config) validate() error {
 			pong = "PongTimeout"
 		}
 		return configError(ping, "is %v, which is not shorter than %s %v, so every client would be closed before it is pinged: set it to 0 for nine tenths of %s", c.PingPeriod, pong, c.PongWait, pong)
-	case c.TopicOptions != nil && c.Broker != nil:
-		return configError("TopicOptions", "cannot be used together with Broker yet, because nodes would keep different histories")
+	case c.TopicOptions != nil && c.Broker != nil && !keepsHistories(c.Broker):
+		return configError("TopicOptions", "needs a Broker that is a HistoryBroker, because nodes would keep different histories")
 	case c.Shards > maxShards:
 		return configError("Shards", "is %d, but the maximum is %d", c.Shards, maxShards)
 	case c.DuplicateID < RefuseDuplicate || c.DuplicateID > ReplaceDuplicate:

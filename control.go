@@ -99,10 +99,15 @@ func (c *Client) control(m *Message) {
 		c.replyError(m, target, codeBadRequest, err.Error())
 		return
 	}
-	if !c.authorize(m, action, target) || c.joinsLater(action, target, m) {
+	if !c.authorize(m, action, target) {
 		return
 	}
-	c.carryOut(action, target, m)
+	for again := true; again; {
+		if c.joinsLater(action, target, m) {
+			return
+		}
+		again = c.carryOut(action, target, m)
+	}
 	c.hooks.finishWatched(c)
 }
 
@@ -116,8 +121,13 @@ func (c *Client) joinsLater(action Action, target string, m *Message) bool {
 	if action == ActionJoinRoom {
 		kind = RoomTopic
 	}
-	return c.hub.node.queueJoin(c, kind, target, m, func(m *Message) {
-		c.carryOut(action, target, m)
+	return c.hub.node.queueJoin(c, kind, target, m, func(m *Message, err error) {
+		if err == nil && c.carryOut(action, target, m) {
+			err = errNotAvailable
+		}
+		if err != nil {
+			c.replyError(m, target, errorCode(err), err.Error())
+		}
 		c.hooks.start(c) // other callbacks of the client may run, and wait for them
 	})
 }
@@ -127,11 +137,17 @@ func joins(typ string) bool {
 	return typ == string(ActionSubscribe) || typ == string(ActionJoinRoom)
 }
 
-// carryOut performs a control message and replies to it.
-func (c *Client) carryOut(action Action, target string, m *Message) {
-	if err := c.perform(action, target, m); err != nil {
+// carryOut performs a control message and replies to it. It reports true if a topic's
+// history has to be read first.
+func (c *Client) carryOut(action Action, target string, m *Message) (again bool) {
+	err := c.perform(action, target, m)
+	if errors.Is(err, errNotAvailable) {
+		return true
+	}
+	if err != nil {
 		c.replyError(m, target, errorCode(err), err.Error())
 	}
+	return false
 }
 
 // authorize calls Config.Authorize and reports whether the action is allowed. If not,
@@ -214,7 +230,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	default:
 		err = l.broadcast(ctx, p, c, ack)
 	}
-	if errors.Is(err, ErrBrokerUnavailable) {
+	if errors.Is(err, ErrBrokerUnavailable) && !errors.Is(err, errNotPublished) {
 		return nil // the members on this node get the message, and the ack is appended
 	}
 	return err
@@ -247,7 +263,7 @@ func errorCode(err error) string {
 		return codeLimit
 	case errors.Is(err, ErrMessageTooLarge):
 		return codeTooLarge
-	case errors.Is(err, ErrHubClosed), errors.Is(err, ErrClientClosed):
+	case errors.Is(err, ErrHubClosed), errors.Is(err, ErrClientClosed), errors.Is(err, ErrBrokerUnavailable):
 		return codeUnavailable
 	default:
 		return codeBadRequest

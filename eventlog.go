@@ -244,6 +244,9 @@ func (l *eventLog) unreserve(cost int64) {
 // be nil, right behind it. It takes over the caller's references to both. pub.except is
 // the ID of from, or empty. from is nil if the server publishes.
 func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub *publication, from *Client, reply *publication) error {
+	if keep, conflate := l.engineHistory(kind, name); keep.keeps() {
+		return l.node.appendPublication(ctx, &appending{to: target{Audience: kind.audience(), Name: name}, keep: keep, conflate: conflate, pub: pub, from: from, reply: reply})
+	}
 	key := l.histories.hashKey(pub.msg.Key, from)
 	if err := l.reserve(ctx, pub.cost); err != nil {
 		pub.release()
@@ -272,7 +275,7 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 			pub.release()
 			return nil
 		}
-		l.appendHistory(t.history, pub, key)
+		l.appendHistory(t.history, pub, key, t.history.head+1, l.histories.clock())
 		reply.setPosition(t.history.position(), t.history.conflate)
 	} else {
 		pub.msg.Key = ""

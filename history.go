@@ -83,6 +83,7 @@ type history struct {
 	due      int64               // hub clock of the next look at the oldest; see histories.expiring
 	heapAt   int                 // in histories.expiring; -1 if it is not there
 	active   int64               // hub clock of the latest publication, or of the end of the last membership
+	replica  *replica            // nil without a HistoryBroker
 	idle     bool                // it has neither members nor publications, and waits for the end of its Age
 }
 
@@ -97,14 +98,24 @@ func (s *histories) hashKey(key string, from *Client) keyHash {
 	if key == "" || s.options == nil {
 		return 0
 	}
-	scoped := struct {
-		server    bool
-		user, key string
-	}{from == nil, "", key}
-	if from != nil {
-		scoped.user = from.User()
+	return s.hashScoped(keyScope(key, from))
+}
+
+// scopedKey is a Message.Key with its scope.
+type scopedKey struct {
+	server    bool
+	user, key string
+}
+
+func keyScope(key string, from *Client) scopedKey {
+	if from == nil {
+		return scopedKey{server: true, key: key}
 	}
-	return keyHash(maphash.Comparable(s.seed, scoped))
+	return scopedKey{user: from.User(), key: key}
+}
+
+func (s *histories) hashScoped(key scopedKey) keyHash {
+	return keyHash(maphash.Comparable(s.seed, key))
 }
 
 // histories holds what the histories of a hub share. The log's lock guards all fields but
@@ -132,6 +143,9 @@ func newEpoch() string {
 }
 
 func (s *histories) newHistory(t *topic, options TopicOptions) *history {
+	if n := s.hub.node; n != nil && n.histories != nil {
+		return &history{topic: t, options: options.history(), conflate: options.Conflate, replica: newReplica(), heapAt: -1}
+	}
 	if s.epoch == "" {
 		s.epoch = newEpoch()
 	}
@@ -145,7 +159,7 @@ func (s *histories) newHistory(t *topic, options TopicOptions) *history {
 // is locked.
 func (l *eventLog) keepIdle(h *history) bool {
 	s := &l.histories
-	if h.head == 0 {
+	if h.head == 0 || h.replica != nil {
 		return false
 	}
 	if end := h.active + int64(h.options.Age); h.options.Age > 0 && s.clock() < end && !l.closed {
@@ -226,9 +240,10 @@ func (h *history) published(key string, hash keyHash, now int64) (Position, bool
 	return Position{h.epoch, r.offset}, true
 }
 
-// appendHistory gives p its offset and keeps it. p is not in any queue yet.
-func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
-	h.head++
+// appendHistory gives p its offset and keeps it. p is not in any queue yet, and was
+// published at the hub clock's time at.
+func (l *eventLog) appendHistory(h *history, p *publication, key keyHash, offset uint64, at int64) {
+	h.head = offset
 	p.msg.Offset, p.history, p.kept = h.head, h, true
 	l.seq++
 	p.seq = l.seq
@@ -242,7 +257,7 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 			l.dropRecord(h, old)
 		}
 	}
-	r := newRecord(p, key, now)
+	r := newRecord(p, key, at)
 	p.countIn(true, publicationCost)
 	l.histories.bytes.Add(r.held(h))
 	l.addUsed(r)
@@ -263,7 +278,7 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash) {
 		return
 	}
 	if h.heapAt < 0 && h.options.Age > 0 {
-		l.scheduleExpiry(h, now+int64(h.options.Age))
+		l.scheduleExpiry(h, at+int64(h.options.Age))
 	}
 	for n := l.histories.used.len(); n > 0 && l.histories.bytes.Load() > l.histories.limit; n-- {
 		l.compactOldest()
@@ -464,8 +479,11 @@ func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*public
 // missing returns the number of publications from an offset on that bounds have removed,
 // or 0 if it is not known: with Conflate some of them may have been replaced since.
 func (h *history) missing(offset uint64) uint64 {
-	if h.conflate {
+	switch {
+	case h.conflate:
 		return 0
+	case h.replica != nil:
+		return h.replica.missed(offset-1, h.lost)
 	}
 	return h.oldest() - offset
 }

@@ -36,10 +36,12 @@ type HistoryPage struct {
 	Messages []*Message `json:"-"`
 }
 
-// History returns publications that a channel or room keeps on this node. The messages
-// are copies. A topic without history is no error: see HistoryPage.Reason. Errors:
-// ErrInvalidName, ErrHubClosed after shutdown has begun, and ctx's error. It may be called
-// from any goroutine, callbacks included.
+// History returns publications that a channel or room keeps. The messages are copies. A
+// topic without history is no error: see HistoryPage.Reason. With a Broker it returns what
+// has arrived on this node; if the topic has no members here, the whole history is read
+// from the engine for the call. Errors: ErrInvalidName, ErrHubClosed after shutdown has
+// begun, ErrBrokerUnavailable if the engine does not answer within Config.BrokerTimeout,
+// and ctx's error. It may be called from any goroutine, callbacks included.
 func (h *Hub) History(ctx context.Context, kind TopicKind, name string, q HistoryQuery) (HistoryPage, error) {
 	if err := checkName(name, h.config.MaxNameLength); err != nil {
 		return HistoryPage{}, err
@@ -48,6 +50,13 @@ func (h *Hub) History(ctx context.Context, kind TopicKind, name string, q Histor
 		return HistoryPage{}, err
 	}
 	l := h.events
+	if n := h.node; n != nil && n.histories != nil && kind >= 0 && kind < topicKinds {
+		release, err := n.openHistory(ctx, kind, name, &q.Since)
+		if err != nil {
+			return HistoryPage{}, err
+		}
+		defer release()
+	}
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
@@ -192,6 +201,16 @@ func (c *Client) replyToPublished(m *Message) {
 		return
 	}
 	l := c.hub.events
+	if n := c.hub.node; n != nil && n.histories != nil && l.mustOpen(kind, name, &request.Since) {
+		c.conn.beginCallback()
+		release, err := n.openHistory(c.Context(), kind, name, &request.Since)
+		c.conn.endCallback()
+		if err != nil {
+			c.replyError(m, name, errorCode(err), err.Error())
+			return
+		}
+		defer release()
+	}
 	key := l.histories.hashKey(request.Key, c)
 	l.mu.Lock()
 	reply := l.wasPublished(kind, name, request.Key, key, request.Since)

@@ -27,10 +27,11 @@ type (
 // answerLoop answers questions of other nodes. None of these loops is a hub
 // goroutine. The broker is never called with a lock held.
 type node struct {
-	hub    *Hub
-	broker Broker
-	id     uint64
-	name   string
+	hub       *Hub
+	broker    Broker
+	histories HistoryBroker // the broker, or nil if there are no histories
+	id        uint64
+	name      string
 
 	ctx      context.Context // ends with stop
 	cancel   context.CancelFunc
@@ -39,8 +40,8 @@ type node struct {
 
 	// Each has capacity 1 and is never closed. A goroutine that adds work sends,
 	// the loop receives.
-	sendWake, topicWake, gapWake chan struct{}
-	questions                    chan question // Receive sends, answerLoop receives; never closed
+	sendWake, topicWake, gapWake, appendWake chan struct{}
+	questions                                chan question // Receive sends, answerLoop receives; never closed
 
 	sequence uint64 // of the latest payload; owned by sendLoop
 	buffer   []byte // for encoding batches; owned by sendLoop
@@ -48,7 +49,7 @@ type node struct {
 	joining atomic.Int64 // length of joins
 
 	published, received, unsent, outages atomic.Uint64
-	repeated, late, oversized            atomic.Uint64
+	repeated, late, oversized, healed    atomic.Uint64
 	malformed, unknown                   atomic.Uint64
 
 	mu      sync.Mutex // may be locked with the log's lock held, never the other way round
@@ -78,6 +79,12 @@ type node struct {
 	unknownTold  bool // dropUnknown has announced a gap since the latest announcement
 	unknownSince bool // it has dropped payloads since then
 
+	appends  []*appending // publications that wait for appendLoop
+	appended int64        // bytes in appends and in the batch that is being appended
+	heals    []heal       // work that waits for a healer
+	latest   latestAppends
+	healers  int // goroutines that run runHeals
+
 	peers nodewire.Peers
 	asked questionTable
 }
@@ -86,7 +93,7 @@ func newNode(h *Hub) *node {
 	n := &node{
 		hub: h, broker: h.config.Broker, name: h.config.NodeName,
 		stopping: make(chan struct{}),
-		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1),
+		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1), appendWake: make(chan struct{}, 1),
 		questions: make(chan question, maxQuestions),
 		state:     BrokerStarting, since: time.Now(),
 		clients: make(map[string]clientEntry), topics: make(map[string]struct{}),
@@ -99,6 +106,9 @@ func newNode(h *Hub) *node {
 	n.id = binary.BigEndian.Uint64(id[:])
 	if n.name == "" {
 		n.name = nodewire.NodeName(n.id)
+	}
+	if h.config.TopicOptions != nil {
+		n.histories, _ = n.broker.(HistoryBroker)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.asked.open = make(map[uint64]*openQuestion)
@@ -113,7 +123,11 @@ func (n *node) start() error {
 		n.Down(err)
 		return fmt.Errorf("websocket: broker: %w", err)
 	}
-	for _, loop := range []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop} {
+	loops := []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop}
+	if n.histories != nil {
+		loops = append(loops, n.appendLoop)
+	}
+	for _, loop := range loops {
 		n.loops.Go(loop) // ends after stopping is closed
 	}
 	return nil
@@ -214,6 +228,7 @@ func (n *node) Up() {
 	if n.state == BrokerDown || n.state == BrokerStalled {
 		n.gaps.addAll()
 		wake(n.gapWake)
+		n.verifyAppends()
 	}
 	for topic := range n.failed {
 		n.inForce(topic)
@@ -288,9 +303,9 @@ func (n *node) stats() *BrokerStats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &BrokerStats{
-		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued,
+		State: n.state, Nodes: 1 + n.peers.Count(), Subscriptions: len(n.topics), QueuedBytes: n.queued + n.appended,
 		Published: n.published.Load(), Received: n.received.Load(), Unsent: n.unsent.Load(), Outages: n.outages.Load(),
-		Repeated: n.repeated.Load(), Late: n.late.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(), Unknown: n.unknown.Load(),
+		Healed: n.healed.Load(), Repeated: n.repeated.Load(), Late: n.late.Load(), Oversized: n.oversized.Load(), Malformed: n.malformed.Load(), Unknown: n.unknown.Load(),
 	}
 }
 
@@ -467,6 +482,3 @@ func (n *node) deliver(to target, envelope []byte) {
 		h.logger.Errorf("websocket: dropped a publication of another node: %v", err)
 	}
 }
-
-// Record implements BrokerHandler.
-func (n *node) Record(BrokerRecord) {}

@@ -222,7 +222,7 @@ func (l *eventLog) appendGaps(ctx context.Context, list []target) (count int) {
 			if to.Audience == toRoom {
 				kind = RoomTopic
 			}
-			if t := l.topics[kind].m[to.Name]; t != nil {
+			if t := l.topics[kind].m[to.Name]; t != nil && !l.behind(t) {
 				count++
 				for _, p := range t.parts {
 					put(p.shard, entry{kind: entryGap, part: p, arg: gap}, p.count)

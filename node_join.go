@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -39,11 +40,15 @@ type joinQueue struct {
 // queuedJoin is a request that waits for topics.
 type queuedJoin struct {
 	topics   []string
-	held     string     // topic of a join, or empty
+	held     string    // topic of a join, or empty
+	open     bool      // the history of the topic must be read first
+	kind     TopicKind // of the topic
+	name     string
+	since    *Position
 	wait     *topicWait // nil if all topics were in force
 	deadline time.Time
 	cost     int64 // charged to the client
-	run      func()
+	run      func(error)
 }
 
 // maxJoins is the maximum length of a joinQueue. The client is not read from while
@@ -108,16 +113,31 @@ func (n *node) abandon(w *topicWait) {
 	}
 }
 
-// queueJoin queues m, a request of c to join a topic, until the topic is in force. Then
-// it calls run with a copy of m. It reports false if c can join at once: also without an
-// ack to wait for.
-func (n *node) queueJoin(c *Client, kind TopicKind, name string, m *Message, run func(*Message)) bool {
+// queueJoin queues m, a request of c to join a topic, until the topic is in force and its
+// history on this node. Then it calls run with a copy of m, and an error if that cannot be
+// expected soon. It reports false if c can join at once: without a history to read also if
+// there is no ack to wait for.
+func (n *node) queueJoin(c *Client, kind TopicKind, name string, m *Message, run func(*Message, error)) bool {
 	topic := target{Audience: kind.audience(), Name: name}.Topic()
+	var since *Position
+	if n.histories != nil {
+		from, _ := c.codec.decodeResume(m.Data)
+		since = from.since
+	}
+	open := n.hub.events.mustOpen(kind, name, since)
 	n.mu.Lock()
-	if n.joins[c] == nil && (m.ID == "" || n.state == BrokerDown || n.isInForce(topic)) {
+	if n.joins[c] == nil && !open && (m.ID == "" || n.state == BrokerDown || n.isInForce(topic)) {
 		n.mu.Unlock()
 		return false
 	}
+	n.hold(topic)
+	kept := m.Clone()
+	n.enqueueJoin(c, queuedJoin{topics: []string{topic}, held: topic, open: open, kind: kind, name: name, since: since, cost: messageCost(kept), run: func(err error) { run(kept, err) }})
+	return true
+}
+
+// hold keeps a topic requested until release. The node is locked.
+func (n *node) hold(topic string) {
 	h := n.holds[topic]
 	if h == nil {
 		interested, changes := n.pending[topic]
@@ -129,9 +149,6 @@ func (n *node) queueJoin(c *Client, kind TopicKind, name string, m *Message, run
 	}
 	h.joins++
 	n.requestTopic(topic, true)
-	kept := m.Clone()
-	n.enqueueJoin(c, queuedJoin{topics: []string{topic}, held: topic, cost: messageCost(kept), run: func() { run(kept) }})
-	return true
 }
 
 // queueHello queues run, which acknowledges hub:hello, until all topics of c are in
@@ -149,7 +166,7 @@ func (n *node) queueHello(c *Client, run func()) bool {
 		n.mu.Unlock()
 		return false
 	}
-	n.enqueueJoin(c, queuedJoin{topics: topics, run: run})
+	n.enqueueJoin(c, queuedJoin{topics: topics, run: func(error) { run() }})
 	return true
 }
 
@@ -238,7 +255,19 @@ func (n *node) runJoin(c *Client, j *queuedJoin) {
 		}
 	}
 	n.mu.Unlock()
-	j.run()
+	if !j.open {
+		j.run(nil)
+		return
+	}
+	ctx, cancel := context.WithDeadline(c.Context(), j.deadline)
+	defer cancel()
+	release, err := n.openHistory(ctx, j.kind, j.name, j.since)
+	if err != nil {
+		j.run(fmt.Errorf("%w: %w", errNotAvailable, err))
+		return
+	}
+	defer release()
+	j.run(nil)
 }
 
 // release ends a join's hold of a topic.

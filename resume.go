@@ -238,14 +238,19 @@ func (h *history) resume(from resume, clientID string) (_ Resumed, next, missing
 // appendMissing appends a gap notice for publications that c cannot be sent, because the
 // topic's history does not have them. The shard encodes it.
 func (l *eventLog) appendMissing(c *Client, t *topic, missing uint64) uint64 {
-	l.seq++
 	l.addressed++
 	l.used += entryCost
-	gap := &lostGap{
-		seq: l.seq, timestamp: c.hub.now(), count: missing, reason: dropNames[dropHistory],
+	gap := l.missingGap(t, missing)
+	return l.append(c.shard, entry{kind: entryGap, client: c, arg: gap})
+}
+
+// missingGap returns the gap notice for missing publications of a topic.
+func (l *eventLog) missingGap(t *topic, missing uint64) *lostGap {
+	l.seq++
+	return &lostGap{
+		seq: l.seq, timestamp: l.histories.hub.now(), count: missing, reason: dropNames[dropHistory],
 		to: target{Audience: t.kind.audience(), Name: t.name},
 	}
-	return l.append(c.shard, entry{kind: entryGap, client: c, arg: gap})
 }
 
 // setResumed writes outcome to a reply, which may be nil.

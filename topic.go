@@ -209,6 +209,13 @@ func (l *eventLog) join(ctx context.Context, c *Client, kind TopicKind, name str
 		return Resumed{}, err
 	}
 	p, made := l.partFor(c.shard, kind, name, options)
+	if h := p.topic.history; h != nil && h.replica != nil && !h.replica.isLoaded() {
+		l.unreserve(entryCost)
+		l.dropIfEmpty(p)
+		l.mu.Unlock()
+		reply.releaseIfAny()
+		return Resumed{}, errNotAvailable
+	}
 	if c.members.in(p) != nil {
 		l.unreserve(entryCost)
 		return l.finishJoin(0, c, p.topic, from, reply), nil
@@ -375,7 +382,11 @@ func (l *eventLog) dropIfEmpty(p *part) {
 		if l.node != nil {
 			l.node.setInterest(target{Audience: t.kind.audience(), Name: t.name}.Topic(), false)
 		}
-		l.dropTopicIfEmpty(t)
+		if t.history != nil && t.history.replica != nil {
+			l.dropReplica(t.history)
+		} else {
+			l.dropTopicIfEmpty(t)
+		}
 	}
 }
 
@@ -383,6 +394,9 @@ func (l *eventLog) dropIfEmpty(p *part) {
 // history is kept for its Age.
 func (l *eventLog) dropTopicIfEmpty(t *topic) {
 	h := t.history
+	if h != nil && h.replica != nil && h.replica.pins > 0 {
+		return
+	}
 	if len(t.parts) > 0 || h != nil && h.len() > 0 || l.topics[t.kind].m[t.name] != t || h != nil && l.keepIdle(h) {
 		return
 	}

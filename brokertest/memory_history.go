@@ -13,6 +13,7 @@ import (
 type memoryTopic struct {
 	epoch   string
 	head    uint64
+	top     uint64 // the latest offset, also of a lost record: none is given twice
 	removed uint64
 	jump    bool // the next offset jumps: the engine has failed since the latest one
 	records []memoryRecord
@@ -43,7 +44,9 @@ func (e *Memory) LoseRecords(n int) {
 			for i := 0; i < n && len(t.records) > 0; i++ {
 				last := t.records[len(t.records)-1]
 				t.records = t.records[:len(t.records)-1]
-				t.head = last.Previous
+				if t.head = last.Previous; t.head == 0 {
+					t.head = last.Position.Offset - 1
+				}
 			}
 		}
 	})
@@ -69,7 +72,9 @@ func (t *memoryTopic) trim(now time.Time) bool {
 		if old && len(t.records) == 1 {
 			return false
 		}
-		if !old && !(t.keep.Messages > 0 && len(t.records) > t.keep.Messages) && !(t.keep.Bytes > 0 && size > t.keep.Bytes) {
+		many := t.keep.Messages > 0 && len(t.records) > t.keep.Messages
+		large := t.keep.Bytes > 0 && size > t.keep.Bytes
+		if !old && !many && !large {
 			break
 		}
 		size -= int64(len(r.Payload))
@@ -95,7 +100,7 @@ func (e *Memory) makeTopic(name string) *memoryTopic {
 	if t == nil {
 		e.epochs++
 		first := uint64(time.Now().UnixMilli()) * 1024
-		t = &memoryTopic{epoch: "memory-" + strconv.Itoa(e.epochs), head: first - 1, removed: first - 1}
+		t = &memoryTopic{epoch: "memory-" + strconv.Itoa(e.epochs), head: first - 1}
 		if e.topics == nil {
 			e.topics = make(map[string]*memoryTopic)
 		}
@@ -133,11 +138,14 @@ func (e *Memory) append(r *websocket.BrokerRecord) (result websocket.AppendResul
 	}
 	kept := memoryRecord{BrokerRecord: *r, at: time.Now()}
 	kept.Payload = slices.Clone(r.Payload)
-	kept.Previous = t.head
+	if t.removed > 0 || len(t.records) > 0 {
+		kept.Previous = t.head
+	}
 	t.head++
 	if t.jump {
-		t.head, t.jump = t.head+jump, false
+		t.head, t.jump = t.top+jump, false
 	}
+	t.top = t.head
 	kept.Position = websocket.Position{Epoch: t.epoch, Offset: t.head}
 	t.keep = r.Keep
 	t.records = append(t.records, kept)

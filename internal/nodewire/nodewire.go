@@ -47,6 +47,7 @@ const (
 	KindBye              // the sender shuts down
 	KindQuestion         // a question to all nodes
 	KindAnswer           // an answer to a question of the receiver
+	KindRecord           // a publication that the engine keeps, see AppendRecord
 	kinds
 )
 

@@ -24,7 +24,7 @@ func TestFormat(t *testing.T) {
 	require.Equal(t, ".name", string(nodewire.AppendHello(nil, false, "name")))
 	for want, kind := range []nodewire.Kind{
 		1: nodewire.KindPublication, 2: nodewire.KindLost, 3: nodewire.KindLostAll, 4: nodewire.KindHello,
-		5: nodewire.KindBye, 6: nodewire.KindQuestion, 7: nodewire.KindAnswer, 128: nodewire.KindPeers,
+		5: nodewire.KindBye, 6: nodewire.KindQuestion, 7: nodewire.KindAnswer, 8: nodewire.KindRecord, 128: nodewire.KindPeers,
 	} {
 		if kind != 0 {
 			require.EqualValues(t, want, kind)
@@ -41,7 +41,7 @@ func TestLaterVersions(t *testing.T) {
 		err   error
 	}{
 		{0, 2, nodewire.ErrUnknown}, {0, 31, nodewire.ErrUnknown}, {0, 32, nodewire.ErrMalformed}, {0, 0, nodewire.ErrMalformed},
-		{17, 8, nodewire.ErrUnknown}, {17, 127, nodewire.ErrUnknown}, {17, 0, nodewire.ErrMalformed}, {17, 128, nil}, {17, 255, nil},
+		{17, 9, nodewire.ErrUnknown}, {17, 127, nodewire.ErrUnknown}, {17, 0, nodewire.ErrMalformed}, {17, 128, nil}, {17, 255, nil},
 		{18, 3, nodewire.ErrMalformed},
 	} {
 		b := bytes.Clone(payload)
@@ -51,6 +51,23 @@ func TestLaterVersions(t *testing.T) {
 		if errors.Is(tt.err, nodewire.ErrUnknown) {
 			require.EqualValues(t, 7, got.Node)
 		}
+	}
+}
+
+func TestRecords(t *testing.T) {
+	for _, origin := range []nodewire.Origin{{}, {Client: true, User: "user", ExceptSelf: true}} {
+		b := append(nodewire.AppendRecord(nil, 7, nodewire.ToRoom, origin), "envelope"...)
+		head, body, err := nodewire.Parse(b)
+		require.NoError(t, err)
+		require.Equal(t, nodewire.Head{Node: 7, Kind: nodewire.KindRecord, To: nodewire.Target{Audience: nodewire.ToRoom}}, head)
+		got, envelope, err := nodewire.ParseRecord(body)
+		require.NoError(t, err)
+		require.Equal(t, origin, got)
+		require.Equal(t, "envelope", string(envelope))
+	}
+	for _, body := range []string{"", "\x00", "\x00\x02u", "\x00\xff"} {
+		_, _, err := nodewire.ParseRecord([]byte(body))
+		require.ErrorIs(t, err, nodewire.ErrMalformed, "%q", body)
 	}
 }
 
