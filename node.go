@@ -40,8 +40,8 @@ type node struct {
 
 	// Each has capacity 1 and is never closed. A goroutine that adds work sends,
 	// the loop receives.
-	sendWake, topicWake, gapWake, appendWake chan struct{}
-	questions                                chan question // Receive sends, answerLoop receives; never closed
+	sendWake, topicWake, gapWake, appendWake, presenceWake chan struct{}
+	questions                                              chan question // Receive sends, answerLoop receives; never closed
 
 	sequence uint64 // of the latest payload; owned by sendLoop
 	buffer   []byte // for encoding batches; owned by sendLoop
@@ -85,6 +85,11 @@ type node struct {
 	latest   latestAppends
 	healers  int // goroutines that run runHeals
 
+	presenceClock   uint64              // of the latest presenceState; guarded by the log's lock
+	presenceSyncs   map[target]struct{} // work of presenceLoop, as the following fields
+	presenceSyncAll bool
+	presenceGone    []uint64
+
 	peers nodewire.Peers
 	asked questionTable
 }
@@ -93,13 +98,13 @@ func newNode(h *Hub) *node {
 	n := &node{
 		hub: h, broker: h.config.Broker, name: h.config.NodeName,
 		stopping: make(chan struct{}),
-		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1), appendWake: make(chan struct{}, 1),
+		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1), appendWake: make(chan struct{}, 1), presenceWake: make(chan struct{}, 1),
 		questions: make(chan question, maxQuestions),
 		state:     BrokerStarting, since: time.Now(),
 		clients: make(map[string]clientEntry), topics: make(map[string]struct{}),
 		pending: make(map[string]bool), failed: make(map[string]struct{}), subscribing: make(map[string]struct{}),
 		exposed: make(map[string]struct{}), holds: make(map[string]*topicHold), waiting: make(map[string][]*topicWait),
-		joins: make(map[*Client]*joinQueue),
+		joins: make(map[*Client]*joinQueue), presenceSyncs: make(map[target]struct{}),
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -123,7 +128,7 @@ func (n *node) start() error {
 		n.Down(err)
 		return fmt.Errorf("websocket: broker: %w", err)
 	}
-	loops := []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop}
+	loops := []func(){n.sendLoop, n.topicLoop, n.gapLoop, n.answerLoop, n.presenceLoop}
 	if n.histories != nil {
 		loops = append(loops, n.appendLoop)
 	}
@@ -228,6 +233,7 @@ func (n *node) Up() {
 	if n.state == BrokerDown || n.state == BrokerStalled {
 		n.gaps.addAll()
 		wake(n.gapWake)
+		n.syncAllPresence()
 		n.verifyAppends()
 	}
 	for topic := range n.failed {
@@ -267,6 +273,7 @@ func (n *node) Lost(topics ...string) {
 	}
 	if len(topics) == 0 {
 		n.gaps.addAll()
+		n.syncAllPresence()
 	}
 	wake(n.gapWake)
 }
@@ -276,8 +283,11 @@ func (n *node) Lost(topics ...string) {
 func (n *node) addGapOf(topic string) {
 	if to, ok := nodewire.TargetOf(topic); ok {
 		n.gaps.add(to)
+		n.presenceSyncs[to] = struct{}{}
+		wake(n.presenceWake)
 	} else if nodewire.IsHashed(topic) {
 		n.gaps.addAll()
+		n.syncAllPresence()
 	}
 	wake(n.gapWake)
 }
@@ -353,6 +363,9 @@ func (n *node) Receive(payload []byte) {
 	case nodewire.KindBye:
 		n.asked.peerLeft(head.Node)
 		n.peers.Remove(head.Node)
+		n.peerEnded(head.Node)
+	case nodewire.KindPresence:
+		n.receivePresence(head.Node, body)
 	case nodewire.KindQuestion:
 		n.receiveQuestion(head.Node, body)
 	case nodewire.KindAnswer:

@@ -19,6 +19,7 @@ const (
 	askCount     = "count"
 	askClose     = "close"
 	askCloseUser = "close_user"
+	askPresence  = "presence"
 
 	// The same for clients that have been connected for question.Age.
 	askCloseOlder     = "close_older"
@@ -33,13 +34,15 @@ type question struct {
 	Name   string `json:"name"`
 	Code   int    `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	Age    int64  `json:"age,omitempty"` // milliseconds
+	Age    int64  `json:"age,omitempty"`  // milliseconds
+	Room   bool   `json:"room,omitempty"` // Name is that of a room
 
 	from uint64 // the node that asks
 }
 
 // answer is a node's response to a question, or one of several parts of it. Count
-// is in the last part only.
+// is in the last part only. IDs are those of clients; for askPresence they are memberStates
+// in JSON.
 type answer struct {
 	ID    uint64   `json:"id"`
 	Count int      `json:"count,omitempty"`
@@ -307,6 +310,8 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 		if ok && q.closesOlder(c) && c.Close(q.Code, q.Reason) == nil {
 			a.Count = 1
 		}
+	case askPresence:
+		a.IDs = h.events.memberStates(q)
 	case askMembers:
 		a.IDs, err = h.RoomMembers(ctx, q.Name)
 	case askCount:

@@ -63,6 +63,15 @@ func (n *node) inForce(topic string) {
 		n.addGapOf(topic)
 	}
 	n.endWaits(topic)
+	if n.hub.config.TopicOptions == nil {
+		return
+	}
+	if to, ok := nodewire.TargetOf(topic); ok {
+		n.presenceSyncs[to] = struct{}{}
+		wake(n.presenceWake)
+	} else if nodewire.IsHashed(topic) {
+		n.syncAllPresence()
+	}
 }
 
 // isInForce reports whether a topic is in force. The node is locked.

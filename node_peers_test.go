@@ -107,7 +107,7 @@ func TestQuestionsDuringPartitions(t *testing.T) {
 		engine := brokertest.NewMemory(0)
 		hubs := nodes(t, engine, 2, asUser)
 		defer stopAll(hubs)
-		link := &partedBroker{Broker: engine.Broker()}
+		link := &partedBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
 		parted := nodes(t, engine, 1, asUser, func(c *websocket.Config) { c.NodeName, c.Broker = "parted", link })
 		defer stopAll(parted)
 		banned, other := parted[0].connect(1<<16, idHeader("a1")), parted[0].connect(1<<16, idHeader("b1"))
@@ -149,14 +149,14 @@ func TestQuestionsDuringPartitions(t *testing.T) {
 
 // partedBroker neither publishes nor receives while parted is set, without any error.
 type partedBroker struct {
-	websocket.Broker
+	websocket.HistoryBroker
 	websocket.BrokerHandler
 	parted atomic.Bool
 }
 
 func (b *partedBroker) Open(h websocket.BrokerHandler) error {
 	b.BrokerHandler = h
-	return b.Broker.Open(b)
+	return b.HistoryBroker.Open(b)
 }
 
 func (b *partedBroker) Receive(payload []byte) {
@@ -169,5 +169,5 @@ func (b *partedBroker) Publish(ctx context.Context, batch []websocket.BrokerMess
 	if b.parted.Load() {
 		return nil
 	}
-	return b.Broker.Publish(ctx, batch)
+	return b.HistoryBroker.Publish(ctx, batch)
 }

@@ -220,6 +220,7 @@ func (n *node) expirePeers() {
 	}
 	n.hub.logger.Warningf("websocket: %d nodes have fallen silent without leaving the cluster", len(gone))
 	n.Lost()
+	n.peerEnded(gone...)
 	for _, id := range gone {
 		n.asked.peerLeft(id)
 	}

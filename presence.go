@@ -26,6 +26,7 @@ type presence struct {
 	changes []*presentMember // members with a change to tell, in the order of the first change
 	next    int64            // hub clock from which on a message may be sent at once
 	waiting bool             // in presences.waiting
+	shared  sharedPresence   // with other nodes
 	// snapshot is the list of members as they have been told, in JSON, or nil.
 	snapshot []byte
 }
@@ -34,11 +35,14 @@ type presence struct {
 // have not been told that.
 type presentMember struct {
 	id, user string
+	node     string // name of its node; empty without a Broker
+	remote   bool   // it is on another node
 	info     json.RawMessage
 	since    int64 // milliseconds of Unix time
 	told     bool  // the members know it
 	left     bool
 	changed  bool // in presence.changes
+	again    bool // the members must be told again that it is here
 }
 
 // presences holds what the topics of a hub share. The log's lock guards it.
@@ -60,6 +64,12 @@ func (l *eventLog) presenceJoined(c *Client, t *topic) {
 	if p := t.presence; p != nil {
 		m := &presentMember{id: c.ID, user: c.User(), info: c.info, since: time.Now().UnixMilli()}
 		c.charge(presenceCost)
+		if l.node != nil {
+			m.node = l.node.name
+			if len(p.members) == 0 {
+				l.node.syncPresence(t)
+			}
+		}
 		p.members[c] = m
 		p.change(m)
 	}
@@ -88,7 +98,12 @@ func (p *presence) change(m *presentMember) {
 // endPresence forgets all changes when the last member has left.
 func (l *eventLog) endPresence(t *topic) {
 	if p := t.presence; p != nil {
-		l.budget.add(-presenceCost * int64(len(p.changes)))
+		l.unsharePresence(p)
+		for _, m := range p.changes {
+			if m.left {
+				l.budget.add(-presenceCost)
+			}
+		}
 		p.changes = nil
 		p.members, p.users = make(map[*Client]*presentMember), make(map[string]int) // large maps stay large
 		p.dropSnapshot(l.budget)
@@ -194,6 +209,7 @@ func (l *eventLog) sendPresence(p *presence, now int64) (wake uint64) {
 	}
 	p.next = now + l.presences.interval
 	p.dropSnapshot(l.budget)
+	l.sharePresence(p, &told)
 	m := told.message(t.kind)
 	m.Channel, m.Timestamp = t.name, h.now()
 	pub := h.newPublication(m, t.kind.audience())
@@ -208,7 +224,8 @@ func (l *eventLog) sendPresence(p *presence, now int64) (wake uint64) {
 // presenceDiff has the changes of one message.
 type presenceDiff struct {
 	leaves, joins, updates []*presentMember
-	before, after          map[string]int // connections by user
+	moved                  []*presentMember // that have left, but have another connection with their ID
+	before, after          map[string]int   // connections by user
 }
 
 func (d *presenceDiff) empty() bool { return len(d.leaves)+len(d.joins)+len(d.updates) == 0 }
@@ -232,15 +249,23 @@ func (p *presence) take(most int, b *budget) presenceDiff {
 		}
 		switch {
 		case m.left:
-			d.leaves = append(d.leaves, m)
+			if other := p.same(m); other == nil {
+				d.leaves = append(d.leaves, m)
+			} else { // the client is on another node already
+				other.again = true
+				p.change(other)
+				d.moved = append(d.moved, m)
+			}
 			if p.users[m.user]--; p.users[m.user] == 0 {
 				delete(p.users, m.user)
 			}
-		case !m.told:
+		case !m.told || m.again:
 			size += len(m.info)
 			d.joins = append(d.joins, m)
-			p.users[m.user]++
-			m.told = true
+			if !m.told {
+				p.users[m.user]++
+			}
+			m.told, m.again = true, false
 		default:
 			size += len(m.info)
 			d.updates = append(d.updates, m)
@@ -309,6 +334,7 @@ func (d *presenceDiff) fields(b *jsonObject, m *presentMember, typ string) {
 	case typeJoin:
 		b.raw("info", string(m.info))
 		b.raw("since", strconv.FormatInt(m.since, 10))
+		b.text("node", m.node)
 		if m.user == "" || d.before[m.user] == 0 {
 			b.raw("first", "true")
 		}

@@ -25,9 +25,11 @@ type Member struct {
 }
 
 // Presence returns the members of a channel or room with TopicOptions.Presence, those that
-// joined first first. A topic without that option, or without members, is no error and has
-// none. Errors: ErrInvalidName, ErrHubClosed after shutdown has begun, and ctx's error. It
-// may be called from any goroutine, callbacks included.
+// joined first first. With a Broker it asks all nodes. A topic without that option, or
+// without members, is no error and has none. Errors: ErrInvalidName, ErrHubClosed after
+// shutdown has begun, ctx's error, and a *UnansweredError, with the members on the other
+// nodes, if some nodes have not answered. It may be called from any goroutine, callbacks
+// included.
 func (h *Hub) Presence(ctx context.Context, kind TopicKind, name string) ([]Member, error) {
 	if err := checkName(name, h.config.MaxNameLength); err != nil {
 		return nil, err
@@ -42,7 +44,7 @@ func (h *Hub) Presence(ctx context.Context, kind TopicKind, name string) ([]Memb
 	if t := l.topicOf(kind, name); t != nil && t.presence != nil && !closed {
 		members = make([]Member, 0, len(t.presence.members))
 		for _, m := range t.presence.members {
-			members = append(members, Member{ClientID: m.id, User: m.user, Info: m.info, Since: time.UnixMilli(m.since)})
+			members = append(members, m.member())
 		}
 	}
 	l.mu.Unlock()
@@ -52,10 +54,20 @@ func (h *Hub) Presence(ctx context.Context, kind TopicKind, name string) ([]Memb
 	for i := range members {
 		members[i].Info = slices.Clone(members[i].Info)
 	}
+	var err error
+	if h.node != nil {
+		var remote []Member
+		remote, err = h.node.askPresence(ctx, kind, name)
+		members = append(members, remote...)
+	}
 	slices.SortFunc(members, func(a, b Member) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ClientID, b.ClientID))
 	})
-	return members, nil
+	return members, err
+}
+
+func (m *presentMember) member() Member {
+	return Member{ClientID: m.id, User: m.user, Info: m.info, Since: time.UnixMilli(m.since), Node: m.node}
 }
 
 // topicRequest is the data of hub:presence. It is JSON in every codec.
@@ -104,10 +116,28 @@ func (c *Client) replyToPresence(m *Message) {
 		}
 		return
 	}
-	reply.setData(l.presenceSnapshot(member.part.topic.presence))
+	data := l.presenceSnapshot(member.part.topic.presence)
+	if c.hub.node != nil {
+		data = appendUnanswered(data, c.hub.node.peers.Gone())
+	}
+	reply.setData(data)
 	size := len(reply.msg.Data)
 	l.unlockAndAssist(l.appendReply(c, reply), 1)
 	c.conn.in.bytes.spend(size) // a small request must not cost more than ByteRate allows
+}
+
+// appendUnanswered adds to a reply the nodes whose members are not known, because they are
+// cut off.
+func appendUnanswered(reply []byte, nodes []string) []byte {
+	if len(nodes) == 0 {
+		return reply
+	}
+	slices.Sort(nodes)
+	names, err := json.Marshal(nodes)
+	if err != nil {
+		panic(err) // strings always have an encoding
+	}
+	return slices.Concat(reply[:len(reply)-1], []byte(`,"unanswered":`), names, []byte{'}'})
 }
 
 // presenceSnapshot returns the members as they have been told, in JSON. The list is cut at
@@ -117,7 +147,7 @@ func (l *eventLog) presenceSnapshot(p *presence) []byte {
 		return p.snapshot
 	}
 	members := make([]*presentMember, 0, len(p.members))
-	for _, m := range p.members {
+	for m := range p.all() {
 		if m.told {
 			members = append(members, m)
 		}
@@ -140,6 +170,7 @@ func (l *eventLog) presenceSnapshot(p *presence) []byte {
 		b.text("user", m.user)
 		b.raw("info", string(m.info))
 		b.raw("since", strconv.FormatInt(m.since, 10))
+		b.text("node", m.node)
 		b = append(b, '}')
 		if len(b) > limit {
 			b = b[:end]

@@ -56,6 +56,8 @@ const (
 const (
 	firstOther Kind = 128
 	KindPeers  Kind = firstOther // the IDs of the nodes that the sender knows, see AppendPeers
+
+	KindPresence = firstOther + 1 // members of a topic, in JSON
 )
 
 const (
