@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
 	"github.com/stretchr/testify/require"
@@ -61,7 +62,7 @@ func (o *observer) read() {
 			continue
 		}
 		if m.Type == "ack" && m.ID == "join" {
-			send(o.t, o.p, `{"type":"hub:presence","data":{"room_id":"lobby"},"id":"list"}`)
+			_ = o.p.WriteMessage(gorilla.TextMessage, []byte(`{"type":"hub:presence","data":{"room_id":"lobby"},"id":"list"}`)) // it may have ended
 			continue
 		}
 		o.mu.Lock()
