@@ -353,7 +353,7 @@ func (n *node) Receive(payload []byte) {
 	}
 	switch head.Kind {
 	case nodewire.KindPublication:
-		n.deliver(head.To, body)
+		n.deliver(&head, body)
 	case nodewire.KindLost:
 		n.addGap(head.To)
 	case nodewire.KindLostAll:
@@ -450,8 +450,8 @@ func (n *node) receiveHello(from uint64, body []byte) {
 func (n *node) hello(ask bool) []byte { return nodewire.AppendHello(nil, ask, n.name) }
 
 // deliver appends another node's publication to the log.
-func (n *node) deliver(to target, envelope []byte) {
-	h := n.hub
+func (n *node) deliver(head *nodewire.Head, envelope []byte) {
+	h, to := n.hub, head.To
 	m := AcquireMessage()
 	defer m.Release()
 	if err := (ProtobufCodec{}).Unmarshal(envelope, m); err != nil {
@@ -477,10 +477,16 @@ func (n *node) deliver(to target, envelope []byte) {
 	ctx := context.Background()
 	var err error
 	switch {
-	case to.Audience == toChannel:
-		err = h.events.publish(ctx, ChannelTopic, m.Channel, pub, nil, nil)
-	case to.Audience == toRoom:
-		err = h.events.publish(ctx, RoomTopic, m.Channel, pub, nil, nil)
+	case to.Audience != toClients:
+		kind := ChannelTopic
+		if to.Audience == toRoom {
+			kind = RoomTopic
+		}
+		if keep, conflate := h.events.engineHistory(kind, m.Channel); keep.keeps() {
+			n.relay(head, target{Audience: to.Audience, Name: m.Channel}, keep, conflate, pub)
+			return
+		}
+		err = h.events.publish(ctx, kind, m.Channel, pub, nil, nil)
 	case to.Name == "":
 		err = h.events.broadcast(ctx, pub, nil, nil)
 	default:

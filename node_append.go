@@ -21,7 +21,8 @@ type appending struct {
 	pub      *publication
 	from     *Client      // nil if the server publishes
 	reply    *publication // of from, or nil
-	done     chan error   // has room for the result; nil if from is not
+	done     chan error   // has room for the result; nil if the server does not wait for it
+	relayed  string       // key of a publication of a program that is no hub, which each node passes on
 
 	record BrokerRecord
 	key    scopedKey
@@ -76,13 +77,16 @@ func (n *node) encodeRecord(a *appending) {
 	payload := nodewire.AppendRecord(nil, n.id, a.to.Audience, origin)
 	payload, _ = ProtobufCodec{}.AppendMarshal(payload, &a.pub.msg) // never fails
 	a.record = BrokerRecord{Topic: a.to.Topic(), Payload: payload, Keep: a.keep}
-	if !a.conflate {
+	switch {
+	case a.relayed != "":
+		a.record.Key = a.relayed
+	case !a.conflate:
 		a.record.Key = engineKey(a.key)
 	}
 }
 
 func (n *node) queueAppending(ctx context.Context, a *appending) error {
-	if a.from == nil {
+	if a.from == nil && a.relayed == "" {
 		a.done = make(chan error, 1)
 	}
 	for {
@@ -180,8 +184,9 @@ func (n *node) finishAppending(a *appending, result *AppendResult) {
 		}
 	}
 	switch {
-	case a.from == nil:
+	case a.done != nil:
 		a.done <- err
+	case a.from == nil:
 	case err != nil:
 		m := Message{Timestamp: n.hub.now()}
 		if a.reply != nil {
@@ -194,6 +199,15 @@ func (n *node) finishAppending(a *appending, result *AppendResult) {
 		if err := l.reply(context.Background(), a.from, a.reply); err != nil {
 			n.hub.logger.Debugf("websocket: ack to client %q not sent: %v", a.from.ID, err)
 		}
+	}
+}
+
+// relay appends a publication of a program that is no hub. Every node with members does so;
+// the key makes it unique.
+func (n *node) relay(head *nodewire.Head, to target, keep HistoryOptions, conflate bool, pub *publication) {
+	a := &appending{to: to, keep: keep, conflate: conflate, pub: pub, relayed: fmt.Sprintf("%016x-%016x", head.Node, head.Sequence)}
+	if err := n.appendPublication(context.Background(), a); err != nil && !errors.Is(err, ErrHubClosed) {
+		n.hub.logLimited("append failed", n.hub.logger.Warningf, "websocket: a publication to topic %q was not published: %v", to.Topic(), err)
 	}
 }
 

@@ -276,6 +276,29 @@ func TestKeysAcrossNodes(t *testing.T) {
 	})
 }
 
+// TestPublisherWithoutHub publishes to a topic with history as docs/cluster.md describes it.
+func TestPublisherWithoutHub(t *testing.T) {
+	inHistoryCluster(t, 2, func(t *testing.T, engine *brokertest.Memory, hubs []*fakeHub) {
+		members := []*follower{{t: t, id: "a"}, {t: t, id: "b"}}
+		for i, f := range members {
+			f.join(hubs[i])
+			defer f.leave()
+		}
+		publisher := engine.Broker()
+		require.NoError(t, publisher.Open(ignoring{}))
+		defer func() { require.NoError(t, publisher.Close()) }()
+		payload := []byte("\x01\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x00\x0a\x07message\x12\x01h\x1a\x011")
+		require.NoError(t, publisher.Publish(t.Context(), []websocket.BrokerMessage{{Topic: "c.h", Payload: payload}}))
+		synctest.Wait()
+		require.NoError(t, publishNumber(hubs[0], 2))
+		for _, f := range members {
+			f.until("2")
+			require.Equal(t, []string{"1", "2"}, f.got)
+			require.NotZero(t, f.position.Offset)
+		}
+	})
+}
+
 // TestExceptSelfAcrossNodes has a client publish except to itself and come back on
 // another node.
 func TestExceptSelfAcrossNodes(t *testing.T) {
