@@ -46,7 +46,7 @@ func engineKey(key scopedKey) string {
 // gets the reply later, and an error only if it cannot be queued.
 func (n *node) appendPublication(ctx context.Context, a *appending) error {
 	n.encodeRecord(a)
-	err := n.checkSize(&a.pub.msg, a.to.Name)
+	err := n.checkSize(&a.pub.msg, a.to.Name+a.key.user)
 	if err == nil {
 		err = n.queueAppending(ctx, a)
 	}
@@ -125,11 +125,14 @@ func (n *node) appendLoop() {
 	}
 }
 
+// appendCount bounds one call of Append, which the engine carries out without a pause.
+const appendCount = 1024
+
 func (n *node) takeAppends() []*appending {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	count, bytes := 0, int64(0)
-	for count < len(n.appends) && count < batchCount && bytes < batchBytes {
+	for count < len(n.appends) && count < appendCount && bytes < batchBytes {
 		bytes += n.appends[count].pub.cost
 		count++
 	}
