@@ -92,7 +92,7 @@ type envelope struct {
 	timestamp                        int64
 	offset                           uint64
 	key                              []byte
-	exceptSelf                       bool
+	room, exceptSelf                 bool
 }
 
 // message copies e into msg with at most two allocations: one for Data and one for
@@ -122,6 +122,7 @@ func (e *envelope) message(msg *Message) {
 	msg.ID, msg.Key = text[:len(e.id)], text[len(e.id):]
 	msg.Timestamp = e.timestamp
 	msg.Offset = e.offset
+	msg.Room = e.room
 	msg.ExceptSelf = e.exceptSelf
 	msg.Data = nil
 	if len(e.data) > 0 {
@@ -129,10 +130,10 @@ func (e *envelope) message(msg *Message) {
 	}
 }
 
-// rareOverhead returns the most that Offset, Key and ExceptSelf add to an encoded message
+// rareOverhead returns the most that Offset, Key, Room and ExceptSelf add to an encoded message
 // besides the bytes of Key. Most messages have none of them.
 func rareOverhead(msg *Message) int {
-	if msg.Offset == 0 && msg.Key == "" && !msg.ExceptSelf {
+	if msg.Offset == 0 && msg.Key == "" && !msg.Room && !msg.ExceptSelf {
 		return 0
 	}
 	return 80
@@ -281,15 +282,15 @@ var (
 
 // Field numbers of WsMessage.
 const (
-	protoType      protowire.Number = 1
-	protoChannel   protowire.Number = 2
-	protoData      protowire.Number = 3
-	protoTimestamp protowire.Number = 4
-	protoClientID  protowire.Number = 5
-	protoID        protowire.Number = 6
-	protoOffset    protowire.Number = 7
-	protoKey       protowire.Number = 8
-	// 9 is reserved.
+	protoType       protowire.Number = 1
+	protoChannel    protowire.Number = 2
+	protoData       protowire.Number = 3
+	protoTimestamp  protowire.Number = 4
+	protoClientID   protowire.Number = 5
+	protoID         protowire.Number = 6
+	protoOffset     protowire.Number = 7
+	protoKey        protowire.Number = 8
+	protoRoom       protowire.Number = 9
 	protoExceptSelf protowire.Number = 10
 )
 
@@ -323,6 +324,9 @@ func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	dst = appendProtoString(dst, protoID, msg.ID)
 	dst = appendProtoVarint(dst, protoOffset, msg.Offset)
 	dst = appendProtoString(dst, protoKey, msg.Key)
+	if msg.Room {
+		dst = appendProtoVarint(dst, protoRoom, 1)
+	}
 	if msg.ExceptSelf {
 		dst = appendProtoVarint(dst, protoExceptSelf, 1)
 	}
@@ -364,6 +368,10 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 	case num == protoOffset && typ == protowire.VarintType:
 		v, n := protowire.ConsumeVarint(b)
 		e.offset = v
+		return n
+	case num == protoRoom && typ == protowire.VarintType:
+		v, n := protowire.ConsumeVarint(b)
+		e.room = v != 0
 		return n
 	case num == protoExceptSelf && typ == protowire.VarintType:
 		v, n := protowire.ConsumeVarint(b)

@@ -25,7 +25,7 @@ const (
 	flatID
 	flatOffset
 	flatKey
-	_ // slot 8 is reserved
+	flatRoom
 	flatExceptSelf
 	flatSlots
 )
@@ -96,6 +96,7 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	b.PrependUOffsetTSlot(flatID, id, 0)
 	b.PrependUint64Slot(flatOffset, msg.Offset, 0)
 	b.PrependUOffsetTSlot(flatKey, key, 0)
+	b.PrependBoolSlot(flatRoom, msg.Room, false)
 	b.PrependBoolSlot(flatExceptSelf, msg.ExceptSelf, false)
 	b.Finish(b.EndObject())
 }
@@ -134,6 +135,9 @@ func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 	}
 	e.offset = uint64(offset)
 	if e.key, err = t.text(flatKey, "key"); err != nil {
+		return err
+	}
+	if e.room, err = t.bool(flatRoom, "room"); err != nil {
 		return err
 	}
 	if e.exceptSelf, err = t.bool(flatExceptSelf, "except_self"); err != nil {

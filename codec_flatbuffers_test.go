@@ -24,6 +24,7 @@ func fromFlat(wire []byte) websocket.Message {
 		Offset:    m.Offset(),
 		Key:       string(m.Key()),
 
+		Room:       m.Room(),
 		ExceptSelf: m.ExceptSelf(),
 	}
 	if m.DataLength() > 0 {
@@ -34,7 +35,7 @@ func fromFlat(wire []byte) websocket.Message {
 
 func TestFlatBuffersIsReadByGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {ExceptSelf: true}, *benchMessage(4096)} {
+	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, *benchMessage(4096)} {
 		require.Equal(t, want, fromFlat(mustMarshal(t, websocket.FlatBuffersCodec{}, &want)))
 	}
 }

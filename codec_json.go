@@ -15,8 +15,8 @@ import (
 //
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
-// Empty channel, client_id, id and key and an offset of 0 are left out, and an empty payload is null. ExceptSelf
-// is the member "except_self":true, or left out. In both
+// Empty channel, client_id, id and key and an offset of 0 are left out, and an empty payload is null. Room
+// and ExceptSelf are the members "room":true and "except_self":true, or left out. In both
 // directions a payload that is not valid JSON is a string in base64, with the member
 // "encoding":"base64" added to the object. The zero value is ready for use.
 type JSONCodec struct{}
@@ -64,6 +64,9 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 		dst = strconv.AppendUint(dst, msg.Offset, 10)
 	}
 	dst = appendJSONField(dst, `,"key":`, msg.Key)
+	if msg.Room {
+		dst = append(dst, `,"room":true`...)
+	}
 	if msg.ExceptSelf {
 		dst = append(dst, `,"except_self":true`...)
 	}
@@ -74,7 +77,8 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 // last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
 // it rejects input that is not valid UTF-8, and sets Data to nil if data is null. It
 // skips an id or key that is not a string, an offset that is no positive integer, an
-// encoding that is not "base64" and an except_self that is not true, as it skips unknown keys: they are members of the application's own.
+// encoding that is not "base64" and a room or except_self that is not true, as it skips
+// unknown keys: they are members of the application's own.
 // Errors wrap ErrMalformed and leave msg empty.
 func (JSONCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
@@ -251,6 +255,7 @@ func (e *jsonEnvelope) decode(data []byte) error {
 		Encoding   base64Mark      `json:"encoding"`
 		Offset     ownInteger      `json:"offset"`
 		Key        ownString       `json:"key"`
+		Room       trueMark        `json:"room"`
 		ExceptSelf trueMark        `json:"except_self"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
@@ -267,6 +272,7 @@ func (e *jsonEnvelope) decode(data []byte) error {
 
 			offset:     uint64(v.Offset),
 			key:        []byte(v.Key),
+			room:       bool(v.Room),
 			exceptSelf: bool(v.ExceptSelf),
 		},
 		base64: bool(v.Encoding),
@@ -375,6 +381,8 @@ func (e *jsonEnvelope) scan(data []byte) bool {
 			} else {
 				s.Value()
 			}
+		case "room":
+			e.room = string(s.Value()) == "true"
 		case "except_self":
 			e.exceptSelf = string(s.Value()) == "true"
 		default:

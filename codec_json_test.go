@@ -43,6 +43,7 @@ func jsonReference(data []byte) (websocket.Message, error) {
 		ID        ownMember       `json:"id"`
 		Encoding  ownMember       `json:"encoding"`
 
+		Room       any `json:"room"`
 		ExceptSelf any `json:"except_self"`
 	}
 	v.ID.counts = func(string) bool { return true }
@@ -54,6 +55,7 @@ func jsonReference(data []byte) (websocket.Message, error) {
 		return websocket.Message{}, err
 	}
 	msg := websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID.value}
+	msg.Room, _ = v.Room.(bool)
 	msg.ExceptSelf, _ = v.ExceptSelf.(bool)
 	switch v.Encoding.value {
 	case "":

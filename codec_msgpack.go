@@ -10,9 +10,9 @@ import (
 )
 
 // MsgpackCodec encodes messages as MessagePack in binary frames: a map with the keys
-// type, channel, data, timestamp, client_id and, if they are not empty, id, offset, key
-// and except_self. Data is bin, or nil if it is empty. The data of control messages, "error" and "gap" is JSON. The
-// zero value is ready for use.
+// type, channel, data, timestamp, client_id and, if they are not empty, id, offset, key,
+// room and except_self. Data is bin, or nil if it is empty. The data of control messages,
+// "error" and "gap" is JSON. The zero value is ready for use.
 type MsgpackCodec struct{}
 
 var _ AppendCodec = MsgpackCodec{}
@@ -49,6 +49,9 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.Key != "" {
 		keys++
 	}
+	if msg.Room {
+		keys++
+	}
 	if msg.ExceptSelf {
 		keys++
 	}
@@ -76,6 +79,10 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.Key != "" {
 		dst = append(dst, "\xa3key"...)
 		dst = appendMsgpackString(dst, msg.Key)
+	}
+	if msg.Room {
+		dst = append(dst, "\xa4room"...)
+		dst = append(dst, msgpcode.True)
 	}
 	if msg.ExceptSelf {
 		dst = append(dst, "\xabexcept_self"...)
@@ -115,8 +122,8 @@ func appendMsgpackData(dst, data []byte) []byte {
 
 // Unmarshal decodes a MessagePack map with string keys in any order. The last of several
 // equal keys counts, and unknown keys are skipped. Strings are str or nil, data is bin,
-// str or nil, and timestamp is any integer or nil. An except_self that is not true counts
-// as false. Errors wrap ErrMalformed and leave msg empty.
+// str or nil, and timestamp is any integer or nil. A room or except_self that is not true
+// counts as false. Errors wrap ErrMalformed and leave msg empty.
 func (MsgpackCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	r := msgpackReader{buf: data}
@@ -176,13 +183,20 @@ func (r *msgpackReader) member(e *envelope) {
 		}
 	case "key":
 		e.key = r.text("key")
+	case "room":
+		e.room = r.isTrue()
 	case "except_self":
-		start := r.pos
-		r.skip()
-		e.exceptSelf = r.reason == "" && r.buf[start] == msgpcode.True
+		e.exceptSelf = r.isTrue()
 	default:
 		r.skip()
 	}
+}
+
+// isTrue reads a value and reports whether it is true.
+func (r *msgpackReader) isTrue() bool {
+	start := r.pos
+	r.skip()
+	return r.reason == "" && r.buf[start] == msgpcode.True
 }
 
 // msgpackOffset returns an integer that is not negative, and 0 for other values.

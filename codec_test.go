@@ -562,13 +562,13 @@ func TestGapNotice(t *testing.T) {
 func toProto(m *websocket.Message) *proto.WsMessage {
 	return &proto.WsMessage{
 		Type: m.Type, Channel: m.Channel, Data: m.Data,
-		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Offset: m.Offset, Key: m.Key, ExceptSelf: m.ExceptSelf,
+		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Offset: m.Offset, Key: m.Key, Room: m.Room, ExceptSelf: m.ExceptSelf,
 	}
 }
 
 func TestProtobufEqualsGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {ExceptSelf: true}} {
+	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}} {
 		want, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(toProto(&msg))
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(mustMarshal(t, websocket.ProtobufCodec{}, &msg)))
@@ -675,25 +675,25 @@ func TestProtobufErrorPositions(t *testing.T) {
 	requireMalformed(t, codec, []byte{0x12, 0x01, 0xff}, "field 2: not valid UTF-8 at byte 1")
 }
 
-// Decoders overwrite ExceptSelf in a Message that is used again. An except_self of another
-// type is the application's own, as all unknown members are.
-func TestExceptSelfIsOverwritten(t *testing.T) {
+// Decoders overwrite Room and ExceptSelf in a Message that is used again. A room or
+// except_self of another type is the application's own, as all unknown members are.
+func TestFlagsAreOverwritten(t *testing.T) {
 	t.Parallel()
 	for _, codec := range vectorCodecs {
 		for _, want := range []bool{true, false} {
-			got := websocket.Message{ExceptSelf: !want}
-			require.NoError(t, codec.Unmarshal(mustMarshal(t, codec, &websocket.Message{Type: "publish", ExceptSelf: want}), &got))
-			require.Equal(t, websocket.Message{Type: "publish", ExceptSelf: want}, got, codec.Name())
+			got := websocket.Message{Room: want, ExceptSelf: !want}
+			require.NoError(t, codec.Unmarshal(mustMarshal(t, codec, &websocket.Message{Type: "publish", Room: !want, ExceptSelf: want}), &got))
+			require.Equal(t, websocket.Message{Type: "publish", Room: !want, ExceptSelf: want}, got, codec.Name())
 		}
 	}
 	for _, value := range []any{nil, false, 1, "true", []bool{true}} {
-		wire, err := msgpack.Marshal(map[string]any{"type": "publish", "except_self": value})
+		wire, err := msgpack.Marshal(map[string]any{"type": "publish", "except_self": value, "room": value})
 		require.NoError(t, err)
 		var got websocket.Message
 		require.NoError(t, websocket.MsgpackCodec{}.Unmarshal(wire, &got))
 		require.Equal(t, websocket.Message{Type: "publish"}, got, "%v", value)
 	}
-	flat := mustMarshal(t, websocket.FlatBuffersCodec{}, &websocket.Message{ExceptSelf: true})
+	flat := mustMarshal(t, websocket.FlatBuffersCodec{}, &websocket.Message{Room: true, ExceptSelf: true})
 	for n := range flat { // a field that lies outside the buffer
 		var got websocket.Message
 		_ = websocket.FlatBuffersCodec{}.Unmarshal(flat[:n], &got)

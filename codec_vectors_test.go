@@ -68,7 +68,8 @@ type wireVector struct {
 	Timestamp string `json:"timestamp"` // decimal, because JSON parsers may round numbers
 	ClientID  string `json:"client_id"`
 	ID        string `json:"id"`
-	// ExceptSelf is absent when it is false.
+	// Room and ExceptSelf are absent when they are false.
+	Room       bool `json:"room,omitempty"`
 	ExceptSelf bool `json:"except_self,omitempty"`
 	// Offset and Key are absent when they are empty.
 	Offset string `json:"offset,omitempty"` // decimal
@@ -171,7 +172,8 @@ func wireSamples() []wireSample {
 		hub("smallest-timestamp", websocket.Message{Type: "message", Timestamp: math.MinInt64}, nil),
 		hub("offset", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"kept"`), ClientID: "client-123", Offset: 42}, nil),
 		hub("offset-key", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"once"`), ClientID: "client-123", Offset: 43, Key: "dGhlIHNhbXBsZSBub25jZQ"}, nil),
-		hub("largest-offset", websocket.Message{Type: "room_message", Channel: "room_101", Offset: 1<<53 - 1, Key: "é\""}, nil),
+		hub("offset-room", websocket.Message{Type: "chat.line", Channel: "room_101", Data: []byte(`"kept"`), ClientID: "client-123", Offset: 42, Room: true}, nil),
+		hub("largest-offset", websocket.Message{Type: "room_message", Channel: "room_101", Offset: 1<<53 - 1, Key: "é\"", Room: true}, nil),
 		request("nothing", websocket.Message{}, nil),
 		request("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
 		request("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
@@ -328,7 +330,7 @@ func makeVectors(t testing.TB) *wireVectors {
 	v := &wireVectors{
 		About: []string{
 			"Messages of the wire format in docs/wire.md: their fields, and their encoding in each codec and security mode.",
-			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent except_self is false, and an absent offset or key is empty.",
+			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent room or except_self is false, and an absent offset or key is empty.",
 			"control is the decoded data of a control message, error or gap. resume is that of a subscribe or join_room that has since (epoch, offset) or last.",
 			"A decoder must decode each wire entry to these fields. An encoder may write other bytes with the same meaning; sealing the same bytes with the same keys and nonce gives the same result.",
 			"Made by 'go test -run TestVectors . -update'.",
@@ -384,7 +386,7 @@ func (v *wireVectors) encode(t testing.TB, s wireSample, codec websocket.Codec) 
 	out := wireVector{
 		Name: s.name, Codec: codec.Name(), From: s.from,
 		Type: m.Type, Channel: m.Channel, Data: hex.EncodeToString(m.Data),
-		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID, ExceptSelf: m.ExceptSelf,
+		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf,
 		Key: m.Key, Control: s.control, Resume: s.resume,
 	}
 	if m.Offset > 0 {
@@ -423,7 +425,7 @@ func (x *wireVector) message(t testing.TB) websocket.Message {
 	t.Helper()
 	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
 	require.NoError(t, err)
-	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, ExceptSelf: x.ExceptSelf, Key: x.Key}
+	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, Room: x.Room, ExceptSelf: x.ExceptSelf, Key: x.Key}
 	if x.Offset != "" {
 		m.Offset, err = strconv.ParseUint(x.Offset, 10, 64)
 		require.NoError(t, err)

@@ -244,7 +244,8 @@ func (h *history) published(key string, hash keyHash, now int64) (Position, bool
 // published at the hub clock's time at.
 func (l *eventLog) appendHistory(h *history, p *publication, key keyHash, offset uint64, at int64) {
 	h.head = offset
-	p.msg.Offset, p.history, p.kept = h.head, h, true
+	p.msg.Offset, p.msg.Room = h.head, h.topic.kind == RoomTopic
+	p.history, p.kept = h, true
 	l.seq++
 	p.seq = l.seq
 	p.retain()

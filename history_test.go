@@ -609,6 +609,63 @@ func TestOffsetsComeFromHistories(t *testing.T) {
 	})
 }
 
+// A channel and a room of one name have messages of one type. Those of the room say so, if it
+// has a history: live, replayed and in pages.
+func TestRoomOfPublications(t *testing.T) {
+	for _, keeps := range [][2]bool{{true, true}, {true, false}, {false, true}} { // channel and room
+		config := websocket.DefaultConfig
+		config.TopicOptions = func(kind websocket.TopicKind, _ string) (options websocket.TopicOptions) {
+			if keeps[kind] {
+				options.History.Messages = 10
+			}
+			return options
+		}
+		inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+			p := hub.connect(1<<16, nil)
+			requireRooms := func(messages ...map[string]any) {
+				t.Helper()
+				for _, m := range messages {
+					room, _ := m["room"].(bool)
+					kept := keeps[websocket.ChannelTopic]
+					if m["data"] == "room" {
+						kept = keeps[websocket.RoomTopic]
+					}
+					require.Equal(t, kept && m["data"] == "room", room, "%v", m)
+					require.Equal(t, kept, m["offset"] != nil, "%v", m)
+				}
+			}
+			request(t, p, "subscribe", `{"channel":"x"}`)
+			request(t, p, "join_room", `{"room_id":"x"}`)
+			requests := map[string]string{"channel": "subscribe", "room_id": "join_room"}
+			for range 2 {
+				require.NoError(t, hub.PublishToChannel("x", &websocket.Message{Type: "own", Data: []byte(`"channel"`), Room: true}))
+				require.NoError(t, hub.PublishToRoom("x", &websocket.Message{Type: "own", Data: []byte(`"room"`), Room: true}))
+				requireRooms(readJSON(t, p), readJSON(t, p))
+			}
+			for key, join := range requests {
+				if ack := request(t, p, join, fmt.Sprintf(`{%q:"x","last":1}`, key)); ack != nil {
+					requireRooms(readJSON(t, p))
+				}
+				page, _ := request(t, p, "hub:history", fmt.Sprintf(`{%q:"x"}`, key))["messages"].([]any)
+				for _, m := range page {
+					requireRooms(m.(map[string]any))
+				}
+			}
+			for kind, keeps := range keeps {
+				page, err := hub.History(t.Context(), websocket.TopicKind(kind), "x", websocket.HistoryQuery{})
+				require.NoError(t, err)
+				require.Equal(t, keeps, len(page.Messages) == 2)
+				for _, m := range page.Messages {
+					require.Equal(t, websocket.TopicKind(kind) == websocket.RoomTopic, m.Room)
+				}
+			}
+			require.NoError(t, hub.BroadcastMessage(&websocket.Message{Room: true}))
+			require.NotContains(t, readJSON(t, p), "room")
+			require.NoError(t, p.Close())
+		})
+	}
+}
+
 // TestHistoryPageTooLarge asks for a page whose only message is too large as JSON.
 func TestHistoryPageTooLarge(t *testing.T) {
 	config := keep(websocket.HistoryOptions{Messages: 10})

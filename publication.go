@@ -141,7 +141,7 @@ func (h *Hub) newPublication(m *Message, to audience) *publication {
 	p.history, p.kept = nil, false
 	p.msg = *m
 	p.msg.pooled = nil
-	p.msg.ExceptSelf, p.msg.Offset = false, 0
+	p.msg.ExceptSelf, p.msg.Offset, p.msg.Room = false, 0, false
 	if to == toClients {
 		p.msg.Key = ""
 	}

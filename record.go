@@ -90,7 +90,7 @@ func (r *record) held(h *history) int64 {
 func (r *record) message(h *history) Message {
 	m := Message{
 		Type: r.typ, Channel: h.topic.name, Data: r.data, Timestamp: r.timestamp,
-		ClientID: r.clientID, Offset: r.offset, Key: r.key,
+		ClientID: r.clientID, Offset: r.offset, Key: r.key, Room: h.topic.kind == RoomTopic,
 	}
 	if r.more != nil {
 		m.ID = r.more.id

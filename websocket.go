@@ -144,6 +144,10 @@ type Message struct {
 	// unguessable, such as 128 random bits. Publications of the server have keys of
 	// their own. Key has no meaning in topics without history.
 	Key string
+	// Room is true if the message is a publication of a room with a history. So it tells a
+	// room from a channel of the same name, if Type is an application's own. It is false
+	// without a history. The hub sets it.
+	Room bool
 	// ExceptSelf is set by a client in publish, publish_room and broadcast: the
 	// publication goes to all recipients except the client itself, which still gets
 	// its ack. The hub never sends it, and ignores it in messages of the server.

@@ -42,10 +42,9 @@
 //  8. After Close nothing is sent and queued messages are not handled any more.
 //     When Done is closed, all goroutines of the client have ended.
 //
-// Guarantee 3 has one exception. The wire format does not tell apart messages with
-// an application's own type that are published to a channel and to a room of the
-// same name. If the client is in both, and not just one of them has a history, the
-// channel's handler gets both, and may get such a message twice after a reconnect.
+// Guarantee 3 has one exception. A channel and a room of the same name, both without a
+// history: a message of the room with an application's own type does not name its kind.
+// If the client is in both, the handlers of the channel get it.
 package client
 
 import (

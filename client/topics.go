@@ -467,7 +467,7 @@ type recipients struct {
 func (c *Client) route(m *websocket.Message) (to recipients, wanted bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key, certain := c.topicOf(m)
+	key := c.topicOf(m)
 	to.key = key
 	t := c.topics[key]
 	if m.Timestamp != 0 {
@@ -483,31 +483,30 @@ func (c *Client) route(m *websocket.Message) (to recipients, wanted bool) {
 		return to, t.leaving == nil
 	}
 	to.subs = t.subs
-	if m.Offset > 0 && t.epoch != "" && certain {
+	if m.Offset > 0 && t.epoch != "" {
 		to.epoch = t.epoch
 		to.subs = t.pass(websocket.Position{Epoch: t.epoch, Offset: m.Offset})
 	}
 	return to, len(to.subs) > 0 && c.excluded[m.Key] == 0
 }
 
-// topicOf returns the topic that a message was published to. A message with an
-// application's own type may have been published to a channel or to a room. If the client
-// is in both, and not just one of them has a history, it is not certain which. c.mu is locked.
-func (c *Client) topicOf(m *websocket.Message) (key topicKey, certain bool) {
+// topicOf returns the topic that a message was published to. A message without an offset
+// and with an application's own type may be of a channel or of a room: if the client is in
+// both, it is of the one that has no history. If neither has one, it counts as the
+// channel's. c.mu is locked.
+func (c *Client) topicOf(m *websocket.Message) topicKey {
 	channel, room := topicKey{name: m.Channel}, topicKey{room: true, name: m.Channel}
 	switch {
+	case m.Offset > 0:
+		return topicKey{room: m.Room, name: m.Channel}
 	case m.Type == typeRoomMessage:
-		return room, true
+		return room
 	case m.Type == typeMessage || !c.isMember(room):
-		return channel, true
-	case !c.isMember(channel):
-		return room, true
+		return channel
+	case !c.isMember(channel) || c.topics[channel].epoch != "" && c.topics[room].epoch == "":
+		return room
 	}
-	channelKeeps, roomKeeps := c.topics[channel].epoch != "", c.topics[room].epoch != ""
-	if channelKeeps != roomKeeps && (m.Offset > 0) == roomKeeps {
-		return room, true
-	}
-	return channel, channelKeeps != roomKeeps
+	return channel
 }
 
 // isMember reports whether the client has joined a topic and has not left it completely.

@@ -42,8 +42,9 @@ type vectorMessage struct {
 	Data                           hexBytes `json:"data_hex"`
 	Timestamp                      int64    `json:",string"`
 	ClientID                       string   `json:"client_id"`
-	ExceptSelf                     bool     `json:"except_self"`
-	Offset                         uint64   `json:",string"`
+	Room                           bool
+	ExceptSelf                     bool   `json:"except_self"`
+	Offset                         uint64 `json:",string"`
 	Key                            string
 	Resume                         *struct{}
 	Control                        map[string]string
@@ -83,7 +84,7 @@ func TestVectors(t *testing.T) {
 	for _, v := range file.Messages {
 		t.Run(v.Name+"/"+v.Codec, func(t *testing.T) {
 			t.Parallel()
-			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, ExceptSelf: v.ExceptSelf, Offset: v.Offset, Key: v.Key}
+			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, Room: v.Room, ExceptSelf: v.ExceptSelf, Offset: v.Offset, Key: v.Key}
 			if len(v.Data) > 0 {
 				want.Data = v.Data
 			}

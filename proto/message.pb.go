@@ -34,6 +34,7 @@ type WsMessage struct {
 	Id            string                 `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`                                     // Set by a client that wants an answer; the answer carries it too
 	Offset        uint64                 `protobuf:"varint,7,opt,name=offset,proto3" json:"offset,omitempty"`                            // Place in the topic's history
 	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`                                   // Makes a publication unique in the topic's history
+	Room          bool                   `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`                                // Set by the hub: the publication is of a room with a history
 	ExceptSelf    bool                   `protobuf:"varint,10,opt,name=except_self,json=exceptSelf,proto3" json:"except_self,omitempty"` // Set by a client: the publication does not go to the client itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,6 +124,13 @@ func (x *WsMessage) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *WsMessage) GetRoom() bool {
+	if x != nil {
+		return x.Room
+	}
+	return false
 }
 
 func (x *WsMessage) GetExceptSelf() bool {
@@ -459,7 +467,7 @@ var File_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto protoreflect.
 
 const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "" +
 	"\n" +
-	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xe9\x01\n" +
+	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xf7\x01\n" +
 	"\tWsMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x12\n" +
@@ -468,11 +476,11 @@ const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "
 	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12\x0e\n" +
 	"\x02id\x18\x06 \x01(\tR\x02id\x12\x16\n" +
 	"\x06offset\x18\a \x01(\x04R\x06offset\x12\x10\n" +
-	"\x03key\x18\b \x01(\tR\x03key\x12\x1f\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x12\n" +
+	"\x04room\x18\t \x01(\bR\x04room\x12\x1f\n" +
 	"\vexcept_self\x18\n" +
 	" \x01(\bR\n" +
-	"exceptSelfJ\x04\b\t\x10\n" +
-	"\"o\n" +
+	"exceptSelf\"o\n" +
 	"\x0eChannelRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12/\n" +
 	"\x05since\x18\x02 \x01(\v2\x19.hypgo.websocket.PositionR\x05since\x12\x12\n" +

@@ -36,6 +36,8 @@ interface MessageFields {
     offset?: number | undefined;
     /** Makes a publication unique in the topic's history. */
     key?: string | undefined;
+    /** True in a publication of a room with history. Clients send none. */
+    room?: boolean | undefined;
     /** True if the hub shall not send the publication to its publisher. */
     exceptSelf?: boolean | undefined;
 }
@@ -59,6 +61,8 @@ declare class Message {
     readonly offset: number;
     /** The key that makes the publication unique in the history; empty without one. */
     readonly key: string;
+    /** True if the message is a publication of a room with history; false without a history. */
+    readonly room: boolean;
     /** True in a request whose publication the hub shall not send to the publisher. */
     readonly exceptSelf: boolean;
     constructor(fields: MessageFields);

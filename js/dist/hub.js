@@ -171,7 +171,7 @@ var values = /* @__PURE__ */ new WeakMap();
 var Message = class {
   constructor(fields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), offset = 0, key = "", exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
@@ -183,6 +183,7 @@ var Message = class {
     this.id = id;
     this.offset = offset;
     this.key = key;
+    this.room = room;
     this.exceptSelf = exceptSelf;
   }
   /** The hub's time in Unix milliseconds, for `new Date()`. */
@@ -275,7 +276,7 @@ var json = {
   error: jsonError,
   gap: jsonGap,
   encode(fields) {
-    const { type, channel, payload, timestampNs, clientId, id, offset, key, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
@@ -283,6 +284,7 @@ var json = {
     if (id) text += `,"id":${JSON.stringify(id)}`;
     if (offset) text += `,"offset":${offset}`;
     if (key) text += `,"key":${JSON.stringify(key)}`;
+    if (room) text += `,"room":true`;
     if (exceptSelf) text += `,"except_self":true`;
     return text + "}";
   },
@@ -304,7 +306,8 @@ var json = {
       clientId: field("client_id"),
       id: field("id"),
       offset: Number(integerSource(sources, "offset")),
-      key: field("key")
+      key: field("key"),
+      room: fields.room === true
     });
     return encoding ? message : setValue(message, data);
   }
@@ -810,7 +813,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, G: emit, fail, k: report, on, off };
+  return { run, G: emit, fail, l: report, on, off };
 }
 
 // src/methods.ts
@@ -841,7 +844,7 @@ function createMethods(core, { encode: encode2, B: transmit }, { call }, topics,
       core.r();
       transmit(item);
     } catch (error) {
-      core.f.k(error);
+      core.f.l(error);
     }
     return Promise.resolve();
   });
@@ -993,7 +996,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello, requests) {
   const { codec } = core.options;
-  const { G: emit, k: report } = core.f;
+  const { G: emit, l: report } = core.f;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1222,7 +1225,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError, onPres
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.k(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.l(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -1382,7 +1385,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.n.includes("presence")) {
-      core.f.k(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.f.l(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const presence = topic.presence ?? (topic.presence = createPresence());
@@ -1391,7 +1394,7 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
       if (topic.presence !== presence || presence.e !== asked || error?.code === "disconnected") return;
       presence.e = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.f.k(error);
+        if (error.code !== "unavailable") core.f.l(error);
         return;
       }
       presence.set(reply.json().members ?? []);
@@ -1455,14 +1458,16 @@ function createTopics(core, { encode: encode2 }, calls, changed) {
         if (present.presence.u) for (const handle of present.a) handle.w(present.presence);
         return true;
       }
-      if (type === "broadcast") return false;
-      let topic = type !== "room_message" && topics.get(keyOf("channel", channel));
-      const room = type !== "message" && topics.get(keyOf("room", channel));
-      const unclear = topic && room && !topic.epoch === !room.epoch;
-      if (room && (!topic || !unclear && !room.epoch === !offset)) topic = room;
+      let topic = topics.get(keyOf(message.room ? "room" : "channel", channel));
+      if (!offset) {
+        if (type === "broadcast") return false;
+        if (type === "room_message") topic = void 0;
+        const room = type !== "message" && topics.get(keyOf("room", channel));
+        if (room && (!topic || topic.epoch && !room.epoch)) topic = room;
+      }
       if (!topic) return false;
       const excepted = key && calls.excepts(key);
-      for (const handle of [...topic.a]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
+      for (const handle of [...topic.a]) if (passes(topic, handle, offset) && !excepted) handle.receive(message);
       return true;
     },
     /** Handles the notice that messages were dropped, of one topic or of all. */
@@ -1615,7 +1620,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     topics.close(core.D ? void 0 : newClosedError());
     calls.d(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.k(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
@@ -1767,7 +1772,7 @@ var Reader = class {
 };
 
 // src/codec-flatbuffers.ts
-var slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key"];
+var slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key", "room"];
 var flatbuffers = {
   name: "flatbuffers",
   text: false,
@@ -1785,8 +1790,8 @@ var flatbuffers = {
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
-    const { timestampNs, offset, exceptSelf } = message;
-    return builder.q([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    const { timestampNs, offset, room, exceptSelf } = message;
+    return builder.q([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
@@ -1798,7 +1803,8 @@ var flatbuffers = {
       clientId: table.text(4),
       id: table.text(5),
       offset: Number(table.i(6)),
-      key: table.text(7)
+      key: table.text(7),
+      room: table.bool(8)
     });
   }
 };
@@ -1876,21 +1882,21 @@ var FlatTable = class {
     this.bytes = bytes;
     this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.table = this.h(0, "root offset");
-    this.l(this.table, 4, "table");
+    this.k(this.table, 4, "table");
     this.p = this.table - this.b.getInt32(this.table, true);
-    this.l(this.p, 4, "vtable");
+    this.k(this.p, 4, "vtable");
     const size = this.b.getUint16(this.p, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.l(this.p, size, "vtable");
+    this.k(this.p, size, "vtable");
     this.slots = (size - 4) / 2;
   }
-  l(position, length, label) {
+  k(position, length, label) {
     if (position < 0 || position + length > this.bytes.length) {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
   h(position, label) {
-    this.l(position, 4, label);
+    this.k(position, 4, label);
     return this.b.getUint32(position, true);
   }
   /** Returns the position of a field, or 0 if the table does not have the field. */
@@ -1905,16 +1911,21 @@ var FlatTable = class {
     const label = slotNames[slot];
     const start = field + this.h(field, label);
     const length = this.h(start, label);
-    this.l(start + 4, length, label);
+    this.k(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
   text(slot) {
     return decodeUTF8(this.o(slot), `flatbuffers: ${slotNames[slot]}`);
   }
+  bool(slot) {
+    const field = this.field(slot);
+    if (field > 0) this.k(field, 1, slotNames[slot]);
+    return field > 0 && this.bytes[field] !== 0;
+  }
   i(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.l(field, 8, slotNames[slot]);
+    this.k(field, 8, slotNames[slot]);
     return this.b.getBigInt64(field, true);
   }
 };
@@ -1932,7 +1943,7 @@ var msgpack = {
     const { offset } = message;
     const data = message.bytes();
     const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    writer.c(128 | 5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length);
+    writer.c(128 | 5 + [id.length, offset, key.length, message.room, message.exceptSelf].filter(Boolean).length);
     writeField(writer, "type", msgpackStr, type);
     writeField(writer, "channel", msgpackStr, channel);
     writeField(writer, "data", msgpackBin, data);
@@ -1947,10 +1958,8 @@ var msgpack = {
       writer.i(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
-    if (message.exceptSelf) {
-      writer.bytes(msgpackKey("except_self"));
-      writer.c(195);
-    }
+    if (message.room) writeTrue(writer, "room");
+    if (message.exceptSelf) writeTrue(writer, "except_self");
     return writer.done();
   },
   decode(frame) {
@@ -1969,6 +1978,10 @@ var msgpack = {
         case "data":
           fields.payload = reader.binary("data", true);
           break;
+        case "room":
+          fields.room = frame[frame.length - reader.left] === msgpackTrue;
+          reader.skip();
+          break;
         case "offset":
           fields.offset = Number(reader.integer("offset"));
           break;
@@ -1986,6 +1999,7 @@ var msgpack = {
 var msgpackStr = { fix: 160, L: 31, 8: 217, 16: 218, 32: 219 };
 var msgpackBin = { fix: 0, L: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
+var msgpackTrue = 195;
 var msgpackKey = (key) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
 function writeField(writer, key, format, value) {
   writer.bytes(msgpackKey(key));
@@ -1995,6 +2009,10 @@ function writeField(writer, key, format, value) {
     writeHeader(writer, format, value.length);
     writer.bytes(value);
   }
+}
+function writeTrue(writer, key) {
+  writer.bytes(msgpackKey(key));
+  writer.c(msgpackTrue);
 }
 function writeHeader(writer, format, length) {
   if (length <= format.L) {
@@ -2074,7 +2092,7 @@ var MsgpackReader = class extends Reader {
       case msgpackNil:
       case 194:
       // false
-      case 195:
+      case msgpackTrue:
         return 0;
       case 199:
       // ext: one more byte for the type
@@ -2146,7 +2164,7 @@ var protobuf = {
   encode(fields) {
     const message = asMessage(fields);
     const data = message.bytes();
-    const { type, channel, timestampNs, clientId, id, offset, key, exceptSelf } = message;
+    const { type, channel, timestampNs, clientId, id, offset, key, room, exceptSelf } = message;
     return encode([
       [1, type],
       [2, channel],
@@ -2156,6 +2174,7 @@ var protobuf = {
       [6, id],
       [7, BigInt(offset)],
       [8, key],
+      [9, BigInt(room)],
       [10, BigInt(exceptSelf)]
     ]);
   },
@@ -2168,7 +2187,8 @@ var protobuf = {
       5: "text",
       6: "text",
       7: "int64",
-      8: "text"
+      8: "text",
+      9: "int64"
     });
     return new Message({
       type: fields[1],
@@ -2178,7 +2198,8 @@ var protobuf = {
       clientId: fields[5],
       id: fields[6],
       offset: Number(fields[7] ?? 0),
-      key: fields[8]
+      key: fields[8],
+      room: Boolean(fields[9])
     });
   },
   target(_key, name, { since, last = 0 } = {}) {

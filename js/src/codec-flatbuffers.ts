@@ -4,7 +4,7 @@ import { asMessage, type Codec, encodedTexts, jsonError, jsonGap, jsonTarget } f
 import { DecodeError } from "./errors.js";
 import { Message, type MessageFields } from "./message.js";
 
-const slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key"];
+const slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key", "room"];
 
 /** FlatBuffers, with the schema proto/message.fbs. */
 export const flatbuffers: Codec<Uint8Array> = {
@@ -25,8 +25,8 @@ export const flatbuffers: Codec<Uint8Array> = {
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
-    const { timestampNs, offset, exceptSelf } = message;
-    return builder.finish([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, 0, exceptSelf]);
+    const { timestampNs, offset, room, exceptSelf } = message;
+    return builder.finish([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
   },
 
   decode(frame: Uint8Array) {
@@ -40,6 +40,7 @@ export const flatbuffers: Codec<Uint8Array> = {
       id: table.text(5),
       offset: Number(table.int64(6)),
       key: table.text(7),
+      room: table.bool(8),
     });
   },
 };
@@ -180,6 +181,12 @@ class FlatTable {
 
   text(slot: number): string {
     return decodeUTF8(this.vector(slot), `flatbuffers: ${slotNames[slot]}`);
+  }
+
+  bool(slot: number): boolean {
+    const field = this.field(slot);
+    if (field > 0) this.checkBounds(field, 1, slotNames[slot]!);
+    return field > 0 && this.bytes[field] !== 0;
   }
 
   int64(slot: number): bigint {

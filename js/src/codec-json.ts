@@ -13,7 +13,7 @@ export const json: Codec<string> = {
   gap: jsonGap,
 
   encode(fields: Message | MessageFields) {
-    const { type, channel, payload, timestampNs, clientId, id, offset, key, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
@@ -21,6 +21,7 @@ export const json: Codec<string> = {
     if (id) text += `,"id":${JSON.stringify(id)}`;
     if (offset) text += `,"offset":${offset}`;
     if (key) text += `,"key":${JSON.stringify(key)}`;
+    if (room) text += `,"room":true`;
     if (exceptSelf) text += `,"except_self":true`;
     return text + "}";
   },
@@ -44,6 +45,7 @@ export const json: Codec<string> = {
       id: field("id"),
       offset: Number(integerSource(sources, "offset")),
       key: field("key"),
+      room: fields.room === true,
     });
     return encoding ? message : setValue(message, data);
   },

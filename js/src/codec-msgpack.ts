@@ -18,7 +18,7 @@ export const msgpack: Codec<Uint8Array> = {
     const data = message.bytes();
     // The headers of the map and its keys take 66 bytes, those of the values at most 48.
     const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    writer.uint8(0x80 | (5 + [id.length, offset, key.length, message.exceptSelf].filter(Boolean).length));
+    writer.uint8(0x80 | (5 + [id.length, offset, key.length, message.room, message.exceptSelf].filter(Boolean).length));
     writeField(writer, "type", msgpackStr, type);
     writeField(writer, "channel", msgpackStr, channel);
     writeField(writer, "data", msgpackBin, data);
@@ -33,10 +33,8 @@ export const msgpack: Codec<Uint8Array> = {
       writer.int64(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
-    if (message.exceptSelf) {
-      writer.bytes(msgpackKey("except_self"));
-      writer.uint8(0xc3);
-    }
+    if (message.room) writeTrue(writer, "room");
+    if (message.exceptSelf) writeTrue(writer, "except_self");
     return writer.done();
   },
 
@@ -55,6 +53,10 @@ export const msgpack: Codec<Uint8Array> = {
           break;
         case "data":
           fields.payload = reader.binary("data", true);
+          break;
+        case "room":
+          fields.room = frame[frame.length - reader.left] === msgpackTrue;
+          reader.skip();
           break;
         case "offset":
           fields.offset = Number(reader.integer("offset"));
@@ -83,6 +85,7 @@ interface Format {
 const msgpackStr: Format = { fix: 0xa0, fixMax: 31, 8: 0xd9, 16: 0xda, 32: 0xdb };
 const msgpackBin: Format = { fix: 0, fixMax: -1, 8: 0xc4, 16: 0xc5, 32: 0xc6 };
 const msgpackNil = 0xc0;
+const msgpackTrue = 0xc3;
 
 const msgpackKey = (key: string) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
 
@@ -94,6 +97,11 @@ function writeField(writer: Writer, key: string, format: Format, value: Uint8Arr
     writeHeader(writer, format, value.length);
     writer.bytes(value);
   }
+}
+
+function writeTrue(writer: Writer, key: string) {
+  writer.bytes(msgpackKey(key));
+  writer.uint8(msgpackTrue);
 }
 
 /** Writes the header of a str or bin. */
@@ -180,7 +188,7 @@ class MsgpackReader extends Reader {
     switch (format) {
       case msgpackNil:
       case 0xc2: // false
-      case 0xc3: // true
+      case msgpackTrue:
         return 0;
       case 0xc7: // ext: one more byte for the type
       case 0xc8:

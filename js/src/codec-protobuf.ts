@@ -18,7 +18,7 @@ export const protobuf: Codec<Uint8Array> = {
   encode(fields: Message | MessageFields) {
     const message = asMessage(fields);
     const data = message.bytes();
-    const { type, channel, timestampNs, clientId, id, offset, key, exceptSelf } = message;
+    const { type, channel, timestampNs, clientId, id, offset, key, room, exceptSelf } = message;
     return encode([
       [1, type],
       [2, channel],
@@ -28,6 +28,7 @@ export const protobuf: Codec<Uint8Array> = {
       [6, id],
       [7, BigInt(offset)],
       [8, key],
+      [9, BigInt(room)],
       [10, BigInt(exceptSelf)],
     ]);
   },
@@ -42,6 +43,7 @@ export const protobuf: Codec<Uint8Array> = {
       6: "text",
       7: "int64",
       8: "text",
+      9: "int64",
     });
     return new Message({
       type: fields[1],
@@ -52,6 +54,7 @@ export const protobuf: Codec<Uint8Array> = {
       id: fields[6],
       offset: Number(fields[7] ?? 0),
       key: fields[8],
+      room: Boolean(fields[9]),
     });
   },
 

@@ -33,6 +33,8 @@ export interface MessageFields {
   offset?: number | undefined;
   /** Makes a publication unique in the topic's history. */
   key?: string | undefined;
+  /** True in a publication of a room with history. Clients send none. */
+  room?: boolean | undefined;
   /** True if the hub shall not send the publication to its publisher. */
   exceptSelf?: boolean | undefined;
 }
@@ -60,12 +62,14 @@ export class Message {
   readonly offset: number;
   /** The key that makes the publication unique in the history; empty without one. */
   readonly key: string;
+  /** True if the message is a publication of a room with history; false without a history. */
+  readonly room: boolean;
   /** True in a request whose publication the hub shall not send to the publisher. */
   readonly exceptSelf: boolean;
 
   constructor(fields: MessageFields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), offset = 0, key = "", exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
@@ -77,6 +81,7 @@ export class Message {
     this.id = id;
     this.offset = offset;
     this.key = key;
+    this.room = room;
     this.exceptSelf = exceptSelf;
   }
 

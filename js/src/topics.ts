@@ -240,15 +240,17 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
         if (present.presence.known) for (const handle of present.handles) handle.changed(present.presence);
         return true;
       }
-      if (type === "broadcast") return false;
-      let topic = type !== "room_message" && topics.get(keyOf("channel", channel));
-      const room = type !== "message" && topics.get(keyOf("room", channel));
-      // Application-defined types do not say whether `channel` names a channel or a room. An offset does if one has a history.
-      const unclear = topic && room && !topic.epoch === !room.epoch;
-      if (room && (!topic || (!unclear && !room.epoch === !offset))) topic = room;
+      let topic = topics.get(keyOf(message.room ? "room" : "channel", channel));
+      if (!offset) {
+        if (type === "broadcast") return false;
+        if (type === "room_message") topic = undefined;
+        // Without an offset, a message of the application's own type belongs to the one that has no history.
+        const room = type !== "message" && topics.get(keyOf("room", channel));
+        if (room && (!topic || (topic.epoch && !room.epoch))) topic = room;
+      }
       if (!topic) return false;
       const excepted = key && calls.excepts(key);
-      for (const handle of [...topic.handles]) if (passes(topic, handle, unclear ? 0 : offset) && !excepted) handle.receive(message);
+      for (const handle of [...topic.handles]) if (passes(topic, handle, offset) && !excepted) handle.receive(message);
       return true;
     },
 

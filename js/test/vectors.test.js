@@ -30,6 +30,21 @@ const fieldsOf = (message) => ({
   timestamp: String(message.timestampNs),
   clientId: message.clientId,
   id: message.id,
+  offset: String(message.offset),
+  key: message.key,
+  room: message.room,
+});
+
+const wantedOf = (vector) => ({
+  type: vector.type,
+  channel: vector.channel,
+  data: vector.data_hex,
+  timestamp: vector.timestamp,
+  clientId: vector.client_id,
+  id: vector.id,
+  offset: vector.offset ?? "0",
+  key: vector.key ?? "",
+  room: vector.room ?? false,
 });
 
 /** Parse the hub's notices into the form of the vectors' control fields. */
@@ -43,14 +58,7 @@ const controlOf = {
 
 for (const vector of file.messages) {
   const codec = codecs[vector.codec];
-  const want = {
-    type: vector.type,
-    channel: vector.channel,
-    data: vector.data_hex,
-    timestamp: vector.timestamp,
-    clientId: vector.client_id,
-    id: vector.id,
-  };
+  const want = wantedOf(vector);
   const decode = (bytes) => codec.decode(codec.text ? text(bytes) : bytes);
 
   test(`vector ${vector.name}/${vector.codec}`, async (t) => {
@@ -117,12 +125,7 @@ for (const codec of Object.keys(codecs)) {
         socket.deliverRaw(frame === "text" ? text(fromHex(wire)) : fromHex(wire));
       }
       await all;
-      assert.deepEqual(
-        got,
-        plain.map(({ type, channel, data_hex: data, timestamp, client_id: clientId, id }) => {
-          return { type, channel, data, timestamp, clientId, id };
-        }),
-      );
+      assert.deepEqual(got, plain.map(wantedOf));
       const control = (type) => fromHub.filter((vector) => vector.type === type).map((vector) => vector.control);
       assert.deepEqual(
         gaps,

@@ -131,6 +131,18 @@ func (rcv *WsMessage) Key() []byte {
 	return nil
 }
 
+func (rcv *WsMessage) Room() bool {
+	o := flatbuffers.UOffsetT(rcv._tab.Offset(20))
+	if o != 0 {
+		return rcv._tab.GetBool(o + rcv._tab.Pos)
+	}
+	return false
+}
+
+func (rcv *WsMessage) MutateRoom(n bool) bool {
+	return rcv._tab.MutateBoolSlot(20, n)
+}
+
 func (rcv *WsMessage) ExceptSelf() bool {
 	o := flatbuffers.UOffsetT(rcv._tab.Offset(22))
 	if o != 0 {
@@ -172,6 +184,9 @@ func WsMessageAddOffset(builder *flatbuffers.Builder, offset uint64) {
 }
 func WsMessageAddKey(builder *flatbuffers.Builder, key flatbuffers.UOffsetT) {
 	builder.PrependUOffsetTSlot(7, flatbuffers.UOffsetT(key), 0)
+}
+func WsMessageAddRoom(builder *flatbuffers.Builder, room bool) {
+	builder.PrependBoolSlot(8, room, false)
 }
 func WsMessageAddExceptSelf(builder *flatbuffers.Builder, exceptSelf bool) {
 	builder.PrependBoolSlot(9, exceptSelf, false)

@@ -1,6 +1,6 @@
 // The wire format, implemented with third-party libraries. Messages are
-// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}, and exceptSelf if it
-// is true.
+// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}, and room and
+// exceptSelf if they are true.
 
 import { fileURLToPath } from "node:url";
 import { decode as msgpackDecode, encode as msgpackEncode } from "@msgpack/msgpack";
@@ -8,7 +8,7 @@ import * as flatbuffers from "flatbuffers";
 import protobuf from "protobufjs";
 
 const none = new Uint8Array(0);
-const flag = (exceptSelf) => exceptSelf && { exceptSelf };
+const flags = (room, exceptSelf) => ({ ...(room && { room }), ...(exceptSelf && { exceptSelf }) });
 const utf8 = new TextEncoder();
 const strictUTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -30,8 +30,9 @@ const jsonControls = {
 const json = {
   ...jsonControls,
   text: true,
-  encode({ type, channel, data = none, timestamp = 0n, clientId, id, exceptSelf }) {
+  encode({ type, channel, data = none, timestamp = 0n, clientId, id, room, exceptSelf }) {
     const fields = { type, channel, data: asJSON(data), timestamp: Number(timestamp), client_id: clientId, id };
+    if (room) fields.room = true;
     if (exceptSelf) fields.except_self = true;
     if (fields.data === undefined && data.length > 0) {
       fields.data = Buffer.from(data).toString("base64");
@@ -40,13 +41,13 @@ const json = {
     return JSON.stringify(fields);
   },
   decode(text) {
-    const { type, channel = "", data, encoding, client_id: clientId = "", id = "", except_self } = JSON.parse(text);
+    const { type, channel = "", data, encoding, client_id: clientId = "", id = "", room, except_self } = JSON.parse(text);
     // JSON.parse would round the 64-bit integer.
-    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"offset":\d+)?(?:,"key":"[^]*")?(?:,"except_self":true)?}$/.exec(text)[1]);
+    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"offset":\d+)?(?:,"key":"[^]*")?(?:,"room":true)?(?:,"except_self":true)?}$/.exec(text)[1]);
     let bytes = none;
     if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
     else if (data !== null) bytes = utf8.encode(JSON.stringify(data));
-    return { type, channel, data: bytes, timestamp, clientId, id, ...flag(except_self) };
+    return { type, channel, data: bytes, timestamp, clientId, id, ...flags(room, except_self) };
   },
 };
 
@@ -68,9 +69,9 @@ const proto = {
     return WsMessage.encode({ ...fields, timestamp: Long.fromString(String(timestamp)) }).finish();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id, exceptSelf } = WsMessage.decode(bytes);
+    const { type, channel, data, timestamp, clientId, id, room, exceptSelf } = WsMessage.decode(bytes);
     const plain = { data: Uint8Array.from(data), timestamp: BigInt(String(timestamp)) };
-    return { type, channel, ...plain, clientId, id, ...flag(exceptSelf) };
+    return { type, channel, ...plain, clientId, id, ...flags(room, exceptSelf) };
   },
   request: ({ channel, room_id: roomId }) =>
     roomId === undefined ? ChannelRequest.encode({ channel }).finish() : RoomRequest.encode({ roomId }).finish(),
@@ -126,16 +127,24 @@ class FlatMessage {
     return this.#string(14);
   }
 
-  get exceptSelf() {
-    const field = this.#field(22);
+  #bool(vtableOffset) {
+    const field = this.#field(vtableOffset);
     return field !== 0 && this.bb.readInt8(field) !== 0;
+  }
+
+  get room() {
+    return this.#bool(20);
+  }
+
+  get exceptSelf() {
+    return this.#bool(22);
   }
 }
 
 const flat = {
   ...jsonControls,
   text: false,
-  encode({ type, channel, data, timestamp = 0n, clientId, id, exceptSelf }) {
+  encode({ type, channel, data, timestamp = 0n, clientId, id, room, exceptSelf }) {
     const builder = new flatbuffers.Builder();
     const offsets = [
       type && builder.createString(type),
@@ -148,13 +157,14 @@ const flat = {
     builder.startObject(10);
     offsets.forEach((offset, slot) => offset && builder.addFieldOffset(slot, offset, 0));
     builder.addFieldInt64(3, timestamp, 0n);
+    builder.addFieldInt8(8, room ? 1 : 0, 0);
     builder.addFieldInt8(9, exceptSelf ? 1 : 0, 0);
     builder.finish(builder.endObject());
     return builder.asUint8Array();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id, exceptSelf } = new FlatMessage(bytes);
-    return { type, channel, data, timestamp, clientId, id, ...flag(exceptSelf) };
+    const { type, channel, data, timestamp, clientId, id, room, exceptSelf } = new FlatMessage(bytes);
+    return { type, channel, data, timestamp, clientId, id, ...flags(room, exceptSelf) };
   },
 };
 
@@ -167,8 +177,8 @@ const msgpack = {
   },
   decode(bytes) {
     const fields = msgpackDecode(bytes, { useBigInt64: true });
-    const { type, channel, data, timestamp, client_id: clientId, id = "", except_self } = fields;
-    return { type, channel, data: data ?? none, timestamp: BigInt(timestamp), clientId, id, ...flag(except_self) };
+    const { type, channel, data, timestamp, client_id: clientId, id = "", room, except_self } = fields;
+    return { type, channel, data: data ?? none, timestamp: BigInt(timestamp), clientId, id, ...flags(room, except_self) };
   },
 };
 

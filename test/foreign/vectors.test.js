@@ -40,6 +40,7 @@ for (const vector of file.messages) {
       timestamp: BigInt(vector.timestamp),
       clientId: vector.client_id,
       id: vector.id,
+      ...(vector.room && { room: true }),
       ...(vector.except_self && { exceptSelf: true }),
     };
     const plain = bytesOf(vector.wire[0].bytes_hex);

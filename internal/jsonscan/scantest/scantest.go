@@ -34,6 +34,7 @@ func Inputs() []string {
 		`{"data":"eA==","encoding":"base64","encoding":""}`, `{"data":"eA==","encoding":"base64","encoding":null}`, `{"data":"\ud800","encoding":"\ud800"}`,
 		`{"except_self":true}`, `{"except_self":false}`, `{"except_self":null}`, `{"except_self":1}`, `{"except_self":"true"}`, `{"except_self":[true]}`, `{"except_self": true }`, `{"except_self":tru}`,
 		`{"except_self":true,"except_self":false}`, `{"except_self":1,"Except_Self":true}`, `{"except_self":true,"EXCEPT_SELF":7}`, `{"type":"\u0061","except_self":true}`, `{"except\u005fself":true}`,
+		`{"room":true}`, `{"room":false}`, `{"room":null}`, `{"room":"lobby"}`, `{"room":{"id":[1]}}`, `{"room":tru}`, `{"room":true,"Room":1}`, `{"room":"a","ROOM":true}`, `{"r\u006fom":true}`,
 		`{"extra":{"type":"x"},"type":"a"}`, `{"extra":"x","Extra":[1,2]}`, `{"":1}`, `{"extra":}`, `{"extra":[}`, `{"日本":1}`,
 	}
 	for _, depth := range []int{62, 63, 64, 65, 66, 9998, 9999, 10000, 10001} {
