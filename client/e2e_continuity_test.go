@@ -34,11 +34,33 @@ import (
 func TestContinuity(t *testing.T) {
 	t.Parallel()
 	runs := 30
-	if s := os.Getenv("CONTINUITY_RUNS"); s != "" {
-		runs, _ = strconv.Atoi(s)
-	}
 	if testing.Short() {
 		runs = 5
+	}
+	continuityRuns(t, runs, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { newContinuityRun(t, seed).run() })
+	})
+}
+
+// TestContinuityOverTCP is TestContinuity over real sockets, through a proxy that cuts
+// connections after random numbers of bytes.
+func TestContinuityOverTCP(t *testing.T) {
+	t.Parallel()
+	runs := 3
+	if testing.Short() {
+		runs = 1
+	}
+	continuityRuns(t, runs, func(t *testing.T, seed uint64) {
+		r := newContinuityRun(t, seed)
+		r.server.addr = "127.0.0.1:0"
+		r.proxy, r.speed = newCutProxy(t, seed), 5
+		r.run()
+	})
+}
+
+func continuityRuns(t *testing.T, runs int, run func(t *testing.T, seed uint64)) {
+	if s := os.Getenv("CONTINUITY_RUNS"); s != "" {
+		runs, _ = strconv.Atoi(s)
 	}
 	first := rand.Uint64() >> 16
 	if s := os.Getenv("CONTINUITY_SEED"); s != "" {
@@ -47,9 +69,7 @@ func TestContinuity(t *testing.T) {
 	}
 	for i := range uint64(runs) {
 		seed := first + i
-		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newContinuityRun(t, seed).run() })
-		})
+		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { run(t, seed) })
 		if !ok {
 			t.Fatalf("repeat with CONTINUITY_SEED=%d", seed)
 		}
@@ -61,10 +81,12 @@ type continuityRun struct {
 	seed        uint64
 	server      *server
 	pipes       *pipeListener
+	proxy       *cutProxy     // instead of pipes, or nil
+	speed       time.Duration // pauses are shorter by this factor
 	plain       bool          // the hub does not know how to write without blocking
 	presence    bool          // members follow each other
 	roomy       bool          // no history forgets anything
-	topics      []string      // those that begin with "r" are rooms
+	topics      []string      // "r" and the name of a room, or "c" and that of a channel
 	count       int           // publications of each publisher to each topic
 	calm        atomic.Bool   // new connections do not break
 	taken, gaps atomic.Int64  // received by members
@@ -76,7 +98,7 @@ type continuityRun struct {
 func newContinuityRun(t *testing.T, seed uint64) *continuityRun {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	pick := func(n ...int64) int64 { return n[rng.IntN(len(n))] }
-	r := &continuityRun{t: t, seed: seed, pipes: newPipeListener(), stop: make(chan struct{})}
+	r := &continuityRun{t: t, seed: seed, pipes: newPipeListener(), speed: 1, stop: make(chan struct{})}
 	r.server = &server{t: t, config: websocket.DefaultConfig, addr: "hub"}
 	config := &r.server.config
 	config.Shards = 1 + rng.IntN(3)
@@ -103,8 +125,9 @@ func newContinuityRun(t *testing.T, seed uint64) *continuityRun {
 	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
 		return websocket.TopicOptions{History: bounds, Presence: r.presence}
 	}
-	for i := range 1 + rng.IntN(3) {
-		r.topics = append(r.topics, string("cr"[rng.IntN(2)])+strconv.Itoa(i))
+	all := []string{"c0", "r0", "c1", "r1"}
+	for _, i := range rng.Perm(len(all))[:1+rng.IntN(3)] {
+		r.topics = append(r.topics, all[i])
 	}
 	r.count = 20 + rng.IntN(180)
 	return r
@@ -130,6 +153,9 @@ func (r *continuityRun) run() {
 	close(r.stop)
 	members.Wait()
 	r.calm.Store(true)
+	if r.proxy != nil {
+		r.proxy.calm.Store(true)
+	}
 	for n := 0; !r.t.Failed(); n++ {
 		done := true
 		for _, m := range all {
@@ -144,27 +170,40 @@ func (r *continuityRun) run() {
 		for _, topic := range r.topics {
 			r.hubPublishes(topic, `{"p":"end"}`)
 		}
-		time.Sleep(time.Second)
+		r.pause(time.Second)
 	}
 	for _, m := range all {
 		m.close()
+	}
+	if r.proxy != nil {
+		r.proxy.stop()
 	}
 	r.server.stop()
 	r.t.Logf("%d connections, %d messages, %d gaps", r.hub.Load().Stats().TotalConnections, r.taken.Load(), r.gaps.Load())
 }
 
 func (r *continuityRun) serve() {
-	r.server.serve(r.pipes)
+	if r.proxy != nil {
+		r.server.start()
+		r.proxy.hub.Store(&r.server.addr)
+	} else {
+		r.server.serve(r.pipes)
+	}
 	r.hub.Store(r.server.hub)
 }
+
+// pause takes time in which other things happen. No check depends on its length.
+func (r *continuityRun) pause(d time.Duration) { <-time.After(d / r.speed) }
 
 // restart restarts the hub, which forgets its histories.
 func (r *continuityRun) restart() {
 	rng := rand.New(rand.NewPCG(r.seed, 400))
 	for range 1 + rng.IntN(2) {
-		time.Sleep(time.Duration(rng.IntN(3000)) * time.Millisecond)
+		r.pause(time.Duration(rng.IntN(3000)) * time.Millisecond)
 		r.server.stop()
-		r.pipes.reopen()
+		if r.proxy == nil {
+			r.pipes.reopen()
+		}
 		r.serve()
 	}
 }
@@ -177,15 +216,19 @@ func (r *continuityRun) tolerable(err error) bool {
 
 // options returns the options of a client whose connections break.
 func (r *continuityRun) options(name string, rng *rand.Rand) client.Options {
+	dial := r.dialer(rng.Uint64())
+	if r.proxy != nil {
+		dial = r.proxy.dial
+	}
 	return client.Options{
 		Codec:             []string{"json", "protobuf", "flatbuffers", "msgpack"}[rng.IntN(4)],
 		Security:          r.server.config.Security,
 		EnableCompression: rng.IntN(2) == 0,
 		Header:            http.Header{"Name": {name}},
 		RetryDial:         true,
-		BackoffMin:        time.Duration(1+rng.IntN(100)) * time.Millisecond,
-		BackoffMax:        time.Duration(100+rng.IntN(3000)) * time.Millisecond,
-		NetDial:           r.dialer(rng.Uint64()),
+		BackoffMin:        time.Duration(1+rng.IntN(100)) * time.Millisecond / r.speed,
+		BackoffMax:        time.Duration(100+rng.IntN(3000)) * time.Millisecond / r.speed,
+		NetDial:           dial,
 	}
 }
 
@@ -268,11 +311,11 @@ func (r *continuityRun) publish(name string, seed uint64) {
 			}
 			var err error
 			if n > 0 {
-				err = publish(r.t.Context(), topic, data)
+				err = publish(r.t.Context(), topic[1:], data)
 			} else { // the client does not know yet that there is a history, and the application repeats by itself
 				key := fmt.Sprintf("%s %d %s", name, n, topic)
 				for err = client.ErrOutcomeUnknown; errors.Is(err, client.ErrOutcomeUnknown); {
-					err = publish(r.t.Context(), topic, data, client.Key(key))
+					err = publish(r.t.Context(), topic[1:], data, client.Key(key))
 				}
 			}
 			if err != nil && !r.tolerable(err) {
@@ -281,7 +324,7 @@ func (r *continuityRun) publish(name string, seed uint64) {
 			}
 		}
 		if rng.IntN(3) == 0 {
-			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+			r.pause(time.Duration(rng.IntN(300)) * time.Millisecond)
 		}
 	}
 }
@@ -292,18 +335,16 @@ func (r *continuityRun) publishAsHub() {
 		for _, topic := range r.topics {
 			r.hubPublishes(topic, string(continuityData{Publisher: "hub", N: n}.encode(rng)))
 		}
-		time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond)
+		r.pause(time.Duration(rng.IntN(50)) * time.Millisecond)
 	}
 }
 
 func (r *continuityRun) hubPublishes(topic, data string) {
 	publish := r.hub.Load().PublishToChannel
-	m := &websocket.Message{Data: []byte(data)}
 	if topic[0] == 'r' {
 		publish = r.hub.Load().PublishToRoom
-		m.Type = "own"
 	}
-	if err := publish(topic, m); err != nil && (r.roomy || !errors.Is(err, websocket.ErrHubClosed)) {
+	if err := publish(topic[1:], &websocket.Message{Type: "own", Data: []byte(data)}); err != nil && (r.roomy || !errors.Is(err, websocket.ErrHubClosed)) {
 		r.t.Errorf("hub: %v", err)
 	}
 }
@@ -347,7 +388,7 @@ func (m *continuityMember) live() {
 			select {
 			case <-m.run.stop:
 				return
-			case <-time.After(time.Duration(m.rng.IntN(500)) * time.Millisecond):
+			case <-time.After(time.Duration(m.rng.IntN(500)) * time.Millisecond / m.run.speed):
 			}
 			topic := m.run.topics[m.rng.IntN(len(m.run.topics))]
 			switch m.rng.IntN(10) {
@@ -454,15 +495,15 @@ func (m *continuityMember) join(topic string, t *tracker) bool {
 	handler := func(msg *websocket.Message) {
 		<-ready
 		if rng.IntN(50) == 0 {
-			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
+			m.run.pause(time.Duration(rng.IntN(100)) * time.Millisecond)
 		}
 		if err := m.take(t, msg); err != nil {
 			m.errorf("%s: %v", topic, err)
 		}
 	}
-	sub, err := subscribe(m.run.t.Context(), topic, handler, options...)
+	sub, err := subscribe(m.run.t.Context(), topic[1:], handler, options...)
 	for err != nil && m.run.tolerable(err) {
-		sub, err = subscribe(m.run.t.Context(), topic, handler, options...)
+		sub, err = subscribe(m.run.t.Context(), topic[1:], handler, options...)
 	}
 	if err != nil {
 		m.errorf("subscribe to %s: %v", topic, err)
@@ -492,7 +533,7 @@ func (m *continuityMember) subscribeAgain(topic string) {
 		}
 		return
 	}
-	time.Sleep(time.Second) // longer than a handler takes
+	<-time.After(time.Second) // longer than a handler takes
 	m.subscribe(topic)
 }
 
@@ -540,7 +581,7 @@ func (m *continuityMember) gap(g websocket.Gap) {
 		m.errorf("gap %+v, but there is a history", g)
 	}
 	for topic := range m.topics {
-		if g.All || topic == g.Channel+g.RoomID {
+		if g.All || topic == "c"+g.Channel || topic == "r"+g.RoomID {
 			for _, t := range m.trackers(topic) {
 				t.gaps += g.Count
 				t.unknown = t.unknown || g.All || g.Count == 0
@@ -601,7 +642,7 @@ func (m *continuityMember) knowsMembers(explain bool) bool {
 		if topic[0] == 'r' {
 			kind = websocket.RoomTopic
 		}
-		want, err := m.run.hub.Load().Presence(m.run.t.Context(), kind, topic)
+		want, err := m.run.hub.Load().Presence(m.run.t.Context(), kind, topic[1:])
 		if err != nil || !reflect.DeepEqual(t.sub.Members(), want) {
 			if explain {
 				m.errorf("members of %s: %+v, want %+v %v", topic, t.sub.Members(), want, err)
