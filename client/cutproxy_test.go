@@ -16,8 +16,8 @@ import (
 // number of bytes in one direction or in the other.
 type cutProxy struct {
 	listener   net.Listener
-	hub        atomic.Pointer[string] // its address
-	calm       atomic.Bool            // new connections are not cut
+	hub        atomic.Value // its address, a string
+	calm       atomic.Bool  // new connections are not cut
 	goroutines sync.WaitGroup
 
 	mu    sync.Mutex // guards the fields below
@@ -97,7 +97,7 @@ func (p *cutProxy) limits() (fromClient, fromHub int64, reset bool) {
 }
 
 func (p *cutProxy) forward(client net.Conn) {
-	hub, err := net.Dial("tcp", *p.hub.Load())
+	hub, err := net.Dial("tcp", p.hub.Load().(string))
 	if err != nil {
 		_ = client.Close()
 		return

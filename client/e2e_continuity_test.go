@@ -185,7 +185,7 @@ func (r *continuityRun) run() {
 func (r *continuityRun) serve() {
 	if r.proxy != nil {
 		r.server.start()
-		r.proxy.hub.Store(&r.server.addr)
+		r.proxy.hub.Store(r.server.addr)
 	} else {
 		r.server.serve(r.pipes)
 	}
