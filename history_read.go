@@ -14,7 +14,8 @@ type HistoryQuery struct {
 	Since Position
 	// Before asks for publications with a smaller offset. 0 means no limit.
 	Before uint64
-	// Limit is the maximum number of publications. Defaults to 100; at most 1,000.
+	// Limit is the maximum number of publications. Defaults to 100; at most 1,000. It must
+	// not be negative.
 	Limit int
 }
 
@@ -39,12 +40,15 @@ type HistoryPage struct {
 // History returns publications that a channel or room keeps. The messages are copies. A
 // topic without history is no error: see HistoryPage.Reason. With a Broker it returns what
 // has arrived on this node; if the topic has no members here, the whole history is read
-// from the engine for the call. Errors: ErrInvalidName, ErrHubClosed after shutdown has
-// begun, ErrBrokerUnavailable if the engine does not answer within Config.BrokerTimeout,
+// from the engine for the call. Errors: ErrInvalidName, one for a
+// negative limit, ErrHubClosed after shutdown has begun, ErrBrokerUnavailable if the engine does not answer within Config.BrokerTimeout,
 // and ctx's error. It may be called from any goroutine, callbacks included.
 func (h *Hub) History(ctx context.Context, kind TopicKind, name string, q HistoryQuery) (HistoryPage, error) {
 	if err := checkName(name, h.config.MaxNameLength); err != nil {
 		return HistoryPage{}, err
+	}
+	if q.Limit < 0 {
+		return HistoryPage{}, errHistoryLimit
 	}
 	if err := ctx.Err(); err != nil {
 		return HistoryPage{}, err
@@ -152,7 +156,10 @@ func (c *Client) replyToHistory(m *Message) {
 	}
 }
 
-var errHistoryRequest = errors.New("websocket: hub:history needs either channel or room_id, and valid bounds")
+var (
+	errHistoryRequest = errors.New("websocket: hub:history needs either channel or room_id, and valid bounds")
+	errHistoryLimit   = errors.New("websocket: HistoryQuery.Limit is negative")
+)
 
 func (c *Client) historyData(data []byte) (reply []byte, target string, err error) {
 	var request historyRequest

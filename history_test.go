@@ -432,11 +432,15 @@ func TestHistoryPages(t *testing.T) {
 		require.Equal(t, []uint64{21}, offsets(page))
 		require.False(t, page.Complete)
 		require.Equal(t, "expired", page.Reason)
+		_, err := hub.History(context.Background(), websocket.ChannelTopic, "news", websocket.HistoryQuery{Limit: -1})
+		require.ErrorContains(t, err, "Limit")
 		none, err := hub.History(context.Background(), websocket.RoomTopic, "news", websocket.HistoryQuery{})
 		require.NoError(t, err)
 		require.Equal(t, "none", none.Reason)
 
 		p := hub.connect(1<<16, nil)
+		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"hub:history","id":"q","data":{"channel":"news","limit":-1}}`)))
+		require.Equal(t, "bad_request", readJSON(t, p)["data"].(map[string]any)["code"])
 		require.NoError(t, p.WriteMessage(websocket.TextMessage, []byte(`{"type":"hub:history","id":"q","data":{"channel":"news"}}`)))
 		require.Equal(t, "forbidden", readJSON(t, p)["data"].(map[string]any)["code"], "no member")
 		request(t, p, "subscribe", `{"channel":"news"}`)
@@ -589,6 +593,18 @@ func TestKeyGoesWithItsPublication(t *testing.T) {
 		require.EqualValues(t, 2, publish())
 		time.Sleep(time.Hour)
 		require.EqualValues(t, 3, publish())
+	})
+}
+
+// An encoder would replace what is not UTF-8, so that keys which differ become equal.
+func TestKeysAreUTF8(t *testing.T) {
+	inHistoryHub(t, keep(websocket.HistoryOptions{Messages: 10}), func(t *testing.T, hub *fakeHub) {
+		m := &websocket.Message{Key: "\xff"}
+		for _, err := range []error{hub.PublishToChannel("news", m), hub.PublishToRoom("news", m)} {
+			require.ErrorIs(t, err, websocket.ErrMalformed)
+			require.ErrorContains(t, err, "key")
+		}
+		require.NoError(t, hub.BroadcastMessage(m)) // it has no key
 	})
 }
 

@@ -30,3 +30,11 @@ func nameProblem(name string, limit int) string {
 	}
 	return ""
 }
+
+// checkKey rejects a Message.Key that an encoder would change.
+func checkKey(key string) error {
+	if !utf8.ValidString(key) {
+		return fmt.Errorf("%w: the key is not UTF-8", ErrMalformed)
+	}
+	return nil
+}

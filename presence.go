@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -376,7 +377,7 @@ const maxInfo int64 = 4 << 10
 
 // SetInfo sets data about this client, such as a name and a status, that the members of
 // topics with TopicOptions.Presence see besides its ID and user. info is encoded in JSON; nil removes it. The
-// members get an "update" message. By default there is no info. It may be called at any
+// members get an "update" message if the info changes. By default there is no info. It may be called at any
 // time, also in OnConnect. Errors: those of json.Marshal, ErrMalformed for a json.RawMessage
 // that is not UTF-8, ErrMessageTooLarge for more than 4 KiB or an eighth of
 // Config.ClientBacklog, and ErrClientClosed after the connection has ended.
@@ -399,6 +400,10 @@ func (c *Client) SetInfo(info any) error {
 	if !c.registered {
 		l.mu.Unlock()
 		return ErrClientClosed
+	}
+	if bytes.Equal(b, c.info) {
+		l.mu.Unlock()
+		return nil
 	}
 	c.charge(int64(len(b) - len(c.info)))
 	c.info = b

@@ -106,6 +106,8 @@ func TestPresence(t *testing.T) {
 		require.NoError(t, cc.SetInfo(map[string]string{"status": "away"}))
 		time.Sleep(time.Second)
 		require.Equal(t, "*ann/2=map[status:away]", presenceOf(t, readJSON(t, a)))
+		require.NoError(t, cc.SetInfo(map[string]string{"status": "away"})) // no change
+		time.Sleep(time.Second)
 
 		require.NoError(t, c.Close())
 		time.Sleep(time.Second)

@@ -61,6 +61,11 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	if strings.HasPrefix(out.ID, hubPrefix) {
 		out.ID = "" // an application that passes a client's message on must not make it a request of the hub's
 	}
+	if to != toClients {
+		if err := checkKey(out.Key); err != nil {
+			return nil, err
+		}
+	}
 	if out.Type == "" {
 		out.Type = defaultType
 	}
@@ -84,9 +89,10 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 // Config.BrokerQueue is used up.
 //
 // Errors: ErrHubClosed after shutdown has begun, a *MessageTooLargeError, which wraps
-// ErrMessageTooLarge, ErrInvalidName, ErrNilMessage, ErrHubNotRunning if the call would
-// have to wait before Run, and with a broker ErrBrokerUnavailable if m reaches only the
-// subscribers on this node. It may be called from any goroutine, callbacks included.
+// ErrMessageTooLarge, ErrInvalidName, ErrNilMessage, one that wraps ErrMalformed if m.Key
+// is not UTF-8, ErrHubNotRunning if the call would have to wait before Run, and with a
+// broker ErrBrokerUnavailable if m reaches only the subscribers on this node. It may be
+// called from any goroutine, callbacks included.
 func (h *Hub) PublishToChannel(channel string, m *Message) error {
 	return h.PublishToChannelContext(context.Background(), channel, m)
 }

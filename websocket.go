@@ -142,7 +142,7 @@ type Message struct {
 	// the same user (Client.User) with the same Key is not published, while the first is
 	// kept. All clients without a user count as one user, so their keys should be
 	// unguessable, such as 128 random bits. Publications of the server have keys of
-	// their own. Key has no meaning in topics without history.
+	// their own. Key has no meaning in topics without history. It must be UTF-8.
 	Key string
 	// Room is true if the message is a publication of a room with a history. So it tells a
 	// room from a channel of the same name, if Type is an application's own. It is false

@@ -53,6 +53,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
@@ -253,6 +254,9 @@ func (c *Client) isOwnID(id string) bool {
 
 // encode returns m as the payload of a frame, sealed if there are keys.
 func (c *Client) encode(m *websocket.Message) ([]byte, error) {
+	if !utf8.ValidString(m.Key) { // an encoder would change it, perhaps to that of another publication
+		return nil, fmt.Errorf("%w: the key is not UTF-8", websocket.ErrMalformed)
+	}
 	b, err := c.codec.Marshal(m)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,8 @@ func ExceptSelf() PublishOption {
 // Key gives a publication to a channel or room with history a key of the application's own.
 // The hub does not publish a second publication of the same user with the same key while
 // the history has the first, so a program may publish it again after a restart. Users
-// without a name share their keys: choose one that cannot be guessed. Without this option
+// without a name share their keys: choose one that cannot be guessed. It must be UTF-8, or
+// Publish returns an error that wraps websocket.ErrMalformed. Without this option
 // the client chooses a random key. It has no meaning for broadcasts.
 func Key(key string) PublishOption {
 	return PublishOption{func(m *websocket.Message) { m.Key = key }}

@@ -116,6 +116,7 @@ func TestPublishIsRepeated(t *testing.T) {
 		next(told)
 		require.ErrorIs(t, receive(t, result), client.ErrOutcomeUnknown)
 	}
+	require.ErrorIs(t, s.Publish(ctx, "news", nil, client.Key("\xff")), websocket.ErrMalformed)
 	result = s.publishing(ctx, `9`, client.Key(""))
 	require.Empty(t, hub.reply(`null`).Key, "the hub has no histories")
 	require.NoError(t, receive(t, result))

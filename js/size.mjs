@@ -5,8 +5,8 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const applications = {
-  "JSON only": [11_690, 'import { connect } from "./dist/hub.js"; connect("/ws").then(console.log);'],
-  everything: [16_320, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
+  "JSON only": [11_720, 'import { connect } from "./dist/hub.js"; connect("/ws").then(console.log);'],
+  everything: [16_350, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
 };
 
 for (const [name, [limit, contents]] of Object.entries(applications)) {

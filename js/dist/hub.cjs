@@ -391,8 +391,8 @@ function check(options, defaults) {
   for (const name in options) {
     const value = options[name];
     const kind = kinds[name] ?? (functions.test(name) ? "function" : NaN);
-    if (value === void 0) continue;
-    if (value === null || integers.includes(name) && !Number.isSafeInteger(value) || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])) {
+    if (value === void 0 || value === null && name === "since") continue;
+    if (value === null || integers.includes(name) && !Number.isSafeInteger(value) || name === "key" && !isText(value) || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])) {
       throw new TypeError(`invalid option ${name}: ${value}`);
     }
     all[name] = value;
@@ -412,11 +412,15 @@ function checkOptions(options) {
   if (!all.WebSocket) throw new TypeError("this platform has no WebSocket; pass a class as the WebSocket option");
   return all;
 }
-function checkName(name) {
+function isText(value) {
   try {
-    if (typeof name === "string" && encodeURIComponent(name)) return name;
+    return typeof value === "string" && encodeURIComponent(value) !== void 0;
   } catch {
+    return false;
   }
+}
+function checkName(name) {
+  if (name && isText(name)) return name;
   throw new TypeError("a name must be non-empty, well-formed text");
 }
 var reserved = /^((un)?subscribe|(join|leave)_room|hub:.*)$/;
@@ -1642,7 +1646,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.d(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    calls.d(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
     if (!now && !reconnect.X(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();

@@ -422,8 +422,8 @@ interface SubscribeOptions {
     signal?: AbortSignal | undefined;
     /** Passes the latest publications of the history first, as many as this number. Defaults to 0. */
     last?: number | undefined;
-    /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. */
-    since?: Position | undefined;
+    /** Passes the publications behind a position of the history first, such as the `position` of a subscription that has ended. Null means none. */
+    since?: Position | null | undefined;
     /**
      * Makes the client follow the members of the channel or room, and is told each change: at first all members, this
      * client among them, and after a reconnect the difference.
@@ -442,8 +442,8 @@ interface TopicResumed extends Position {
     reason?: string;
 }
 interface HistoryQuery extends CallOptions {
-    /** Publications behind a position. */
-    since?: Position | undefined;
+    /** Publications behind a position. Null means none. */
+    since?: Position | null | undefined;
     /** Publications before an offset. */
     before?: number | undefined;
     /** The maximum number of publications. Defaults to 100, at most 1000. */

@@ -41,10 +41,11 @@ export function check(options: any, defaults?: object): any {
   for (const name in options) {
     const value = options[name];
     const kind = kinds[name] ?? (functions.test(name) ? "function" : NaN);
-    if (value === undefined) continue;
+    if (value === undefined || (value === null && name === "since")) continue;
     if (
       value === null ||
       (integers.includes(name) && !Number.isSafeInteger(value)) ||
+      (name === "key" && !isText(value)) ||
       !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])
     ) {
       throw new TypeError(`invalid option ${name}: ${value}`);
@@ -76,12 +77,18 @@ export function checkOptions(options?: Options): Settings {
   return all;
 }
 
+/** Reports whether a value is text without lone surrogates, which UTF-8 cannot represent. */
+function isText(value: unknown): boolean {
+  try {
+    return typeof value === "string" && encodeURIComponent(value) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Checks the name of a channel or room. */
 export function checkName(name: string): string {
-  // encodeURIComponent rejects lone surrogates, which UTF-8 cannot represent.
-  try {
-    if (typeof name === "string" && encodeURIComponent(name)) return name;
-  } catch {}
+  if (name && isText(name)) return name;
   throw new TypeError("a name must be non-empty, well-formed text");
 }
 

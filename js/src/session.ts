@@ -125,7 +125,7 @@ function createLife(
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close;
-    calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`, { cause: error }));
+    calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
     if (!now && !reconnect.allows(close, wasOpen)) finish(close, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();

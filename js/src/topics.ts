@@ -202,7 +202,7 @@ export function createTopics(core: Core, { encode }: Outbox, calls: Calls, chang
 
   const subscribe = (kind: Kind, name: string, onMessage?: Handler, options?: SubscribeOptions): Subscription => {
     if (onMessage) checkFunction(onMessage);
-    const checked: SubscribeOptions = check(options);
+    const checked: SubscribeOptions & Begin = check(options);
     const { last, since } = checked;
     checkPosition(since);
     if (since && last) throw new TypeError("invalid option last: there is since");

@@ -194,12 +194,22 @@ test("invalid positions and numbers are TypeErrors that name the option", async 
   for (const options of [{ last: -1 }, { last: 1.5 }, { last: "1" }, { last: Infinity }]) {
     assert.throws(() => client.subscribe("a", noop, options), { name: "TypeError", message: /last/ });
   }
-  for (const since of [null, 5, {}, { epoch: "e" }, { epoch: 1, offset: 1 }, { epoch: "e", offset: -1 }, { epoch: "e", offset: 0.5 }]) {
+  for (const since of [5, {}, { epoch: "e" }, { epoch: 1, offset: 1 }, { epoch: "e", offset: -1 }, { epoch: "e", offset: 0.5 }]) {
     assert.throws(() => client.subscribe("a", noop, { since }), { name: "TypeError", message: /since/ });
   }
   assert.throws(() => client.subscribe("a", noop, { since: position, last: 1 }), { name: "TypeError", message: /last/ });
   assert.throws(() => client.subscribe("a", noop, { onPresence: 1 }), { name: "TypeError", message: /onPresence/ });
+  await assert.rejects(client.publish("a", 1, { key: "\ud800" }), { name: "TypeError", message: /key/ });
   assert.deepEqual(client.state, "open");
+});
+
+test("a position of null is none", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.subscribe("a", noop, { since: null, last: 2 });
+  assert.deepEqual(asked(context), [{ channel: "a", last: 2 }]);
+  assert.equal(sub.position, undefined);
+  void sub.history({ since: null });
+  assert.deepEqual(JSON.parse(Buffer.from(context.socket.toHub.at(-1).data)), { channel: "a" });
 });
 
 // Publishing once
@@ -255,6 +265,7 @@ test("a publication without a reply is sent again with its key, before later one
   assert.deepEqual([published(context), questions(context).length], [[0, 3, 4, 5], 4]);
   assert.deepEqual([keyOf(context.socket, 1), keyOf(context.socket, 2)], [keys[0], keys[3]]);
   await assertRejected(calls[2], "disconnected", true);
+  await assert.rejects(calls[2], { message: "the connection was lost: 1006" });
   assert.deepEqual([await outcome(calls[1]), await outcome(calls[0])], ["resolved", "pending"]);
   for (const [index, type] of context.socket.types.entries()) if (type === "publish") ack(context, index, { epoch: "e", offset: 2 + index });
   for (const index of [0, 3, 4, 5]) assert.equal(await outcome(calls[index]), "resolved");
