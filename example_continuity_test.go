@@ -45,7 +45,7 @@ func ExampleConfig_topicOptions() {
 		for range messages {
 			fmt.Println(<-received)
 		}
-		return room.Resumed().Position
+		return room.Position()
 	}
 
 	_ = hub.PublishToRoom("lobby", &websocket.Message{Data: []byte(`"first"`)})

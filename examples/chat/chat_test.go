@@ -187,6 +187,10 @@ func TestCommands(t *testing.T) {
 	}
 	command(`{"room":"lobby","text":"/dance <b>"}`)
 	ann.refused(refusal("there is no command /dance, /help lists them"))
+	command(`{"room":"lobby","text":"/\u202edance"}`)
+	ann.refused(refusal("there is no command /dance, /help lists them"))
+	command(`{"room":"lobby","text":"/me"}`)
+	ann.refused(errMe)
 	for _, data := range []string{``, `"/who"`, `{"room":"lobby","text":" "}`, `{"room":"lobby","text":"/who","as":"Bob"}`} {
 		command(data)
 		ann.refused(errText)

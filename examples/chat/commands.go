@@ -23,7 +23,10 @@ const (
 	maxSides = 1000
 )
 
-var errRoll = refusal("try /roll 2d6: at most %d dice with 2 to %d sides", maxDice, maxSides)
+var (
+	errMe   = refusal("try /me waves")
+	errRoll = refusal("try /roll 2d6: at most %d dice with 2 to %d sides", maxDice, maxSides)
+)
 
 // command handles the requests of type "command", texts that begin with a slash. Only
 // the tab that asks gets the answer, a text.
@@ -46,8 +49,10 @@ func (c *chat) command(ctx context.Context, client *websocket.Client, m *websock
 		return c.who(ctx, request.Room)
 	case "/roll":
 		return roll(argument)
+	case "/me": // the page publishes it, unless nothing follows
+		return nil, errMe
 	default:
-		return nil, refusal("there is no command %.20s, /help lists them", name)
+		return nil, refusal("there is no command %s, /help lists them", cleaned(name, maxName))
 	}
 }
 

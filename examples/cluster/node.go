@@ -48,7 +48,7 @@ var (
 	errRooms     = refusal("a tab can be in %d rooms", maxRoomsPerTab)
 	errNotInRoom = refusal("join the room first")
 	errText      = refusal("a message has 1 to %d characters", maxText)
-	errCommands  = refusal("the chat of examples/chat has commands, this one does not")
+	errCommands  = refusal("there is no such command, /help lists them")
 )
 
 // refusal returns an error whose text the hub sends to the tab.
@@ -89,12 +89,23 @@ func startNode(logger *slog.Logger, name, engine string, secret []byte, listener
 	config.OnJoin = n.joined
 	config.OnLeave = n.left
 	n.hub = websocket.NewHub(websocket.SlogLogger(n.log), config)
-	n.hub.Handle("command", func(context.Context, *websocket.Client, *websocket.Message) (any, error) { return nil, errCommands })
+	n.hub.Handle("command", command)
 	ctx, end := context.WithCancel(context.Background())
 	n.end = end
 	go n.run(ctx, listener) // returns after stop
 	go n.watch(ctx)         // returns after stop
 	return n
+}
+
+// command answers texts that begin with a slash. The commands of examples/chat are not here.
+func command(_ context.Context, _ *websocket.Client, m *websocket.Message) (any, error) {
+	var request struct {
+		Text string `json:"text"`
+	}
+	if json.Unmarshal(m.Data, &request) == nil && request.Text == "/help" {
+		return "/me waves is a message about yourself", nil
+	}
+	return nil, errCommands
 }
 
 func (n *node) run(ctx context.Context, listener net.Listener) {

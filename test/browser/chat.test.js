@@ -273,6 +273,11 @@ scenario("typing and commands", {}, async ({ open }) => {
   await ann.say("/dance <b>now</b>");
   await until("the problem is shown", () => ann.$("problem").textContent(), "/dance <b>now</b>: there is no command /dance, /help lists them");
   assert.equal(await ann.$("text").inputValue(), "/dance <b>now</b>", "the text may be corrected");
+  await ann.say("/me");
+  await until("the problem is shown", () => ann.$("problem").textContent(), "/me: try /me waves");
+  await ann.say("/\u202edance");
+  await until("the problem is shown", () => ann.$("problem").textContent(), "/\u202edance: there is no command /dance, /help lists them");
+  assert.equal(await ann.$("problem").locator("bdi").textContent(), "/\u202edance", "it does not reverse what follows");
   await ann.say("/me waves");
   await until("the action is shown", () => ben.messages(), ["hello", "Ann waves"]);
   assert.deepEqual(await ben.notices(), [], "the others see no commands");
@@ -375,6 +380,9 @@ scenario("hostile names and texts are shown as text", {}, async ({ open }) => {
   await ann.$("room-name").fill("\u202ebackwards");
   await ann.$("room-name").press("Enter");
   await until("an invalid room name is rejected", () => ann.$("problem").textContent(), "\u202ebackwards: a room's name has 1 to 32 printable characters");
+  await ann.$("room-name").fill("x\u0080");
+  await ann.$("room-name").press("Enter");
+  await until("the hub's own refusal is told in plain words", () => ann.$("problem").textContent(), "x\u0080: the server does not accept that");
   assert.equal(await ann.$("room-title").textContent(), room);
 });
 

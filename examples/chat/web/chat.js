@@ -154,7 +154,7 @@ async function fetchKeys(signal) {
   return { token: ticket, security: new Sealer({ aesKey: fromBase64(aes), hmacKey: fromBase64(hmac) }) };
 }
 
-function stateChanged({ state, previous, code, reason, error }) {
+function stateChanged({ state, previous, reason, error }) {
   if (previous === "open") for (const room of rooms.values()) room.lostAt = heardAt;
   if (state === "open") heardAt = Date.now();
   const sealed = settings.encrypt ? ", sealed" : "";
@@ -162,7 +162,7 @@ function stateChanged({ state, previous, code, reason, error }) {
     connecting: "Connecting…",
     open: `Connected: ${codecNames[settings.codec]}${sealed}`,
     reconnecting: "No connection, trying again…",
-    closed: `Closed: ${reason || error?.message || "no reason given"} (${code})`,
+    closed: `Closed: ${reason || (error ? inWords(error) : "the server gave no reason")}`,
   };
   $("connection").dataset.state = document.body.dataset.connection = state;
   connectionText = texts[state];
@@ -203,7 +203,7 @@ function showLoss(room, count = 0, reason = "history") {
   const outage = room.lostAt ? `No connection from ${clockSeconds.format(room.lostAt)} to ${clockSeconds.format(Date.now())}. ` : "";
   const missing = count === 0 ? "Messages may be missing" : count === 1 ? "1 message is missing" : `${number.format(count)} messages are missing`;
   room.lostAt = 0;
-  add(room, notice(`${outage}${missing}${reason === "history" ? "" : ` (${reason})`}.`, "gap"));
+  add(room, notice(`${outage}${missing}${reason === "slow_consumer" ? ", because this page was too slow" : ""}.`, "gap"));
 }
 
 /** Joins a room, behind the messages that it has. The client restores the membership when it reconnects. */
@@ -227,7 +227,7 @@ function joinRefused(room, error) {
     if (active === room) show([...rooms.values()].at(-1) ?? enter(firstRoom));
     showRooms();
   }
-  showProblem(`${room.name}: ${error.message}`);
+  showProblem(room.name, inWords(error));
 }
 
 // Rooms
@@ -367,9 +367,9 @@ async function sendMessage(room, text) {
 async function sendCommand(room, text) {
   try {
     const answer = await client.request("command", { room: room.name, text });
-    add(room, notice(`${text}\n${answer.json()}`, "private"), true);
+    add(room, notice([isolated(text), `\n${answer.json()}`], "private"), true);
   } catch (error) {
-    showProblem(`${text}: ${error.message}`);
+    showProblem(text, inWords(error));
     $("text").value ||= text;
   }
 }
@@ -386,7 +386,7 @@ function markFailed(room, item, text, own, error) {
     $("text").focus();
   });
   const outcome = error.outcomeUnknown ? "may not have been sent" : "not sent";
-  item.state.replaceChildren(`${outcome}: ${error.message}`, again);
+  item.state.replaceChildren(`${outcome}: ${inWords(error)}`, again);
 }
 
 function add(room, item, own = false) {
@@ -410,7 +410,7 @@ function remove(room, item) {
 }
 
 function notice(text, kind = "") {
-  const node = element("p", `notice ${kind}`.trim(), text);
+  const node = element("p", `notice ${kind}`.trim(), ...[text].flat());
   node.dataset.testid = "notice";
   return { node };
 }
@@ -426,7 +426,7 @@ function line({ id, name, text, time, mine, state }) {
   const when = element("time", "", (isToday ? clock : clockDay).format(time));
   when.dateTime = new Date(time).toISOString();
   const who = element("div", "who", element("b", "", name), when);
-  const words = element("p", "", action ? `${name} ${text.slice(4)}` : text);
+  const words = element("p", "", ...(action ? [`${name} `, isolated(text.slice(4))] : [text]));
   words.dir = "auto";
   words.dataset.testid = "message-text";
   const stateNode = element("span", "state", state);
@@ -499,7 +499,7 @@ function showRooms() {
   const elsewhere = [...counts.keys()].filter((name) => !rooms.has(name)).sort();
   updateList($("rooms"), [...rooms.keys(), ...elsewhere], {
     create(name) {
-      const button = element("button", "", element("span", "title"), element("span", "badge"), element("span", "count"));
+      const button = element("button", "", element("bdi", "title"), element("span", "badge"), element("span", "count"));
       button.type = "button";
       button.dataset.testid = "room";
       button.dataset.room = name;
@@ -677,9 +677,29 @@ function toggleAttribute(node, name, on) {
   else node.removeAttribute(name);
 }
 
-function showProblem(text) {
-  setText($("problem"), text);
+/** Shows a text for the person. With a problem, the text is what the person wrote. */
+function showProblem(text, problem) {
+  if (problem) $("problem").replaceChildren(isolated(text), `: ${problem}`);
+  else setText($("problem"), text);
 }
+
+/** Keeps characters that reverse the direction of text from reversing what follows. */
+const isolated = (text) => element("bdi", "", text);
+
+const problems = {
+  bad_request: "the server does not accept that",
+  disconnected: "the connection was lost",
+  internal: "the server failed",
+  no_token: "the server gives no keys",
+  overflow: "too many messages wait to be sent",
+  timeout: "the server did not answer in time",
+  too_large: "it is too long",
+  unavailable: "the server is restarting",
+  unreachable: "the server cannot be reached",
+};
+
+/** Returns the text of an error for people. Other errors have texts that the application wrote. */
+const inWords = ({ code, message }) => problems[code] ?? message;
 
 /** Updates a list to one node per key, in the order of the keys. It reuses existing nodes. */
 function updateList(list, keys, { create, update }) {
