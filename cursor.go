@@ -12,6 +12,7 @@ import "slices"
 type cursor struct {
 	history *history
 	next    uint64 // offset of the next publication for the client
+	routed  uint64 // offset of the latest publication that the shard has routed; later ones are not fed, so that they do not overtake a reply or another entry
 	live    bool   // it has caught up: live publications before next have been sent already
 	joined  uint64 // the membership began before this entry of the log
 	ended   bool   // the client has left the topic; entryCursorEnd follows
@@ -63,6 +64,7 @@ func (c *conn) setCursor(to cursor) {
 		if at.behind() {
 			to.next = min(to.next, at.next)
 		}
+		to.routed = max(to.routed, at.routed)
 		*at = to
 	} else {
 		c.addCursor(to)
@@ -136,7 +138,9 @@ func (c *conn) leaveToCursor(p *publication) bool {
 			return false
 		}
 		c.addCursor(cursor{history: p.history, next: p.msg.Offset, joined: p.seq})
+		at = c.cursor(p.history)
 	}
+	at.routed = max(at.routed, p.msg.Offset)
 	c.client.shard.counters.deferred.Add(1)
 	return true
 }
@@ -145,9 +149,15 @@ func (c *conn) leaveToCursor(p *publication) bool {
 // history off the queue, and makes a cursor for them.
 func (c *conn) dequeueToCursor(p *publication) {
 	h := p.history
-	if at := c.cursor(h); at == nil || at.next > p.msg.Offset {
+	routed := p.msg.Offset
+	at := c.cursor(h)
+	if at != nil {
+		routed = max(routed, at.routed)
+	}
+	if at == nil || at.next > p.msg.Offset {
 		c.deleteCursor(h)
 		c.addCursor(cursor{history: h, next: p.msg.Offset, joined: p.seq})
+		at = c.cursor(h)
 	}
 	for range c.queue.len() {
 		it := c.queue.pop()
@@ -155,10 +165,12 @@ func (c *conn) dequeueToCursor(p *publication) {
 			c.queue.push(it) // there is room
 			continue
 		}
+		routed = max(routed, it.pub.msg.Offset)
 		c.subQueued(it.pub)
 		it.pub.release()
 		c.client.shard.counters.deferred.Add(1)
 	}
+	at.routed = routed
 }
 
 // startFeeding makes the shard feed c in the next sweeps.
@@ -387,7 +399,7 @@ func (l *eventLog) feedFrom(c *Client, at cursor, size int64, dst []*publication
 	if m := l.membership(c, t.kind, t.name); !c.registered || m == nil || m.part.topic != t || m.joined > at.joined {
 		return historyRead{}, false
 	}
-	read := l.readFrom(at.history, at.next, size, dst)
+	read := l.readFrom(at.history, at.next, at.routed, size, dst)
 	read.pubs = slices.DeleteFunc(read.pubs, func(p *publication) bool {
 		own := p.except == c.ID
 		if own {

@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -183,5 +184,54 @@ func TestResumeAfterRestart(t *testing.T) {
 			require.NoError(t, peer.Close())
 			hub.stop()
 		})
+	})
+}
+
+// stopping is a JSON codec that waits while it encodes a message of type "stop".
+type stopping struct {
+	websocket.JSONCodec
+	goOn chan struct{} // closed by the test
+}
+
+func (c *stopping) AppendMarshal(dst []byte, m *websocket.Message) ([]byte, error) {
+	if m.Type == "stop" {
+		<-c.goOn
+	}
+	return c.JSONCodec.AppendMarshal(dst, m)
+}
+
+// A client that is fed from a history asks to join again, before more is published. The
+// shard is late: it feeds the client while it has not routed the reply yet. The reply must
+// not come behind publications that its position does not include.
+func TestReplyBeforeLaterPublications(t *testing.T) {
+	t.Parallel()
+	codec := &stopping{}
+	config := keepChannel("news", 100)
+	config.Codecs, config.Subprotocols = []websocket.Codec{codec}, nil
+	config.Shards = 1
+	inHistoryHub(t, config, func(t *testing.T, hub *fakeHub) {
+		codec.goOn = make(chan struct{})
+		publishNumbers(t, hub, "news", 1, 4)
+		p, other := hub.connect(1<<20, nil), hub.connect(8<<20, nil)
+		request(t, other, "subscribe", `{"channel":"other"}`)
+		require.NoError(t, hub.PublishToChannel("other", &websocket.Message{Type: "stop"}))
+		synctest.Wait() // the shard encodes "stop"
+		writeText(t, p, `{"type":"subscribe","id":"1","data":{"channel":"news","since":{"epoch":"","offset":0}}}`)
+		synctest.Wait()
+		for range 4 { // more than the shard routes at once
+			require.NoError(t, hub.PublishToChannelRaw("other", bytes.Repeat([]byte("1"), 400<<10)))
+		}
+		writeText(t, p, `{"type":"subscribe","id":"2","data":{"channel":"news"}}`)
+		synctest.Wait()
+		publishNumbers(t, hub, "news", 5, 6)
+		close(codec.goOn)
+		require.Equal(t, "1", readJSON(t, p)["id"])
+		requireNumbers(t, p, 1, 4)
+		m := readJSON(t, p)
+		require.Equal(t, "2", m["id"], "%v", m)
+		require.EqualValues(t, 4, m["data"].(map[string]any)["offset"])
+		requireNumbers(t, p, 5, 6)
+		require.NoError(t, p.Close())
+		require.NoError(t, other.Close())
 	})
 }

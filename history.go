@@ -454,20 +454,26 @@ type historyRead struct {
 	missing uint64         // the number of these, or 0 if it is not known
 	first   uint64         // offset behind the missing ones
 	next    uint64         // offset behind the last of pubs
-	atHead  bool           // there are no later ones
+	atHead  bool           // there are no later ones up to the last that was asked for
 	seq     uint64         // of the last entry of the log
 }
 
-// readFrom appends to dst the publications from an offset on, until their cost exceeds
-// most. The log is locked.
-func (l *eventLog) readFrom(h *history, offset uint64, most int64, dst []*publication) historyRead {
+// readFrom appends to dst the publications from an offset on, up to the offset last, until
+// their cost exceeds most. The log is locked.
+func (l *eventLog) readFrom(h *history, offset, last uint64, most int64, dst []*publication) historyRead {
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
-	read := historyRead{pubs: dst, first: offset, next: h.head + 1, atHead: true, seq: l.seq}
-	if oldest := h.oldest(); offset < oldest {
-		read.lost, read.missing, read.first = true, h.missing(offset), oldest
+	read := historyRead{pubs: dst, first: offset, next: max(offset, last+1), atHead: true, seq: l.seq}
+	if first := min(h.oldest(), last+1); offset < first {
+		read.lost, read.first = true, first
+		if !h.conflate {
+			read.missing = first - offset
+		}
 	}
 	for r := range h.records.from(h.records.seek(offset)) {
+		if r.offset > last {
+			break
+		}
 		if most -= r.cost(h); most < 0 && len(read.pubs) > len(dst) {
 			read.next, read.atHead = r.offset, false
 			break

@@ -195,7 +195,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	reply.setResumed(outcome, h.conflate)
 	if outcome.Replayed > 0 {
 		l.used += entryCost // it does not wait for room, as a reply
-		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, joined: l.seq}})
+		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, routed: h.head, joined: l.seq}})
 	}
 	wake |= l.appendReply(c, reply)
 	if !outcome.Complete {
