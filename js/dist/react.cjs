@@ -25,6 +25,7 @@ __export(react_exports, {
   useChannel: () => useChannel,
   useConnectionState: () => useConnectionState,
   useHub: () => useHub,
+  useMembers: () => useMembers,
   useRoom: () => useRoom
 });
 module.exports = __toCommonJS(react_exports);
@@ -106,6 +107,24 @@ function useTopic(join, client, name, onMessage, options) {
   const isCurrent = shown.of?.every((value, i) => value === [client, join, name][i]);
   return isCurrent ? shown : pending;
 }
+function useMembers(client, kind, name) {
+  const [shown, setShown] = (0, import_react.useState)({ members: none });
+  (0, import_react.useEffect)(() => {
+    if (!client) return void 0;
+    const join = kind === "room" ? client.joinRoom : client.subscribe;
+    try {
+      const subscription = join(name, noop, {
+        onPresence: () => setShown({ of: [client, kind, name], members: subscription.members() })
+      });
+      return () => void subscription.unsubscribe();
+    } catch (error) {
+      if (!(error instanceof import_index.HubError)) throw error;
+      return void 0;
+    }
+  }, [client, kind, name]);
+  return shown.of?.every((value, i) => value === [client, kind, name][i]) ? shown.members : none;
+}
+var none = [];
 function useConnectionState(client) {
   const subscribe = (0, import_react.useCallback)((changed) => client?.on("statechange", changed) ?? noop, [client]);
   return (0, import_react.useSyncExternalStore)(

@@ -1,5 +1,5 @@
 import { ReactNode, FunctionComponentElement, ProviderProps } from 'react';
-import { HubClient, Subscription, HubError, Handler, SubscribeOptions, State, Options } from './hub.cjs';
+import { HubClient, Subscription, HubError, Handler, SubscribeOptions, State, Options, Member } from './hub.cjs';
 
 /** A client, or undefined before the first effect and in server rendering. */
 type MaybeClient = HubClient | undefined;
@@ -30,8 +30,13 @@ declare function useHub(url?: string | URL, options?: Options): MaybeClient;
 declare function useChannel(client: MaybeClient, channel: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus;
 /** Joins a room, as `useChannel` does for a channel. */
 declare function useRoom(client: MaybeClient, room: string, onMessage?: Handler, options?: SubscribeOptions): TopicStatus;
+/**
+ * Returns the members of a channel or room with presence, those that joined first first, and renders the component again
+ * when they change. It subscribes while the component is mounted. The list is empty until the hub has told it.
+ */
+declare function useMembers(client: MaybeClient, kind: Subscription["kind"], name: string): readonly Member[];
 /** Returns the client's connection state, and renders the component again when it changes. */
 declare function useConnectionState(client: MaybeClient): State;
 
-export { HubProvider, useChannel, useConnectionState, useHub, useRoom };
+export { HubProvider, useChannel, useConnectionState, useHub, useMembers, useRoom };
 export type { MaybeClient, TopicStatus };

@@ -92,6 +92,24 @@ function useTopic(join, client, name, onMessage, options) {
   const isCurrent = shown.of?.every((value, i) => value === [client, join, name][i]);
   return isCurrent ? shown : pending;
 }
+function useMembers(client, kind, name) {
+  const [shown, setShown] = useState({ members: none });
+  useEffect(() => {
+    if (!client) return void 0;
+    const join = kind === "room" ? client.joinRoom : client.subscribe;
+    try {
+      const subscription = join(name, noop, {
+        onPresence: () => setShown({ of: [client, kind, name], members: subscription.members() })
+      });
+      return () => void subscription.unsubscribe();
+    } catch (error) {
+      if (!(error instanceof HubError)) throw error;
+      return void 0;
+    }
+  }, [client, kind, name]);
+  return shown.of?.every((value, i) => value === [client, kind, name][i]) ? shown.members : none;
+}
+var none = [];
 function useConnectionState(client) {
   const subscribe = useCallback((changed) => client?.on("statechange", changed) ?? noop, [client]);
   return useSyncExternalStore(
@@ -107,6 +125,7 @@ export {
   useChannel,
   useConnectionState,
   useHub,
+  useMembers,
   useRoom
 };
 //# sourceMappingURL=react.js.map

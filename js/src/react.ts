@@ -21,6 +21,7 @@ import {
   type Handler,
   HubClient,
   HubError,
+  type Member,
   type Message,
   type Options,
   type State,
@@ -149,6 +150,30 @@ function useTopic(
   const isCurrent = shown.of?.every((value, i) => value === [client, join, name][i]);
   return isCurrent ? shown : pending;
 }
+
+/**
+ * Returns the members of a channel or room with presence, those that joined first first, and renders the component again
+ * when they change. It subscribes while the component is mounted. The list is empty until the hub has told it.
+ */
+export function useMembers(client: MaybeClient, kind: Subscription["kind"], name: string): readonly Member[] {
+  const [shown, setShown] = useState<{ readonly of?: readonly unknown[]; readonly members: readonly Member[] }>({ members: none });
+  useEffect(() => {
+    if (!client) return undefined;
+    const join = kind === "room" ? client.joinRoom : client.subscribe;
+    try {
+      const subscription = join(name, noop, {
+        onPresence: () => setShown({ of: [client, kind, name], members: subscription.members() }),
+      });
+      return () => void subscription.unsubscribe();
+    } catch (error) {
+      if (!(error instanceof HubError)) throw error;
+      return undefined; // the client is closed
+    }
+  }, [client, kind, name]);
+  return shown.of?.every((value, i) => value === [client, kind, name][i]) ? shown.members : none;
+}
+
+const none: readonly Member[] = [];
 
 /** Returns the client's connection state, and renders the component again when it changes. */
 export function useConnectionState(client: MaybeClient): State {

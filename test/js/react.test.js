@@ -86,6 +86,16 @@ test("an application under StrictMode, in a browser", { skip: noGo || noBrowser,
   await shows("second", "secret ended forbidden room active a1 a2 a4 a8 a9");
   await page.evaluate(() => controls.setPanels({ first: "news" }));
 
+  // The members of a room.
+  await shows("members", "p:hall true 1");
+  const other = await page.context().newPage();
+  await other.goto(`${origin}/`);
+  await shows("members", "p:hall true 2");
+  await page.evaluate(() => controls.setRoom("p:garden"));
+  await shows("members", "p:garden true 1");
+  await until("the other page", () => other.locator("#members").textContent(), "p:hall true 1");
+  await other.close();
+
   // A lost connection.
   await page.evaluate(() => controls.client.send("close", { Code: 1012, Reason: "restart" }));
   await until("a second connection", () => sockets.length, 2);

@@ -1,7 +1,7 @@
 // A React application that the test renders on the server and runs in a browser.
 
 import { createElement as h, startTransition, Suspense, use, useState } from "react";
-import { HubProvider, useChannel, useConnectionState, useHub, useRoom } from "hypgo-websocket/react";
+import { HubProvider, useChannel, useConnectionState, useHub, useMembers, useRoom } from "hypgo-websocket/react";
 
 export function App({ url, controls }) {
   const [path, setPath] = useState(url);
@@ -13,6 +13,7 @@ export function App({ url, controls }) {
     { client },
     h(Connection),
     h(Panels, { controls }),
+    h(Members, { controls }),
     late && h(Suspense, { fallback: h("p", { id: "late" }, "waiting") }, h(Late, { url, controls })),
   );
 }
@@ -38,6 +39,15 @@ function Panel({ id, channel, controls }) {
   });
   const room = useRoom(client, "lobby");
   return h("p", { id }, [channel, state, error?.code ?? "fine", `room ${room.state}`, ...lines].join(" "));
+}
+
+/** Shows whether this client is among the members, and their number. */
+function Members({ controls }) {
+  const [room, setRoom] = useState("p:hall");
+  controls.setRoom = setRoom;
+  const client = useHub();
+  const members = useMembers(client, "room", room);
+  return h("p", { id: "members" }, `${room} ${members.some(({ clientId }) => clientId === client?.id)} ${members.length}`);
 }
 
 /** Its first renders are discarded, because it suspends. */

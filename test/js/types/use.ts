@@ -20,7 +20,7 @@ import {
   type StateChange,
   type Subscription,
 } from "hypgo-websocket";
-import { HubProvider, useChannel, useConnectionState, useHub, useRoom } from "hypgo-websocket/react";
+import { HubProvider, useChannel, useConnectionState, useHub, useMembers, useRoom } from "hypgo-websocket/react";
 import { createElement } from "react";
 
 interface Score {
@@ -105,6 +105,7 @@ export async function misuse(client: HubClient): Promise<void> {
 export function Headlines({ client }: { client: HubClient }) {
   const { state, error } = useChannel(client, "news", (message) => console.log(message.text()), { last: 20 });
   useRoom(client, "lobby");
+  const names: string[] = useMembers(client, "room", "lobby").map(({ user }) => user);
   return createElement("p", null, useConnectionState(client), state, error?.message);
 }
 
