@@ -100,7 +100,7 @@ func TestPresence(t *testing.T) {
 	second := receive(t, later)
 	require.NoError(t, second.err)
 	requireChange("c(3) b(bob) ", "", "")
-	hub.write(websocket.Message{Type: "join", Channel: "r", ClientID: "z", Data: []byte(`{"room":true}`), Offset: 1})
+	hub.write(websocket.Message{Type: "join", Channel: "r", ClientID: "z", Data: []byte(`{"room":true}`), Offset: 1, Room: true})
 	for range 2 {
 		require.Equal(t, "z", receive(t, got).ClientID)
 	}
