@@ -19,6 +19,7 @@ const internal = [
   ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted learn".split(" "),
   ..."listeners lost measure newClosedError probe release repeat replaying replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit unbroken".split(" "),
+  ..."added dropped install item joinedLater newKey passes publication question sinceOf".split(" "),
   // of byte-io.ts and the codecs
   ..."alignment checkBounds fixMax int64 mapHeader skipHeader uint16 uint32 uint8 varint varint64 vector view vtable".split(" "),
 ];

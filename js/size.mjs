@@ -1,12 +1,17 @@
-// Bundles an application that uses JSON only and one that uses everything, and
-// fails if one is larger than its limit, in bytes after minifying and gzip.
+// Bundles applications that use parts of the client, and fails if one is larger
+// than its limit, in bytes after minifying and gzip.
 
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
+const use = (names, call) => `import { ${names} } from "./dist/hub.js"; ${call}.then(console.log);`;
 const applications = {
-  "JSON only": [11_720, 'import { connect } from "./dist/hub.js"; connect("/ws").then(console.log);'],
-  everything: [16_350, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
+  "JSON, no features": [9_516, use("connectWith", 'connectWith([], "/ws")')],
+  "JSON, presence": [10_400, use("connectWith, presence", 'connectWith([presence], "/ws")')],
+  "JSON, requests": [10_400, use("connectWith, requests", 'connectWith([requests], "/ws")')],
+  "JSON, history": [11_400, use("connectWith, history", 'connectWith([history], "/ws")')],
+  "JSON only": [11_960, use("connect", 'connect("/ws")')],
+  everything: [16_450, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
 };
 
 for (const [name, [limit, contents]] of Object.entries(applications)) {

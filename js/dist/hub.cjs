@@ -20,6 +20,7 @@ var __toCommonJS = (mod) => __copyProps(__defProp({}, "__esModule", { value: tru
 // src/index.ts
 var index_exports = {};
 __export(index_exports, {
+  CoreClient: () => CoreClient,
   DecodeError: () => DecodeError,
   HubClient: () => HubClient,
   HubError: () => HubError,
@@ -29,12 +30,16 @@ __export(index_exports, {
   closeCodes: () => closeCodes,
   codecs: () => codecs,
   connect: () => connect,
+  connectWith: () => connectWith,
   flatbuffers: () => flatbuffers,
   fromBase64: () => fromBase64,
   fromHex: () => fromHex,
+  history: () => history,
   json: () => json,
   msgpack: () => msgpack,
-  protobuf: () => protobuf
+  presence: () => presence,
+  protobuf: () => protobuf,
+  requests: () => requests
 });
 module.exports = __toCommonJS(index_exports);
 
@@ -119,6 +124,13 @@ function deferred() {
   const promise = new Promise((...both) => settle = both);
   return [promise, ...settle];
 }
+var attempt = (task) => {
+  try {
+    return task();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+};
 function onAbort(signal, task) {
   signal?.addEventListener("abort", task);
   return () => signal?.removeEventListener("abort", task);
@@ -215,16 +227,7 @@ var Message = class {
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
-    this.type = type;
-    this.channel = channel;
-    this.payload = payload;
-    this.timestampNs = timestampNs;
-    this.clientId = clientId;
-    this.id = id;
-    this.offset = offset;
-    this.key = key;
-    this.room = room;
-    this.exceptSelf = exceptSelf;
+    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf });
   }
   /** The hub's time in Unix milliseconds, for `new Date()`. */
   get timestamp() {
@@ -358,48 +361,43 @@ function payloadSource(payload) {
 }
 
 // src/check.ts
-var kinds = {
+var coreKinds = {
   ack: "boolean",
   backoff: "object",
-  before: 0,
   base: 1,
   channel: "string",
   codec: "encode",
   exceptSelf: "boolean",
   handshakeTimeout: 1,
-  handlers: "object",
   heartbeat: 0,
-  key: "string",
-  last: 0,
-  limit: 0,
+  key: isText,
   max: 1,
   maxMessageSize: 1,
   maxPending: 1,
   maxQueuedBytes: 1,
   resetAfter: 0,
   security: "pipe",
-  since: "object",
   signal: "addEventListener",
   timeout: 1,
   token: "string",
   volatile: "boolean"
 };
-var integers = ["before", "last", "limit"];
-var functions = /^(on[A-Z]\w+|getToken|WebSocket|shouldReconnect)$/;
-function check(options, defaults) {
+var functions = /^(on(Error|Gap|Message|Resumed|StateChange)|getToken|WebSocket|shouldReconnect)$/;
+var isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+function check(options, defaults, kinds2) {
   const all = { ...defaults };
   for (const name in options) {
     const value = options[name];
-    const kind = kinds[name] ?? (functions.test(name) ? "function" : NaN);
+    const kind = kinds2?.[name] ?? coreKinds[name] ?? (functions.test(name) ? "function" : NaN);
     if (value === void 0 || value === null && name === "since") continue;
-    if (value === null || integers.includes(name) && !Number.isSafeInteger(value) || name === "key" && !isText(value) || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])) {
+    if (value === null || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof kind === "function" ? kind(value) : typeof value === kind || value[kind])) {
       throw new TypeError(`invalid option ${name}: ${value}`);
     }
     all[name] = value;
   }
   return all;
 }
-function checkOptions(options) {
+function checkOptions(options, kinds2) {
   const all = check(options, {
     codec: json,
     WebSocket: globalThis.WebSocket,
@@ -407,7 +405,7 @@ function checkOptions(options) {
     handshakeTimeout: 1e4,
     maxPending: 1024,
     maxQueuedBytes: 4 << 20
-  });
+  }, kinds2);
   all.backoff = check(all.backoff, { base: 500, max: 3e4, resetAfter: 1e4 });
   if (!all.WebSocket) throw new TypeError("this platform has no WebSocket; pass a class as the WebSocket option");
   return all;
@@ -438,99 +436,37 @@ function checkFunction(value) {
   if (typeof value !== "function") throw new TypeError("a handler must be a function");
 }
 
-// src/timers.ts
-var clock = () => performance.now();
-var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
-var cancel = (timer) => clearTimeout(timer);
-
-// src/calls.ts
+// src/repeat.ts
 var maxReplayed = 255;
-function createCalls(core, { add, encode: encode2, A: measure, M: release, remove, B: transmit }) {
-  const { options } = core;
-  const pending = /* @__PURE__ */ new Map();
-  let calls = 0;
-  let lastId = 0;
+function createRepeat(core, { add, R: release }, { fail, o: finish, pending, request }) {
   let replayed = [];
   let asked = 0;
-  const finish = (id, error, reply) => {
-    const ended = pending.get(id);
-    if (!ended) return;
-    pending.delete(id);
-    remove(ended.item);
-    ended.C(error, reply);
-  };
-  const fail = (id, error) => {
-    error.outcomeUnknown = Boolean(pending.get(id)?.item.sent);
-    finish(id, error);
-  };
-  const request = (fields, settle = noop, send = add) => {
-    const id = `${++lastId}`;
-    const item = measure({ ...fields, id });
-    pending.set(id, { item, C: settle });
-    send(item);
-  };
   const answered = () => {
     if (--asked) return;
     for (const call of pending.values()) {
-      if (call.item.sent) continue;
-      call.question = call.ask?.();
-      if (call.d) add(call.item);
-      delete call.d;
+      if (call.j.sent) continue;
+      if (call.d) call.d.y = call.d.ask();
+      if (call.e) add(call.j);
+      delete call.e;
     }
     release();
   };
   return {
-    q: finish,
-    request,
-    /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
-    call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
-      const { leaves } = kind;
-      core.r();
-      const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
-      if (signal?.aborted) throw newAborted();
-      if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
-      const id = `${++lastId}`;
-      const item = encode2({ ...fields, id });
-      const [promise, resolve, reject] = deferred();
-      const settle = (error, reply) => {
-        calls--;
-        cancel(timer);
-        end();
-        if (core.D) promise.catch(noop);
-        if (error && !(leaves && error.code === "disconnected")) reject(error);
-        else resolve(read(reply));
-      };
-      const end = onAbort(signal, () => fail(id, newAborted()));
-      const timer = after(timeout, () => {
-        fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.s();
-      });
-      calls++;
-      pending.set(id, { ...kind, item, C: settle, N: !leaves, question: kind.ask?.() });
-      try {
-        transmit(item);
-      } catch (error) {
-        fail(id, error);
-      }
-      return promise;
-    },
+    /** Returns a key that makes a publication unique, 128 random bits, if the hub has histories. */
+    S: () => core.features.includes("history") ? base64url(crypto.getRandomValues(new Uint8Array(16))) : void 0,
     /** Reports whether a key is that of a publication that excepts this client. */
-    excepts: (key) => replayed.includes(key) || [...pending.values()].some((call) => call.exceptSelf && call.key === key),
-    /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    d(newError, all) {
+    excepts: (key) => replayed.includes(key) || [...pending.values()].some(({ d: one }) => one?.exceptSelf && one.key === key),
+    /** Forgets the questions of a lost connection. */
+    reset() {
       asked = 0;
-      for (const [id, call] of pending) {
-        if (!all && call.N && !call.item.sent) continue;
-        call.d = newError();
-        if (all || !call.question) fail(id, call.d);
-      }
     },
     /** Asks the hub, once on a connection, whether it has the lost publications. Those that it certainly has not are sent again. */
-    O() {
+    T() {
       if (asked) return;
       asked = 1;
-      for (const [id, { ask, exceptSelf, item, key, d: lost, question }] of pending) {
+      for (const [id, { j: item, e: lost, d: publication }] of pending) {
         if (!lost || !item.sent) continue;
+        const { exceptSelf, key, y: question } = publication;
         const take = (_error, reply) => {
           if (!asked) return;
           const { complete, published } = reply?.json() ?? {};
@@ -542,10 +478,570 @@ function createCalls(core, { add, encode: encode2, A: measure, M: release, remov
           answered();
         };
         asked++;
-        if (ask()?.user === question.user) request({ type: "hub:published", data: question.data }, take);
+        if (publication.ask()?.user === question.user) request({ type: "hub:published", data: question.data }, take);
         else take();
       }
       answered();
+    }
+  };
+}
+
+// src/subscription.ts
+var maxBuffered = 1024;
+function createSubscription({ kind, name }, onMessage, { signal, onError }, listeners, leave) {
+  const [ready, resolve, reject] = deferred();
+  ready.catch(noop);
+  let buffer = onMessage ? void 0 : [];
+  let wake = noop;
+  const end = (error, tell) => {
+    if (sub.state === "ended") return;
+    sub.state = "ended";
+    sub.error = error;
+    stopWaiting();
+    reject(error ?? new HubError("aborted", "the subscription has ended"));
+    wake();
+    if (tell) onError ? void listeners.run(onError, error) : listeners.n(error);
+  };
+  const stop = (error) => {
+    const ended = sub.state === "ended";
+    end(error, Boolean(error));
+    return ended ? Promise.resolve() : leave(handle);
+  };
+  const stopWaiting = onAbort(signal, () => void stop());
+  const sub = {
+    kind,
+    name,
+    state: "pending",
+    error: void 0,
+    ready,
+    unsubscribe: () => stop(),
+    async *[Symbol.asyncIterator]() {
+      buffer ?? (buffer = []);
+      try {
+        for (; ; ) {
+          while (buffer.length) yield buffer.shift();
+          if (sub.error) throw sub.error;
+          if (sub.state === "ended") return;
+          await new Promise((resolve2) => wake = resolve2);
+        }
+      } finally {
+        void stop();
+      }
+    }
+  };
+  const handle = {
+    sub,
+    end,
+    G() {
+      sub.state = "active";
+      resolve();
+    },
+    receive(message) {
+      if (sub.state === "ended") return;
+      if (onMessage) void listeners.run(onMessage, message);
+      if (!buffer) return;
+      if (buffer.push(message) > maxBuffered) {
+        void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
+      }
+      wake();
+    }
+  };
+  return handle;
+}
+
+// src/topics.ts
+var kinds = {
+  channel: ["subscribe", "unsubscribe", "channel"],
+  room: ["join_room", "leave_room", "room_id"]
+};
+var keyOf = (kind, name) => kind + name;
+var nameOf = (kind, name) => ({ [kinds[kind][2]]: name });
+function createTopics(core, { encode: encode2 }, { call, request }, changed) {
+  const topics = /* @__PURE__ */ new Map();
+  const control = (verb, kind, name, begin) => ({
+    type: kinds[kind][verb],
+    data: core.options.codec.target(kinds[kind][2], name, begin)
+  });
+  const drop = (topic, handle) => {
+    const dropped = topic.a.delete(handle);
+    core.presence?.U(topic);
+    return dropped;
+  };
+  const remove = (topic) => {
+    if (topics.get(topic.key) === topic) topics.delete(topic.key);
+    changed();
+  };
+  const ask = (topic) => {
+    if (topic.f) return;
+    topic.f = true;
+    const handles = [...topic.a];
+    if (handles.some(({ begin }) => !begin)) askFor(topic);
+    for (const handle of handles) if (handle.begin) askFor(topic, handle);
+  };
+  const askFor = (topic, own) => {
+    const begin = own ? own.begin : core.history?.V(topic);
+    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
+      const handles = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
+      if (!error) {
+        topic.active = true;
+        core.history?.joined(topic, handles, begin, reply);
+        for (const handle of handles) handle.G();
+        core.presence?.ask(topic);
+        changed();
+        return;
+      }
+      if (!own) topic.f = false;
+      if (["unavailable", "disconnected"].includes(error.code)) return;
+      for (const handle of handles) drop(topic, handle);
+      if (!topic.a.size) remove(topic);
+      for (const handle of handles) handle.end(error, true);
+    });
+  };
+  const unsubscribe = (kind, name, options) => {
+    const topic = topics.get(keyOf(kind, checkName(name)));
+    const checked = check(options);
+    for (const handle of topic?.a ?? []) handle.end();
+    topic?.a.clear();
+    const gone = () => {
+      if (topic) remove(topic);
+    };
+    if (!core.h()) return Promise.resolve(gone());
+    const left = call(control(1, kind, name), checked, gone, { leaves: true });
+    changed();
+    left.catch(noop);
+    return left;
+  };
+  const subscribe = (kind, name, onMessage, options) => {
+    if (onMessage) checkFunction(onMessage);
+    const checked = check(options, {}, core.kinds);
+    const begin = core.history?.begin(checked);
+    encode2(control(0, kind, checkName(name), begin));
+    const key = keyOf(kind, name);
+    let topic = topics.get(key);
+    const leave = (ended) => topic && drop(topic, ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve();
+    const handle = createSubscription({ kind, name }, onMessage, checked, core.g, leave);
+    core.history?.z(handle, begin);
+    core.presence?.z(handle, checked);
+    if (core.p() || checked.signal?.aborted) {
+      handle.end(core.p() ? core.A() : void 0);
+      return handle.sub;
+    }
+    if (!topic?.a.size) topics.set(key, topic = { key, kind, name, a: /* @__PURE__ */ new Set() });
+    topic.a.add(handle);
+    if (topic.active && !begin) {
+      core.history?.B(topic, handle);
+      handle.G();
+      core.presence?.B(topic, handle);
+    } else if (topic.f && begin) askFor(topic, handle);
+    else if (core.h()) ask(topic);
+    return handle.sub;
+  };
+  return {
+    subscribe,
+    unsubscribe,
+    get: (kind, name) => topics.get(keyOf(kind, name)),
+    /** Passes a message to the subscriptions of its topic, if there are any. */
+    deliver(message) {
+      const { type, channel, offset } = message;
+      if (core.presence?.take(message)) return true;
+      let topic = topics.get(keyOf(message.room ? "room" : "channel", channel));
+      if (!offset) {
+        if (type === "broadcast") return false;
+        if (type === "room_message") topic = void 0;
+        const room = type !== "message" && topics.get(keyOf("room", channel));
+        if (room && (!topic || topic.epoch && !room.epoch)) topic = room;
+      }
+      if (!topic) return false;
+      for (const handle of [...topic.a]) {
+        if (core.history?.W(topic, handle, message) ?? true) handle.receive(message);
+      }
+      return true;
+    },
+    /** Handles the notice that messages were dropped, of one topic or of all. */
+    gap({ all, channel, room }) {
+      for (const topic of topics.values()) {
+        if (!all && topic.name !== (topic.kind === "room" ? room : channel)) continue;
+        core.history?.gap(topic);
+        if (topic.active) core.presence?.ask(topic);
+      }
+    },
+    /** Returns the topics of which publications may be missing after a lost connection. */
+    incomplete: () => [...topics.values()].flatMap(({ kind, name, a: handles }) => {
+      const handle = [...handles].find(({ sub }) => !core.history || sub.resumed?.complete === false);
+      return handle ? { kind, name, reason: handle.sub.resumed?.reason ?? "none" } : [];
+    }),
+    X: () => topics.forEach(ask),
+    /** Forgets the memberships of a lost connection. */
+    reset() {
+      for (const [key, topic] of topics) {
+        topic.f = topic.active = false;
+        if (topic.members) topic.members.u = false;
+        for (const { sub } of topic.a) sub.state = "pending";
+        if (!topic.a.size) topics.delete(key);
+      }
+    },
+    /** Reports whether the hub confirmed all topics. */
+    H: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
+    close(error) {
+      for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
+      topics.clear();
+    }
+  };
+}
+
+// src/history.ts
+var maxPositions = 1024;
+var history = {
+  kinds: { before: isCount, last: isCount, limit: isCount, since: "object" },
+  C(core, outbox, calls, topics) {
+    core.history = createHistory(core, outbox, calls, topics);
+  }
+};
+function createHistory(core, outbox, calls, topics) {
+  const positions = /* @__PURE__ */ new Map();
+  const { excepts, ...repeat } = createRepeat(core, outbox, calls);
+  const learn = (key, { conflate, epoch, offset = 0 }) => {
+    positions.delete(key);
+    if (epoch && !conflate) positions.set(key, { epoch, offset });
+    if (positions.size > maxPositions) positions.delete(positions.keys().next().value);
+  };
+  const read = async ({ kind, name }, query) => {
+    const { signal, timeout, ...asked } = check(query, {}, core.kinds);
+    checkPosition(asked.since);
+    return calls.call({ type: "hub:history", data: { ...nameOf(kind, name), ...asked } }, { signal, timeout }, (reply) => {
+      const messages = new Map(memberSources(reply.text())).get("messages") ?? "[]";
+      const decoded = memberSources(messages).flatMap(([, text]) => text ? json.decode(text) : []);
+      return { ...reply.json(), messages: decoded };
+    });
+  };
+  return {
+    ...repeat,
+    /** Returns where a subscription with these options begins, if not with the next message. */
+    begin({ last, since }) {
+      checkPosition(since);
+      if (since && last) throw new TypeError("invalid option last: there is since");
+      return since ? { since } : last ? { last } : void 0;
+    },
+    /** Prepares a new subscription. */
+    z(handle, begin) {
+      const { sub } = handle;
+      handle.begin = begin;
+      sub.position = begin?.since;
+      sub.resumed = void 0;
+      sub.history = (query) => read(sub, query);
+    },
+    /** Returns the position behind which subscriptions of a topic lack publications, if it has a history. */
+    V({ epoch, a: handles }) {
+      const positions2 = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
+      const since = positions2.find((position) => position.epoch !== epoch) ?? positions2.sort((a, b) => a.offset - b.offset)[0];
+      return since && { since };
+    },
+    /** Handles the hub's confirmation for subscriptions, of a request that began in `asked`. */
+    joined(topic, handles, asked, reply) {
+      const told = reply.json() ?? {};
+      const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
+      learn(topic.key, told);
+      topic.epoch = epoch;
+      topic.I = told.complete === false && !replayed ? { epoch, offset } : void 0;
+      for (const handle of handles) {
+        const { begin, sub } = handle;
+        if (!epoch) sub.position = void 0;
+        else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
+        else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
+        const complete = told.complete ?? !(asked?.since || sub.resumed);
+        handle.begin = void 0;
+        sub.resumed = { epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } };
+      }
+    },
+    /** Handles that a subscription has joined a topic in which the client is already. It begins now. */
+    B({ epoch = "", a: handles }, { sub }) {
+      const offset = Math.max(0, ...[...handles].map(({ sub: sub2 }) => sub2.position?.epoch === epoch && sub2.position.offset || 0));
+      if (epoch) sub.position = { epoch, offset };
+      sub.resumed = { epoch, offset, replayed: 0, complete: true };
+    },
+    /** Reports whether a subscription gets a message, and moves its position behind it. */
+    W({ epoch = "", key }, { begin, sub }, { key: unique, offset }) {
+      if (begin) return false;
+      if (offset) {
+        if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
+        sub.position = { epoch, offset };
+        if (positions.has(key)) positions.set(key, sub.position);
+      }
+      return !unique || !excepts(unique);
+    },
+    /** Handles the notice that messages of a topic were dropped. */
+    gap(topic) {
+      const { I: behindGap, a: handles } = topic;
+      for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
+      topic.I = void 0;
+    },
+    /** Returns how a publication is sent again after a lost connection. */
+    d(kind, name, key, exceptSelf) {
+      const topicKey = keyOf(kind, name);
+      return {
+        key,
+        exceptSelf,
+        ask() {
+          const since = key && core.q.includes("history") && positions.get(topicKey);
+          return since ? { user: core.client.user, data: { ...nameOf(kind, name), key, since } } : void 0;
+        },
+        // With exceptSelf the hub does not send it to this client: positions move behind it.
+        published(reply) {
+          if (!reply) return;
+          const told = reply.json() ?? {};
+          const { epoch = "", offset = 0 } = told;
+          learn(topicKey, told);
+          for (const { sub } of topics.get(kind, name)?.a ?? []) {
+            if (exceptSelf && sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
+          }
+        }
+      };
+    }
+  };
+}
+
+// src/presence.ts
+var toMember = ({ client_id: clientId = "", user = "", info, since = 0, node = "" }) => ({
+  clientId,
+  user,
+  info,
+  since,
+  node
+});
+var lists = { leave: "leaves", join: "joins", update: "updates" };
+function presenceData(message) {
+  if (message.offset || !(message.type in lists || message.type === "presence_diff")) return void 0;
+  try {
+    return message.json() ?? void 0;
+  } catch {
+    return void 0;
+  }
+}
+function createMembers() {
+  const members = /* @__PURE__ */ new Map();
+  return {
+    /** True after the hub has told the members on this connection. Until then changes are not reported. */
+    u: false,
+    /** The latest request for the members, until its reply. */
+    f: void 0,
+    /** The members, those that joined first first. */
+    list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
+    /** Puts the members that the hub has told in the place of all. */
+    set(told) {
+      const before = new Map(members);
+      members.clear();
+      for (const member of told.map(toMember)) {
+        const known = before.get(member.clientId);
+        members.set(member.clientId, JSON.stringify(known) === JSON.stringify(member) ? known : member);
+      }
+    },
+    /** Applies a message about the members. */
+    Y({ type, clientId }, data) {
+      const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
+      const { leaves = [], joins = [], updates = [] } = told;
+      for (const { client_id: id } of leaves) members.delete(id);
+      for (const one of joins) members.set(one.client_id, toMember(one));
+      for (const { client_id: id, user = "", info } of updates) {
+        const known = members.get(id);
+        if (known) members.set(id, { ...known, user, info });
+      }
+    },
+    /** Returns the difference to an earlier list, if there is one. */
+    Z(reported) {
+      const before = new Map(reported.map((member) => [member.clientId, member]));
+      const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
+      for (const member of this.list()) {
+        const known = before.get(member.clientId);
+        if (known !== member) change[known ? "updated" : "joined"].push(member);
+      }
+      return change.joined.length + change.left.length + change.updated.length ? change : void 0;
+    }
+  };
+}
+var presence = {
+  kinds: { onPresence: "function" },
+  C(core, _outbox, calls, topics) {
+    core.presence = createPresence(core, calls, topics);
+  }
+};
+function createPresence(core, { request }, topics) {
+  const isFollowed = ({ a: handles }) => [...handles].some(({ r: changed }) => changed);
+  const ask = (topic) => {
+    const { a: handles, kind, name } = topic;
+    if (!isFollowed(topic)) return;
+    if (!core.q.includes("presence")) {
+      core.g.n(new HubError("unsupported", "the hub has no presence", { target: name }));
+      return;
+    }
+    const members = topic.members ?? (topic.members = createMembers());
+    const asked = members.f = {};
+    request({ type: "hub:presence", data: nameOf(kind, name) }, (error, reply) => {
+      if (topic.members !== members || members.f !== asked || error?.code === "disconnected") return;
+      members.f = void 0;
+      if (error) {
+        if (error.code !== "unavailable") core.g.n(error);
+        return;
+      }
+      members.set(reply.json().members ?? []);
+      members.u = true;
+      for (const handle of handles) handle.r?.(members);
+    });
+  };
+  return {
+    ask,
+    /** Prepares a new subscription. */
+    z(handle, { onPresence }) {
+      let members = [];
+      handle.sub.members = () => members;
+      if (!onPresence) return;
+      handle.r = (all) => {
+        const change = all.Z(members);
+        if (!change) return;
+        members = all.list();
+        void core.g.run(onPresence, change);
+      };
+    },
+    /** Handles that a subscription has joined a topic in which the client is already. */
+    B(topic, handle) {
+      const { members } = topic;
+      if (!handle.r) return;
+      if (members?.u) handle.r(members);
+      else if (!members?.f) ask(topic);
+    },
+    /** Forgets the members if no subscription follows them any more. */
+    U(topic) {
+      if (!isFollowed(topic)) topic.members = void 0;
+    },
+    /** Takes a message about members that are followed. Reports whether it was one. */
+    take(message) {
+      const data = presenceData(message);
+      const topic = data && topics.get(data.room ? "room" : "channel", message.channel);
+      const members = topic?.members;
+      if (!members) return false;
+      members.Y(message, data);
+      if (members.u) for (const handle of topic.a) handle.r?.(members);
+      return true;
+    }
+  };
+}
+
+// src/requests.ts
+var requests = {
+  kinds: { handlers: "object" },
+  C: createRequests
+};
+function createRequests(core, { encode: encode2, J: measure, send }, { call }) {
+  const handlers = /* @__PURE__ */ new Map();
+  const handle = (type, handler) => {
+    checkType(type, true);
+    checkFunction(handler);
+    if (handlers.has(type)) throw new TypeError(`the type ${type} has a handler already`);
+    handlers.set(type, handler);
+    return () => {
+      if (handlers.get(type) === handler) handlers.delete(type);
+    };
+  };
+  for (const [type, handler] of Object.entries(core.options.handlers ?? {})) handle(type, handler);
+  core._ = async (message) => {
+    const { type, id } = message;
+    const { connection } = core;
+    let item;
+    try {
+      const handler = handlers.get(type);
+      if (!handler) throw new HubError("unsupported", "no handler for this type");
+      item = encode2({ type: "ack", id, data: await handler(message) });
+    } catch (error) {
+      let data = { code: "internal", message: "internal error" };
+      if (error instanceof HubError) data = { code: error.code, message: error.message };
+      else core.g.fail(error);
+      item = measure({ type: "error", id, data });
+    }
+    if (core.h() && core.connection === connection) send(item);
+  };
+  return {
+    handle,
+    request: (type, data, given) => attempt(() => {
+      checkType(type, true);
+      return call({ type, data }, check(given), (reply) => reply);
+    })
+  };
+}
+
+// src/timers.ts
+var clock = () => performance.now();
+var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
+var cancel = (timer) => clearTimeout(timer);
+
+// src/calls.ts
+function createCalls(core, { add, encode: encode2, J: measure, remove, K: transmit }) {
+  const { options } = core;
+  const pending = /* @__PURE__ */ new Map();
+  let calls = 0;
+  let lastId = 0;
+  const finish = (id, error, reply) => {
+    const ended = pending.get(id);
+    if (!ended) return;
+    pending.delete(id);
+    remove(ended.j);
+    ended.L(error, reply);
+  };
+  const fail = (id, error) => {
+    error.outcomeUnknown = Boolean(pending.get(id)?.j.sent);
+    finish(id, error);
+  };
+  const request = (fields, settle = noop, send = add) => {
+    const id = `${++lastId}`;
+    const item = measure({ ...fields, id });
+    pending.set(id, { j: item, L: settle });
+    send(item);
+  };
+  return {
+    pending,
+    o: finish,
+    fail,
+    request,
+    /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
+    call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
+      const { leaves, d: publication } = kind;
+      core.v();
+      const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
+      if (signal?.aborted) throw newAborted();
+      if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
+      const id = `${++lastId}`;
+      const item = encode2({ ...fields, id });
+      const [promise, resolve, reject] = deferred();
+      const settle = (error, reply) => {
+        calls--;
+        cancel(timer);
+        end();
+        if (core.M) promise.catch(noop);
+        if (error && !(leaves && error.code === "disconnected")) reject(error);
+        else resolve(read(reply));
+      };
+      const end = onAbort(signal, () => fail(id, newAborted()));
+      const timer = after(timeout, () => {
+        fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
+        core.connection?.w();
+      });
+      calls++;
+      if (publication) publication.y = publication.ask();
+      pending.set(id, { d: publication, j: item, L: settle, $: !leaves });
+      try {
+        transmit(item);
+      } catch (error) {
+        fail(id, error);
+      }
+      return promise;
+    },
+    /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
+    e(newError, all) {
+      core.history?.reset();
+      for (const [id, call] of pending) {
+        if (!all && call.$ && !call.j.sent) continue;
+        call.e = newError();
+        if (all || !call.d?.y) fail(id, call.e);
+      }
     }
   };
 }
@@ -582,13 +1078,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    P() {
+    aa() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    s: () => probe(Math.min(interval, probeTimeout)),
+    w: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -632,7 +1128,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.P();
+    heartbeat.aa();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -680,13 +1176,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    E: heartbeat.start,
+    N: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    s: heartbeat.s,
+    w: heartbeat.w,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    Q: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    ba: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -707,7 +1203,7 @@ async function dial(core, url, renew, events) {
   const controller = new AbortController();
   const [expired, , expire] = deferred();
   expired.catch(noop);
-  core.v = (error) => {
+  core.D = (error) => {
     cancel(timer);
     controller.abort(error);
     expire(error);
@@ -715,7 +1211,7 @@ async function dial(core, url, renew, events) {
   };
   const timer = after(
     handshakeTimeout,
-    () => core.v(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
+    () => core.D(new HubError("timeout", `not connected within ${handshakeTimeout} ms`))
   );
   const ended = (close, final) => {
     cancel(timer);
@@ -731,7 +1227,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.m()) return;
+  if (core.p()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -766,7 +1262,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    R(size) {
+    ca(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -784,33 +1280,33 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    S() {
-      core.t = false;
-      core.n = [];
-      core.connection.E(options.heartbeat ?? defaultHeartbeat);
+    da() {
+      core.x = false;
+      core.q = [];
+      core.connection.N(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.t = true;
-        core.features = core.n = features;
+        core.x = true;
+        core.features = core.q = features;
         limit(all);
         settled();
-        core.connection.E(options.heartbeat ?? heartbeat);
+        core.connection.N(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.n.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.q.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    F() {
-      if (core.t) return;
-      core.t = true;
+    O() {
+      if (core.x) return;
+      core.x = true;
       limit(defaultLimits);
       settled();
     }
@@ -857,38 +1353,25 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, G: emit, fail, l: report, on, off };
+  return { run, P: emit, fail, n: report, on, off };
 }
 
 // src/methods.ts
-var newKey = () => base64url(crypto.getRandomValues(new Uint8Array(16)));
-var attempt = (task) => {
-  try {
-    return task();
-  } catch (error) {
-    return Promise.reject(error);
-  }
-};
-function createMethods(core, { encode: encode2, B: transmit }, { call }, topics, { handle }) {
-  const { subscribe, unsubscribe } = topics;
+function createMethods(core, { encode: encode2, K: transmit }, { call }, { subscribe, unsubscribe }) {
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
-    const unique = kind && core.features.includes("history");
-    const { exceptSelf, ack = true, key = unique && ack ? newKey() : void 0, ...others } = check(given);
+    const { exceptSelf, ack = true, key = kind && ack && core.history?.S(), ...others } = check(given);
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
-      const read = (reply) => {
-        if (kind && reply) topics.published(kind, channel, reply.json() ?? {}, exceptSelf);
-      };
-      const ask = kind && key ? () => topics.question(kind, channel, key) : void 0;
-      return call(fields, others, read, { key, exceptSelf, ask });
+      const publication = kind && core.history?.d(kind, channel, key, exceptSelf);
+      return call(fields, others, publication?.published ?? noop, { d: publication });
     }
     const item = encode2(fields);
     try {
-      core.r();
+      core.v();
       transmit(item);
     } catch (error) {
-      core.f.l(error);
+      core.g.n(error);
     }
     return Promise.resolve();
   });
@@ -901,17 +1384,12 @@ function createMethods(core, { encode: encode2, B: transmit }, { call }, topics,
     publish: publisher("publish", "channel"),
     publishRoom: publisher("publish_room", "room"),
     broadcast: (...all) => broadcast(void 0, ...all),
-    handle,
-    request: (type, data, given) => attempt(() => {
-      checkType(type, true);
-      return call({ type, data }, check(given), (reply) => reply);
-    }),
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.r();
+      core.v();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.g()) return false;
+      if (volatile && !core.h()) return false;
       transmit(item);
       return true;
     }
@@ -953,13 +1431,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.R(item.size + headerSize);
+    pacing.ca(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.g()) return;
+      if (!core.h()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -983,11 +1461,11 @@ function createOutbox(core) {
     flush();
   };
   return {
-    A: measure,
+    J: measure,
     send,
     add,
     remove,
-    M: release,
+    R: release,
     /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
     encode(fields) {
       const item = measure(fields);
@@ -997,8 +1475,8 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    B(item) {
-      const waiting = queuedBytes + (core.g() ? core.connection.Q() : 0);
+    K(item) {
+      const waiting = queuedBytes + (core.h() ? core.connection.ba() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
@@ -1014,12 +1492,12 @@ function createOutbox(core) {
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    T(first) {
+    ea(first) {
       held = /* @__PURE__ */ new Set([...queue, ...held ?? []]);
       queue = /* @__PURE__ */ new Set();
       pacing.limit(safeLimits);
       first();
-      if (!core.features.includes("history")) release();
+      if (!core.history || !core.features.includes("history")) release();
     },
     /** Takes the limits of the hub. */
     limit(limits) {
@@ -1038,9 +1516,9 @@ function createOutbox(core) {
 }
 
 // src/receiver.ts
-function createReceiver(core, calls, topics, hello, requests) {
+function createReceiver(core, calls, topics, hello) {
   const { codec } = core.options;
-  const { G: emit, l: report } = core.f;
+  const { P: emit, n: report } = core.g;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1048,31 +1526,31 @@ function createReceiver(core, calls, topics, hello, requests) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.q(id, void 0, message);
-        hello.F();
+        calls.o(id, void 0, message);
+        hello.O();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.q(id, error);
-        hello.F();
+        calls.o(id, error);
+        hello.O();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.U(message);
+        void core._?.(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
     },
     /** Records that the connection is lost. */
-    d() {
+    e() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.g() || !missed || !topics.H()) return;
+      if (!core.h() || !missed || !topics.H()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1112,24 +1590,24 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, f: listeners }) {
+function createReconnect({ options, g: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    V(close) {
+    fa(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    W(ms) {
+    ga(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    X({ code, reason, error }, wasOpen) {
+    ha({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1149,484 +1627,73 @@ function createReconnect({ options, f: listeners }) {
   return reconnect;
 }
 
-// src/requests.ts
-function createRequests(core, { encode: encode2, A: measure, send }) {
-  const handlers = /* @__PURE__ */ new Map();
-  const handle = (type, handler) => {
-    checkType(type, true);
-    checkFunction(handler);
-    if (handlers.has(type)) throw new TypeError(`the type ${type} has a handler already`);
-    handlers.set(type, handler);
-    return () => {
-      if (handlers.get(type) === handler) handlers.delete(type);
-    };
-  };
-  for (const [type, handler] of Object.entries(core.options.handlers ?? {})) handle(type, handler);
-  return {
-    handle,
-    /** Answers a request over the connection on which it came. */
-    async U(message) {
-      const { type, id } = message;
-      const { connection } = core;
-      let item;
-      try {
-        const handler = handlers.get(type);
-        if (!handler) throw new HubError("unsupported", "no handler for this type");
-        item = encode2({ type: "ack", id, data: await handler(message) });
-      } catch (error) {
-        let data = { code: "internal", message: "internal error" };
-        if (error instanceof HubError) data = { code: error.code, message: error.message };
-        else core.f.fail(error);
-        item = measure({ type: "error", id, data });
-      }
-      if (core.g() && core.connection === connection) send(item);
-    }
-  };
-}
-
-// src/history.ts
-async function readHistory(call, key, name, query) {
-  const { signal, timeout, ...asked } = check(query);
-  checkPosition(asked.since);
-  return call({ type: "hub:history", data: { [key]: name, ...asked } }, { signal, timeout }, (reply) => {
-    const messages = new Map(memberSources(reply.text())).get("messages") ?? "[]";
-    const decoded = memberSources(messages).flatMap(([, text]) => text ? json.decode(text) : []);
-    return { ...reply.json(), messages: decoded };
-  });
-}
-
-// src/presence.ts
-var toMember = ({ client_id: clientId = "", user = "", info, since = 0, node = "" }) => ({
-  clientId,
-  user,
-  info,
-  since,
-  node
-});
-var lists = { leave: "leaves", join: "joins", update: "updates" };
-function presenceData(message) {
-  if (message.offset || !(message.type in lists || message.type === "presence_diff")) return void 0;
-  try {
-    return message.json() ?? void 0;
-  } catch {
-    return void 0;
-  }
-}
-function createPresence() {
-  const members = /* @__PURE__ */ new Map();
-  return {
-    /** True after the hub has told the members on this connection. Until then changes are not reported. */
-    u: false,
-    /** The latest request for the members, until its reply. */
-    e: void 0,
-    /** The members, those that joined first first. */
-    list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
-    /** Puts the members that the hub has told in the place of all. */
-    set(told) {
-      const before = new Map(members);
-      members.clear();
-      for (const member of told.map(toMember)) {
-        const known = before.get(member.clientId);
-        members.set(member.clientId, JSON.stringify(known) === JSON.stringify(member) ? known : member);
-      }
-    },
-    /** Applies a message about the members. */
-    Y({ type, clientId }, data) {
-      const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
-      const { leaves = [], joins = [], updates = [] } = told;
-      for (const { client_id: id } of leaves) members.delete(id);
-      for (const one of joins) members.set(one.client_id, toMember(one));
-      for (const { client_id: id, user = "", info } of updates) {
-        const known = members.get(id);
-        if (known) members.set(id, { ...known, user, info });
-      }
-    },
-    /** Returns the difference to an earlier list, if there is one. */
-    Z(reported) {
-      const before = new Map(reported.map((member) => [member.clientId, member]));
-      const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
-      for (const member of this.list()) {
-        const known = before.get(member.clientId);
-        if (known !== member) change[known ? "updated" : "joined"].push(member);
-      }
-      return change.joined.length + change.left.length + change.updated.length ? change : void 0;
-    }
-  };
-}
-
-// src/subscription.ts
-var maxBuffered = 1024;
-function createSubscription({ kind, name }, onMessage, { signal, onError, onPresence, last, since }, listeners, leave, history) {
-  const [ready, resolve, reject] = deferred();
-  ready.catch(noop);
-  let buffer = onMessage ? void 0 : [];
-  let wake = noop;
-  let members = [];
-  const end = (error, tell) => {
-    if (sub.state === "ended") return;
-    sub.state = "ended";
-    sub.error = error;
-    stopWaiting();
-    reject(error ?? new HubError("aborted", "the subscription has ended"));
-    wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.l(error);
-  };
-  const stop = (error) => {
-    const ended = sub.state === "ended";
-    end(error, Boolean(error));
-    return ended ? Promise.resolve() : leave(handle);
-  };
-  const stopWaiting = onAbort(signal, () => void stop());
-  const sub = {
-    kind,
-    name,
-    state: "pending",
-    error: void 0,
-    ready,
-    position: since,
-    resumed: void 0,
-    members: () => members,
-    history,
-    unsubscribe: () => stop(),
-    async *[Symbol.asyncIterator]() {
-      buffer ?? (buffer = []);
-      try {
-        for (; ; ) {
-          while (buffer.length) yield buffer.shift();
-          if (sub.error) throw sub.error;
-          if (sub.state === "ended") return;
-          await new Promise((resolve2) => wake = resolve2);
-        }
-      } finally {
-        void stop();
-      }
-    }
-  };
-  const handle = {
-    sub,
-    begin: since ? { since } : last ? { last } : void 0,
-    I: Boolean(onPresence),
-    end,
-    J(resumed) {
-      handle.begin = void 0;
-      sub.state = "active";
-      sub.resumed = resumed;
-      resolve();
-    },
-    receive(message) {
-      if (sub.state === "ended") return;
-      if (onMessage) void listeners.run(onMessage, message);
-      if (!buffer) return;
-      if (buffer.push(message) > maxBuffered) {
-        void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
-      }
-      wake();
-    },
-    w(presence) {
-      const change = presence.Z(members);
-      if (!onPresence || !change) return;
-      members = presence.list();
-      void listeners.run(onPresence, change);
-    }
-  };
-  return handle;
-}
-
-// src/topics.ts
-var kinds2 = {
-  channel: ["subscribe", "unsubscribe", "channel"],
-  room: ["join_room", "leave_room", "room_id"]
-};
-var maxPositions = 1024;
-function createTopics(core, { encode: encode2 }, calls, changed) {
-  const { call, request } = calls;
-  const topics = /* @__PURE__ */ new Map();
-  const positions = /* @__PURE__ */ new Map();
-  const keyOf = (kind, name) => kind + name;
-  const control = (verb, kind, name, begin) => ({
-    type: kinds2[kind][verb],
-    data: core.options.codec.target(kinds2[kind][2], name, begin)
-  });
-  const join = (topic, handle) => {
-    const { epoch = "" } = topic;
-    const offset = Math.max(0, ...[...topic.a].map(({ sub }) => sub.position?.epoch === epoch && sub.position.offset || 0));
-    if (epoch) handle.sub.position = { epoch, offset };
-    handle.J({ epoch, offset, replayed: 0, complete: true });
-    if (!handle.I) return;
-    if (topic.presence?.u) handle.w(topic.presence);
-    else if (!topic.presence?.e) askMembers(topic);
-  };
-  const learn = (key, { conflate, epoch, offset = 0 }) => {
-    positions.delete(key);
-    if (epoch && !conflate) positions.set(key, { epoch, offset });
-    if (positions.size > maxPositions) positions.delete(positions.keys().next().value);
-  };
-  const passes = ({ epoch = "", key }, { begin, sub }, offset) => {
-    if (begin) return false;
-    if (!offset) return true;
-    if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
-    sub.position = { epoch, offset };
-    if (positions.has(key)) positions.set(key, sub.position);
-    return true;
-  };
-  const isFollowed = ({ a: handles }) => [...handles].some(({ I: follows }) => follows);
-  const drop = (topic, handle) => {
-    const dropped = topic.a.delete(handle);
-    if (!isFollowed(topic)) topic.presence = void 0;
-    return dropped;
-  };
-  const remove = (topic) => {
-    if (topics.get(topic.key) === topic) topics.delete(topic.key);
-    changed();
-  };
-  const ask = (topic) => {
-    if (topic.e) return;
-    topic.e = true;
-    const handles = [...topic.a];
-    if (handles.some(({ begin }) => !begin)) askFor(topic);
-    for (const handle of handles) if (handle.begin) askFor(topic, handle);
-  };
-  const askFor = (topic, own) => {
-    const begin = own ? own.begin : sinceOf(topic);
-    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
-      if (!error) {
-        joined(topic, own, begin?.since, reply);
-        return;
-      }
-      if (!own) topic.e = false;
-      if (["unavailable", "disconnected"].includes(error.code)) return;
-      const refused = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
-      for (const handle of refused) drop(topic, handle);
-      if (!topic.a.size) remove(topic);
-      for (const handle of refused) handle.end(error, true);
-    });
-  };
-  const sinceOf = ({ epoch, a: handles }) => {
-    const positions2 = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
-    const since = positions2.find((position) => position.epoch !== epoch) ?? positions2.sort((a, b) => a.offset - b.offset)[0];
-    return since && { since };
-  };
-  const joined = (topic, own, since, reply) => {
-    const told = reply.json() ?? {};
-    const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
-    learn(topic.key, told);
-    topic.active = true;
-    topic.epoch = epoch;
-    topic.K = told.complete === false && !replayed ? { epoch, offset } : void 0;
-    for (const handle of topic.a) {
-      const { begin, sub } = handle;
-      if (own ? handle !== own : begin) continue;
-      if (!epoch) sub.position = void 0;
-      else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
-      else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
-      const complete = told.complete ?? !(since || sub.resumed);
-      handle.J({ epoch, offset, replayed, complete, ...complete ? {} : { reason: told.reason ?? "none" } });
-    }
-    askMembers(topic);
-    changed();
-  };
-  const askMembers = (topic) => {
-    const { a: handles, kind, name } = topic;
-    if (!isFollowed(topic)) return;
-    if (!core.n.includes("presence")) {
-      core.f.l(new HubError("unsupported", "the hub has no presence", { target: name }));
-      return;
-    }
-    const presence = topic.presence ?? (topic.presence = createPresence());
-    const asked = presence.e = {};
-    request({ type: "hub:presence", data: { [kinds2[kind][2]]: name } }, (error, reply) => {
-      if (topic.presence !== presence || presence.e !== asked || error?.code === "disconnected") return;
-      presence.e = void 0;
-      if (error) {
-        if (error.code !== "unavailable") core.f.l(error);
-        return;
-      }
-      presence.set(reply.json().members ?? []);
-      presence.u = true;
-      for (const handle of handles) handle.w(presence);
-    });
-  };
-  const unsubscribe = (kind, name, options) => {
-    const topic = topics.get(keyOf(kind, checkName(name)));
-    const checked = check(options);
-    for (const handle of topic?.a ?? []) handle.end();
-    topic?.a.clear();
-    const gone = () => {
-      if (topic) remove(topic);
-    };
-    if (!core.g()) return Promise.resolve(gone());
-    const left = call(control(1, kind, name), checked, gone, { leaves: true });
-    changed();
-    left.catch(noop);
-    return left;
-  };
-  const subscribe = (kind, name, onMessage, options) => {
-    if (onMessage) checkFunction(onMessage);
-    const checked = check(options);
-    const { last, since } = checked;
-    checkPosition(since);
-    if (since && last) throw new TypeError("invalid option last: there is since");
-    encode2(control(0, kind, checkName(name), { last, since }));
-    const key = keyOf(kind, name);
-    let topic = topics.get(key);
-    const leave = (ended) => topic && drop(topic, ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve();
-    const handle = createSubscription(
-      { kind, name },
-      onMessage,
-      checked,
-      core.f,
-      leave,
-      (query) => readHistory(call, kinds2[kind][2], name, query)
-    );
-    if (core.m() || checked.signal?.aborted) {
-      handle.end(core.m() ? core.x() : void 0);
-      return handle.sub;
-    }
-    if (!topic?.a.size) topics.set(key, topic = { key, kind, name, a: /* @__PURE__ */ new Set() });
-    topic.a.add(handle);
-    if (topic.active && !handle.begin) join(topic, handle);
-    else if (topic.e && handle.begin) askFor(topic, handle);
-    else if (core.g()) ask(topic);
-    return handle.sub;
-  };
-  return {
-    subscribe,
-    unsubscribe,
-    /** Passes a message to the subscriptions of its topic, if there are any. */
-    deliver(message) {
-      const { type, channel, key, offset } = message;
-      const members = presenceData(message);
-      const present = members && topics.get(keyOf(members.room ? "room" : "channel", channel));
-      if (present?.presence) {
-        present.presence.Y(message, members);
-        if (present.presence.u) for (const handle of present.a) handle.w(present.presence);
-        return true;
-      }
-      let topic = topics.get(keyOf(message.room ? "room" : "channel", channel));
-      if (!offset) {
-        if (type === "broadcast") return false;
-        if (type === "room_message") topic = void 0;
-        const room = type !== "message" && topics.get(keyOf("room", channel));
-        if (room && (!topic || topic.epoch && !room.epoch)) topic = room;
-      }
-      if (!topic) return false;
-      const excepted = key && calls.excepts(key);
-      for (const handle of [...topic.a]) if (passes(topic, handle, offset) && !excepted) handle.receive(message);
-      return true;
-    },
-    /** Handles the notice that messages were dropped, of one topic or of all. */
-    gap({ all, channel, room }) {
-      for (const topic of topics.values()) {
-        const { K: behindGap, a: handles, kind, name } = topic;
-        if (!all && name !== (kind === "room" ? room : channel)) continue;
-        for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-        topic.K = void 0;
-        if (topic.active) askMembers(topic);
-      }
-    },
-    /** Handles the reply to a publication. With exceptSelf the hub does not send it to this client: positions move behind it. */
-    published(kind, name, told, exceptSelf) {
-      const key = keyOf(kind, name);
-      const { epoch = "", offset = 0 } = told;
-      learn(key, told);
-      for (const { sub } of topics.get(key)?.a ?? []) {
-        if (exceptSelf && sub.position?.epoch === epoch && sub.position.offset + 1 === offset) sub.position = { epoch, offset };
-      }
-    },
-    /** Returns the question about a publication that is sent next; undefined if the hub could not answer it. */
-    question(kind, name, key) {
-      const since = core.n.includes("history") && positions.get(keyOf(kind, name));
-      return since ? { user: core.client.user, data: { [kinds2[kind][2]]: name, key, since } } : void 0;
-    },
-    /** Returns the topics of which publications may be missing after a lost connection. */
-    incomplete: () => [...topics.values()].flatMap(
-      ({ kind, name, a: handles }) => [...handles].flatMap(({ sub }) => sub.resumed?.complete === false ? { kind, name, reason: sub.resumed.reason } : []).slice(0, 1)
-    ),
-    _: () => topics.forEach(ask),
-    /** Forgets the memberships of a lost connection. */
-    reset() {
-      for (const [key, topic] of topics) {
-        topic.e = topic.active = false;
-        if (topic.presence) topic.presence.u = false;
-        for (const { sub } of topic.a) sub.state = "pending";
-        if (!topic.a.size) topics.delete(key);
-      }
-    },
-    /** Reports whether the hub confirmed all topics. */
-    H: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
-    names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
-    close(error) {
-      for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
-      topics.clear();
-    }
-  };
-}
-
 // src/session.ts
-function createSession(url, given, client) {
-  const options = checkOptions(given);
+function createSession(url, given, client, features) {
+  const kinds2 = Object.assign({}, ...features.map(({ kinds: kinds3 }) => kinds3));
+  const options = checkOptions(given, kinds2);
   const listeners = createListeners(client, options);
   const core = {
     client,
     options,
-    f: listeners,
-    v: noop,
+    g: listeners,
+    kinds: kinds2,
+    D: noop,
     features: [],
-    n: [],
-    g: () => client.state === "open",
-    m: () => client.state === "closed",
-    x() {
+    q: [],
+    h: () => client.state === "open",
+    p: () => client.state === "closed",
+    A() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    r() {
-      if (core.m()) throw core.x();
+    v() {
+      if (core.p()) throw core.A();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.t && topics.H()) calls.O();
+    if (core.x && topics.H()) core.history?.T();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
   const hello = createHello(core, outbox, calls, settled);
-  const requests = createRequests(core, outbox);
-  const receiver = createReceiver(core, calls, topics, hello, requests);
+  const receiver = createReceiver(core, calls, topics, hello);
   const { on, off } = listeners;
   const life = createLife(core, url, outbox, calls, topics, hello, receiver);
-  const methods = createMethods(core, outbox, calls, topics, requests);
+  const methods = createMethods(core, outbox, calls, topics);
   Object.assign(client, { state: "connecting", id: "", user: "", limits: void 0, on, off }, methods, life);
+  for (const { C: install } of features) Object.assign(client, install(core, outbox, calls, topics));
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, f: listeners, g: isOpen, m: isClosed, x: newClosedError } = core;
+  const { client, options, g: listeners, h: isOpen, p: isClosed, A: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.G("statechange", { state: client.state, previous, ...close2 });
+    listeners.P("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
     cancel(retryTimer);
     retryTimer = void 0;
     void dial(core, url, reconnect.renew, {
-      opened,
+      opened: opened2,
       message: receiver.receive,
       ping: hello.ping,
       ended: (close2, final) => final ? finish(close2) : lost(close2)
     });
   };
-  const opened = () => {
+  const opened2 = () => {
     const previous = client.state;
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.T(() => {
-      hello.S();
-      topics._();
+    outbox.ea(() => {
+      hello.da();
+      topics.X();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1636,18 +1703,18 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     if (isClosed()) return;
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.d();
-      reconnect.W(Date.now() - openedAt);
+      receiver.e();
+      reconnect.ga(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.V(close2);
+      reconnect.fa(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.d(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
-    if (!now && !reconnect.X(close2, wasOpen)) finish(close2, previous);
+    calls.e(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
+    if (!now && !reconnect.ha(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1660,17 +1727,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     for (const stop of stopWatching) stop();
     cancel(retryTimer);
     core.connection = void 0;
-    core.v(newClosedError());
-    topics.close(core.D ? void 0 : newClosedError());
-    calls.d(newClosedError, true);
+    core.D(newClosedError());
+    topics.close(core.M ? void 0 : newClosedError());
+    calls.e(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.n(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.D = true;
+      core.M = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1685,7 +1752,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.s();
+      if (isOpen()) core.connection.w();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1695,7 +1762,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.r();
+      core.v();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1707,17 +1774,25 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
 }
 
 // src/client.ts
-var HubClient = class {
+var CoreClient = class {
   /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
-  constructor(url, options) {
+  constructor(url, options, features = []) {
     if (typeof url !== "string" && !url?.href) throw new TypeError(`invalid url: ${url}`);
-    createSession(`${url}`, options, this);
+    createSession(`${url}`, options, this, features);
   }
 };
-async function connect(url, options) {
+var HubClient = class extends CoreClient {
+  /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
+  constructor(url, options) {
+    super(url, options, [history, presence, requests]);
+  }
+};
+var connect = (url, options) => opened(options, (others) => new HubClient(url, others));
+var connectWith = (features, url, options) => opened(options, (others) => new CoreClient(url, others, features));
+async function opened(options, create) {
   const { signal } = check({ signal: options?.signal });
-  const client = new HubClient(url, { ...options, signal: void 0 });
-  const [opened, resolve, reject] = deferred();
+  const client = create({ ...options, signal: void 0 });
+  const [open, resolve, reject] = deferred();
   const abort = () => reject(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
   const ends = [
     onAbort(signal, abort),
@@ -1729,7 +1804,7 @@ async function connect(url, options) {
   ];
   if (signal?.aborted) abort();
   try {
-    await opened;
+    await open;
     return client;
   } catch (error) {
     await client.close();
@@ -1750,11 +1825,11 @@ var Writer = class {
   c(value) {
     this.buffer[this.length++] = value;
   }
-  i(value) {
+  k(value) {
     this.b.setBigInt64(this.length, value);
     this.length += 8;
   }
-  j(value) {
+  l(value) {
     const seven = BigInt(7);
     for (; value > 127; value >>= seven) this.c(Number(BigInt.asUintN(7, value)) | 128);
     this.c(Number(value));
@@ -1795,7 +1870,7 @@ var Reader = class {
     return this.buffer[this.take(1)];
   }
   /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
-  j() {
+  l() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
       const byte = this.c();
@@ -1805,11 +1880,11 @@ var Reader = class {
     }
   }
   /** Reads a varint as a signed 64-bit BigInt. */
-  $() {
+  ia() {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
-    this.j();
+    this.l();
     for (let i = this.position - 1; i >= start; i--) value = value << seven | BigInt(this.buffer[i] & 127);
     return BigInt.asIntN(64, value);
   }
@@ -1830,23 +1905,23 @@ var flatbuffers = {
     const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
     const typeAt = builder.string(type);
     const channelAt = builder.string(channel);
-    const dataAt = data.length > 0 ? builder.o(data) : 0;
+    const dataAt = data.length > 0 ? builder.s(data) : 0;
     const clientAt = builder.string(clientId);
     const idAt = id.length > 0 ? builder.string(id) : 0;
     const keyAt = key.length > 0 ? builder.string(key) : 0;
     const { timestampNs, offset, room, exceptSelf } = message;
-    return builder.q([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
+    return builder.o([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
   },
   decode(frame) {
     const table = new FlatTable(frame);
     return new Message({
       type: table.text(0),
       channel: table.text(1),
-      payload: table.o(2),
-      timestampNs: table.i(3),
+      payload: table.s(2),
+      timestampNs: table.k(3),
       clientId: table.text(4),
       id: table.text(5),
-      offset: Number(table.i(6)),
+      offset: Number(table.k(6)),
       key: table.text(7),
       room: table.bool(8)
     });
@@ -1854,7 +1929,7 @@ var flatbuffers = {
 };
 var FlatBuilder = class {
   constructor(content) {
-    this.y = 1;
+    this.E = 1;
     this.buffer = new Uint8Array(content + 128);
     this.b = new DataView(this.buffer.buffer);
     this.start = this.buffer.length;
@@ -1864,60 +1939,60 @@ var FlatBuilder = class {
   }
   /** Adds padding so that a value of `size` bytes is aligned after `further` more bytes. */
   align(size, further = 0) {
-    this.y = Math.max(this.y, size);
+    this.E = Math.max(this.E, size);
     this.start -= -(this.position + further) & size - 1;
   }
-  h(value) {
+  i(value) {
     this.align(4);
     this.start -= 4;
     this.b.setUint32(this.start, value, true);
   }
-  z(value) {
+  F(value) {
     this.start -= 2;
     this.b.setUint16(this.start, value, true);
   }
-  i(value) {
+  k(value) {
     this.align(8);
     this.start -= 8;
     this.b.setBigInt64(this.start, value, true);
   }
-  o(bytes) {
+  s(bytes) {
     this.align(4, bytes.length);
     this.start -= bytes.length;
     this.buffer.set(bytes, this.start);
-    this.h(bytes.length);
+    this.i(bytes.length);
     return this.position;
   }
   /** Writes a vector followed by a zero byte, which its length does not include. */
   string(bytes) {
     this.align(4, bytes.length + 1);
     this.start--;
-    return this.o(bytes);
+    return this.s(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  q(slots) {
+  o(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;
       if (typeof value === "boolean") {
         this.buffer[--this.start] = 1;
       } else if (typeof value === "bigint") {
-        this.i(value);
+        this.k(value);
       } else {
         this.align(4);
-        this.h(this.position + 4 - value);
+        this.i(this.position + 4 - value);
       }
       return this.position;
     });
-    this.h(0);
+    this.i(0);
     const table = this.position;
     while (fields[fields.length - 1] === 0) fields.pop();
-    for (const field of fields.reverse()) this.z(field && table - field);
-    this.z(table - tableEnd);
-    this.z(4 + 2 * fields.length);
+    for (const field of fields.reverse()) this.F(field && table - field);
+    this.F(table - tableEnd);
+    this.F(4 + 2 * fields.length);
     this.b.setInt32(this.buffer.length - table, this.position - table, true);
-    this.align(this.y, 4);
-    this.h(this.position + 4 - table);
+    this.align(this.E, 4);
+    this.i(this.position + 4 - table);
     return this.buffer.subarray(this.start);
   }
 };
@@ -1925,51 +2000,51 @@ var FlatTable = class {
   constructor(bytes) {
     this.bytes = bytes;
     this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.table = this.h(0, "root offset");
-    this.k(this.table, 4, "table");
-    this.p = this.table - this.b.getInt32(this.table, true);
-    this.k(this.p, 4, "vtable");
-    const size = this.b.getUint16(this.p, true);
+    this.table = this.i(0, "root offset");
+    this.m(this.table, 4, "table");
+    this.t = this.table - this.b.getInt32(this.table, true);
+    this.m(this.t, 4, "vtable");
+    const size = this.b.getUint16(this.t, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.k(this.p, size, "vtable");
+    this.m(this.t, size, "vtable");
     this.slots = (size - 4) / 2;
   }
-  k(position, length, label) {
+  m(position, length, label) {
     if (position < 0 || position + length > this.bytes.length) {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
-  h(position, label) {
-    this.k(position, 4, label);
+  i(position, label) {
+    this.m(position, 4, label);
     return this.b.getUint32(position, true);
   }
   /** Returns the position of a field, or 0 if the table does not have the field. */
   field(slot) {
     if (slot >= this.slots) return 0;
-    const offset = this.b.getUint16(this.p + 4 + 2 * slot, true);
+    const offset = this.b.getUint16(this.t + 4 + 2 * slot, true);
     return offset && this.table + offset;
   }
-  o(slot) {
+  s(slot) {
     const field = this.field(slot);
     if (field === 0) return noBytes;
     const label = slotNames[slot];
-    const start = field + this.h(field, label);
-    const length = this.h(start, label);
-    this.k(start + 4, length, label);
+    const start = field + this.i(field, label);
+    const length = this.i(start, label);
+    this.m(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
   text(slot) {
-    return decodeUTF8(this.o(slot), `flatbuffers: ${slotNames[slot]}`);
+    return decodeUTF8(this.s(slot), `flatbuffers: ${slotNames[slot]}`);
   }
   bool(slot) {
     const field = this.field(slot);
-    if (field > 0) this.k(field, 1, slotNames[slot]);
+    if (field > 0) this.m(field, 1, slotNames[slot]);
     return field > 0 && this.bytes[field] !== 0;
   }
-  i(slot) {
+  k(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.k(field, 8, slotNames[slot]);
+    this.m(field, 8, slotNames[slot]);
     return this.b.getBigInt64(field, true);
   }
 };
@@ -1993,13 +2068,13 @@ var msgpack = {
     writeField(writer, "data", msgpackBin, data);
     writer.bytes(msgpackKey("timestamp"));
     writer.c(211);
-    writer.i(message.timestampNs);
+    writer.k(message.timestampNs);
     writeField(writer, "client_id", msgpackStr, clientId);
     if (id.length > 0) writeField(writer, "id", msgpackStr, id);
     if (offset) {
       writer.bytes(msgpackKey("offset"));
       writer.c(207);
-      writer.i(BigInt(offset));
+      writer.k(BigInt(offset));
     }
     if (key.length > 0) writeField(writer, "key", msgpackStr, key);
     if (message.room) writeTrue(writer, "room");
@@ -2009,7 +2084,7 @@ var msgpack = {
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const fields = {};
-    for (let members = reader.aa(); members > 0; members--) {
+    for (let members = reader.ja(); members > 0; members--) {
       const key = reader.text("map key");
       switch (key) {
         case "type":
@@ -2040,8 +2115,8 @@ var msgpack = {
     return new Message({ ...fields, clientId: fields.client_id });
   }
 };
-var msgpackStr = { fix: 160, L: 31, 8: 217, 16: 218, 32: 219 };
-var msgpackBin = { fix: 0, L: -1, 8: 196, 16: 197, 32: 198 };
+var msgpackStr = { fix: 160, Q: 31, 8: 217, 16: 218, 32: 219 };
+var msgpackBin = { fix: 0, Q: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
 var msgpackTrue = 195;
 var msgpackKey = (key) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
@@ -2059,7 +2134,7 @@ function writeTrue(writer, key) {
   writer.c(msgpackTrue);
 }
 function writeHeader(writer, format, length) {
-  if (length <= format.L) {
+  if (length <= format.Q) {
     writer.c(format.fix | length);
     return;
   }
@@ -2068,7 +2143,7 @@ function writeHeader(writer, format, length) {
   for (let shift = bits - 8; shift >= 0; shift -= 8) writer.c(length >>> shift);
 }
 var MsgpackReader = class extends Reader {
-  aa() {
+  ja() {
     const format = this.c();
     if (format >>> 4 === 8) return format & 15;
     if (format === 222) return this.uint(2);
@@ -2092,91 +2167,36 @@ var MsgpackReader = class extends Reader {
     const format = this.c();
     if (format < 128) return BigInt(format);
     if (format >= 224) return BigInt(format - 256);
-    const { b: view } = this;
-    switch (format) {
-      case msgpackNil:
-        return zero;
-      case 204:
-      case 205:
-      case 206:
-        return BigInt(this.uint(2 ** (format - 204)));
-      case 207: {
-        const value = view.getBigUint64(this.take(8));
-        if (BigInt.asIntN(64, value) < zero) this.fail(`${label} does not fit in 64 bits`);
-        return value;
-      }
-      case 208:
-        return BigInt(view.getInt8(this.take(1)));
-      case 209:
-        return BigInt(view.getInt16(this.take(2)));
-      case 210:
-        return BigInt(view.getInt32(this.take(4)));
-      case 211:
-        return view.getBigInt64(this.take(8));
-      default:
-        return this.fail(`${label} is not an integer`);
-    }
+    if (format === msgpackNil) return zero;
+    if (format < 204 || format > 211) this.fail(`${label} is not an integer`);
+    const bits = 8 << (format & 3);
+    const value = bits === 64 ? this.b.getBigUint64(this.take(8)) : BigInt(this.uint(bits / 8));
+    const signed = BigInt.asIntN(format < 208 ? 64 : bits, value);
+    if (format < 208 && signed < zero) this.fail(`${label} does not fit in 64 bits`);
+    return signed;
   }
   /**
    * Skips one value and everything nested in it, without recursion. Every value
    * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values2 = 1; values2 > 0; values2--) values2 += this.ba();
+    for (let values2 = 1; values2 > 0; values2--) values2 += this.ka();
   }
   /** Skips one value except for its nested values, and returns their number. */
-  ba() {
+  ka() {
     const format = this.c();
     const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
     if (length !== void 0) return this.pass(length);
     if (format < 128 || format >= 224) return 0;
     if (format < 144) return 2 * (format & 15);
     if (format < 160) return format & 15;
-    switch (format) {
-      case msgpackNil:
-      case 194:
-      // false
-      case msgpackTrue:
-        return 0;
-      case 199:
-      // ext: one more byte for the type
-      case 200:
-      case 201:
-        return this.pass(1 + this.uint(2 ** (format - 199)));
-      case 202:
-      // floats
-      case 203:
-        return this.pass(2 ** (format - 200));
-      case 204:
-      // unsigned integers
-      case 205:
-      case 206:
-      case 207:
-        return this.pass(2 ** (format - 204));
-      case 208:
-      // signed integers
-      case 209:
-      case 210:
-      case 211:
-        return this.pass(2 ** (format - 208));
-      case 212:
-      // fixext
-      case 213:
-      case 214:
-      case 215:
-      case 216:
-        return this.pass(1 + 2 ** (format - 212));
-      case 220:
-      // arrays
-      case 221:
-        return this.uint(format === 220 ? 2 : 4);
-      case 222:
-      // maps
-      case 223:
-        return 2 * this.uint(format === 222 ? 2 : 4);
-      default:
-        return this.fail("unknown format byte");
-    }
+    if (format === 193) this.fail("unknown format byte");
+    if (format < 196) return 0;
+    if (format < 202) return this.pass(1 + this.uint(2 ** (format - 199)));
+    if (format < 204) return this.pass(2 ** (format - 200));
+    if (format < 212) return this.pass(2 ** (format & 3));
+    if (format < 220) return this.pass(1 + 2 ** (format - 212));
+    return this.uint(format & 1 ? 4 : 2) * (format < 222 ? 1 : 2);
   }
   pass(length) {
     this.take(length);
@@ -2282,35 +2302,35 @@ function encode(pairs) {
   for (const [number, value] of fields) {
     if (typeof value === "bigint") {
       writer.c(number << 3 | varintType);
-      writer.j(BigInt.asUintN(64, value));
+      writer.l(BigInt.asUintN(64, value));
     } else {
       writer.c(number << 3 | lengthType);
-      writer.j(BigInt(value.length));
+      writer.l(BigInt(value.length));
       writer.bytes(value);
     }
   }
   return writer.done();
 }
-function decode(label, bytes, kinds3) {
+function decode(label, bytes, kinds2) {
   const reader = new Reader(label, bytes);
   const fields = {};
   while (reader.left > 0) {
-    const tag = reader.j();
+    const tag = reader.l();
     const wireType = tag % 8;
     const number = (tag - wireType) / 8;
     if (number < 1 || number >= 2 ** 29) reader.fail("invalid field number");
-    const kind = kinds3[number];
+    const kind = kinds2[number];
     switch (wireType) {
       case varintType: {
-        if (kind === "int64") fields[number] = reader.$();
-        else reader.j();
+        if (kind === "int64") fields[number] = reader.ia();
+        else reader.l();
         break;
       }
       case fixed64Type:
         reader.take(8);
         break;
       case lengthType: {
-        const value = reader.bytes(reader.j());
+        const value = reader.bytes(reader.l());
         if (kind === "bytes") fields[number] = value;
         if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
         break;
@@ -2394,11 +2414,11 @@ var Sealer = class {
           pipe.inOrder(() => fail(1003, error));
           return;
         }
-        const opened = this.open(frame);
-        opened.catch(noop2);
+        const opened2 = this.open(frame);
+        opened2.catch(noop2);
         pipe.inOrder(async () => {
           try {
-            const plain2 = await opened;
+            const plain2 = await opened2;
             deliver(text ? decodeUTF8(plain2, "json") : plain2);
           } catch (error) {
             fail(error instanceof DecodeError ? 1007 : 1008, error);

@@ -7,6 +7,14 @@ declare function fromBase64(text: string): ByteArray;
 /** Decodes hexadecimal digits. Throws a DecodeError if the text is invalid. */
 declare function fromHex(text: string): ByteArray;
 
+/** A part of the client that an application may leave out, to make its bundle smaller. `Adds` are the methods that it adds. */
+interface Feature<Adds = object> {
+    /** The type of the methods; there is no such property. */
+    readonly adds?: Adds;
+}
+/** The methods that a list of features adds to a client. */
+type Added<Features extends readonly Feature<any>[]> = (Features[number] extends infer One ? (One extends Feature<infer Adds> ? (adds: Adds) => void : never) : never) extends (adds: infer All) => void ? All : never;
+
 /** An array, a plain object, or an object with a toJSON method. Other objects would lose their content. */
 type JSONObject = readonly unknown[] | {
     readonly [key: string]: unknown;
@@ -396,6 +404,24 @@ interface SendOptions {
     volatile?: boolean | undefined;
 }
 
+interface RequestMethods {
+    /**
+     * Sends a request of an application-defined type to the server, and resolves with the answer of its handler. Rejects
+     * with a HubError if the handler refuses. A server without a handler does not answer: then it is a timeout.
+     */
+    request(type: string, data?: Payload, options?: CallOptions): Promise<Message>;
+    /** Answers the server's requests of a type. Returns the function that removes the handler. */
+    handle(type: string, handler: RequestHandler): () => void;
+}
+/** Requests to the server and of the server: `request`, `handle`, and the option `handlers`. */
+declare const requests: Feature<RequestMethods>;
+
+/**
+ * Positions in histories: subscriptions that begin in the past and go on behind their latest message after a lost
+ * connection, `history()`, and publications that are sent again with the same key if the hub has not got them.
+ */
+declare const history: Feature;
+
 /** A client that is in a channel or room with presence. */
 interface Member {
     readonly clientId: string;
@@ -416,6 +442,8 @@ interface PresenceChange {
     updated: Member[];
 }
 type PresenceHandler = (change: PresenceChange) => unknown;
+/** Follows the members of channels and rooms: `onPresence` and `members()` of subscriptions. */
+declare const presence: Feature;
 
 interface SubscribeOptions {
     /** Ends the subscription when it aborts. */
@@ -488,7 +516,7 @@ interface Subscription extends AsyncIterable<Message> {
     unsubscribe(): Promise<void>;
 }
 
-interface HubClient extends Callbacks {
+interface CoreClient extends Callbacks {
     readonly state: State;
     /** This connection's client ID, from the hub; empty before the hub told it. */
     readonly id: string;
@@ -519,13 +547,6 @@ interface HubClient extends Callbacks {
      * dropped while there is no connection. Throws if it can be neither sent nor queued.
      */
     send(type: string, data?: Payload, options?: SendOptions): boolean;
-    /**
-     * Sends a request of an application-defined type to the server, and resolves with the answer of its handler. Rejects
-     * with a HubError if the handler refuses. A server without a handler does not answer: then it is a timeout.
-     */
-    request(type: string, data?: Payload, options?: CallOptions): Promise<Message>;
-    /** Answers the server's requests of a type. Returns the function that removes the handler. */
-    handle(type: string, handler: RequestHandler): () => void;
     /** Adds a listener for an event. Returns the function that removes it; the signal removes it too. */
     on<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => unknown, options?: {
         signal?: AbortSignal | undefined;
@@ -542,20 +563,34 @@ interface HubClient extends Callbacks {
     close(code?: number, reason?: string): Promise<void>;
 }
 /**
+ * A client with the given features only. Bundlers leave out the others. `HubClient` has all of them.
+ */
+declare class CoreClient {
+    /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
+    constructor(url: string | URL, options?: Options, features?: readonly Feature<unknown>[]);
+}
+/**
  * A client that reconnects until it is closed. Its calls resolve when the hub
  * acknowledges them and reject with a HubError otherwise. After `close` they
  * reject with the code "closed". The callbacks may be replaced at any time.
  */
-declare class HubClient {
+declare class HubClient extends CoreClient {
     /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
     constructor(url: string | URL, options?: Options);
+}
+interface HubClient extends RequestMethods {
 }
 /**
  * Creates a client and resolves with it when it is open. Rejects and closes the
  * client if the first attempt fails, whereas `new HubClient` keeps trying. The
  * signal ends only the attempt.
  */
-declare function connect(url: string | URL, options?: Options): Promise<HubClient>;
+declare const connect: (url: string | URL, options?: Options) => Promise<HubClient>;
+/**
+ * Like `connect`, but the client has the given features only, and bundlers leave out the others. Without the feature
+ * `requests` it has no methods `request` and `handle`. Options of missing features are a TypeError.
+ */
+declare const connectWith: <Features extends readonly Feature<any>[]>(features: Features, url: string | URL, options?: Options) => Promise<CoreClient & Added<Features>>;
 
 interface CloseCode {
     readonly name: string;
@@ -616,5 +651,5 @@ declare class Sealer {
     pipe({ send, deliver, fail, text }: PipeEnds): Pipe;
 }
 
-export { DecodeError, HubClient, HubError, Message, NoTokenError, Sealer, closeCodes, codecs, connect, flatbuffers, fromBase64, fromHex, json, msgpack, protobuf };
-export type { Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest, TopicResumed };
+export { CoreClient, DecodeError, HubClient, HubError, Message, NoTokenError, Sealer, closeCodes, codecs, connect, connectWith, flatbuffers, fromBase64, fromHex, history, json, msgpack, presence, protobuf, requests };
+export type { Added, Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Feature, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, RequestMethods, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest, TopicResumed };

@@ -7,6 +7,15 @@ export function deferred<T>() {
   return [promise, ...settle] as const;
 }
 
+/** Turns an error into a rejection. */
+export const attempt = <T>(task: () => Promise<T>): Promise<T> => {
+  try {
+    return task();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+};
+
 /** Runs `task` when the signal aborts. Returns the function that ends this. */
 export function onAbort(signal: AbortSignal | undefined, task: () => void): () => void {
   signal?.addEventListener("abort", task);

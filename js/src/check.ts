@@ -2,51 +2,52 @@ import { json } from "./codec-json.js";
 import type { Position } from "./codec.js";
 import type { Options } from "./options.js";
 
-/** The kinds of all options but functions: the least number, a type, or a method that an object must have. */
-const kinds: { [name: string]: number | string } = {
+/** The kinds of options: the least number, a type, a method that an object must have, or a function that checks the value. */
+export interface Kinds {
+  readonly [name: string]: number | string | ((value: unknown) => boolean);
+}
+
+/** Those of all options but functions and the options of features. */
+const coreKinds: Kinds = {
   ack: "boolean",
   backoff: "object",
-  before: 0,
   base: 1,
   channel: "string",
   codec: "encode",
   exceptSelf: "boolean",
   handshakeTimeout: 1,
-  handlers: "object",
   heartbeat: 0,
-  key: "string",
-  last: 0,
-  limit: 0,
+  key: isText,
   max: 1,
   maxMessageSize: 1,
   maxPending: 1,
   maxQueuedBytes: 1,
   resetAfter: 0,
   security: "pipe",
-  since: "object",
   signal: "addEventListener",
   timeout: 1,
   token: "string",
   volatile: "boolean",
 };
 
-/** Those of the numbers that must be integers. */
-const integers = ["before", "last", "limit"];
+const functions = /^(on(Error|Gap|Message|Resumed|StateChange)|getToken|WebSocket|shouldReconnect)$/;
 
-const functions = /^(on[A-Z]\w+|getToken|WebSocket|shouldReconnect)$/;
+export const isCount = (value: any) => Number.isSafeInteger(value) && value >= 0;
 
 /** Returns the options with their defaults. Throws a TypeError that names the option if one is invalid or unknown. */
-export function check(options: any, defaults?: object): any {
+export function check(options: any, defaults?: object, kinds?: Kinds): any {
   const all: any = { ...defaults };
   for (const name in options) {
     const value = options[name];
-    const kind = kinds[name] ?? (functions.test(name) ? "function" : NaN);
+    const kind = kinds?.[name] ?? coreKinds[name] ?? (functions.test(name) ? "function" : NaN);
     if (value === undefined || (value === null && name === "since")) continue;
     if (
       value === null ||
-      (integers.includes(name) && !Number.isSafeInteger(value)) ||
-      (name === "key" && !isText(value)) ||
-      !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof value === kind || value[kind])
+      !(typeof kind === "number"
+        ? value >= kind && typeof value === "number"
+        : typeof kind === "function"
+          ? kind(value)
+          : typeof value === kind || value[kind])
     ) {
       throw new TypeError(`invalid option ${name}: ${value}`);
     }
@@ -63,7 +64,7 @@ export type Settings = Options &
     backoff: { base: number; max: number; resetAfter: number };
   };
 
-export function checkOptions(options?: Options): Settings {
+export function checkOptions(options: Options | undefined, kinds: Kinds): Settings {
   const all = check(options, {
     codec: json,
     WebSocket: globalThis.WebSocket,
@@ -71,7 +72,7 @@ export function checkOptions(options?: Options): Settings {
     handshakeTimeout: 1e4,
     maxPending: 1024,
     maxQueuedBytes: 4 << 20,
-  });
+  }, kinds);
   all.backoff = check(all.backoff, { base: 500, max: 3e4, resetAfter: 1e4 });
   if (!all.WebSocket) throw new TypeError("this platform has no WebSocket; pass a class as the WebSocket option");
   return all;

@@ -1,7 +1,9 @@
 import { deferred, noop, onAbort } from "./async.js";
 import { check } from "./check.js";
 import { HubError } from "./errors.js";
-import type { Message, Payload } from "./message.js";
+import type { Added, Feature } from "./feature.js";
+import { history } from "./history.js";
+import type { Payload } from "./message.js";
 import type {
   CallOptions,
   Callbacks,
@@ -10,14 +12,15 @@ import type {
   Limits,
   Options,
   PublishOptions,
-  RequestHandler,
   SendOptions,
   State,
 } from "./options.js";
+import { presence } from "./presence.js";
+import { type RequestMethods, requests } from "./requests.js";
 import { createSession } from "./session.js";
 import type { SubscribeOptions, Subscription } from "./subscription.js";
 
-export interface HubClient extends Callbacks {
+export interface CoreClient extends Callbacks {
   readonly state: State;
   /** This connection's client ID, from the hub; empty before the hub told it. */
   readonly id: string;
@@ -52,14 +55,6 @@ export interface HubClient extends Callbacks {
    */
   send(type: string, data?: Payload, options?: SendOptions): boolean;
 
-  /**
-   * Sends a request of an application-defined type to the server, and resolves with the answer of its handler. Rejects
-   * with a HubError if the handler refuses. A server without a handler does not answer: then it is a timeout.
-   */
-  request(type: string, data?: Payload, options?: CallOptions): Promise<Message>;
-  /** Answers the server's requests of a type. Returns the function that removes the handler. */
-  handle(type: string, handler: RequestHandler): () => void;
-
   /** Adds a listener for an event. Returns the function that removes it; the signal removes it too. */
   on<Type extends keyof Events>(
     type: Type,
@@ -81,27 +76,52 @@ export interface HubClient extends Callbacks {
 }
 
 /**
+ * A client with the given features only. Bundlers leave out the others. `HubClient` has all of them.
+ */
+export class CoreClient {
+  /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
+  constructor(url: string | URL, options?: Options, features: readonly Feature<unknown>[] = []) {
+    if (typeof url !== "string" && !(url as URL | undefined)?.href) throw new TypeError(`invalid url: ${url}`);
+    createSession(`${url}`, options, this, features);
+  }
+}
+
+/**
  * A client that reconnects until it is closed. Its calls resolve when the hub
  * acknowledges them and reject with a HubError otherwise. After `close` they
  * reject with the code "closed". The callbacks may be replaced at any time.
  */
-export class HubClient {
+export class HubClient extends CoreClient {
   /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
   constructor(url: string | URL, options?: Options) {
-    if (typeof url !== "string" && !(url as URL | undefined)?.href) throw new TypeError(`invalid url: ${url}`);
-    createSession(`${url}`, options, this);
+    super(url, options, [history, presence, requests]);
   }
 }
+
+export interface HubClient extends RequestMethods {}
 
 /**
  * Creates a client and resolves with it when it is open. Rejects and closes the
  * client if the first attempt fails, whereas `new HubClient` keeps trying. The
  * signal ends only the attempt.
  */
-export async function connect(url: string | URL, options?: Options): Promise<HubClient> {
+export const connect = (url: string | URL, options?: Options): Promise<HubClient> =>
+  opened(options, (others) => new HubClient(url, others));
+
+/**
+ * Like `connect`, but the client has the given features only, and bundlers leave out the others. Without the feature
+ * `requests` it has no methods `request` and `handle`. Options of missing features are a TypeError.
+ */
+export const connectWith = <Features extends readonly Feature<any>[]>(
+  features: Features,
+  url: string | URL,
+  options?: Options,
+): Promise<CoreClient & Added<Features>> => opened(options, (others) => new CoreClient(url, others, features) as CoreClient & Added<Features>);
+
+async function opened<Client extends CoreClient>(options: Options | undefined, create: (options: Options) => Client): Promise<Client> {
   const { signal } = check({ signal: options?.signal });
-  const client = new HubClient(url, { ...options, signal: undefined });
-  const [opened, resolve, reject] = deferred<void>();
+  const client = create({ ...options, signal: undefined });
+  const [open, resolve, reject] = deferred<void>();
   const abort = () => reject(new HubError("aborted", "connecting was aborted", { cause: signal.reason }));
   const ends = [
     onAbort(signal, abort),
@@ -114,7 +134,7 @@ export async function connect(url: string | URL, options?: Options): Promise<Hub
   ];
   if (signal?.aborted) abort();
   try {
-    await opened;
+    await open;
     return client;
   } catch (error) {
     await client.close();

@@ -143,30 +143,14 @@ class MsgpackReader extends Reader {
     const format = this.uint8();
     if (format < 0x80) return BigInt(format);
     if (format >= 0xe0) return BigInt(format - 0x100);
-    const { view } = this;
-    switch (format) {
-      case msgpackNil:
-        return zero;
-      case 0xcc:
-      case 0xcd:
-      case 0xce:
-        return BigInt(this.uint(2 ** (format - 0xcc)));
-      case 0xcf: {
-        const value = view.getBigUint64(this.take(8));
-        if (BigInt.asIntN(64, value) < zero) this.fail(`${label} does not fit in 64 bits`);
-        return value;
-      }
-      case 0xd0:
-        return BigInt(view.getInt8(this.take(1)));
-      case 0xd1:
-        return BigInt(view.getInt16(this.take(2)));
-      case 0xd2:
-        return BigInt(view.getInt32(this.take(4)));
-      case 0xd3:
-        return view.getBigInt64(this.take(8));
-      default:
-        return this.fail(`${label} is not an integer`);
-    }
+    if (format === msgpackNil) return zero;
+    if (format < 0xcc || format > 0xd3) this.fail(`${label} is not an integer`);
+    // Four sizes of unsigned integers, then four of signed ones.
+    const bits = 8 << (format & 3);
+    const value = bits === 64 ? this.view.getBigUint64(this.take(8)) : BigInt(this.uint(bits / 8));
+    const signed = BigInt.asIntN(format < 0xd0 ? 64 : bits, value);
+    if (format < 0xd0 && signed < zero) this.fail(`${label} does not fit in 64 bits`);
+    return signed;
   }
 
   /**
@@ -185,43 +169,13 @@ class MsgpackReader extends Reader {
     if (format < 0x80 || format >= 0xe0) return 0; // small integers
     if (format < 0x90) return 2 * (format & 0xf); // fixmap
     if (format < 0xa0) return format & 0xf; // fixarray
-    switch (format) {
-      case msgpackNil:
-      case 0xc2: // false
-      case msgpackTrue:
-        return 0;
-      case 0xc7: // ext: one more byte for the type
-      case 0xc8:
-      case 0xc9:
-        return this.pass(1 + this.uint(2 ** (format - 0xc7)));
-      case 0xca: // floats
-      case 0xcb:
-        return this.pass(2 ** (format - 0xc8));
-      case 0xcc: // unsigned integers
-      case 0xcd:
-      case 0xce:
-      case 0xcf:
-        return this.pass(2 ** (format - 0xcc));
-      case 0xd0: // signed integers
-      case 0xd1:
-      case 0xd2:
-      case 0xd3:
-        return this.pass(2 ** (format - 0xd0));
-      case 0xd4: // fixext
-      case 0xd5:
-      case 0xd6:
-      case 0xd7:
-      case 0xd8:
-        return this.pass(1 + 2 ** (format - 0xd4));
-      case 0xdc: // arrays
-      case 0xdd:
-        return this.uint(format === 0xdc ? 2 : 4);
-      case 0xde: // maps
-      case 0xdf:
-        return 2 * this.uint(format === 0xde ? 2 : 4);
-      default:
-        return this.fail("unknown format byte");
-    }
+    if (format === 0xc1) this.fail("unknown format byte");
+    if (format < 0xc4) return 0; // nil, false, true
+    if (format < 0xca) return this.pass(1 + this.uint(2 ** (format - 0xc7))); // ext: one more byte for the type
+    if (format < 0xcc) return this.pass(2 ** (format - 0xc8)); // floats
+    if (format < 0xd4) return this.pass(2 ** (format & 3)); // integers
+    if (format < 0xdc) return this.pass(1 + 2 ** (format - 0xd4)); // fixext
+    return this.uint(format & 1 ? 4 : 2) * (format < 0xde ? 1 : 2); // arrays, maps
   }
 
   private pass(length: number): number {

@@ -1,16 +1,26 @@
-import type { Settings } from "./check.js";
-import type { HubClient } from "./client.js";
+import type { Kinds, Settings } from "./check.js";
+import type { CoreClient } from "./client.js";
 import type { Close, Connection } from "./connection.js";
 import type { HubError } from "./errors.js";
+import type { HistoryPart } from "./history.js";
 import type { Listeners } from "./listeners.js";
+import type { Message } from "./message.js";
+import type { PresencePart } from "./presence.js";
 
 export type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** The state that all parts of a client share. */
 export interface Core {
-  client: Writable<HubClient>;
+  client: Writable<CoreClient>;
   options: Settings;
   listeners: Listeners;
+  /** The kinds of the options that belong to features. */
+  kinds: Kinds;
+  // The features of this client.
+  history?: HistoryPart;
+  presence?: PresencePart;
+  /** Answers a request of the hub. */
+  answer?(message: Message): Promise<void>;
   /** The current connection, from its handshake to its end. */
   connection?: Connection | undefined;
   /** The features of the hub, by its latest reply to hub:hello. */

@@ -44,28 +44,28 @@ const values = /* @__PURE__ */ new WeakMap<Message, unknown>();
 
 /** A message to or from the hub. */
 export class Message {
-  readonly type: string;
+  readonly type!: string;
   /** The channel's name, or the room's ID in a room message. */
-  readonly channel: string;
+  readonly channel!: string;
   /**
    * The payload as JSON text if it was made from JSON, or as bytes. It survives structuredClone: `new Message(clone)`
    * restores the message.
    */
-  readonly payload: string | ByteArray;
+  readonly payload!: string | ByteArray;
   /** The hub's time in Unix nanoseconds, exactly. */
-  readonly timestampNs: bigint;
+  readonly timestampNs!: bigint;
   /** The ID of the client that published the message; empty if the server did. */
-  readonly clientId: string;
+  readonly clientId!: string;
   /** The request ID. The hub's reply has the ID of its request. */
-  readonly id: string;
+  readonly id!: string;
   /** The place in the history of the channel or room; 0 without a history. */
-  readonly offset: number;
+  readonly offset!: number;
   /** The key that makes the publication unique in the history; empty without one. */
-  readonly key: string;
+  readonly key!: string;
   /** True if the message is a publication of a room with history; false without a history. */
-  readonly room: boolean;
+  readonly room!: boolean;
   /** True in a request whose publication the hub shall not send to the publisher. */
-  readonly exceptSelf: boolean;
+  readonly exceptSelf!: boolean;
 
   constructor(fields: MessageFields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
@@ -73,16 +73,7 @@ export class Message {
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
-    this.type = type;
-    this.channel = channel;
-    this.payload = payload as string | ByteArray;
-    this.timestampNs = timestampNs;
-    this.clientId = clientId;
-    this.id = id;
-    this.offset = offset;
-    this.key = key;
-    this.room = room;
-    this.exceptSelf = exceptSelf;
+    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf });
   }
 
   /** The hub's time in Unix milliseconds, for `new Date()`. */

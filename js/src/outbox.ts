@@ -117,7 +117,7 @@ export function createOutbox(core: Core) {
       queue = new Set();
       pacing.limit(safeLimits);
       first();
-      if (!core.features.includes("history")) release();
+      if (!core.history || !core.features.includes("history")) release();
     },
 
     /** Takes the limits of the hub. */

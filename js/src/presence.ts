@@ -1,4 +1,10 @@
+import type { Calls } from "./calls.js";
+import type { Core } from "./core.js";
+import { HubError } from "./errors.js";
+import type { Feature } from "./feature.js";
 import type { Message } from "./message.js";
+import type { Handle, SubscribeOptions } from "./subscription.js";
+import { nameOf, type Topic, type Topics } from "./topics.js";
 
 /** A client that is in a channel or room with presence. */
 export interface Member {
@@ -34,7 +40,7 @@ const toMember = ({ client_id: clientId = "", user = "", info, since = 0, node =
 const lists: { [type: string]: string } = { leave: "leaves", join: "joins", update: "updates" };
 
 /** Returns the data of a message about the members of a topic; undefined if it is another message. */
-export function presenceData(message: Message): any {
+function presenceData(message: Message): any {
   if (message.offset || !(message.type in lists || message.type === "presence_diff")) return undefined;
   try {
     return message.json() ?? undefined;
@@ -44,7 +50,7 @@ export function presenceData(message: Message): any {
 }
 
 /** The members of a topic. */
-export function createPresence() {
+function createMembers() {
   const members = new Map<string, Member>();
 
   return {
@@ -91,4 +97,82 @@ export function createPresence() {
   };
 }
 
-export type Presence = ReturnType<typeof createPresence>;
+export type Members = ReturnType<typeof createMembers>;
+
+/** Follows the members of channels and rooms: `onPresence` and `members()` of subscriptions. */
+export const presence: Feature = {
+  kinds: { onPresence: "function" },
+  install(core, _outbox, calls, topics) {
+    core.presence = createPresence(core, calls, topics);
+  },
+};
+
+function createPresence(core: Core, { request }: Calls, topics: Topics) {
+  const isFollowed = ({ handles }: Topic) => [...handles].some(({ changed }) => changed);
+
+  /** Asks the hub for the members of a topic, if a subscription follows them. */
+  const ask = (topic: Topic) => {
+    const { handles, kind, name } = topic;
+    if (!isFollowed(topic)) return;
+    if (!core.told.includes("presence")) {
+      core.listeners.report(new HubError("unsupported", "the hub has no presence", { target: name }));
+      return;
+    }
+    const members = (topic.members ??= createMembers());
+    const asked = (members.asked = {});
+    request({ type: "hub:presence", data: nameOf(kind, name) }, (error, reply) => {
+      if (topic.members !== members || members.asked !== asked || error?.code === "disconnected") return;
+      members.asked = undefined;
+      if (error) {
+        if (error.code !== "unavailable") core.listeners.report(error);
+        return;
+      }
+      members.set(reply!.json().members ?? []);
+      members.known = true;
+      for (const handle of handles) handle.changed?.(members);
+    });
+  };
+
+  return {
+    ask,
+
+    /** Prepares a new subscription. */
+    added(handle: Handle, { onPresence }: SubscribeOptions) {
+      let members: Member[] = [];
+      handle.sub.members = () => members;
+      if (!onPresence) return;
+      handle.changed = (all) => {
+        const change = all.changes(members);
+        if (!change) return;
+        members = all.list();
+        void core.listeners.run(onPresence, change);
+      };
+    },
+
+    /** Handles that a subscription has joined a topic in which the client is already. */
+    joinedLater(topic: Topic, handle: Handle) {
+      const { members } = topic;
+      if (!handle.changed) return;
+      if (members?.known) handle.changed(members);
+      else if (!members?.asked) ask(topic);
+    },
+
+    /** Forgets the members if no subscription follows them any more. */
+    dropped(topic: Topic) {
+      if (!isFollowed(topic)) topic.members = undefined;
+    },
+
+    /** Takes a message about members that are followed. Reports whether it was one. */
+    take(message: Message): boolean {
+      const data = presenceData(message);
+      const topic = data && topics.get(data.room ? "room" : "channel", message.channel);
+      const members: Members | undefined = topic?.members;
+      if (!members) return false;
+      members.apply(message, data);
+      if (members.known) for (const handle of topic.handles) handle.changed?.(members);
+      return true;
+    },
+  };
+}
+
+export type PresencePart = ReturnType<typeof createPresence>;

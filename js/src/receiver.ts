@@ -4,11 +4,10 @@ import { HubError } from "./errors.js";
 import type { Hello } from "./hello.js";
 import type { Message } from "./message.js";
 import { type Gap, Notice, type Resumed } from "./notices.js";
-import type { Requests } from "./requests.js";
 import type { Topics } from "./topics.js";
 
 /** Passes on the messages of the hub. */
-export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: Hello, requests: Requests) {
+export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: Hello) {
   const { codec } = core.options;
   const { emit, report } = core.listeners;
   let missed: { from: number; lastTimestampNs: bigint } | undefined; // of a lost connection, until all topics are restored
@@ -32,7 +31,7 @@ export function createReceiver(core: Core, calls: Calls, topics: Topics, hello: 
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void requests.answer(message);
+        void core.answer?.(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }

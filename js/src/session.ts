@@ -1,11 +1,12 @@
 import { noop, onAbort } from "./async.js";
 import { type Calls, createCalls } from "./calls.js";
-import { checkOptions } from "./check.js";
-import type { HubClient } from "./client.js";
+import { checkOptions, type Kinds } from "./check.js";
+import type { CoreClient } from "./client.js";
 import type { Close } from "./connection.js";
 import type { Core, Writable } from "./core.js";
 import { dial } from "./dial.js";
 import { HubError } from "./errors.js";
+import type { Feature } from "./feature.js";
 import { createHello, type Hello } from "./hello.js";
 import { createListeners } from "./listeners.js";
 import { createMethods } from "./methods.js";
@@ -14,18 +15,24 @@ import type { Options, State } from "./options.js";
 import { createOutbox, type Outbox } from "./outbox.js";
 import { createReceiver, type Receiver } from "./receiver.js";
 import { createReconnect } from "./reconnect.js";
-import { createRequests } from "./requests.js";
 import { cancel } from "./timers.js";
 import { createTopics, type Topics } from "./topics.js";
 
 /** Gives a client its methods, and everything behind them. */
-export function createSession(url: string, given: Options | undefined, client: Writable<HubClient>): void {
-  const options = checkOptions(given);
+export function createSession(
+  url: string,
+  given: Options | undefined,
+  client: Writable<CoreClient>,
+  features: readonly Feature<unknown>[],
+): void {
+  const kinds: Kinds = Object.assign({}, ...features.map(({ kinds }) => kinds));
+  const options = checkOptions(given, kinds);
   const listeners = createListeners(client, options);
   const core: Core = {
     client,
     options,
     listeners,
+    kinds,
     giveUp: noop,
     features: [],
     told: [],
@@ -43,17 +50,17 @@ export function createSession(url: string, given: Options | undefined, client: W
   const calls = createCalls(core, outbox);
   /** Is called when the hub has replied to hub:hello, and when the state of a topic has changed. */
   const settled = () => {
-    if (core.greeted && topics.restored()) calls.repeat();
+    if (core.greeted && topics.restored()) core.history?.repeat();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
   const hello = createHello(core, outbox, calls, settled);
-  const requests = createRequests(core, outbox);
-  const receiver = createReceiver(core, calls, topics, hello, requests);
+  const receiver = createReceiver(core, calls, topics, hello);
   const { on, off } = listeners;
   const life = createLife(core, url, outbox, calls, topics, hello, receiver);
-  const methods = createMethods(core, outbox, calls, topics, requests);
+  const methods = createMethods(core, outbox, calls, topics);
   Object.assign(client, { state: "connecting", id: "", user: "", limits: undefined, on, off }, methods, life);
+  for (const { install } of features) Object.assign(client, install(core, outbox, calls, topics));
 }
 
 /**

@@ -4,7 +4,7 @@ import { HubError } from "./errors.js";
 import type { Listeners } from "./listeners.js";
 import type { Message } from "./message.js";
 import type { CallOptions, Handler } from "./options.js";
-import type { Member, Presence, PresenceHandler } from "./presence.js";
+import type { Member, Members, PresenceHandler } from "./presence.js";
 import type { Writable } from "./core.js";
 
 /** The maximum number of messages that wait for a loop. */
@@ -90,11 +90,10 @@ export interface Handle {
   sub: Writable<Subscription>;
   /** Where it begins, until the hub has confirmed that. */
   begin?: Begin | undefined;
-  follows: boolean;
+  /** Tells the changes of the members, if the subscription follows them. */
+  changed?(members: Members): void;
   receive(message: Message): void;
-  confirm(resumed: TopicResumed): void;
-  /** Tells the changes of the members. */
-  changed(presence: Presence): void;
+  confirm(): void;
   /** Ends it. With `tell`, an error listener is told the error. */
   end(error?: HubError, tell?: boolean): void;
 }
@@ -103,16 +102,14 @@ export interface Handle {
 export function createSubscription(
   { kind, name }: Pick<Subscription, "kind" | "name">,
   onMessage: Handler | undefined,
-  { signal, onError, onPresence, last, since }: SubscribeOptions & Begin,
+  { signal, onError }: SubscribeOptions,
   listeners: Listeners,
   leave: (handle: Handle) => Promise<void>,
-  history: Subscription["history"],
 ): Handle {
   const [ready, resolve, reject] = deferred<void>();
   ready.catch(noop);
   let buffer: Message[] | undefined = onMessage ? undefined : [];
   let wake = noop;
-  let members: Member[] = [];
 
   const end = (error?: HubError, tell?: boolean) => {
     if (sub.state === "ended") return;
@@ -132,16 +129,12 @@ export function createSubscription(
   };
   const stopWaiting = onAbort(signal, () => void stop());
 
-  const sub: Handle["sub"] = {
+  const sub = {
     kind,
     name,
     state: "pending",
     error: undefined,
     ready,
-    position: since,
-    resumed: undefined,
-    members: () => members,
-    history,
     unsubscribe: () => stop(),
 
     async *[Symbol.asyncIterator]() {
@@ -157,17 +150,13 @@ export function createSubscription(
         void stop();
       }
     },
-  };
+  } as Partial<Handle["sub"]> as Handle["sub"]; // features add the rest
 
   const handle: Handle = {
     sub,
-    begin: since ? { since } : last ? { last } : undefined,
-    follows: Boolean(onPresence),
     end,
-    confirm(resumed) {
-      handle.begin = undefined;
+    confirm() {
       sub.state = "active";
-      sub.resumed = resumed;
       resolve();
     },
     receive(message) {
@@ -178,12 +167,6 @@ export function createSubscription(
         void stop(new HubError("overflow", `${maxBuffered} messages wait for a loop`, { target: name }));
       }
       wake();
-    },
-    changed(presence) {
-      const change = presence.changes(members);
-      if (!onPresence || !change) return;
-      members = presence.list();
-      void listeners.run(onPresence, change);
     },
   };
   return handle;

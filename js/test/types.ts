@@ -4,13 +4,17 @@ import {
   closeCodes,
   codecs,
   connect,
+  connectWith,
   DecodeError,
   fromBase64,
   fromHex,
+  history,
   HubClient,
   HubError,
   Message,
   msgpack,
+  presence,
+  requests,
   Sealer,
   type Gap,
   type HistoryPage,
@@ -111,3 +115,11 @@ await client.publish("news", () => 1);
 client.on("open", () => {});
 // @ts-expect-error states are read only
 client.state = "open";
+
+const small = await connectWith([presence, history], "ws://localhost/ws", { codec: msgpack });
+small.joinRoom("hall", undefined, { last: 1 });
+// @ts-expect-error: it lacks the feature
+void small.request;
+const asking = await connectWith([presence, requests], "ws://localhost/ws");
+const two: number = (await asking.request("sum", [1, 1])).json<number>();
+console.log(two, asking.state);
