@@ -590,7 +590,7 @@ declare const connect: (url: string | URL, options?: Options) => Promise<HubClie
  * Like `connect`, but the client has the given features only, and bundlers leave out the others. Without the feature
  * `requests` it has no methods `request` and `handle`. Options of missing features are a TypeError.
  */
-declare const connectWith: <Features extends readonly Feature<any>[]>(features: Features, url: string | URL, options?: Options) => Promise<CoreClient & Added<Features>>;
+declare const connectWith: <Features extends readonly [] | readonly Feature<any>[]>(features: Features, url: string | URL, options?: Options) => Promise<CoreClient & Added<Features>>;
 
 interface CloseCode {
     readonly name: string;

@@ -112,7 +112,7 @@ export const connect = (url: string | URL, options?: Options): Promise<HubClient
  * Like `connect`, but the client has the given features only, and bundlers leave out the others. Without the feature
  * `requests` it has no methods `request` and `handle`. Options of missing features are a TypeError.
  */
-export const connectWith = <Features extends readonly Feature<any>[]>(
+export const connectWith = <Features extends readonly [] | readonly Feature<any>[]>(
   features: Features,
   url: string | URL,
   options?: Options,
