@@ -290,7 +290,6 @@ function setValue(message, value) {
 
 // src/codec.ts
 var asMessage = (message) => message instanceof Message ? message : new Message(message);
-var encodedTexts = ({ type, channel, clientId, id, key }) => [type, channel, clientId, id, key].map(encodeUTF8);
 var jsonTarget = (key, name, begin) => ({ [key]: name, ...begin });
 function jsonError(message) {
   const fields = parseObject(message.text(), "error reply");
@@ -438,7 +437,7 @@ function checkFunction(value) {
 
 // src/repeat.ts
 var maxReplayed = 255;
-function createRepeat(core, { add, R: release }, { fail, o: finish, pending, request }) {
+function createRepeat(core, { add, R: release }, { fail, n: finish, pending, request }) {
   let replayed = [];
   let asked = 0;
   const answered = () => {
@@ -500,7 +499,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError }, list
     stopWaiting();
     reject(error ?? new HubError("aborted", "the subscription has ended"));
     wake();
-    if (tell) onError ? void listeners.run(onError, error) : listeners.n(error);
+    if (tell) onError ? void listeners.run(onError, error) : listeners.l(error);
   };
   const stop = (error) => {
     const ended = sub.state === "ended";
@@ -622,8 +621,8 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const handle = createSubscription({ kind, name }, onMessage, checked, core.g, leave);
     core.history?.z(handle, begin);
     core.presence?.z(handle, checked);
-    if (core.p() || checked.signal?.aborted) {
-      handle.end(core.p() ? core.A() : void 0);
+    if (core.o() || checked.signal?.aborted) {
+      handle.end(core.o() ? core.A() : void 0);
       return handle.sub;
     }
     if (!topic?.a.size) topics.set(key, topic = { key, kind, name, a: /* @__PURE__ */ new Set() });
@@ -783,7 +782,7 @@ function createHistory(core, outbox, calls, topics) {
         key,
         exceptSelf,
         ask() {
-          const since = key && core.q.includes("history") && positions.get(topicKey);
+          const since = key && core.p.includes("history") && positions.get(topicKey);
           return since ? { user: core.client.user, data: { ...nameOf(kind, name), key, since } } : void 0;
         },
         // With exceptSelf the hub does not send it to this client: positions move behind it.
@@ -866,12 +865,12 @@ var presence = {
   }
 };
 function createPresence(core, { request }, topics) {
-  const isFollowed = ({ a: handles }) => [...handles].some(({ r: changed }) => changed);
+  const isFollowed = ({ a: handles }) => [...handles].some(({ q: changed }) => changed);
   const ask = (topic) => {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
-    if (!core.q.includes("presence")) {
-      core.g.n(new HubError("unsupported", "the hub has no presence", { target: name }));
+    if (!core.p.includes("presence")) {
+      core.g.l(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const members = topic.members ?? (topic.members = createMembers());
@@ -880,12 +879,12 @@ function createPresence(core, { request }, topics) {
       if (topic.members !== members || members.f !== asked || error?.code === "disconnected") return;
       members.f = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.g.n(error);
+        if (error.code !== "unavailable") core.g.l(error);
         return;
       }
       members.set(reply.json().members ?? []);
       members.u = true;
-      for (const handle of handles) handle.r?.(members);
+      for (const handle of handles) handle.q?.(members);
     });
   };
   return {
@@ -895,7 +894,7 @@ function createPresence(core, { request }, topics) {
       let members = [];
       handle.sub.members = () => members;
       if (!onPresence) return;
-      handle.r = (all) => {
+      handle.q = (all) => {
         const change = all.Z(members);
         if (!change) return;
         members = all.list();
@@ -905,8 +904,8 @@ function createPresence(core, { request }, topics) {
     /** Handles that a subscription has joined a topic in which the client is already. */
     B(topic, handle) {
       const { members } = topic;
-      if (!handle.r) return;
-      if (members?.u) handle.r(members);
+      if (!handle.q) return;
+      if (members?.u) handle.q(members);
       else if (!members?.f) ask(topic);
     },
     /** Forgets the members if no subscription follows them any more. */
@@ -920,7 +919,7 @@ function createPresence(core, { request }, topics) {
       const members = topic?.members;
       if (!members) return false;
       members.Y(message, data);
-      if (members.u) for (const handle of topic.a) handle.r?.(members);
+      if (members.u) for (const handle of topic.a) handle.q?.(members);
       return true;
     }
   };
@@ -998,7 +997,7 @@ function createCalls(core, { add, encode: encode2, J: measure, remove, K: transm
   };
   return {
     pending,
-    o: finish,
+    n: finish,
     fail,
     request,
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
@@ -1227,7 +1226,7 @@ async function dial(core, url, renew, events) {
     ended({ code: isNoToken(error) ? 3e3 : 1006, reason: "no credentials", error });
     return;
   }
-  if (core.p()) return;
+  if (core.o()) return;
   const protocols = [codec.name];
   if (credentials.token) protocols.push(`bearer.${base64url(encodeUTF8(credentials.token))}`);
   try {
@@ -1282,7 +1281,7 @@ function createHello(core, { limit, send }, { request }, settled) {
   return {
     da() {
       core.x = false;
-      core.q = [];
+      core.p = [];
       core.connection.N(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
@@ -1291,7 +1290,7 @@ function createHello(core, { limit, send }, { request }, settled) {
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
         core.x = true;
-        core.features = core.q = features;
+        core.features = core.p = features;
         limit(all);
         settled();
         core.connection.N(options.heartbeat ?? heartbeat);
@@ -1301,7 +1300,7 @@ function createHello(core, { limit, send }, { request }, settled) {
     /** Sends a request that does nothing. */
     ping() {
       const leave = { type: "unsubscribe", data: options.codec.target("channel", "hub:ping") };
-      request(core.q.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
+      request(core.p.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
     O() {
@@ -1353,7 +1352,7 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, P: emit, fail, n: report, on, off };
+  return { run, P: emit, fail, l: report, on, off };
 }
 
 // src/methods.ts
@@ -1371,7 +1370,7 @@ function createMethods(core, { encode: encode2, K: transmit }, { call }, { subsc
       core.v();
       transmit(item);
     } catch (error) {
-      core.g.n(error);
+      core.g.l(error);
     }
     return Promise.resolve();
   });
@@ -1518,7 +1517,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello) {
   const { codec } = core.options;
-  const { P: emit, n: report } = core.g;
+  const { P: emit, l: report } = core.g;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1526,13 +1525,13 @@ function createReceiver(core, calls, topics, hello) {
       const { type, id, timestampNs } = message;
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
-        calls.o(id, void 0, message);
+        calls.n(id, void 0, message);
         hello.O();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
-        calls.o(id, error);
+        calls.n(id, error);
         hello.O();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
@@ -1639,15 +1638,15 @@ function createSession(url, given, client, features) {
     kinds: kinds2,
     D: noop,
     features: [],
-    q: [],
+    p: [],
     h: () => client.state === "open",
-    p: () => client.state === "closed",
+    o: () => client.state === "closed",
     A() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
     v() {
-      if (core.p()) throw core.A();
+      if (core.o()) throw core.A();
     }
   };
   const outbox = createOutbox(core);
@@ -1666,7 +1665,7 @@ function createSession(url, given, client, features) {
   for (const { C: install } of features) Object.assign(client, install(core, outbox, calls, topics));
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, g: listeners, h: isOpen, p: isClosed, A: newClosedError } = core;
+  const { client, options, g: listeners, h: isOpen, o: isClosed, A: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
@@ -1731,7 +1730,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     topics.close(core.M ? void 0 : newClosedError());
     calls.e(newClosedError, true);
     const unsent = outbox.clear();
-    if (unsent) listeners.n(new HubError("closed", `${unsent} messages were not sent`));
+    if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
   };
   const close = async (code = 1e3, reason = "") => {
@@ -1825,11 +1824,11 @@ var Writer = class {
   c(value) {
     this.buffer[this.length++] = value;
   }
-  k(value) {
+  r(value) {
     this.b.setBigInt64(this.length, value);
     this.length += 8;
   }
-  l(value) {
+  m(value) {
     const seven = BigInt(7);
     for (; value > 127; value >>= seven) this.c(Number(BigInt.asUintN(7, value)) | 128);
     this.c(Number(value));
@@ -1870,7 +1869,7 @@ var Reader = class {
     return this.buffer[this.take(1)];
   }
   /** Reads a varint as a number, which is exact up to 2^53 and approximate above. */
-  l() {
+  m() {
     let value = 0;
     for (let scale = 1; ; scale *= 128) {
       const byte = this.c();
@@ -1884,14 +1883,42 @@ var Reader = class {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
-    this.l();
+    this.m();
     for (let i = this.position - 1; i >= start; i--) value = value << seven | BigInt(this.buffer[i] & 127);
     return BigInt.asIntN(64, value);
   }
 };
 
+// src/envelope.ts
+var envelope = [
+  ["type", "type", "text"],
+  ["channel", "channel", "text"],
+  ["data", "payload", "bytes"],
+  ["timestamp", "timestampNs", "int64"],
+  ["client_id", "clientId", "text"],
+  ["id", "id", "text"],
+  ["offset", "offset", "count"],
+  ["key", "key", "text"],
+  ["room", "room", "bool"],
+  ["except_self", "exceptSelf", "bool"]
+];
+var firstOptional = 5;
+var valuesOf = (message) => envelope.map(([, name, kind]) => {
+  const value = message[name];
+  return kind === "text" ? encodeUTF8(value) : kind === "bytes" ? message.bytes() : kind === "count" ? BigInt(value) : value;
+});
+function toMessage(values2) {
+  const fields = {};
+  envelope.forEach(([, name, kind], i) => {
+    const value = values2[i];
+    fields[name] = kind === "count" ? Number(value ?? 0) : kind === "bool" ? Boolean(value) : value;
+  });
+  return new Message(fields);
+}
+var isEmpty = (value) => !(typeof value === "object" ? value.length : value);
+var totalSize = (values2) => values2.reduce((sum, value) => sum + (typeof value === "object" ? value.length : 0), 0);
+
 // src/codec-flatbuffers.ts
-var slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key", "room"];
 var flatbuffers = {
   name: "flatbuffers",
   text: false,
@@ -1899,32 +1926,23 @@ var flatbuffers = {
   error: jsonError,
   gap: jsonGap,
   encode(fields) {
-    const message = asMessage(fields);
-    const [type, channel, clientId, id, key] = encodedTexts(message);
-    const data = message.bytes();
-    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    const typeAt = builder.string(type);
-    const channelAt = builder.string(channel);
-    const dataAt = data.length > 0 ? builder.s(data) : 0;
-    const clientAt = builder.string(clientId);
-    const idAt = id.length > 0 ? builder.string(id) : 0;
-    const keyAt = key.length > 0 ? builder.string(key) : 0;
-    const { timestampNs, offset, room, exceptSelf } = message;
-    return builder.o([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
+    const values2 = valuesOf(asMessage(fields));
+    const builder = new FlatBuilder(totalSize(values2));
+    const slots = values2.map((value, i) => {
+      if (typeof value !== "object") return value;
+      const isText2 = envelope[i][2] === "text";
+      if (!value.length && !(isText2 && i < firstOptional)) return 0;
+      return isText2 ? builder.string(value) : builder.s(value);
+    });
+    return builder.n(slots);
   },
   decode(frame) {
     const table = new FlatTable(frame);
-    return new Message({
-      type: table.text(0),
-      channel: table.text(1),
-      payload: table.s(2),
-      timestampNs: table.k(3),
-      clientId: table.text(4),
-      id: table.text(5),
-      offset: Number(table.k(6)),
-      key: table.text(7),
-      room: table.bool(8)
+    const values2 = envelope.map(([, , kind], slot) => {
+      if (kind === "text") return table.text(slot);
+      return kind === "bytes" ? table.s(slot) : kind === "bool" ? table.bool(slot) : table.r(slot);
     });
+    return toMessage(values2);
   }
 };
 var FlatBuilder = class {
@@ -1951,7 +1969,7 @@ var FlatBuilder = class {
     this.start -= 2;
     this.b.setUint16(this.start, value, true);
   }
-  k(value) {
+  r(value) {
     this.align(8);
     this.start -= 8;
     this.b.setBigInt64(this.start, value, true);
@@ -1970,14 +1988,14 @@ var FlatBuilder = class {
     return this.s(bytes);
   }
   /** Writes the table. Each slot is a position, a BigInt or a boolean. Zero values are omitted. */
-  o(slots) {
+  n(slots) {
     const tableEnd = this.position;
     const fields = slots.map((value) => {
       if (!value) return 0;
       if (typeof value === "boolean") {
         this.buffer[--this.start] = 1;
       } else if (typeof value === "bigint") {
-        this.k(value);
+        this.r(value);
       } else {
         this.align(4);
         this.i(this.position + 4 - value);
@@ -1996,26 +2014,27 @@ var FlatBuilder = class {
     return this.buffer.subarray(this.start);
   }
 };
+var labelOf = (slot) => envelope[slot][0];
 var FlatTable = class {
   constructor(bytes) {
     this.bytes = bytes;
     this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.table = this.i(0, "root offset");
-    this.m(this.table, 4, "table");
+    this.k(this.table, 4, "table");
     this.t = this.table - this.b.getInt32(this.table, true);
-    this.m(this.t, 4, "vtable");
+    this.k(this.t, 4, "vtable");
     const size = this.b.getUint16(this.t, true);
     if (size < 4 || size % 2 !== 0) throw new DecodeError(`flatbuffers: impossible vtable size ${size}`);
-    this.m(this.t, size, "vtable");
+    this.k(this.t, size, "vtable");
     this.slots = (size - 4) / 2;
   }
-  m(position, length, label) {
+  k(position, length, label) {
     if (position < 0 || position + length > this.bytes.length) {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
   i(position, label) {
-    this.m(position, 4, label);
+    this.k(position, 4, label);
     return this.b.getUint32(position, true);
   }
   /** Returns the position of a field, or 0 if the table does not have the field. */
@@ -2027,24 +2046,24 @@ var FlatTable = class {
   s(slot) {
     const field = this.field(slot);
     if (field === 0) return noBytes;
-    const label = slotNames[slot];
+    const label = labelOf(slot);
     const start = field + this.i(field, label);
     const length = this.i(start, label);
-    this.m(start + 4, length, label);
+    this.k(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
   text(slot) {
-    return decodeUTF8(this.s(slot), `flatbuffers: ${slotNames[slot]}`);
+    return decodeUTF8(this.s(slot), `flatbuffers: ${labelOf(slot)}`);
   }
   bool(slot) {
     const field = this.field(slot);
-    if (field > 0) this.m(field, 1, slotNames[slot]);
+    if (field > 0) this.k(field, 1, labelOf(slot));
     return field > 0 && this.bytes[field] !== 0;
   }
-  k(slot) {
+  r(slot) {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.m(field, 8, slotNames[slot]);
+    this.k(field, 8, labelOf(slot));
     return this.b.getBigInt64(field, true);
   }
 };
@@ -2056,83 +2075,53 @@ var msgpack = {
   target: jsonTarget,
   error: jsonError,
   gap: jsonGap,
-  encode(value) {
-    const message = asMessage(value);
-    const [type, channel, clientId, id, key] = encodedTexts(message);
-    const { offset } = message;
-    const data = message.bytes();
-    const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    writer.c(128 | 5 + [id.length, offset, key.length, message.room, message.exceptSelf].filter(Boolean).length);
-    writeField(writer, "type", msgpackStr, type);
-    writeField(writer, "channel", msgpackStr, channel);
-    writeField(writer, "data", msgpackBin, data);
-    writer.bytes(msgpackKey("timestamp"));
-    writer.c(211);
-    writer.k(message.timestampNs);
-    writeField(writer, "client_id", msgpackStr, clientId);
-    if (id.length > 0) writeField(writer, "id", msgpackStr, id);
-    if (offset) {
-      writer.bytes(msgpackKey("offset"));
-      writer.c(207);
-      writer.k(BigInt(offset));
-    }
-    if (key.length > 0) writeField(writer, "key", msgpackStr, key);
-    if (message.room) writeTrue(writer, "room");
-    if (message.exceptSelf) writeTrue(writer, "except_self");
+  encode(message) {
+    const values2 = valuesOf(asMessage(message));
+    const written = values2.map((value, i) => i < firstOptional || !isEmpty(value));
+    const writer = new Writer(160 + totalSize(values2));
+    writer.c(128 | written.filter(Boolean).length);
+    values2.forEach((value, i) => {
+      if (!written[i]) return;
+      const [key, , kind] = envelope[i];
+      writer.c(msgpackStr.fix | key.length);
+      writer.bytes(encodeUTF8(key));
+      if (typeof value === "boolean") {
+        writer.c(msgpackTrue);
+      } else if (typeof value === "bigint") {
+        writer.c(kind === "count" ? 207 : 211);
+        writer.r(value);
+      } else if (kind === "bytes" && !value.length) {
+        writer.c(msgpackNil);
+      } else {
+        writeHeader(writer, kind === "bytes" ? msgpackBin : msgpackStr, value.length);
+        writer.bytes(value);
+      }
+    });
     return writer.done();
   },
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
-    const fields = {};
+    const values2 = [];
     for (let members = reader.ja(); members > 0; members--) {
       const key = reader.text("map key");
-      switch (key) {
-        case "type":
-        case "channel":
-        case "client_id":
-        case "id":
-        case "key":
-          fields[key] = reader.text(key);
-          break;
-        case "data":
-          fields.payload = reader.binary("data", true);
-          break;
-        case "room":
-          fields.room = frame[frame.length - reader.left] === msgpackTrue;
-          reader.skip();
-          break;
-        case "offset":
-          fields.offset = Number(reader.integer("offset"));
-          break;
-        case "timestamp":
-          fields.timestampNs = reader.integer("timestamp");
-          break;
-        default:
-          reader.skip();
+      const index = envelope.findIndex(([name]) => name === key);
+      const kind = envelope[index]?.[2];
+      if (kind === "text") values2[index] = reader.text(key);
+      else if (kind === "bytes") values2[index] = reader.binary(key, true);
+      else if (kind === "int64" || kind === "count") values2[index] = reader.integer(key);
+      else {
+        if (kind) values2[index] = frame[frame.length - reader.left] === msgpackTrue;
+        reader.skip();
       }
     }
     if (reader.left > 0) reader.fail("bytes after the message");
-    return new Message({ ...fields, clientId: fields.client_id });
+    return toMessage(values2);
   }
 };
 var msgpackStr = { fix: 160, Q: 31, 8: 217, 16: 218, 32: 219 };
 var msgpackBin = { fix: 0, Q: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
 var msgpackTrue = 195;
-var msgpackKey = (key) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
-function writeField(writer, key, format, value) {
-  writer.bytes(msgpackKey(key));
-  if (format === msgpackBin && value.length === 0) {
-    writer.c(msgpackNil);
-  } else {
-    writeHeader(writer, format, value.length);
-    writer.bytes(value);
-  }
-}
-function writeTrue(writer, key) {
-  writer.bytes(msgpackKey(key));
-  writer.c(msgpackTrue);
-}
 function writeHeader(writer, format, length) {
   if (length <= format.Q) {
     writer.c(format.fix | length);
@@ -2226,113 +2215,64 @@ var protobuf = {
   name: "protobuf",
   text: false,
   encode(fields) {
-    const message = asMessage(fields);
-    const data = message.bytes();
-    const { type, channel, timestampNs, clientId, id, offset, key, room, exceptSelf } = message;
-    return encode([
-      [1, type],
-      [2, channel],
-      [3, data.length ? data : ""],
-      [4, timestampNs],
-      [5, clientId],
-      [6, id],
-      [7, BigInt(offset)],
-      [8, key],
-      [9, BigInt(room)],
-      [10, BigInt(exceptSelf)]
-    ]);
+    return encode(valuesOf(asMessage(fields)));
   },
   decode(frame) {
-    const fields = decode("protobuf", frame, {
-      1: "text",
-      2: "text",
-      3: "bytes",
-      4: "int64",
-      5: "text",
-      6: "text",
-      7: "int64",
-      8: "text",
-      9: "int64"
-    });
-    return new Message({
-      type: fields[1],
-      channel: fields[2],
-      payload: fields[3] ?? noBytes,
-      timestampNs: fields[4],
-      clientId: fields[5],
-      id: fields[6],
-      offset: Number(fields[7] ?? 0),
-      key: fields[8],
-      room: Boolean(fields[9])
-    });
+    return toMessage(decode("protobuf", frame, envelope.map(([, , kind]) => kind)));
   },
   target(_key, name, { since, last = 0 } = {}) {
-    const position = since ? encode([[1, since.epoch], [2, BigInt(since.offset)]]) : "";
-    return encode([[1, name], [2, position], [3, BigInt(last)]]);
+    const position = since ? encode([encodeUTF8(since.epoch), BigInt(since.offset)]) : noBytes;
+    return encode([encodeUTF8(name), position, BigInt(last)]);
   },
   error(message) {
-    const { 1: code = "", 2: text = "" } = decode("error reply", message.bytes(), { 1: "text", 2: "text" });
+    const [code = "", text = ""] = decode("error reply", message.bytes(), ["text", "text"]);
     return { code, message: text };
   },
   gap(message) {
-    const fields = decode("gap notice", message.bytes(), {
-      1: "text",
-      2: "text",
-      3: "int64",
-      4: "int64",
-      5: "int64",
-      6: "text",
-      7: "int64"
-    });
-    return {
-      channel: fields[1] ?? "",
-      room: fields[2] ?? "",
-      count: Number(fields[3] ?? 0),
-      firstNs: fields[4] ?? zero,
-      lastNs: fields[5] ?? zero,
-      reason: fields[6] ?? "",
-      all: Boolean(fields[7])
-    };
+    const kinds2 = ["text", "text", "int64", "int64", "int64", "text", "bool"];
+    const [channel = "", room = "", count = 0, firstNs = zero, lastNs = zero, reason = "", all] = decode("gap notice", message.bytes(), kinds2);
+    return { channel, room, count: Number(count), firstNs, lastNs, reason, all: Boolean(all) };
   }
 };
-function encode(pairs) {
-  const fields = pairs.filter(([, value]) => value).map(([number, value]) => [number, typeof value === "string" ? encodeUTF8(value) : value]);
-  const size = fields.reduce((sum, [, value]) => sum + 11 + (typeof value === "bigint" ? 0 : value.length), 0);
-  const writer = new Writer(size);
-  for (const [number, value] of fields) {
-    if (typeof value === "bigint") {
-      writer.c(number << 3 | varintType);
-      writer.l(BigInt.asUintN(64, value));
-    } else {
-      writer.c(number << 3 | lengthType);
-      writer.l(BigInt(value.length));
+function encode(values2) {
+  const writer = new Writer(totalSize(values2) + 11 * values2.length);
+  values2.forEach((value, i) => {
+    if (isEmpty(value)) return;
+    const tag = i + 1 << 3;
+    if (typeof value === "object") {
+      writer.c(tag | lengthType);
+      writer.m(BigInt(value.length));
       writer.bytes(value);
+    } else {
+      writer.c(tag | varintType);
+      writer.m(BigInt.asUintN(64, BigInt(value)));
     }
-  }
+  });
   return writer.done();
 }
 function decode(label, bytes, kinds2) {
   const reader = new Reader(label, bytes);
-  const fields = {};
+  const values2 = [];
   while (reader.left > 0) {
-    const tag = reader.l();
+    const tag = reader.m();
     const wireType = tag % 8;
     const number = (tag - wireType) / 8;
     if (number < 1 || number >= 2 ** 29) reader.fail("invalid field number");
-    const kind = kinds2[number];
+    const index = number - 1;
+    const kind = kinds2[index];
     switch (wireType) {
       case varintType: {
-        if (kind === "int64") fields[number] = reader.ia();
-        else reader.l();
+        const value = reader.ia();
+        if (kind && kind !== "text" && kind !== "bytes") values2[index] = value;
         break;
       }
       case fixed64Type:
         reader.take(8);
         break;
       case lengthType: {
-        const value = reader.bytes(reader.l());
-        if (kind === "bytes") fields[number] = value;
-        if (kind === "text") fields[number] = decodeUTF8(value, `${label}: field ${number}`);
+        const value = reader.bytes(reader.m());
+        if (kind === "bytes") values2[index] = value;
+        if (kind === "text") values2[index] = decodeUTF8(value, `${label}: field ${number}`);
         break;
       }
       case fixed32Type:
@@ -2342,7 +2282,7 @@ function decode(label, bytes, kinds2) {
         reader.fail(`unknown wire type ${wireType}`);
     }
   }
-  return fields;
+  return values2;
 }
 
 // src/codecs.ts

@@ -1,10 +1,9 @@
 import { decodeUTF8, noBytes } from "./bytes.js";
 import { zero } from "./byte-io.js";
-import { asMessage, type Codec, encodedTexts, jsonError, jsonGap, jsonTarget } from "./codec.js";
+import { asMessage, type Codec, jsonError, jsonGap, jsonTarget } from "./codec.js";
+import { envelope, firstOptional, toMessage, totalSize, valuesOf } from "./envelope.js";
 import { DecodeError } from "./errors.js";
-import { Message, type MessageFields } from "./message.js";
-
-const slotNames = ["type", "channel", "data", "timestamp", "client_id", "id", "offset", "key", "room"];
+import type { Message, MessageFields } from "./message.js";
 
 /** FlatBuffers, with the schema proto/message.fbs. */
 export const flatbuffers: Codec<Uint8Array> = {
@@ -15,33 +14,24 @@ export const flatbuffers: Codec<Uint8Array> = {
   gap: jsonGap,
 
   encode(fields: Message | MessageFields) {
-    const message = asMessage(fields);
-    const [type, channel, clientId, id, key] = encodedTexts(message);
-    const data = message.bytes();
-    const builder = new FlatBuilder(type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    const typeAt = builder.string(type);
-    const channelAt = builder.string(channel);
-    const dataAt = data.length > 0 ? builder.vector(data) : 0;
-    const clientAt = builder.string(clientId);
-    const idAt = id.length > 0 ? builder.string(id) : 0;
-    const keyAt = key.length > 0 ? builder.string(key) : 0;
-    const { timestampNs, offset, room, exceptSelf } = message;
-    return builder.finish([typeAt, channelAt, dataAt, timestampNs, clientAt, idAt, BigInt(offset), keyAt, room, exceptSelf]);
+    const values = valuesOf(asMessage(fields));
+    const builder = new FlatBuilder(totalSize(values));
+    const slots = values.map((value, i) => {
+      if (typeof value !== "object") return value;
+      const isText = envelope[i]![2] === "text";
+      if (!value.length && !(isText && i < firstOptional)) return 0;
+      return isText ? builder.string(value) : builder.vector(value);
+    });
+    return builder.finish(slots);
   },
 
   decode(frame: Uint8Array) {
     const table = new FlatTable(frame);
-    return new Message({
-      type: table.text(0),
-      channel: table.text(1),
-      payload: table.vector(2),
-      timestampNs: table.int64(3),
-      clientId: table.text(4),
-      id: table.text(5),
-      offset: Number(table.int64(6)),
-      key: table.text(7),
-      room: table.bool(8),
+    const values = envelope.map(([, , kind], slot) => {
+      if (kind === "text") return table.text(slot);
+      return kind === "bytes" ? table.vector(slot) : kind === "bool" ? table.bool(slot) : table.int64(slot);
     });
+    return toMessage(values);
   },
 };
 
@@ -132,6 +122,8 @@ class FlatBuilder {
   }
 }
 
+const labelOf = (slot: number) => envelope[slot]![0];
+
 /** Reads one table. It checks every offset and length before using it. */
 class FlatTable {
   private readonly view: DataView;
@@ -172,7 +164,7 @@ class FlatTable {
   vector(slot: number): Uint8Array {
     const field = this.field(slot);
     if (field === 0) return noBytes;
-    const label = slotNames[slot]!;
+    const label = labelOf(slot);
     const start = field + this.uint32(field, label);
     const length = this.uint32(start, label);
     this.checkBounds(start + 4, length, label);
@@ -180,19 +172,19 @@ class FlatTable {
   }
 
   text(slot: number): string {
-    return decodeUTF8(this.vector(slot), `flatbuffers: ${slotNames[slot]}`);
+    return decodeUTF8(this.vector(slot), `flatbuffers: ${labelOf(slot)}`);
   }
 
   bool(slot: number): boolean {
     const field = this.field(slot);
-    if (field > 0) this.checkBounds(field, 1, slotNames[slot]!);
+    if (field > 0) this.checkBounds(field, 1, labelOf(slot));
     return field > 0 && this.bytes[field] !== 0;
   }
 
   int64(slot: number): bigint {
     const field = this.field(slot);
     if (field === 0) return zero;
-    this.checkBounds(field, 8, slotNames[slot]!);
+    this.checkBounds(field, 8, labelOf(slot));
     return this.view.getBigInt64(field, true);
   }
 }

@@ -1,7 +1,8 @@
 import { decodeUTF8, encodeUTF8, noBytes } from "./bytes.js";
 import { Reader, Writer, zero } from "./byte-io.js";
-import { asMessage, type Codec, encodedTexts, jsonError, jsonGap, jsonTarget } from "./codec.js";
-import { Message, type MessageFields } from "./message.js";
+import { asMessage, type Codec, jsonError, jsonGap, jsonTarget } from "./codec.js";
+import { envelope, firstOptional, isEmpty, toMessage, totalSize, valuesOf } from "./envelope.js";
+import type { Message, MessageFields } from "./message.js";
 
 /** MessagePack. */
 export const msgpack: Codec<Uint8Array> = {
@@ -11,65 +12,49 @@ export const msgpack: Codec<Uint8Array> = {
   error: jsonError,
   gap: jsonGap,
 
-  encode(value: Message | MessageFields) {
-    const message = asMessage(value);
-    const [type, channel, clientId, id, key] = encodedTexts(message);
-    const { offset } = message;
-    const data = message.bytes();
-    // The headers of the map and its keys take 66 bytes, those of the values at most 48.
-    const writer = new Writer(128 + type.length + channel.length + data.length + clientId.length + id.length + key.length);
-    writer.uint8(0x80 | (5 + [id.length, offset, key.length, message.room, message.exceptSelf].filter(Boolean).length));
-    writeField(writer, "type", msgpackStr, type);
-    writeField(writer, "channel", msgpackStr, channel);
-    writeField(writer, "data", msgpackBin, data);
-    writer.bytes(msgpackKey("timestamp"));
-    writer.uint8(0xd3);
-    writer.int64(message.timestampNs);
-    writeField(writer, "client_id", msgpackStr, clientId);
-    if (id.length > 0) writeField(writer, "id", msgpackStr, id);
-    if (offset) {
-      writer.bytes(msgpackKey("offset"));
-      writer.uint8(0xcf);
-      writer.int64(BigInt(offset));
-    }
-    if (key.length > 0) writeField(writer, "key", msgpackStr, key);
-    if (message.room) writeTrue(writer, "room");
-    if (message.exceptSelf) writeTrue(writer, "except_self");
+  encode(message: Message | MessageFields) {
+    const values = valuesOf(asMessage(message));
+    const written = values.map((value, i) => i < firstOptional || !isEmpty(value));
+    // The headers of the map, its keys and its values take less than 160 bytes.
+    const writer = new Writer(160 + totalSize(values));
+    writer.uint8(0x80 | written.filter(Boolean).length);
+    values.forEach((value, i) => {
+      if (!written[i]) return;
+      const [key, , kind] = envelope[i]!;
+      writer.uint8(msgpackStr.fix | key.length);
+      writer.bytes(encodeUTF8(key));
+      if (typeof value === "boolean") {
+        writer.uint8(msgpackTrue);
+      } else if (typeof value === "bigint") {
+        writer.uint8(kind === "count" ? 0xcf : 0xd3);
+        writer.int64(value);
+      } else if (kind === "bytes" && !value.length) {
+        writer.uint8(msgpackNil);
+      } else {
+        writeHeader(writer, kind === "bytes" ? msgpackBin : msgpackStr, value.length);
+        writer.bytes(value);
+      }
+    });
     return writer.done();
   },
 
   decode(frame: Uint8Array) {
     const reader = new MsgpackReader("msgpack", frame);
-    const fields: { [key: string]: any } = {};
+    const values: unknown[] = [];
     for (let members = reader.mapHeader(); members > 0; members--) {
       const key = reader.text("map key");
-      switch (key) {
-        case "type":
-        case "channel":
-        case "client_id":
-        case "id":
-        case "key":
-          fields[key] = reader.text(key);
-          break;
-        case "data":
-          fields.payload = reader.binary("data", true);
-          break;
-        case "room":
-          fields.room = frame[frame.length - reader.left] === msgpackTrue;
-          reader.skip();
-          break;
-        case "offset":
-          fields.offset = Number(reader.integer("offset"));
-          break;
-        case "timestamp":
-          fields.timestampNs = reader.integer("timestamp");
-          break;
-        default:
-          reader.skip();
+      const index = envelope.findIndex(([name]) => name === key);
+      const kind = envelope[index]?.[2];
+      if (kind === "text") values[index] = reader.text(key);
+      else if (kind === "bytes") values[index] = reader.binary(key, true);
+      else if (kind === "int64" || kind === "count") values[index] = reader.integer(key);
+      else {
+        if (kind) values[index] = frame[frame.length - reader.left] === msgpackTrue;
+        reader.skip();
       }
     }
     if (reader.left > 0) reader.fail("bytes after the message");
-    return new Message({ ...fields, clientId: fields.client_id });
+    return toMessage(values);
   },
 };
 
@@ -86,23 +71,6 @@ const msgpackStr: Format = { fix: 0xa0, fixMax: 31, 8: 0xd9, 16: 0xda, 32: 0xdb 
 const msgpackBin: Format = { fix: 0, fixMax: -1, 8: 0xc4, 16: 0xc5, 32: 0xc6 };
 const msgpackNil = 0xc0;
 const msgpackTrue = 0xc3;
-
-const msgpackKey = (key: string) => Uint8Array.of(msgpackStr.fix | key.length, ...encodeUTF8(key));
-
-function writeField(writer: Writer, key: string, format: Format, value: Uint8Array) {
-  writer.bytes(msgpackKey(key));
-  if (format === msgpackBin && value.length === 0) {
-    writer.uint8(msgpackNil);
-  } else {
-    writeHeader(writer, format, value.length);
-    writer.bytes(value);
-  }
-}
-
-function writeTrue(writer: Writer, key: string) {
-  writer.bytes(msgpackKey(key));
-  writer.uint8(msgpackTrue);
-}
 
 /** Writes the header of a str or bin. */
 function writeHeader(writer: Writer, format: Format, length: number) {

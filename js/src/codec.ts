@@ -1,4 +1,3 @@
-import { encodeUTF8 } from "./bytes.js";
 import { integerSource, memberSources, parseObject, stringField } from "./json-text.js";
 import { Message, type MessageFields } from "./message.js";
 
@@ -55,9 +54,6 @@ export interface Codec<Frame extends string | Uint8Array = any> {
 
 export const asMessage = (message: Message | MessageFields): Message =>
   message instanceof Message ? message : new Message(message);
-
-export const encodedTexts = ({ type, channel, clientId, id, key }: Message) =>
-  [type, channel, clientId, id, key].map(encodeUTF8) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array];
 
 // Control data, which is JSON in every codec except protobuf.
 

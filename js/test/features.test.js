@@ -28,7 +28,7 @@ test("a client without features subscribes, publishes and comes back", async (t)
   const sub = client.joinRoom("a", (message) => got.push(message.json()));
   ack(context, 0, { epoch: "e", offset: 5, replayed: 0, complete: true });
   await sub.ready;
-  const message = { type: "room_message", channel: "a", offset: 6, data: 1 };
+  const message = { type: "room_message", channel: "a", room: true, offset: 6, data: 1 };
   deliver(context, message);
   deliver(context, { type: "presence_diff", channel: "a", data: { room: true, joins: [] } });
   deliver(context, { type: "server asks", id: "hub:1" });
