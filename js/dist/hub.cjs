@@ -45,14 +45,14 @@ module.exports = __toCommonJS(index_exports);
 
 // src/errors.ts
 var HubError = class extends Error {
-  constructor(code, message, options = {}) {
+  constructor(code, message, { cause, target } = {}) {
     super(message);
     /** True if the hub may have carried out the call although it rejected. */
     this.outcomeUnknown = false;
     this.name = "HubError";
     this.code = code;
-    this.target = options.target;
-    if (options.cause !== void 0) this.cause = options.cause;
+    this.target = target;
+    if (cause !== void 0) this.cause = cause;
   }
 };
 var DecodeError = class extends HubError {
@@ -381,13 +381,14 @@ var coreKinds = {
   token: "string",
   volatile: "boolean"
 };
-var functions = /^(on(Error|Gap|Message|Resumed|StateChange)|getToken|WebSocket|shouldReconnect)$/;
+var callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"];
+var functions = [...callbackNames, "getToken", "shouldReconnect", "WebSocket"];
 var isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 function check(options, defaults, kinds2) {
   const all = { ...defaults };
   for (const name in options) {
     const value = options[name];
-    const kind = kinds2?.[name] ?? coreKinds[name] ?? (functions.test(name) ? "function" : NaN);
+    const kind = kinds2?.[name] ?? coreKinds[name] ?? (functions.includes(name) ? "function" : NaN);
     if (value === void 0 || value === null && name === "since") continue;
     if (value === null || !(typeof kind === "number" ? value >= kind && typeof value === "number" : typeof kind === "function" ? kind(value) : typeof value === kind || value[kind])) {
       throw new TypeError(`invalid option ${name}: ${value}`);
@@ -1313,7 +1314,6 @@ function createHello(core, { limit, send }, { request }, settled) {
 }
 
 // src/listeners.ts
-var callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"];
 var callbackOf = (type) => callbackNames.find((name) => name.toLowerCase() === `on${type}`);
 function createListeners(callbacks, options) {
   for (const name of callbackNames) callbacks[name] = options[name];

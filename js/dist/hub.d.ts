@@ -189,7 +189,7 @@ declare class HubError extends Error {
     readonly target: string | undefined;
     /** The error or the close that led to this error, if any. */
     readonly cause?: unknown;
-    constructor(code: ErrorCode, message: string, options?: {
+    constructor(code: ErrorCode, message: string, { cause, target }?: {
         cause?: unknown;
         target?: string | undefined;
     });

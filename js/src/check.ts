@@ -30,7 +30,9 @@ const coreKinds: Kinds = {
   volatile: "boolean",
 };
 
-const functions = /^(on(Error|Gap|Message|Resumed|StateChange)|getToken|WebSocket|shouldReconnect)$/;
+export const callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"] as const;
+
+const functions: readonly string[] = [...callbackNames, "getToken", "shouldReconnect", "WebSocket"];
 
 export const isCount = (value: any) => Number.isSafeInteger(value) && value >= 0;
 
@@ -39,7 +41,7 @@ export function check(options: any, defaults?: object, kinds?: Kinds): any {
   const all: any = { ...defaults };
   for (const name in options) {
     const value = options[name];
-    const kind = kinds?.[name] ?? coreKinds[name] ?? (functions.test(name) ? "function" : NaN);
+    const kind = kinds?.[name] ?? coreKinds[name] ?? (functions.includes(name) ? "function" : NaN);
     if (value === undefined || (value === null && name === "since")) continue;
     if (
       value === null ||

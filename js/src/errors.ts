@@ -51,13 +51,13 @@ export class HubError extends Error {
   constructor(
     code: ErrorCode,
     message: string,
-    options: { cause?: unknown; target?: string | undefined } = {},
+    { cause, target }: { cause?: unknown; target?: string | undefined } = {},
   ) {
     super(message);
     this.name = "HubError";
     this.code = code;
-    this.target = options.target;
-    if (options.cause !== undefined) this.cause = options.cause;
+    this.target = target;
+    if (cause !== undefined) this.cause = cause;
   }
 }
 

@@ -1,9 +1,7 @@
 import { onAbort } from "./async.js";
-import { check, checkFunction } from "./check.js";
+import { callbackNames, check, checkFunction } from "./check.js";
 import { HubError } from "./errors.js";
 import type { Callbacks, Events } from "./options.js";
-
-const callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"] as const;
 
 /** Returns the name of the callback for an event, if there is such an event. */
 const callbackOf = (type: string) => callbackNames.find((name) => name.toLowerCase() === `on${type}`);
