@@ -398,14 +398,15 @@ function check(options, defaults, kinds2) {
   return all;
 }
 function checkOptions(options, kinds2) {
-  const all = check(options, {
+  const defaults = {
     codec: json,
     WebSocket: globalThis.WebSocket,
     timeout: 1e4,
     handshakeTimeout: 1e4,
     maxPending: 1024,
     maxQueuedBytes: 4 << 20
-  }, kinds2);
+  };
+  const all = check(options, defaults, kinds2);
   all.backoff = check(all.backoff, { base: 500, max: 3e4, resetAfter: 1e4 });
   if (!all.WebSocket) throw new TypeError("this platform has no WebSocket; pass a class as the WebSocket option");
   return all;

@@ -7,7 +7,10 @@ declare function fromBase64(text: string): ByteArray;
 /** Decodes hexadecimal digits. Throws a DecodeError if the text is invalid. */
 declare function fromHex(text: string): ByteArray;
 
-/** A part of the client that an application may leave out, to make its bundle smaller. `Adds` are the methods that it adds. */
+/**
+ * A part of the client that an application may leave out, to make its bundle smaller: `history`, `presence` or `requests`.
+ * `Adds` are the methods that it adds to the client.
+ */
 interface Feature<Adds = object> {
     /** The type of the methods; there is no such property. */
     readonly adds?: Adds;
@@ -504,13 +507,16 @@ interface Subscription extends AsyncIterable<Message> {
     readonly error: HubError | undefined;
     /** Resolves when the hub confirms the subscription, and rejects if it ends before. */
     readonly ready: Promise<void>;
-    /** The place behind the latest message that was passed on; undefined without a history. */
+    /** The place behind the latest message that was passed on; undefined without a history or the feature `history`. */
     readonly position: Position | undefined;
-    /** How the client has joined the latest time, at first or after a reconnect. */
+    /** How the client has joined the latest time, at first or after a reconnect; undefined without the feature `history`. */
     readonly resumed: TopicResumed | undefined;
-    /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
+    /**
+     * Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty.
+     * Missing without the feature `presence`.
+     */
     members(): Member[];
-    /** Reads publications that the history has. Only members may. */
+    /** Reads publications that the history has. Only members may. Missing without the feature `history`. */
     history(query?: HistoryQuery): Promise<HistoryPage>;
     /** Ends this subscription. The client leaves the channel or room with the last one. */
     unsubscribe(): Promise<void>;
@@ -562,9 +568,7 @@ interface CoreClient extends Callbacks {
      */
     close(code?: number, reason?: string): Promise<void>;
 }
-/**
- * A client with the given features only. Bundlers leave out the others. `HubClient` has all of them.
- */
+/** A client with the given features only. Bundlers leave out the others. `HubClient` has all of them. */
 declare class CoreClient {
     /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
     constructor(url: string | URL, options?: Options, features?: readonly Feature<unknown>[]);

@@ -75,9 +75,7 @@ export interface CoreClient extends Callbacks {
   close(code?: number, reason?: string): Promise<void>;
 }
 
-/**
- * A client with the given features only. Bundlers leave out the others. `HubClient` has all of them.
- */
+/** A client with the given features only. Bundlers leave out the others. `HubClient` has all of them. */
 export class CoreClient {
   /** Begins to connect after the caller's code has run. Throws a TypeError if an option is invalid. */
   constructor(url: string | URL, options?: Options, features: readonly Feature<unknown>[] = []) {

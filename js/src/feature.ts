@@ -4,7 +4,10 @@ import type { Core } from "./core.js";
 import type { Outbox } from "./outbox.js";
 import type { Topics } from "./topics.js";
 
-/** A part of the client that an application may leave out, to make its bundle smaller. `Adds` are the methods that it adds. */
+/**
+ * A part of the client that an application may leave out, to make its bundle smaller: `history`, `presence` or `requests`.
+ * `Adds` are the methods that it adds to the client.
+ */
 export interface Feature<Adds = object> {
   /** The type of the methods; there is no such property. */
   readonly adds?: Adds;

@@ -73,13 +73,16 @@ export interface Subscription extends AsyncIterable<Message> {
   readonly error: HubError | undefined;
   /** Resolves when the hub confirms the subscription, and rejects if it ends before. */
   readonly ready: Promise<void>;
-  /** The place behind the latest message that was passed on; undefined without a history. */
+  /** The place behind the latest message that was passed on; undefined without a history or the feature `history`. */
   readonly position: Position | undefined;
-  /** How the client has joined the latest time, at first or after a reconnect. */
+  /** How the client has joined the latest time, at first or after a reconnect; undefined without the feature `history`. */
   readonly resumed: TopicResumed | undefined;
-  /** Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty. */
+  /**
+   * Returns the members, those that joined first first. It follows them with `onPresence` only; otherwise it is empty.
+   * Missing without the feature `presence`.
+   */
   members(): Member[];
-  /** Reads publications that the history has. Only members may. */
+  /** Reads publications that the history has. Only members may. Missing without the feature `history`. */
   history(query?: HistoryQuery): Promise<HistoryPage>;
   /** Ends this subscription. The client leaves the channel or room with the last one. */
   unsubscribe(): Promise<void>;
