@@ -30,6 +30,9 @@ type Engine struct {
 	// Stop ends the engine, and Start starts it again at the same address. If
 	// they are nil, the tests of outages are skipped.
 	Stop, Start func()
+	// Durable says that the engine keeps all records it has acknowledged over Stop and
+	// Start.
+	Durable bool
 	// Pause makes the engine stall without ending its connections, and Resume
 	// ends that. If they are nil, the tests of stalls are skipped.
 	Pause, Resume func()
@@ -41,7 +44,9 @@ type Engine struct {
 	Patience time.Duration
 }
 
-// Run tests the engine's Broker against the contract. Each part is a subtest of t.
+// Run tests the engine's Broker against the contract. Each part is a subtest of t. The
+// parts whose names begin with History are skipped if the Broker is no
+// websocket.HistoryBroker, or if Read returns errors.ErrUnsupported.
 func Run(t *testing.T, engine Engine) {
 	if engine.Patience == 0 {
 		engine.Patience = 20 * time.Second
@@ -63,6 +68,16 @@ func Run(t *testing.T, engine Engine) {
 		{"CloseWhileDown", (*suite).closeWhileDown, engine.Stop != nil},
 		{"NothingGrowsWhileDown", (*suite).nothingGrows, engine.Stop != nil},
 		{"Pause", (*suite).pause, engine.Pause != nil},
+		{"HistoryOrder", (*suite).historyOrder, true},
+		{"HistoryKeys", (*suite).historyKeys, true},
+		{"HistoryBounds", (*suite).historyBounds, true},
+		{"HistoryAge", (*suite).historyAge, true},
+		{"HistoryPages", (*suite).historyPages, true},
+		{"HistoryEpochs", (*suite).historyEpochs, true},
+		{"HistoryTooLarge", (*suite).historyTooLarge, true},
+		{"HistoryClose", (*suite).historyClose, true},
+		{"HistoryOutage", (*suite).historyOutage, engine.Stop != nil},
+		{"HistoryRetries", (*suite).historyRetries, engine.Pause != nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if !tt.runs {

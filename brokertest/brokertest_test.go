@@ -11,7 +11,7 @@ func TestMemory(t *testing.T) {
 	engine := brokertest.NewMemory(100_000)
 	brokertest.Run(t, brokertest.Engine{
 		Broker: engine.Broker,
-		Stop:   engine.Stop, Start: engine.Start,
+		Stop:   engine.Stop, Start: engine.Start, Durable: true,
 		Pause: engine.Pause, Resume: engine.Resume,
 	})
 }

@@ -211,14 +211,19 @@ func (b *memoryBroker) run(h websocket.BrokerHandler) {
 	}
 }
 
-func (b *memoryBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+// wait is like Memory.wait. It returns an error after Close.
+func (b *memoryBroker) wait(ctx context.Context) error {
 	select {
 	case <-b.stop:
 		return websocket.ErrBrokerUnavailable
 	default:
+		return b.engine.wait(ctx)
 	}
+}
+
+func (b *memoryBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
 	e := b.engine
-	if err := e.wait(ctx); err != nil {
+	if err := b.wait(ctx); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -112,7 +112,7 @@ func (e *Memory) makeTopic(name string) *memoryTopic {
 // Append implements websocket.HistoryBroker.
 func (b *memoryBroker) Append(ctx context.Context, batch []websocket.BrokerRecord) []websocket.AppendResult {
 	results := make([]websocket.AppendResult, len(batch))
-	err := b.engine.wait(ctx)
+	err := b.wait(ctx)
 	b.engine.mu.Lock()
 	defer b.engine.mu.Unlock()
 	for i := range batch {
@@ -162,7 +162,7 @@ func (e *Memory) append(r *websocket.BrokerRecord) (result websocket.AppendResul
 
 // Read implements websocket.HistoryBroker.
 func (b *memoryBroker) Read(ctx context.Context, topic string, after uint64, limit int) (websocket.BrokerPage, error) {
-	if err := b.engine.wait(ctx); err != nil {
+	if err := b.wait(ctx); err != nil {
 		return websocket.BrokerPage{}, err
 	}
 	e := b.engine
@@ -183,7 +183,7 @@ func (b *memoryBroker) Read(ctx context.Context, topic string, after uint64, lim
 
 // Renew implements websocket.HistoryBroker.
 func (b *memoryBroker) Renew(ctx context.Context, topic, epoch string) error {
-	if err := b.engine.wait(ctx); err != nil {
+	if err := b.wait(ctx); err != nil {
 		return err
 	}
 	e := b.engine
