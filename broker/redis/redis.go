@@ -52,6 +52,10 @@ type Options struct {
 	// Cluster. A node has one connection for each bucket in which it has members.
 	// All nodes must use the same value. Defaults to 16.
 	Buckets int
+	// HistoryTTL is how long the engine keeps the history of a topic whose
+	// HistoryOptions have no Age: every key that the Broker makes expires. Defaults
+	// to 24 h.
+	HistoryTTL time.Duration
 	// MaxDelay is the maximum delay between attempts to reconnect. The delay
 	// begins at 100 ms and doubles; each is shortened at random by up to half.
 	// Defaults to 5 s.
@@ -66,6 +70,7 @@ type Options struct {
 const (
 	defaultPrefix  = "hub:"
 	defaultBuckets = 16
+	defaultTTL     = 24 * time.Hour
 	defaultDelay   = 5 * time.Second
 	defaultPing    = 2 * time.Second
 	defaultDial    = 5 * time.Second
@@ -111,6 +116,9 @@ func New(options Options) *Broker {
 	if options.Buckets <= 0 {
 		options.Buckets = defaultBuckets
 	}
+	if options.HistoryTTL <= 0 {
+		options.HistoryTTL = defaultTTL
+	}
 	if options.MaxDelay <= 0 {
 		options.MaxDelay = defaultDelay
 	}
@@ -141,6 +149,7 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 			wake: make(chan struct{}, 1), change: make(chan struct{}),
 		}
 		s.ctx = context.WithValue(b.ctx, sessionKey{}, s)
+		s.prefix = len(b.channel("", i))
 		s.anchor = b.channel(fmt.Sprintf(" %016x", rand.Uint64()), i) // no topic begins with a space
 		b.sessions = append(b.sessions, s)
 	}
@@ -228,9 +237,9 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	for _, m := range batch {
 		bucket := b.bucket(m.Topic)
 		if b.cluster != nil {
-			pipe.SPublish(ctx, b.channel(m.Topic, bucket), m.Payload)
+			pipe.SPublish(ctx, b.channel(m.Topic, bucket), escape(m.Payload))
 		} else {
-			pipe.Publish(ctx, b.channel(m.Topic, bucket), m.Payload)
+			pipe.Publish(ctx, b.channel(m.Topic, bucket), escape(m.Payload))
 		}
 	}
 	_, err := pipe.Exec(ctx)
@@ -310,6 +319,7 @@ type session struct {
 	broker *Broker
 	ctx    context.Context // the broker's, with the session as value of sessionKey
 	always bool            // connect even without topics, to see if the server is reachable
+	prefix int             // length of the part of a channel that precedes the topic
 	anchor string          // the session's channel for probes, in the bucket's slot
 	wake   chan struct{}   // capacity 1; add sends, run receives; never closed
 
@@ -528,7 +538,7 @@ func (s *session) serve(pubsub *redis.PubSub) error {
 				s.receiveProbe(m.Payload)
 				continue
 			}
-			s.broker.handler.Receive([]byte(m.Payload))
+			s.receive(m.Channel, m.Payload)
 			if s.broker.ctx.Err() != nil {
 				return errClosed
 			}
