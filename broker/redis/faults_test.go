@@ -26,10 +26,13 @@ type recorder struct {
 	websocket.Broker
 	events   chan error // nil for Up, the reason for Down
 	payloads chan string
+	records  chan websocket.BrokerRecord
+	losses   chan []string
 }
 
 func listen(t testing.TB, b websocket.Broker) *recorder {
 	s := &recorder{t: t, Broker: b, events: make(chan error, 1000), payloads: make(chan string, 1000)}
+	s.records, s.losses = make(chan websocket.BrokerRecord, 10_000), make(chan []string, 1000)
 	require.NoError(t, b.Open(s))
 	t.Cleanup(func() { _ = b.Close() })
 	return s
@@ -37,10 +40,13 @@ func listen(t testing.TB, b websocket.Broker) *recorder {
 
 func (s *recorder) Up()                    { s.events <- nil }
 func (s *recorder) Down(err error)         { s.events <- err }
-func (s *recorder) Lost(...string)         {}
+func (s *recorder) Lost(topics ...string)  { s.losses <- topics }
 func (s *recorder) Receive(payload []byte) { s.payloads <- string(payload) }
 
-func (s *recorder) Record(websocket.BrokerRecord) {}
+func (s *recorder) Record(r websocket.BrokerRecord) {
+	r.Payload = bytes.Clone(r.Payload)
+	s.records <- r
+}
 
 // next waits for the next call of Up or Down.
 func (s *recorder) next() error {

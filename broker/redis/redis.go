@@ -1,6 +1,6 @@
-// Package redis is a websocket.Broker over the Pub/Sub of Redis or Valkey: a single
-// server, Sentinel, or a Cluster. In a Cluster it uses sharded Pub/Sub, which needs
-// Redis 7 or Valkey.
+// Package redis is a websocket.HistoryBroker over the Pub/Sub and the streams of Redis or
+// Valkey: a single server, Sentinel, or a Cluster. In a Cluster it uses sharded Pub/Sub.
+// This and histories need Redis 7 or Valkey.
 //
 //	config.Broker = redis.New(redis.Options{
 //		Connect: &goredis.UniversalOptions{Addrs: []string{"127.0.0.1:6379"}},
@@ -15,6 +15,21 @@
 // publications reach its subscriptions. A failover, the move of a slot to another
 // server of a Cluster, and a server that publications no longer go to are outages,
 // until the Broker has subscribed again.
+//
+// # Histories
+//
+// A topic with history has a stream. One call of a script appends the records of a batch to
+// the streams of their topics and publishes them, one message for each topic. All keys
+// expire: after the Age of the history, or Options.HistoryTTL.
+//
+// How many acknowledged records a crash can lose depends on the server: with
+// "appendfsync always" none, with "everysec" those of one second, and in a failover those
+// that the replica had not got yet. The hub notices a loss and tells the members. No offset
+// is given twice: the script notices a restart or a failover by the server's replication ID
+// and leaves offsets out.
+//
+// A server that evicts keys (maxmemory-policy) ends histories, which the hub tells the
+// members too. With "noeviction" Append fails when the memory is full.
 package redis
 
 import (
@@ -43,10 +58,10 @@ type Options struct {
 	// maintenance notifications, because they move connections to other servers.
 	// It turns on context timeouts.
 	Connect *redis.UniversalOptions
-	// Prefix begins the name of every channel at the server, so that several
+	// Prefix begins the name of every channel and key at the server, so that several
 	// applications can share an engine: nodes with the same prefix form a cluster.
-	// It must not contain braces, and not begin with the prefix of another application:
-	// "a:" and "a:c." share channels. Defaults to "hub:".
+	// It must end with a colon, and have no other colon and no braces: no name then
+	// belongs to two prefixes. Defaults to "hub:".
 	Prefix string
 	// Buckets is the number of hash slots that the channels are spread over in a
 	// Cluster. A node has one connection for each bucket in which it has members.
@@ -130,10 +145,11 @@ func New(options Options) *Broker {
 	return b
 }
 
-// Open implements websocket.Broker. It returns an error if Prefix contains braces.
+// Open implements websocket.Broker. It returns an error for an invalid Prefix.
 func (b *Broker) Open(h websocket.BrokerHandler) error {
-	if strings.ContainsAny(b.options.Prefix, "{}") {
-		return fmt.Errorf("redis: prefix %q contains braces", b.options.Prefix)
+	name, ended := strings.CutSuffix(b.options.Prefix, ":")
+	if !ended || strings.ContainsAny(name, ":{}") {
+		return fmt.Errorf("redis: prefix %q: it must end with a colon, and have no other colon and no braces", b.options.Prefix)
 	}
 	b.handler = h
 	b.client = redis.NewUniversalClient(b.prepare())

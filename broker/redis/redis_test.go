@@ -31,7 +31,9 @@ func TestContractOfCluster(t *testing.T) {
 }
 
 func TestOpenFails(t *testing.T) {
-	require.ErrorContains(t, redis.New(redis.Options{Prefix: "{x}"}).Open(nil), "braces")
+	for _, prefix := range []string{"{x}:", "x", "a:c.", "a:b:", "x::"} {
+		require.ErrorContains(t, redis.New(redis.Options{Prefix: prefix}).Open(nil), "prefix")
+	}
 }
 
 func TestHubs(t *testing.T) {

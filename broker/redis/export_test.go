@@ -1,0 +1,4 @@
+package redis
+
+// DecodeRecords is tested by FuzzDecodeRecords.
+var DecodeRecords = decodeRecords
