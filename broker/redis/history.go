@@ -30,7 +30,7 @@ var (
 
 	appendScript = newScript(commonScript + appendBody)
 	readScript   = newScript(commonScript + readBody)
-	renewScript  = newScript(renewBody)
+	renewScript  = newScript(commonScript + renewBody)
 )
 
 // Marks of messages on a topic's channel. A payload of Publish is sent as it is, unless it

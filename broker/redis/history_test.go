@@ -107,7 +107,8 @@ func TestRestart(t *testing.T) {
 		require.GreaterOrEqual(t, after[0].Position.Offset, before.Position.Offset+jump)
 		require.Equal(t, before.Position.Offset, after[0].Previous)
 		require.Equal(t, after[0].Position.Offset+1, after[1].Position.Offset)
-		require.Equal(t, []string{"1", "2", "3", "4"}, texts(a.read("c.x")))
+		require.Equal(t, after[1].Position.Offset+1, a.append(entry("c.x", "5"))[0].Position.Offset)
+		require.Equal(t, []string{"1", "2", "3", "4", "5"}, texts(a.read("c.x")))
 	})
 }
 
@@ -191,7 +192,7 @@ func TestEveryKeyExpires(t *testing.T) {
 				ttl, err := e.client.PTTL(context.Background(), key).Result()
 				require.NoError(t, err)
 				require.NotEqual(t, time.Duration(-1), ttl, "key %q lives for ever", key)
-				require.LessOrEqual(t, ttl, 24*time.Hour)
+				require.LessOrEqual(t, ttl, 28*time.Hour) // a stream may outlive its topic by an eighth
 			}
 		}
 		for i, options := range []websocket.HistoryOptions{

@@ -20,7 +20,7 @@
 //
 // A topic with history has a stream. One call of a script appends the records of a batch to
 // the streams of their topics and publishes them, one message for each topic. All keys
-// expire: after the Age of the history, or Options.HistoryTTL.
+// expire: at most an eighth later than the Age of the history, or Options.HistoryTTL.
 //
 // How many acknowledged records a crash can lose depends on the server: with
 // "appendfsync always" none, with "everysec" those of one second, and in a failover those

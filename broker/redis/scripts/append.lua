@@ -6,25 +6,34 @@
 -- Returns for each topic an error text, or an array: the epoch, the offset before the first
 --   record appended, and the offset of each record, negative if its key was known.
 
-local seed, k, a, topics = ARGV[2], 1, 3, 0
+local topics, k, a = 0, 1, 3 -- topics begun, and the next of KEYS and of ARGV
+local suffix = '-' .. text(now)
+
+-- add adds an entry to a stream. It returns its ID, or a table with an error.
+local function add(h, stream, offset, messages, payload)
+  local id, before = offset .. suffix, text(h.size)
+  if messages == '0' then
+    return redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'p', payload, 'b', before)
+  end
+  -- This removes whole nodes, of about 4 KB. Reading removes the rest.
+  return redis.pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', messages, id, 'p', payload, 'b', before)
+end
 
 local function append(head_key, stream, channel, messages, bytes, age, count)
-  local h = read_head(head_key, stream, seed .. topics, age)
-  h.age = age
-  local previous, first = h.last, 0
-  local result, parts, appended = {h.epoch, previous}, {''}, 0
+  local h = read_head(head_key, stream, ARGV[2] .. topics, tonumber(age))
+  local previous, result, parts = h.last, {h.epoch, h.last}, {}
+  local first -- the first offset appended
   for i = 1, count do
     local payload, known = ARGV[a + 1], false
-    if appended == 0 and h.id ~= server_id() then
-      first = math.max(h.last + 1048576, now * 1024)
-    else
-      first = h.last + 1
+    local offset = h.last + 1
+    if not first and h.server ~= server_id() then
+      offset = math.max(h.last + 1048576, now * 1024)
     end
+    local name = text(offset)
     if ARGV[a] == '1' then
-      local offset = text(first)
-      known = redis.call('SET', KEYS[k], offset, 'NX', 'GET', 'PX', age)
+      known = redis.call('SET', KEYS[k], name, 'NX', 'GET', 'PX', age)
       if known and #redis.call('XRANGE', stream, known, known, 'COUNT', 1) == 0 then
-        redis.call('SET', KEYS[k], offset, 'PX', age) -- its record has been removed
+        redis.call('SET', KEYS[k], name, 'PX', age) -- its record has been removed
         known = false
       end
       k = k + 1
@@ -33,25 +42,38 @@ local function append(head_key, stream, channel, messages, bytes, age, count)
     if known then
       result[i + 2] = -tonumber(known)
     else
-      local id = string.format('%.0f-%.0f', first, now)
-      if messages > 0 then
-        redis.call('XADD', stream, 'MAXLEN', messages, id, 'p', payload, 'b', text(h.bytes))
-      else
-        redis.call('XADD', stream, id, 'p', payload, 'b', text(h.bytes))
+      local added = add(h, stream, name, messages, payload)
+      if not added then -- there is no stream: it is the first record, or the key was evicted
+        added = redis.pcall('XADD', stream, name .. suffix, 'p', payload, 'b', text(h.size))
+        h.due = 0
       end
-      h.last, h.id, h.bytes = first, server_id(), h.bytes + #payload
-      result[i + 2] = first
-      appended = appended + 1
-      parts[2 * appended], parts[2 * appended + 1] = struct.pack('>I4', #payload), payload
+      if type(added) == 'table' then -- an error; the head must have the records before it
+        result = added.err
+        break
+      end
+      result[i + 2] = offset
+      h.last, h.server, h.size = offset, server_id(), h.size + #payload
+      if first then
+        parts[#parts + 1] = struct.pack('>I4', #payload)
+      else
+        first = offset
+        parts[1] = struct.pack('>BBI8I8sI4', 254, 1, previous, first, h.epoch, #payload)
+      end
+      parts[#parts + 1] = payload
     end
   end
-  if appended > 0 then
-    if now >= h.due or bytes > 0 and h.bytes - h.removed > bytes then
-      trim(h, stream, bytes)
+  if first then
+    local old = h.age
+    h.messages, h.bytes, h.age = tonumber(messages), tonumber(bytes), tonumber(age)
+    if now >= h.due or old ~= h.age then
+      -- The stream must not expire before the next time.
+      trim(h, stream)
+      redis.call('PEXPIRE', stream, text(h.age * 9 / 8 + 1))
+      h.due = now + h.age / 16
+    elseif h.bytes > 0 and h.size - h.removed > h.bytes * 17 / 16 then
+      trim(h, stream)
     end
-    write_head(head_key, h)
-    redis.call('PEXPIRE', stream, age)
-    parts[1] = struct.pack('>BBI8I8s', 254, 1, previous, h.last - appended + 1, h.epoch)
+    write_head(head_key, h, age)
     redis.call(ARGV[1], channel, table.concat(parts))
   end
   return result
@@ -64,10 +86,9 @@ while a <= #ARGV do
   for i = a + 5, next_a - 1, 2 do
     if ARGV[i] == '1' then next_k = next_k + 1 end
   end
-  local channel, messages, bytes, age = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-  local head_key, stream = KEYS[k], KEYS[k + 1]
+  local head_key, stream, at = KEYS[k], KEYS[k + 1], a
   topics, k, a = topics + 1, k + 2, a + 5
-  local ok, result = pcall(append, head_key, stream, channel, messages, bytes, age, count)
+  local ok, result = pcall(append, head_key, stream, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], count)
   if not ok then result = type(result) == 'table' and result.err or tostring(result) end
   results[topics] = result
   k, a = next_k, next_a

@@ -1,11 +1,10 @@
 -- Gives a topic another epoch.
--- KEYS: the topic's head. ARGV: its present epoch, and the new one. Returns nothing.
+-- KEYS: the topic's head and stream. ARGV: its present epoch, and a random text. Returns
+--   nothing.
 
-local head = redis.call('GET', KEYS[1])
-if head then
-  local h = {struct.unpack('>I8I8I8I8I8ss', head)}
-  if h[7] == ARGV[1] then
-    redis.call('SET', KEYS[1], struct.pack('>I8I8I8I8I8ss', h[1], h[2], h[3], h[4], h[5], h[6], ARGV[2]), 'KEEPTTL')
-  end
+local h, found = read_head(KEYS[1], KEYS[2], '', 0)
+if found and h.epoch == ARGV[1] then
+  h.epoch = ARGV[2]
+  write_head(KEYS[1], h, math.max(redis.call('PTTL', KEYS[1]), 1))
 end
 return {}
