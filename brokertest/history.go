@@ -89,9 +89,10 @@ func (st *recorder) read(topic string, after uint64, limit int) websocket.Broker
 	return page
 }
 
-// readAll reads page by page until the head.
-func (st *recorder) readAll(topic string, after uint64, limit int) (page websocket.BrokerPage) {
+// readAll reads a topic page by page.
+func (st *recorder) readAll(topic string, limit int) (page websocket.BrokerPage) {
 	st.Helper()
+	after := uint64(0)
 	var all []websocket.BrokerRecord
 	for {
 		page = st.read(topic, after, limit)
@@ -171,7 +172,7 @@ func (s *suite) historyOrder() {
 	}
 	wg.Wait()
 	for topic, count := range map[string]int{one: 2 * rounds * batch * 2 / 3, two: 2 * rounds * batch / 3} {
-		page := a.readAll(topic, 0, 1000)
+		page := a.readAll(topic, 1000)
 		require.Len(s, page.Records, count)
 		s.chained(page.Records)
 		require.Equal(s, page.Records[count-1].Position, page.Position)
@@ -354,7 +355,7 @@ func (s *suite) historyPages() {
 	}
 	results := a.mustAppend(list...)
 	for _, limit := range []int{1, 7, 50, 1000} {
-		page := b.readAll(topic, 0, limit)
+		page := b.readAll(topic, limit)
 		require.Equal(s, texts(list), texts(page.Records))
 		require.Equal(s, results[49].Position, page.Position)
 		require.Less(s, page.Removed, results[0].Position.Offset)
@@ -375,7 +376,7 @@ func (s *suite) historyPages() {
 	for _, p := range payloads {
 		a.mustAppend(record(binary, p, ""))
 	}
-	require.Equal(s, payloads, texts(b.readAll(binary, 0, 10).Records))
+	require.Equal(s, payloads, texts(b.readAll(binary, 10).Records))
 	b.wait("records", func() bool { return len(b.records) == len(payloads) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -435,7 +436,7 @@ func (s *suite) historyTooLarge() {
 	})
 	require.ErrorIs(s, results[1].Err, websocket.ErrMessageTooLarge)
 	require.NoError(s, errors.Join(results[0].Err, results[2].Err, results[3].Err))
-	page := a.readAll(topic, 0, 10)
+	page := a.readAll(topic, 10)
 	require.Len(s, page.Records, 3)
 	require.Equal(s, largest, string(page.Records[1].Payload))
 	require.Equal(s, "after", string(page.Records[2].Payload))
@@ -470,7 +471,7 @@ func (s *suite) historyOutage() {
 	b.wait("a record after the outage", func() bool {
 		return len(b.records) > 0 && string(b.records[len(b.records)-1].Payload) == "retried"
 	})
-	page := b.readAll(topic, 0, 10)
+	page := b.readAll(topic, 10)
 	require.NotContains(s, texts(page.Records), "lost")
 	require.Equal(s, retried.Position, page.Position)
 	if s.engine.Durable {
@@ -513,7 +514,7 @@ func (s *suite) historyRetries() {
 		positions[one.Position] = true
 	}
 	require.Len(s, positions, count)
-	require.Len(s, a.readAll(topic, 0, 100).Records, 1+count)
+	require.Len(s, a.readAll(topic, 100).Records, 1+count)
 }
 
 func (s *suite) historyClose() {
@@ -530,7 +531,7 @@ func (s *suite) historyClose() {
 	require.Empty(s, a.history().Append(s.context(), nil))
 	_, _ = a.history().Read(s.context(), topic, 0, 1) // must not block
 	_ = a.history().Renew(s.context(), topic, "x")
-	require.Equal(s, []string{"after"}, texts(b.readAll(topic, 0, 10).Records))
+	require.Equal(s, []string{"after"}, texts(b.readAll(topic, 10).Records))
 	require.NoError(s, b.Close())
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -204,15 +204,15 @@ func (b *Broker) Append(ctx context.Context, batch []websocket.BrokerRecord) []w
 		commands[i] = c.once
 	}
 	b.exec(ctx, commands...)
-	commands = commands[:0]
+	var unknown []once
 	for _, c := range calls {
 		if noScript(c.Err()) {
 			c.once = appendScript.command(ctx, false, c.keys, c.args)
-			commands = append(commands, c.once)
+			unknown = append(unknown, c.once)
 		}
 	}
-	if len(commands) > 0 {
-		b.exec(ctx, commands...)
+	if len(unknown) > 0 {
+		b.exec(ctx, unknown...)
 	}
 	for _, c := range calls {
 		c.results(ctx, results)

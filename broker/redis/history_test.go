@@ -49,16 +49,6 @@ func (h history) append(batch ...websocket.BrokerRecord) []websocket.AppendResul
 	return results
 }
 
-// retry appends a record until the engine takes it.
-func (h history) retry(r websocket.BrokerRecord) (result websocket.AppendResult) {
-	h.t.Helper()
-	eventually(h.t, "the engine takes a record", func() bool {
-		result = h.Append(h.t.Context(), []websocket.BrokerRecord{r})[0]
-		return result.Err == nil
-	})
-	return result
-}
-
 // read reads a topic page by page.
 func (h history) read(topic string) websocket.BrokerPage {
 	h.t.Helper()
