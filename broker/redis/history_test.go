@@ -202,6 +202,11 @@ func TestEveryKeyExpires(t *testing.T) {
 			}
 		}
 		require.Equal(t, map[string]bool{"h": true, "s": true, "k": true}, seen)
+
+		for _, age := range []time.Duration{time.Minute, 2 * time.Hour} {
+			a.append(websocket.BrokerRecord{Topic: "c.longer", Payload: []byte("x"), Keep: websocket.HistoryOptions{Age: age}})
+		}
+		require.Greater(t, e.client.PTTL(t.Context(), "hub:sc.longer").Val(), time.Hour, "the age of the latest append counts")
 	})
 }
 
