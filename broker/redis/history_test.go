@@ -297,6 +297,17 @@ func TestLargeBatches(t *testing.T) {
 	})
 }
 
+// TestReadRemoves reads a topic that exceeds its bytes by less than append removes at once.
+func TestReadRemoves(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		a := keep(t, startEngine(t, server).broker())
+		for range 17 {
+			a.append(websocket.BrokerRecord{Topic: "c.x", Payload: []byte("0123456789"), Keep: websocket.HistoryOptions{Bytes: 160}})
+		}
+		require.Len(t, a.read("c.x").Records, 16)
+	})
+}
+
 // TestFailingTopic appends to a topic whose keys another program has made.
 func TestFailingTopic(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
