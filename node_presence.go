@@ -45,8 +45,11 @@ type presenceState struct {
 	First int `json:"first,omitempty"`
 	// More says that further payloads of the state follow.
 	More bool `json:"more,omitempty"`
-	// Only asks: there is no state.
-	Only   bool          `json:"only,omitempty"`
+	// Only says that there is no state, only a request for one.
+	Only bool `json:"only,omitempty"`
+	// Again says that states of any topics may not have arrived: the receiver asks for
+	// them. It has no other fields.
+	Again  bool          `json:"again,omitempty"`
 	Leaves []string      `json:"leaves,omitempty"`
 	Joins  []memberState `json:"joins,omitempty"` // new or changed
 }
@@ -67,8 +70,8 @@ func (m *presentMember) state() memberState {
 // presencePart is the size from which on a payload takes no further member.
 const presencePart = 32 << 10
 
-// askAgain is how long a node waits for a state before it asks again.
-const askAgain = int64(time.Second)
+// repeatAsking is how long a node waits for a state before it asks again.
+const repeatAsking = int64(time.Second)
 
 // all returns the members on all nodes. The log is locked.
 func (p *presence) all() iter.Seq[*presentMember] {
@@ -227,6 +230,7 @@ func (n *node) presenceLoop() {
 		n.mu.Unlock()
 		l := n.hub.events
 		if all {
+			n.sendPresence(nodewire.TopicNodes, &presenceState{Again: true})
 			some = make(map[target]struct{})
 			for _, to := range l.gapTargets() {
 				if to.Audience != toClients {
@@ -258,6 +262,26 @@ func (n *node) announceTopic(to target) {
 	n.mu.Unlock()
 	if inForce {
 		l.announcePresence(p, to.Topic(), true)
+		for id := range p.shared.nodes { // it may have no members any more
+			n.askForPresence(p, id)
+		}
+	}
+}
+
+// askForPresence asks another node for its members of a topic. The log is locked.
+func (n *node) askForPresence(p *presence, id uint64) {
+	n.sendPresence(nodewire.NodeTopic(id), &presenceState{Room: p.topic.kind == RoomTopic, Name: p.topic.name, Ask: true, Only: true})
+}
+
+// askAgain asks another node for its members of all topics.
+func (n *node) askAgain(id uint64) {
+	l := n.hub.events
+	for _, to := range l.gapTargets() {
+		l.mu.Lock()
+		if p := l.presenceOf(to); p != nil && p.shared.nodes[id] != nil {
+			n.askForPresence(p, id)
+		}
+		l.mu.Unlock()
 	}
 }
 
@@ -305,6 +329,10 @@ func (n *node) receivePresence(from uint64, body []byte) {
 		n.dropMalformed(err)
 		return
 	}
+	if s.Again {
+		n.askAgain(from)
+		return
+	}
 	to := target{Audience: toChannel, Name: s.Name}
 	if s.Room {
 		to.Audience = toRoom
@@ -315,14 +343,18 @@ func (n *node) receivePresence(from uint64, body []byte) {
 	}
 	p := l.presenceOf(to)
 	if p == nil {
+		if s.Only {
+			l.node.presenceClock++
+			n.sendPresence(nodewire.NodeTopic(from), &presenceState{Room: s.Room, Name: s.Name, Clock: l.node.presenceClock})
+		}
 		l.mu.Unlock()
 		return
 	}
 	if !s.Only && !p.apply(from, &s, l.budget) {
 		r := p.shared.nodes[from]
-		if now := n.hub.clock(); r.asked == 0 || now-r.asked >= askAgain {
+		if now := n.hub.clock(); r.asked == 0 || now-r.asked >= repeatAsking {
 			r.asked = now
-			n.sendPresence(nodewire.NodeTopic(from), &presenceState{Room: s.Room, Name: s.Name, Ask: true, Only: true})
+			n.askForPresence(p, from)
 		}
 	}
 	if s.Ask {

@@ -335,7 +335,8 @@ func (l *eventLog) endPage(to target, was *healing, page *BrokerPage) bool {
 	var wake uint64
 	r, head := h.replica, page.Position.Offset
 	if h.head < head {
-		if n := len(page.Records); n > 0 && page.Records[n-1].Position.Offset < head && page.Records[n-1].Position.Offset > was.head {
+		if n := len(page.Records); n > 0 && page.Records[n-1].Position.Offset < head {
+			r.record = r.record && page.Records[n-1].Position.Offset > was.head // otherwise the next page begins behind it
 			l.mu.Unlock()
 			return false // there are more pages
 		}
