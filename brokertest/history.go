@@ -337,7 +337,10 @@ func (s *suite) historyAge() {
 		require.Equal(s, []string{"second"}, texts(page.Records))
 		require.GreaterOrEqual(s, page.Removed, first.Offset)
 	}
-	s.poll("the topic is forgotten", func() bool { return a.read(topic, 0, 10).Position.Epoch != second.Epoch })
+	s.poll("the topic is forgotten", func() bool { // an engine that goes on with the offsets may keep the epoch
+		page := a.read(topic, 0, 10)
+		return page.Position.Epoch != second.Epoch || len(page.Records) == 0 && page.Removed >= second.Offset
+	})
 	page := a.read(topic, 0, 10)
 	require.Empty(s, page.Records)
 	third := a.mustAppend(record(topic, "third", ""))[0].Position

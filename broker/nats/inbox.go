@@ -84,9 +84,24 @@ func (b *Broker) collectLoop() {
 			if len(b.incoming) >= handoff-1 && b.checkDropped() { // it was full
 				b.inbox.lost()
 			}
-			b.inbox.put(m)
+			b.collect(m)
+		case done := <-b.append.settle:
+			for range len(b.incoming) {
+				b.collect(<-b.incoming)
+			}
+			close(done)
 		}
 	}
+}
+
+// collect puts a message into the inbox.
+func (b *Broker) collect(m *nats.Msg) {
+	if b.options.History != nil && m.Subject == b.noticeSubject() {
+		b.checkStream()
+		return
+	}
+	b.append.note(m)
+	b.inbox.put(m)
 }
 
 // checkDropped reports whether nats.go has dropped messages of the subscriptions for
@@ -103,10 +118,28 @@ func (b *Broker) checkDropped() (more bool) {
 	return more
 }
 
+// isRecord reports whether a message comes from a stream.
+func isRecord(m *nats.Msg) bool { return m.Header[headerStream] != nil }
+
+// deliver passes a message to the handler. latest is the sequence of the latest record.
+func (b *Broker) deliver(m *nats.Msg, latest *uint64) {
+	if !isRecord(m) {
+		b.handler.Receive(m.Data)
+		return
+	}
+	r, sequence, ok := b.record(b.history.Load(), m)
+	if !ok {
+		return // of another stream, or made by another program
+	}
+	b.reached(latest, sequence)
+	b.handler.Record(r)
+}
+
 // receiveLoop passes messages to the handler.
 func (b *Broker) receiveLoop() {
 	defer b.loops.Done()
 	var batch []*nats.Msg
+	var latest uint64 // sequence of the latest record
 	for {
 		select {
 		case <-b.stop:
@@ -116,7 +149,7 @@ func (b *Broker) receiveLoop() {
 		batch = b.inbox.take(batch)
 		lost := false // a loss before the next message
 		for _, m := range batch {
-			if m == nil || !b.origins.inOrder(m.Reply) {
+			if m == nil || !b.origins.inOrder(m.Reply) || isRecord(m) && b.history.Load() == nil {
 				lost = true
 				continue
 			}
@@ -124,7 +157,7 @@ func (b *Broker) receiveLoop() {
 				b.handler.Lost()
 				lost = false
 			}
-			b.handler.Receive(m.Data)
+			b.deliver(m, &latest)
 			select {
 			case <-b.stop:
 				return

@@ -51,6 +51,10 @@ type Options struct {
 	// begins at 100 ms and doubles; each is shortened at random by up to half.
 	// Defaults to 5 s.
 	MaxDelay time.Duration
+	// History makes the Broker keep the histories of topics, in a JetStream stream. Without
+	// it, the methods of websocket.HistoryBroker fail with errors.ErrUnsupported.
+	// &History{} has the defaults.
+	History *History
 }
 
 const (
@@ -89,9 +93,22 @@ type Broker struct {
 	// dropped has the subscriptions of which nats.go has dropped messages because incoming was
 	// full, and how many.
 	dropped map[*nats.Subscription]int
+
+	// The following fields are for Options.History.
+	opening sync.Mutex              // held by openStream
+	history atomic.Pointer[history] // nil while the connection is broken
+	epoch   string                  // the latest known; guarded by mu
+	highest atomic.Uint64           // the latest known sequence of the epoch
+	recheck atomic.Bool             // watch shall call openStream
+	life    context.Context         // ends when the connection breaks; then there is another one; guarded by mu
+	endLife context.CancelFunc      // guarded by mu
+	append  appender
 }
 
-var _ websocket.Broker = (*Broker)(nil)
+var (
+	_ websocket.Broker        = (*Broker)(nil)
+	_ websocket.HistoryBroker = (*Broker)(nil)
+)
 
 // New returns a Broker. It connects when its hub runs.
 func New(options Options) *Broker {
@@ -110,12 +127,17 @@ func New(options Options) *Broker {
 	if options.MaxDelay <= 0 {
 		options.MaxDelay = defaultDelay
 	}
-	return &Broker{
-		options: options, topics: make(map[string]*nats.Subscription), origins: newOrigins(),
+	if options.History != nil {
+		options.History = options.History.withDefaults(options.Prefix)
+	}
+	b := &Broker{
+		options: options, append: newAppender(), topics: make(map[string]*nats.Subscription), origins: newOrigins(),
 		incoming: make(chan *nats.Msg, handoff), slow: make(chan struct{}, 1), inbox: newInbox(options.Pending),
 		dropped: make(map[*nats.Subscription]int),
 		wake:    make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	b.life, b.endLife = context.WithCancel(context.Background())
+	return b
 }
 
 // Open implements websocket.Broker. It returns an error if an option in Connect
@@ -219,8 +241,11 @@ func (b *Broker) failed(err error) {
 	}
 	b.mu.Lock()
 	b.up.Store(false)
+	b.history.Store(nil)
 	b.breaks++
 	b.reason = err
+	b.endLife()
+	b.life, b.endLife = context.WithCancel(context.Background())
 	b.mu.Unlock()
 	b.wakeWatch()
 }
@@ -244,6 +269,10 @@ func (b *Broker) connect(config nats.Options) bool {
 			b.conn = conn
 			for topic := range b.topics {
 				_ = b.subscribe(topic) // fails if the connection was closed, or for an invalid Prefix
+			}
+			if b.options.History != nil {
+				_, _ = conn.ChanSubscribe(b.append.inbox+"*", b.append.answers) // as above
+				_, _ = conn.ChanSubscribe(b.noticeSubject(), b.incoming)        // as above
 			}
 			b.wakeWatch()
 			return true
@@ -289,10 +318,13 @@ func (b *Broker) watch() {
 				b.handler.Down(reason)
 			}
 		}
+		if up && b.recheck.Swap(false) {
+			b.recheckStream()
+		}
 		if up || !b.conn.IsConnected() {
 			continue
 		}
-		if err := b.confirmSubscriptions(context.Background()); err != nil {
+		if err := b.prepare(); err != nil {
 			if b.conn.IsConnected() {
 				b.failed(err)
 				if !b.sleep(b.delay(0)) {
@@ -301,7 +333,11 @@ func (b *Broker) watch() {
 			}
 			continue
 		}
-		b.limit.Store(b.conn.MaxPayload())
+		limit := b.conn.MaxPayload()
+		if b.options.History != nil {
+			limit -= headerSize
+		}
+		b.limit.Store(limit)
 		b.mu.Lock()
 		unbroken := b.breaks == seen
 		b.up.Store(unbroken)
@@ -311,6 +347,16 @@ func (b *Broker) watch() {
 			b.handler.Up()
 		}
 	}
+}
+
+// prepare waits until the connection is ready for use.
+func (b *Broker) prepare() error {
+	if err := b.confirmSubscriptions(context.Background()); err != nil || b.options.History == nil {
+		return err
+	}
+	ctx, cancel := b.live(context.Background())
+	defer cancel()
+	return b.openStream(ctx, "")
 }
 
 // subject returns the subject of a topic. Topics are encoded because dots, asterisks
@@ -330,6 +376,10 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 	}
 	var tooLarge error
 	for _, m := range batch {
+		if err := b.tooLarge(m.Payload); err != nil {
+			tooLarge = err
+			continue
+		}
 		switch err := b.conn.PublishRequest(b.subject(m.Topic), b.origins.own(b.conn.Stats().Reconnects), m.Payload); {
 		case errors.Is(err, nats.ErrMaxPayload):
 			tooLarge = &websocket.MessageTooLargeError{Size: int64(len(m.Payload)), Limit: b.conn.MaxPayload(), LimitedBy: "Broker.MaxPayload"}
@@ -341,6 +391,14 @@ func (b *Broker) Publish(ctx context.Context, batch []websocket.BrokerMessage) e
 		return err
 	}
 	return tooLarge
+}
+
+// tooLarge returns an error if a payload is longer than MaxPayload.
+func (b *Broker) tooLarge(payload []byte) error {
+	if limit := b.MaxPayload(); len(payload) > limit {
+		return &websocket.MessageTooLargeError{Size: int64(len(payload)), Limit: int64(limit), LimitedBy: "Broker.MaxPayload"}
+	}
+	return nil
 }
 
 func unavailable(err error) error {
@@ -425,7 +483,7 @@ func (b *Broker) Unsubscribe(_ context.Context, topics []string) error {
 }
 
 // MaxPayload implements websocket.Broker. It returns the server's max_payload, or 0
-// before the first connection.
+// before the first connection. With Options.History it is 256 bytes less, for the headers.
 func (b *Broker) MaxPayload() int { return int(b.limit.Load()) }
 
 // Close implements websocket.Broker.
@@ -439,6 +497,9 @@ func (b *Broker) Close() error {
 		if conn != nil {
 			conn.Close()
 		}
+		b.mu.Lock()
+		b.endLife()
+		b.mu.Unlock()
 	})
 	b.loops.Wait()
 	return nil

@@ -25,10 +25,13 @@ import (
 // on that port, so that tests can stop the server with a signal.
 const asServer = "NATS_TEST_SERVER_PORT"
 
+// storeOf is an environment variable with the server's folder for JetStream.
+const storeOf = "NATS_TEST_SERVER_STORE"
+
 func TestMain(m *testing.M) {
 	if port := os.Getenv(asServer); port != "" {
 		n, _ := strconv.Atoi(port)
-		if _, err := runServer(n); err != nil {
+		if _, err := runServer(n, os.Getenv(storeOf)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -38,8 +41,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func runServer(port int) (*server.Server, error) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
+// runServer starts a server. It has JetStream if store is not "".
+func runServer(port int, store string) (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true, JetStream: store != "", StoreDir: store,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -56,13 +62,18 @@ const patience = 30 * time.Second
 
 // engine is a server in this process.
 type engine struct {
-	t      testing.TB
-	port   int
-	server *server.Server
+	t       testing.TB
+	port    int
+	server  *server.Server
+	store   string        // see runServer
+	history *nats.History // of brokers
 }
 
-func startEngine(t testing.TB) *engine {
+func startEngine(t testing.TB, change ...func(*engine)) *engine {
 	e := &engine{t: t, port: freePort(t)}
+	for _, f := range change {
+		f(e)
+	}
 	e.start()
 	t.Cleanup(e.stop)
 	return e
@@ -86,7 +97,7 @@ func freePort(t testing.TB) int {
 }
 
 func (e *engine) start() {
-	s, err := runServer(e.port)
+	s, err := runServer(e.port, e.store)
 	require.NoError(e.t, err)
 	e.server = s
 }
@@ -97,7 +108,7 @@ func (e *engine) stop() {
 }
 
 func (e *engine) broker() websocket.Broker {
-	return nats.New(nats.Options{URL: fmt.Sprintf("nats://127.0.0.1:%d", e.port), MaxDelay: 200 * time.Millisecond})
+	return nats.New(nats.Options{URL: fmt.Sprintf("nats://127.0.0.1:%d", e.port), MaxDelay: 200 * time.Millisecond, History: e.history})
 }
 
 func TestContract(t *testing.T) {
@@ -112,8 +123,11 @@ type process struct {
 	stdin interface{ Close() error }
 }
 
-func startProcess(t testing.TB) *process {
+func startProcess(t testing.TB, change ...func(*engine)) *process {
 	p := &process{engine: &engine{t: t, port: freePort(t)}}
+	for _, f := range change {
+		f(p.engine)
+	}
 	p.start()
 	t.Cleanup(p.kill)
 	return p
@@ -121,7 +135,7 @@ func startProcess(t testing.TB) *process {
 
 func (p *process) start() {
 	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
-	p.cmd.Env = append(os.Environ(), fmt.Sprint(asServer, "=", p.port))
+	p.cmd.Env = append(os.Environ(), fmt.Sprint(asServer, "=", p.port), storeOf+"="+p.store)
 	p.cmd.Stderr = os.Stderr
 	in, err := p.cmd.StdinPipe()
 	require.NoError(p.t, err)
