@@ -19,6 +19,8 @@ import (
 // more than 10,000 from all publishers to a stream.
 const window = 2048
 
+const codeDuplicateBusy = 10158 // "duplicate message id is in process"
+
 // Headers of records.
 const (
 	headerStream   = "Nats-Stream"
@@ -157,26 +159,23 @@ func (b *Broker) appendSome(ctx context.Context, batch []websocket.BrokerRecord,
 	a.setPrevious(make(map[uint64]uint64, len(batch)))
 	first := a.next
 	a.next += uint64(len(batch))
+	sequences := make([]uint64, len(batch))
 	waiting := make(map[int]bool, len(batch))
-	for i := range batch {
-		if results[i].Err = b.send(&batch[i], a.inbox+strconv.FormatUint(first+uint64(i), 10)); results[i].Err == nil {
+	send := func(i int) {
+		results[i].Err = b.send(&batch[i], a.inbox+strconv.FormatUint(first+uint64(i), 10))
+		if results[i].Err == nil {
 			waiting[i] = true
 		}
 	}
-	sequences := make([]uint64, len(batch))
+	for i := range batch {
+		send(i)
+	}
 	for len(waiting) > 0 {
-		select {
-		case m := <-a.answers:
-			n, _ := strconv.ParseUint(m.Subject[len(a.inbox):], 10, 64)
-			if i := int(n - first); n >= first && waiting[i] {
-				delete(waiting, i)
-				sequences[i] = b.answered(m, &results[i])
+		busy := b.answers(ctx, first, waiting, sequences, results)
+		if len(busy) > 0 && b.sleep(retryDelay) {
+			for _, i := range busy {
+				send(i)
 			}
-		case <-ctx.Done():
-			for i := range waiting {
-				results[i].Err = ctx.Err()
-			}
-			clear(waiting)
 		}
 	}
 	b.settlePrevious()
@@ -212,6 +211,33 @@ func (b *Broker) send(r *websocket.BrokerRecord, reply string) error {
 		return unavailable(err)
 	}
 	return nil
+}
+
+// answers takes the answers for the waiting records. first is the number of that of record 0.
+// It returns the records that another Broker is just appending.
+func (b *Broker) answers(ctx context.Context, first uint64, waiting map[int]bool, sequences []uint64, results []websocket.AppendResult) (busy []int) {
+	for len(waiting) > 0 {
+		select {
+		case m := <-b.append.answers:
+			n, _ := strconv.ParseUint(m.Subject[len(b.append.inbox):], 10, 64)
+			i := int(n - first)
+			if n < first || !waiting[i] {
+				continue
+			}
+			delete(waiting, i)
+			sequences[i] = b.answered(m, &results[i])
+			if isCode(results[i].Err, codeDuplicateBusy) {
+				busy = append(busy, i)
+			}
+		case <-ctx.Done():
+			for i := range waiting {
+				results[i].Err = ctx.Err()
+			}
+			clear(waiting)
+			return nil
+		}
+	}
+	return busy
 }
 
 // answered takes the server's answer for a record. It returns the record's sequence, or 0.

@@ -24,10 +24,12 @@ type cluster struct {
 	options []*server.Options
 	servers []*server.Server
 	brokers int // number of brokers made so far
+	history *nats.History
 }
 
-func startCluster(t testing.TB) *cluster {
-	c := &cluster{t: t}
+// startCluster starts the servers. They have JetStream if history is not nil.
+func startCluster(t testing.TB, history *nats.History) *cluster {
+	c := &cluster{t: t, history: history}
 	var routes []*url.URL
 	for range 3 {
 		port := freePort(t)
@@ -37,8 +39,11 @@ func startCluster(t testing.TB) *cluster {
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port},
 		})
 	}
-	for _, o := range c.options {
+	for i, o := range c.options {
 		o.Routes = routes
+		if history != nil {
+			o.JetStream, o.StoreDir, o.ServerName = true, t.TempDir(), fmt.Sprint("s", i)
+		}
 	}
 	c.servers = make([]*server.Server, len(c.options))
 	c.start()
@@ -102,11 +107,12 @@ func (c *cluster) broker() websocket.Broker {
 	c.brokers++
 	return nats.New(nats.Options{
 		URL: strings.Join(urls, ","), MaxDelay: 200 * time.Millisecond, Connect: []natsgo.Option{natsgo.DontRandomize()},
+		History: c.history,
 	})
 }
 
 func TestContractOfCluster(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, nil)
 	brokertest.Run(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Patience: patience})
 }
 
@@ -130,7 +136,7 @@ func (b *watched) Down(err error) {
 // TestHubsOnCluster connects each of three hubs to a server of its own. It stops all
 // servers, and then one at a time.
 func TestHubsOnCluster(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, nil)
 	var brokers []*watched
 	brokertest.RunHubs(t, brokertest.Engine{
 		Broker: func() websocket.Broker {

@@ -21,3 +21,8 @@ func TestContractOfKilledHistory(t *testing.T) {
 		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume, Durable: true,
 	})
 }
+
+func TestContractOfHistoryInCluster(t *testing.T) {
+	c := startCluster(t, &nats.History{Replicas: 3})
+	brokertest.Run(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Durable: true, Patience: 2 * patience})
+}
