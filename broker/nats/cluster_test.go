@@ -176,15 +176,23 @@ func TestHubsOnCluster(t *testing.T) {
 // recorder is a handler that records its calls.
 type recorder struct {
 	ups, losses chan struct{}
+	downs       chan error
 	payloads    chan string
+	records     chan websocket.BrokerRecord
+}
+
+func newRecorder() *recorder {
+	return &recorder{
+		make(chan struct{}, 10), make(chan struct{}, 10), make(chan error, 10), make(chan string, 10), make(chan websocket.BrokerRecord, 10),
+	}
 }
 
 func (h *recorder) Up()                    { h.ups <- struct{}{} }
-func (h *recorder) Down(error)             {}
+func (h *recorder) Down(err error)         { h.downs <- err }
 func (h *recorder) Lost(...string)         { h.losses <- struct{}{} }
 func (h *recorder) Receive(payload []byte) { h.payloads <- string(payload) }
 
-func (h *recorder) Record(websocket.BrokerRecord) {}
+func (h *recorder) Record(r websocket.BrokerRecord) { h.records <- r }
 
 func receive[T any](t testing.TB, c <-chan T) (v T) {
 	t.Helper()
@@ -202,7 +210,7 @@ func receive[T any](t testing.TB, c <-chan T) (v T) {
 // messages of the next one.
 func TestLateMessagesAreDropped(t *testing.T) {
 	e := startEngine(t)
-	h := &recorder{make(chan struct{}, 10), make(chan struct{}, 10), make(chan string, 10)}
+	h := newRecorder()
 	b := e.broker()
 	require.NoError(t, b.Open(h))
 	t.Cleanup(func() { _ = b.Close() })

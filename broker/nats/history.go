@@ -55,16 +55,16 @@ const (
 	// headerSize is what a record may have besides its payload: its headers.
 	headerSize = 256
 	// jump is the least distance of the offsets before and after a restart of the server.
-	jump = 1 << 24
-	// jumpGrain is the unit of offsets after a jump. Nodes that note a restart at the same
-	// time choose the same offset. It is worth 70 minutes.
-	jumpGrain = 1 << 32
+	jump = 1 << 20
+	// jumpGrain is the unit of offsets after a loss, worth 16 seconds: nodes that notice it at
+	// the same time choose the same offset.
+	jumpGrain = 1 << 24
 	// maxBases is the maximum number of jumps that are known.
 	maxBases = 512
 	// catchUp is how long a server may take to have all messages after it became the leader.
 	catchUp = 500 * time.Millisecond
 	// attempts is how often a change of the stream is tried, as others may change it too.
-	attempts = 5
+	attempts = 10
 )
 
 // withDefaults returns the options for a Broker with this prefix.
@@ -174,22 +174,16 @@ func readHistory(info *jetstream.StreamInfo) (*history, error) {
 	return h, nil
 }
 
-// behind returns an offset that was certainly not given yet, if last was the latest message.
+// behind returns an offset that was not given yet, also if messages behind last and the latest
+// jump were lost: in the long run the stream has less than 1,024 messages per millisecond, and
+// a server restarts less than once per second.
 func (h *history) behind(last uint64) uint64 {
-	next := h.offset(last) + jump
-	if now := uint64(time.Now().UnixMilli()) * 1024; now > next {
-		next = (now/jumpGrain + 1) * jumpGrain
-	}
-	return next
+	return max(h.offset(last), uint64(time.Now().UnixMilli())*1024) + jump
 }
 
-// addJump makes the offsets of messages behind last jump.
-func (h *history) addJump(last uint64) {
-	next := base{from: last + 1, offset: h.behind(last) - last - 1}
-	if n := len(h.bases); h.bases[n-1].from >= next.from {
-		h.bases = h.bases[:n-1]
-	}
-	h.bases = append(h.bases, next)
+// addJump adds a base, from which on offsets have jumped.
+func (h *history) addJump(b base) {
+	h.bases = append(h.bases, b)
 	h.bases = h.bases[max(0, len(h.bases)-maxBases):]
 }
 
@@ -333,7 +327,7 @@ func (b *Broker) openStream(ctx context.Context, renew string) error {
 				continue
 			}
 		}
-		ready, err := b.adapt(ctx, info, h, renew, lost)
+		ready, err := b.adapt(ctx, info, h, renew, lost, highest)
 		if err != nil {
 			return err
 		}
@@ -346,49 +340,54 @@ func (b *Broker) openStream(ctx context.Context, renew string) error {
 }
 
 // adapt changes the stream's configuration and metadata as openStream says. lost says that the
-// stream has lost messages. adapt reports true if there was nothing to do.
-func (b *Broker) adapt(ctx context.Context, info *jetstream.StreamInfo, h *history, renew string, lost bool) (ready bool, err error) {
-	last := info.State.LastSeq
-	config, metadata := info.Config, maps.Clone(info.Config.Metadata)
+// stream has lost messages, and highest is the latest that it had. adapt reports true if there
+// was nothing to do.
+func (b *Broker) adapt(ctx context.Context, info *jetstream.StreamInfo, h *history, renew string, lost bool, highest uint64) (ready bool, err error) {
+	last, config, metadata := info.State.LastSeq, info.Config, maps.Clone(info.Config.Metadata)
 	changed := b.setBounds(&config)
 	if changed {
 		h.floor = max(h.floor, last)
 	}
-	empty := metadata[metaEmpty] != ""
-	switch {
-	case lost:
-		h.bases = []base{{1, h.behind(max(last, b.highest.Load()))}}
-		h.floor, h.epoch = last, digest(h.epoch, 6)
-		changed = true
-	case renew != "" && renew == h.epoch:
-		h.epoch = digest(h.epoch, 6)
-		changed = true
-	}
-	// One server that has restarted may have lost the latest records, with the machine. In
-	// a cluster most servers would have to lose them.
-	if server := b.conn.ConnectedServerId(); b.conn.ConnectedClusterName() == "" && info.Cluster != nil &&
-		info.Cluster.Leader == b.conn.ConnectedServerName() && metadata[metaServer] != server {
-		if metadata[metaServer] != "" && !lost {
-			h.addJump(last)
+	server := b.singleServer(info)
+	restarted := server != "" && metadata[metaServer] != server
+	next := h.behind(max(last, highest))
+	if restarted {
+		mark, err := b.message(ctx, map[string]any{"last_by_subj": b.markSubject()})
+		if err != nil {
+			return false, err
 		}
+		token, offset := mark.parse()
+		if token != server {
+			return false, b.mark(ctx, last, server, next)
+		}
+		// All nodes take the offset that one of them has chosen.
+		h.addJump(base{mark.Sequence, offset - mark.Sequence})
 		metadata[metaServer] = server
-		changed = true
 	}
-	if !changed && !empty {
-		return true, nil
+	switch {
+	case lost && restarted:
+		h.bases = []base{{1, h.bases[len(h.bases)-1].offset}}
+	case lost:
+		h.bases = []base{{1, (next/jumpGrain + 1) * jumpGrain}}
 	}
+	if lost {
+		h.floor = last
+	}
+	if lost || renew != "" && renew == h.epoch {
+		h.epoch, changed = digest(h.epoch+server, 6), true
+	}
+	empty := metadata[metaEmpty] != ""
 	delete(metadata, metaEmpty)
 	switch {
 	case last == 0 && lost:
 		metadata[metaEmpty] = "true"
-	case last == 0:
-		// The first message shows that the stream has been in use. The server refuses it if
-		// another Broker was faster.
-		first := nats.NewMsg(b.noticeSubject() + "._")
-		first.Header.Set(nats.ExpectedLastSeqHdr, "0")
-		if _, err := b.conn.RequestMsgWithContext(ctx, first); err != nil {
-			return false, unavailable(err)
+	case last == 0: // the first message shows that the stream has been in use
+		if err := b.mark(ctx, 0, "first", 0); err != nil {
+			return false, err
 		}
+	}
+	if !changed && !empty && !restarted {
+		return true, nil
 	}
 	h.write(metadata)
 	config.Metadata = metadata
@@ -396,6 +395,39 @@ func (b *Broker) adapt(ctx context.Context, info *jetstream.StreamInfo, h *histo
 		return false, err
 	}
 	return false, b.conn.Publish(b.noticeSubject(), nil)
+}
+
+// singleServer returns the ID of the server's process if it is the only one of the stream. It
+// may lose the latest records with the machine. In a cluster most servers would have to.
+func (b *Broker) singleServer(info *jetstream.StreamInfo) string {
+	if b.conn.ConnectedClusterName() != "" || info.Cluster == nil || info.Cluster.Leader != b.conn.ConnectedServerName() {
+		return ""
+	}
+	return b.conn.ConnectedServerId()
+}
+
+// markSubject is the subject of the stream's messages that are no records.
+func (b *Broker) markSubject() string { return b.noticeSubject() + "._" }
+
+// mark appends a mark to the stream. It does nothing if last is not the latest message, since
+// another Broker was faster.
+func (b *Broker) mark(ctx context.Context, last uint64, token string, offset uint64) error {
+	m := &nats.Msg{
+		Subject: b.markSubject(), Data: fmt.Append(nil, token, " ", offset),
+		Header: nats.Header{nats.ExpectedLastSeqHdr: {strconv.FormatUint(last, 10)}},
+	}
+	if _, err := b.conn.RequestMsgWithContext(ctx, m); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// parse returns what mark has written.
+func (m *stored) parse() (token string, offset uint64) {
+	if m != nil {
+		_, _ = fmt.Sscan(string(m.Data), &token, &offset) // zero if it was written by another program
+	}
+	return token, offset
 }
 
 // learn stores what openStream has read, unless the connection broke since it had the number

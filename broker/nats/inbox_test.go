@@ -42,7 +42,7 @@ func TestEveryLossIsTold(t *testing.T) {
 	receive(t, h.ups)
 	require.NoError(t, b.Subscribe(t.Context(), []string{"c.many", "c.few"}))
 	sender := e.broker()
-	up := &recorder{make(chan struct{}, 10), make(chan struct{}, 10), make(chan string, 10)}
+	up := newRecorder()
 	require.NoError(t, sender.Open(up))
 	t.Cleanup(func() { _ = sender.Close() })
 	receive(t, up.ups)

@@ -24,6 +24,7 @@ const codeNoMessage = 10037 // "no message found"
 type stored struct {
 	Sequence uint64    `json:"seq"`
 	Header   []byte    `json:"hdrs"`
+	Data     []byte    `json:"data"`
 	Time     time.Time `json:"time"`
 }
 
