@@ -23,7 +23,8 @@ import (
 //     whose offsets have other distances sets BrokerPage.Sparse.
 //  3. Epochs: an epoch is a text that no other history has. A topic gets a new one when
 //     its history starts anew: when everything that the engine knew of it is gone, or with
-//     Renew.
+//     Renew, which may renew other topics too. An engine that goes on with the offsets may
+//     keep the epoch of a topic that it has forgotten.
 //  4. Bounds: the engine removes the oldest records that exceed BrokerRecord.Keep of the
 //     latest append, at that append or soon after. It forgets a topic when its latest
 //     record is older than Keep.Age. Nothing is kept for ever: without an Age it chooses
@@ -79,7 +80,8 @@ type BrokerRecord struct {
 type AppendResult struct {
 	// Position is the place of the record, or of the record with the same Key.
 	Position Position
-	// Previous is as in BrokerRecord. It is not set if Repeated is.
+	// Previous is as in BrokerRecord. It is not set if Repeated is. It may be 0 if the Broker
+	// gets its own records, with BrokerHandler.Record, but is not subscribed to the topic.
 	Previous uint64
 	// Repeated is true if the topic has a record with the same Key already.
 	Repeated bool

@@ -21,8 +21,8 @@ import (
 
 // History configures the JetStream stream that keeps the histories of topics. The Broker
 // creates the stream when it connects, or updates it to these values, so all nodes
-// should have the same. It needs nats-server 2.11 or later with JetStream, and the right to
-// publish to "$JS.API.>".
+// should have the same. It needs nats-server 2.11 or later with JetStream, and permission
+// to publish to "$JS.API.>" and to subscribe to "_INBOX.>".
 type History struct {
 	// Stream is the name of the stream. Defaults to Options.Prefix and "-history", with
 	// underscores for dots.
@@ -181,10 +181,13 @@ func (h *history) behind(last uint64) uint64 {
 	return max(h.offset(last), uint64(time.Now().UnixMilli())*1024) + jump
 }
 
-// addJump adds a base, from which on offsets have jumped.
-func (h *history) addJump(b base) {
+// addJump adds a base, from which on offsets have jumped. It removes those of messages before
+// first.
+func (h *history) addJump(b base, first uint64) {
 	h.bases = append(h.bases, b)
-	h.bases = h.bases[max(0, len(h.bases)-maxBases):]
+	for len(h.bases) > maxBases || len(h.bases) > 1 && h.bases[1].from <= first {
+		h.bases = h.bases[1:]
+	}
 }
 
 // topicSubject returns the subject under which the stream keeps the records of a topic. The
@@ -290,8 +293,12 @@ func (b *Broker) createStream(ctx context.Context) error {
 // makes sure that no offset is given twice. If renew is not "", the stream gets another epoch
 // unless it has another one than renew. It stores what it has learned.
 func (b *Broker) openStream(ctx context.Context, renew string) error {
-	b.opening.Lock()
-	defer b.opening.Unlock()
+	select {
+	case b.opening <- struct{}{}:
+		defer func() { <-b.opening }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	b.mu.Lock()
 	breaks := b.breaks
 	b.mu.Unlock()
@@ -361,7 +368,7 @@ func (b *Broker) adapt(ctx context.Context, info *jetstream.StreamInfo, h *histo
 			return false, b.mark(ctx, last, server, next)
 		}
 		// All nodes take the offset that one of them has chosen.
-		h.addJump(base{mark.Sequence, offset - mark.Sequence})
+		h.addJump(base{mark.Sequence, offset - mark.Sequence}, info.State.FirstSeq)
 		metadata[metaServer] = server
 	}
 	switch {

@@ -1,15 +1,20 @@
 package nats_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/broker/nats"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 )
@@ -69,7 +74,7 @@ func afterLoss(t *testing.T, engine brokertest.Engine) {
 	a := open(t, engine.Broker())
 	lost := a.append("c.x", "one", "two", "three")[2].Position
 	engine.Stop()
-	receive(t, a.downs)
+	require.Error(t, receive(t, a.downs))
 	engine.Start()
 	receive(t, a.ups)
 	b := open(t, engine.Broker())
@@ -101,7 +106,7 @@ func TestPowerFailure(t *testing.T) {
 		e.start()
 	}
 	save()
-	receive(t, a.downs)
+	require.Error(t, receive(t, a.downs))
 	receive(t, a.ups)
 	fail := func() {
 		e.stop()
@@ -117,7 +122,7 @@ func TestPowerFailure(t *testing.T) {
 	c := open(t, b)
 	kept := c.append("c.x", "kept")[0].Position
 	save()
-	receive(t, c.downs)
+	require.Error(t, receive(t, c.downs))
 	receive(t, c.ups)
 	lost := c.append("c.x", "lost", "lost", "lost")[2].Position
 	require.NoError(t, b.Close())
@@ -206,7 +211,9 @@ func TestRenew(t *testing.T) {
 	require.Equal(t, old, receive(t, b.records).Position)
 	require.NoError(t, a.Renew(t.Context(), "c.x", old.Epoch))
 	receive(t, b.losses)
-	now := b.append("c.x", "new")[0].Position
+	result := b.append("c.x", "new")[0]
+	require.Equal(t, old.Offset, result.Previous)
+	now := result.Position
 	require.NotEqual(t, old.Epoch, now.Epoch)
 	require.Greater(t, now.Offset, old.Offset)
 	require.Equal(t, now, receive(t, b.records).Position)
@@ -242,4 +249,136 @@ func TestWithoutJetStream(t *testing.T) {
 func TestContractOfHistoryInCluster(t *testing.T) {
 	c := startCluster(t, &nats.History{Replicas: 3})
 	brokertest.Run(t, brokertest.Engine{Broker: c.broker, Stop: c.stop, Start: c.start, Durable: true, Patience: 2 * patience})
+}
+
+// TestFailover stops each server in turn while two Brokers append. Nothing that was
+// acknowledged may be missing, change its place or come twice.
+func TestFailover(t *testing.T) {
+	c := startCluster(t, &nats.History{Replicas: 3})
+	a, b := open(t, c.broker()), open(t, c.broker())
+	stop := make(chan struct{})
+	var results [2][]websocket.Position
+	var wg sync.WaitGroup
+	for i, k := range []*keeper{a, b} {
+		go drain(t, k.recorder) // ends with the test
+		wg.Go(func() {          // ends when stop is closed, after the record under way
+			for n := 0; ; {
+				key := fmt.Sprint(i, " ", n)
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				r := k.Append(ctx, []websocket.BrokerRecord{{Topic: "c.x", Payload: []byte(key), Key: key}})[0]
+				cancel()
+				if r.Err == nil {
+					results[i] = append(results[i], r.Position)
+					n++
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range c.servers {
+		c.stopOne(i)
+		c.startOne(i)
+		c.joined()
+		reader := open(t, c.broker())
+		mark := fmt.Sprint("mark ", i)
+		require.Eventually(t, func() bool {
+			return reader.Append(t.Context(), []websocket.BrokerRecord{{Topic: "c.x", Payload: []byte(mark), Key: mark}})[0].Err == nil
+		}, patience, 10*time.Millisecond)
+		require.NoError(t, reader.Close())
+	}
+	close(stop)
+	wg.Wait()
+	places := map[websocket.Position]string{}
+	texts := map[string]bool{}
+	reader := open(t, c.broker())
+	after := uint64(0)
+	for {
+		page, err := reader.Read(t.Context(), "c.x", after, 1000)
+		require.NoError(t, err)
+		for _, r := range page.Records {
+			require.Equal(t, after, r.Previous)
+			after = r.Position.Offset
+			places[r.Position] = string(r.Payload)
+			require.False(t, texts[string(r.Payload)], "twice: %s", r.Payload)
+			texts[string(r.Payload)] = true
+		}
+		if len(page.Records) == 0 {
+			break
+		}
+	}
+	t.Log(len(places), "records")
+	for i, list := range results {
+		require.NotEmpty(t, list)
+		for n, p := range list {
+			require.Equal(t, fmt.Sprint(i, " ", n), places[p])
+		}
+	}
+}
+
+// drain takes what a recorder signals.
+func drain(t testing.TB, h *recorder) {
+	for {
+		select {
+		case <-h.ups:
+		case <-h.downs:
+		case <-h.losses:
+		case <-t.Context().Done():
+			return
+		}
+	}
+}
+
+// BenchmarkAppend appends batches of 256 records of 100 bytes to a topic to which another
+// Broker is subscribed. One operation is one record.
+func BenchmarkAppend(b *testing.B) {
+	for name, storage := range map[string]jetstream.StorageType{"file": jetstream.FileStorage, "memory": jetstream.MemoryStorage} {
+		b.Run(name, func(b *testing.B) {
+			e := startEngine(b, keeping)
+			e.history = &nats.History{Storage: storage}
+			from, to := open(b, e.broker()), open(b, e.broker())
+			require.NoError(b, to.Subscribe(b.Context(), []string{"c.x"}))
+			batch := make([]websocket.BrokerRecord, 256)
+			for i := range batch {
+				batch[i] = websocket.BrokerRecord{Topic: "c.x", Payload: make([]byte, 100), Keep: websocket.HistoryOptions{Messages: 1000}}
+			}
+			b.ReportAllocs()
+			done := make(chan struct{})
+			go func() { // ends with the last record
+				for range (b.N + 255) / 256 * 256 {
+					<-to.records
+				}
+				close(done)
+			}()
+			b.ResetTimer()
+			for range (b.N + 255) / 256 {
+				for _, r := range from.Append(b.Context(), batch) {
+					require.NoError(b, r.Err)
+				}
+			}
+			<-done
+		})
+	}
+}
+
+// TestPermissionsForHistory has only the permissions that the documentation names.
+func TestPermissionsForHistory(t *testing.T) {
+	s := startSecured(t, &server.Options{
+		JetStream: true, StoreDir: t.TempDir(),
+		Users: []*server.User{{Username: "hub", Password: "secret", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: []string{"hub.>", "$JS.API.>"}},
+			Subscribe: &server.SubjectPermission{Allow: []string{"hub.>", "_INBOX.>"}},
+		}}},
+	})
+	b := open(t, nats.New(nats.Options{URL: s.ClientURL(), Connect: []natsgo.Option{natsgo.UserInfo("hub", "secret")}, History: &nats.History{}}))
+	require.NoError(t, b.Subscribe(t.Context(), []string{"c.x"}))
+	p := b.append("c.x", "one")[0].Position
+	require.Equal(t, p, receive(t, b.records).Position)
+	page, err := b.Read(t.Context(), "c.x", 0, 10)
+	require.NoError(t, err)
+	require.Len(t, page.Records, 1)
+	require.NoError(t, b.Renew(t.Context(), "c.x", p.Epoch))
 }

@@ -1,5 +1,5 @@
 // Package nats is a websocket.Broker over a NATS server or cluster. It uses core
-// NATS: nothing is stored, and JetStream is not needed.
+// NATS: without Options.History nothing is stored, and JetStream is not needed.
 //
 //	config.Broker = nats.New(nats.Options{URL: "nats://127.0.0.1:4222"})
 //
@@ -8,6 +8,27 @@
 // publication costs the server one message in, and one message out for each other
 // node that has members. A node has one subscription for each channel and room with
 // members, and for each client.
+//
+// # History
+//
+// With Options.History the Broker is a websocket.HistoryBroker. One JetStream stream keeps
+// the histories of all topics, and publishes each record again to the subscribed nodes, the
+// appending one included. Package embedded runs such a server inside the process.
+//
+// What a server has confirmed can still be lost:
+//
+//   - One server with files: nothing when its process ends in any way. When the machine
+//     fails, up to the server's sync_interval, 2 minutes by default; nothing with
+//     "sync_interval: always".
+//   - Several replicas with files: nothing unless most machines fail at the same time. Then
+//     it is as with one server.
+//   - In memory: everything when the only server, or most replicas, end.
+//
+// No offset is given twice after that. Offsets jump by at least 2^20 when the only server has
+// restarted. A Broker that knows of records which are gone, and one that finds a used
+// stream empty, gives all topics another epoch. It cannot notice that several servers with
+// files have lost the latest records if no Broker that is still running has seen them, or
+// if later records have taken their place before it connects.
 package nats
 
 import (
@@ -95,7 +116,7 @@ type Broker struct {
 	dropped map[*nats.Subscription]int
 
 	// The following fields are for Options.History.
-	opening sync.Mutex              // held by openStream
+	opening chan struct{}           // capacity 1; openStream sends when it begins and receives when it ends; never closed
 	history atomic.Pointer[history] // nil while the connection is broken
 	epoch   string                  // the latest known; guarded by mu
 	highest atomic.Uint64           // the latest known sequence of the epoch
@@ -131,7 +152,7 @@ func New(options Options) *Broker {
 		options.History = options.History.withDefaults(options.Prefix)
 	}
 	b := &Broker{
-		options: options, append: newAppender(), topics: make(map[string]*nats.Subscription), origins: newOrigins(),
+		options: options, append: newAppender(), opening: make(chan struct{}, 1), topics: make(map[string]*nats.Subscription), origins: newOrigins(),
 		incoming: make(chan *nats.Msg, handoff), slow: make(chan struct{}, 1), inbox: newInbox(options.Pending),
 		dropped: make(map[*nats.Subscription]int),
 		wake:    make(chan struct{}, 1), stop: make(chan struct{}),
