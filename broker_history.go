@@ -31,7 +31,7 @@ import (
 //     one.
 //  5. Keys: a record whose Key is that of a record which the topic still keeps is not
 //     appended, whichever Broker it comes from, and gets that record's position.
-//     AppendResult.Repeated is set then. An engine may compare keys for a shorter time,
+//     AppendResult.Repeated is set then. An engine may compare keys for another time,
 //     which its documentation tells.
 //  6. Outcomes: after an AppendResult.Err other than ErrMessageTooLarge, the record may
 //     have been appended. Other records of the batch are not affected.
