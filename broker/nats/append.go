@@ -26,7 +26,8 @@ const (
 	headerStream   = "Nats-Stream"
 	headerSequence = "Nats-Sequence"
 	headerPrevious = "Nats-Last-Sequence"
-	headerKeep     = "Hub-Keep" // messages, bytes and nanoseconds
+	headerKeep     = "Hub-Keep"  // messages, bytes and nanoseconds
+	headerBegin    = "Hub-Begin" // marks a message that is no record: see Broker.beginTopic
 )
 
 // appender is the state of Append.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -362,6 +363,37 @@ func BenchmarkAppend(b *testing.B) {
 			<-done
 		})
 	}
+}
+
+// TestEmptyTopics reads a topic without records. Its position stays, also when the stream
+// removes records of other topics, and all Brokers read the same.
+func TestEmptyTopics(t *testing.T) {
+	e := startEngine(t, keeping)
+	e.history = &nats.History{Bytes: 10_000}
+	a, b := open(t, e.broker()), open(t, e.broker())
+	require.NoError(t, b.Subscribe(t.Context(), []string{"c.empty"}))
+	first := a.append("c.x", strings.Repeat("x", 3000))[0]
+	read := func(k *keeper, after uint64) websocket.BrokerPage {
+		page, err := k.Read(t.Context(), "c.empty", after, 10)
+		require.NoError(t, err)
+		return page
+	}
+	empty := read(a, 0)
+	a.append("c.x", strings.Repeat("x", 3000), strings.Repeat("x", 3000), strings.Repeat("x", 3000))
+	page, err := a.Read(t.Context(), "c.x", 0, 10)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, page.Removed, first.Position.Offset)
+	for _, after := range []uint64{0, empty.Position.Offset} {
+		page := read(b, after)
+		require.Equal(t, empty.Position, page.Position)
+		require.LessOrEqual(t, page.Removed, empty.Position.Offset)
+		require.Empty(t, page.Records)
+	}
+	p := a.append("c.empty", "one")[0].Position
+	r := receive(t, b.records)
+	require.Equal(t, p, r.Position)
+	require.Equal(t, empty.Position.Offset, r.Previous)
+	require.Equal(t, empty.Position.Offset, read(b, 0).Records[0].Previous)
 }
 
 // TestPermissionsForHistory has only the permissions that the documentation names.

@@ -132,7 +132,9 @@ func (b *Broker) deliver(m *nats.Msg, latest *uint64) {
 		return // of another stream, or made by another program
 	}
 	b.reached(latest, sequence)
-	b.handler.Record(r)
+	if m.Header[headerBegin] == nil {
+		b.handler.Record(r)
+	}
 }
 
 // receiveLoop passes messages to the handler.

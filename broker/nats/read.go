@@ -67,11 +67,20 @@ func (b *Broker) read(ctx context.Context, h *history, topic string, after uint6
 	if err != nil {
 		return page, err
 	}
-	r := reader{broker: b, history: h, topic: topic, subject: subject, limit: limit, now: time.Now().Add(h.skew)}
-	if last != nil {
-		if err := r.read(ctx, h.sequence(after), after, last); err != nil {
+	if last == nil {
+		if err := b.beginTopic(ctx, subject); err != nil {
 			return page, err
 		}
+		if last, err = b.message(ctx, map[string]any{"last_by_subj": subject}); err != nil {
+			return page, err
+		}
+		if last == nil {
+			return page, errBehind
+		}
+	}
+	r := reader{broker: b, history: h, topic: topic, subject: subject, limit: limit, now: time.Now().Add(h.skew)}
+	if err := r.read(ctx, h.sequence(after), after, last); err != nil {
+		return page, err
 	}
 	// The state comes after the records, so that it knows of what was removed meanwhile.
 	info, err := b.streamInfo(ctx, subject)
@@ -86,15 +95,7 @@ func (b *Broker) read(ctx context.Context, h *history, topic string, after uint6
 		}
 		return page, errBehind
 	}
-	removed := max(info.State.FirstSeq, 1) - 1
-	if last == nil {
-		if info.State.Subjects[subject] > 0 {
-			return page, errBehind
-		}
-		page.Position, page.Removed = h.position(topic, removed), h.removed(removed)
-		return page, nil
-	}
-	removed = max(removed, h.floor, r.trimmed)
+	removed := max(max(info.State.FirstSeq, 1)-1, h.floor, r.trimmed)
 	if count := info.State.Subjects[subject]; int64(count) >= info.Config.MaxMsgsPerSubject {
 		first, err := b.message(ctx, map[string]any{"seq": 1, "next_by_subj": subject})
 		if err != nil {
@@ -108,6 +109,17 @@ func (b *Broker) read(ctx context.Context, h *history, topic string, after uint6
 	page.Records = r.records
 	page.Position, page.Removed = h.position(topic, last.Sequence), h.removed(min(removed, last.Sequence))
 	return page, nil
+}
+
+// beginTopic appends a message that is no record to a topic without any. So all nodes have the
+// same position, which is the BrokerRecord.Previous of the first record. It does nothing if the
+// topic has a message.
+func (b *Broker) beginTopic(ctx context.Context, subject string) error {
+	m := &nats.Msg{Subject: subject, Header: nats.Header{headerBegin: {"true"}, nats.ExpectedLastSubjSeqHdr: {"0"}}}
+	if _, err := b.conn.RequestMsgWithContext(ctx, m); err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 // removed returns the BrokerPage.Removed for a sequence.
@@ -212,6 +224,10 @@ func (r *reader) batch(ctx context.Context, from, after, last uint64, keep webso
 
 // take takes a record, in order.
 func (r *reader) take(m *nats.Msg, sequence, after uint64, keep websocket.HistoryOptions) error {
+	if m.Header[headerBegin] != nil {
+		r.previous = sequence
+		return nil
+	}
 	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
 	if err != nil {
 		return fmt.Errorf("nats: direct get: %w", err)
