@@ -34,7 +34,7 @@ const (
 type appender struct {
 	inbox   string             // begins the subjects of the server's answers
 	answers chan *nats.Msg     // nats.go sends, Append receives; never closed
-	settle  chan chan struct{} // Append sends, collectLoop receives and closes what it receives; never closed
+	settle  chan chan struct{} // Append sends, collectLoop receives and closes the received channel; never closed
 	next    uint64             // number of the next answer; owned by Append
 	latest  uint64             // sequence of the latest record; owned by Append
 
@@ -136,7 +136,7 @@ func (b *Broker) Append(ctx context.Context, batch []websocket.BrokerRecord) []w
 	return results
 }
 
-// ready returns what is known of the stream, or an error.
+// ready returns the state of the stream, or an error.
 func (b *Broker) ready(ctx context.Context) (*history, error) {
 	if b.options.History == nil {
 		return nil, errNoHistory

@@ -30,7 +30,7 @@ type History struct {
 	// Messages is the maximum number of records of a topic. Defaults to 10,000.
 	Messages int64
 	// Bytes is the maximum size of the stream, with all topics. The oldest records are
-	// removed first, whatever their topic. Defaults to 1 GiB.
+	// removed first, of any topic. Defaults to 1 GiB.
 	Bytes int64
 	// Age is how long records are kept. Defaults to 24 hours.
 	Age time.Duration
@@ -52,7 +52,7 @@ const (
 	defaultAge        = 24 * time.Hour
 	defaultDuplicates = 2 * time.Minute
 
-	// headerSize is what a record may have besides its payload: its headers.
+	// headerSize is the maximum size of a record's headers.
 	headerSize = 256
 	// jump is the least distance of the offsets before and after a restart of the server.
 	jump = 1 << 20
@@ -103,7 +103,7 @@ const (
 	metaEmpty  = "hub.empty"  // set until the stream has its first message
 )
 
-// history is what a Broker knows of the stream. It is not changed.
+// history is the state of the stream as a Broker knows it. It is immutable.
 type history struct {
 	stream string
 	epoch  string
@@ -126,7 +126,7 @@ func (h *history) offset(sequence uint64) uint64 {
 	return h.bases[0].offset + h.bases[0].from - 1
 }
 
-// sequence returns the sequence of the latest message whose offset is at most offset.
+// sequence returns the sequence of the latest message with this offset or a smaller one.
 func (h *history) sequence(offset uint64) uint64 {
 	next := ^uint64(0)
 	for _, b := range slices.Backward(h.bases) {
@@ -220,7 +220,7 @@ func (b *Broker) live(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() { stop(); cancel() }
 }
 
-// outcome returns the error of a call with ctx whose context came from live.
+// outcome returns the error of a call that has derived its context from ctx with live.
 func outcome(ctx context.Context, err error) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		return websocket.ErrBrokerUnavailable
@@ -291,7 +291,7 @@ func (b *Broker) createStream(ctx context.Context) error {
 
 // openStream makes the stream ready: it creates the stream, adapts its configuration, and
 // makes sure that no offset is given twice. If renew is not "", the stream gets another epoch
-// unless it has another one than renew. It stores what it has learned.
+// unless it has another one than renew. It stores the state that it has read.
 func (b *Broker) openStream(ctx context.Context, renew string) error {
 	select {
 	case b.opening <- struct{}{}:
@@ -429,7 +429,7 @@ func (b *Broker) mark(ctx context.Context, last uint64, token string, offset uin
 	return nil
 }
 
-// parse returns what mark has written.
+// parse returns the token and the offset of a mark.
 func (m *stored) parse() (token string, offset uint64) {
 	if m != nil {
 		_, _ = fmt.Sscan(string(m.Data), &token, &offset) // zero if it was written by another program
@@ -437,7 +437,7 @@ func (m *stored) parse() (token string, offset uint64) {
 	return token, offset
 }
 
-// learn stores what openStream has read, unless the connection broke since it had the number
+// learn stores the state that openStream has read, unless the connection broke since it had the number
 // of breaks. last is the latest message of the stream.
 func (b *Broker) learn(h *history, last uint64, breaks int) {
 	b.mu.Lock()

@@ -61,7 +61,7 @@ func TestMemoryAfterRestart(t *testing.T) {
 			require.NoError(t, a.Close())
 			engine.Stop()
 			engine.Start()
-			next := open(t, engine.Broker()).append("c.x", "new")[0].Position // nobody has seen what is lost
+			next := open(t, engine.Broker()).append("c.x", "new")[0].Position // no Broker has seen the lost records
 			require.NotEqual(t, lost.Epoch, next.Epoch)
 			require.Greater(t, next.Offset, lost.Offset)
 		})
@@ -320,7 +320,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// drain takes what a recorder signals.
+// drain takes the signals of a recorder.
 func drain(t testing.TB, h *recorder) {
 	for {
 		select {

@@ -44,7 +44,7 @@ func (b *Broker) message(ctx context.Context, request map[string]any) (*stored, 
 var errBehind = errors.New("nats: the stream has changed meanwhile")
 
 // Read implements websocket.HistoryBroker. If HistoryOptions.Bytes bounds the topic, it reads
-// all records behind the offset from the server, whatever the limit.
+// all records behind the offset from the server, also with a smaller limit.
 func (b *Broker) Read(ctx context.Context, topic string, after uint64, limit int) (websocket.BrokerPage, error) {
 	alive, cancel := b.live(ctx)
 	defer cancel()
@@ -82,7 +82,7 @@ func (b *Broker) read(ctx context.Context, h *history, topic string, after uint6
 	if err := r.read(ctx, h.sequence(after), after, last); err != nil {
 		return page, err
 	}
-	// The state comes after the records, so that it knows of what was removed meanwhile.
+	// The state comes after the records, so that it covers records removed meanwhile.
 	info, err := b.streamInfo(ctx, subject)
 	if err != nil {
 		return page, err
@@ -145,7 +145,7 @@ type reader struct {
 	trimmed  uint64 // sequence of the latest record that exceeds the topic's bounds
 }
 
-// read reads the records behind an offset, whose sequence is from, up to the topic's last.
+// read reads the records behind the offset after, from the sequence from up to the topic's last.
 func (r *reader) read(ctx context.Context, from, after uint64, last *stored) error {
 	keep := parseKeep(last.Header)
 	if keep.Age > 0 && r.now.Sub(last.Time) >= keep.Age {
