@@ -332,16 +332,12 @@ func (l *eventLog) endPage(to target, was *healing, page *BrokerPage) bool {
 		l.mu.Unlock()
 		return h == nil
 	}
-	var wake uint64
 	r, head := h.replica, page.Position.Offset
 	if h.head < head {
 		if n := len(page.Records); n > 0 && page.Records[n-1].Position.Offset < head {
 			r.record = r.record && page.Records[n-1].Position.Offset > was.head // otherwise the next page begins behind it
 			l.mu.Unlock()
 			return false // there are more pages
-		}
-		if was.loaded {
-			wake = l.miss(h, head, r.missed(h.head, head)) // the engine does not have them any more
 		}
 		h.head, r.record = head, false
 	}
@@ -354,7 +350,7 @@ func (l *eventLog) endPage(to target, was *healing, page *BrokerPage) bool {
 		close(r.round)
 		r.round = make(chan struct{})
 	}
-	l.unlockAndWake(wake)
+	l.mu.Unlock()
 	return current
 }
 
