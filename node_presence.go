@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"maps"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/nodewire"
@@ -412,10 +413,7 @@ func (p *presence) apply(from uint64, s *presenceState, b *budget) bool {
 
 // replace makes members the members of r.
 func (p *presence) replace(r *remoteMembers, members []memberState, b *budget) {
-	left := make(map[string]*presentMember, len(r.members))
-	for id, m := range r.members {
-		left[id] = m
-	}
+	left := maps.Clone(r.members)
 	for i := range members {
 		delete(left, members[i].ID)
 		r.put(p, &members[i], b)
