@@ -36,3 +36,13 @@ func TestTraffic(t *testing.T) {
 	engine := brokertest.NewMemory(0)
 	brokertest.RunTraffic(t, brokertest.Engine{Broker: engine.Broker}, engine.Traffic, true)
 }
+
+func TestHistories(t *testing.T) {
+	engine := brokertest.NewMemory(0)
+	brokertest.RunHistories(t, brokertest.Engine{
+		Broker: engine.Broker,
+		Stop:   engine.Stop, Start: engine.Start, Durable: true,
+		Pause: engine.Pause, Resume: engine.Resume,
+		Upset: engine.Lose,
+	})
+}

@@ -58,3 +58,7 @@ func TestTraffic(t *testing.T) {
 		}, true)
 	})
 }
+
+func TestHistories(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) { brokertest.RunHistories(t, startEngine(t, server).faults()) })
+}
