@@ -208,6 +208,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(append(publication.Append(nil), "body"...))
 	hello := nodewire.Head{Node: 1, Sequence: 3, Kind: nodewire.KindHello}
 	f.Add(nodewire.AppendHello(hello.Append(nil), true, "name"))
+	f.Add(append(nodewire.AppendRecord(nil, 4, nodewire.ToRoom, nodewire.Origin{Client: true, User: "user"}), "envelope"...))
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 40))
 	f.Add(append([]byte{1}, bytes.Repeat([]byte{1}, 18)...))
@@ -230,6 +231,17 @@ func FuzzParse(f *testing.F) {
 		require.True(t, bytes.Equal(body, rest))
 		if _, _, err := nodewire.ParseHello(body); err != nil {
 			require.ErrorIs(t, err, nodewire.ErrMalformed)
+		}
+		if origin, envelope, err := nodewire.ParseRecord(body); err != nil {
+			require.ErrorIs(t, err, nodewire.ErrMalformed)
+		} else {
+			require.True(t, bytes.HasSuffix(body, envelope))
+			_, body, err := nodewire.Parse(append(nodewire.AppendRecord(nil, h.Node, h.To.Audience, origin), envelope...))
+			require.NoError(t, err)
+			again, rest, err := nodewire.ParseRecord(body)
+			require.NoError(t, err)
+			require.Equal(t, origin, again)
+			require.True(t, bytes.Equal(envelope, rest))
 		}
 		if topic := h.To.Topic(); !nodewire.IsHashed(topic) {
 			target, ok := nodewire.TargetOf(topic)
