@@ -190,6 +190,13 @@ func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
 }
 
 func (c *Client) join(ctx context.Context, kind TopicKind, name string, from resume) (Resumed, error) {
+	outcome, err := c.joinTopic(ctx, kind, name, from)
+	c.hooks.run(c)
+	return outcome, err
+}
+
+// joinTopic is join without the hooks.
+func (c *Client) joinTopic(ctx context.Context, kind TopicKind, name string, from resume) (Resumed, error) {
 	if n := c.hub.node; n != nil && kind >= 0 && kind < topicKinds && checkName(name, c.hub.config.MaxNameLength) == nil && n.hub.events.mustOpen(kind, name, from.since) {
 		release, err := n.openHistory(ctx, kind, name, from.since)
 		if err != nil {
@@ -197,9 +204,7 @@ func (c *Client) join(ctx context.Context, kind TopicKind, name string, from res
 		}
 		defer release()
 	}
-	outcome, err := c.hub.events.join(ctx, c, kind, name, from, nil)
-	c.hooks.run(c)
-	return outcome, err
+	return c.hub.events.join(ctx, c, kind, name, from, nil)
 }
 
 func (c *Client) leave(ctx context.Context, kind TopicKind, name string) error {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Cluster asks questions about all nodes. Without a broker the hub is the only
+// Cluster asks all nodes about their clients, and acts on clients of all nodes. Without a broker the hub is the only
 // node. Methods may be called from any goroutine.
 //
 // All methods except Nodes ask every node that is known to be alive. A call ends
@@ -32,8 +32,8 @@ func (h *Hub) Cluster() Cluster { return Cluster{h} }
 type UnansweredError struct {
 	// Nodes names the nodes that did not answer, sorted.
 	Nodes []string
-	// Err is the reason that the call ended: the context's error, or
-	// ErrBrokerUnavailable.
+	// Err is the reason that the call ended: the context's error, ErrBrokerUnavailable, or
+	// errors.ErrUnsupported if these nodes do not know the question.
 	Err error
 }
 
@@ -113,6 +113,61 @@ func (c Cluster) CloseUser(ctx context.Context, user string, code int, reason st
 		return 0, err
 	}
 	r, err := c.hub.ask(ctx, question{Op: askCloseUser, Name: user, Code: code, Reason: reason})
+	return r.count, err
+}
+
+// Join adds the client with that ID, on any node, to a channel or room. If it returns nil,
+// messages that any node publishes from then on are sent to the client, or the client gets a
+// gap. OnJoin runs on the client's node, and may run after Join has returned. Config.Authorize
+// is not asked. Joining twice is no error.
+//
+// Errors: ErrClientNotFound if all nodes answered and none has the client, ErrInvalidName,
+// ErrTooManySubscriptions, ErrBrokerUnavailable if the topic's history cannot be read, and
+// ErrHubClosed. With an *UnansweredError the client may be in the topic or join it later. Its
+// Err is errors.ErrUnsupported for nodes of an earlier release, which cannot do this.
+func (c Cluster) Join(ctx context.Context, clientID string, t Topic) error {
+	return c.move(ctx, askJoin, clientID, t)
+}
+
+// Leave removes the client with that ID, on any node, from a channel or room. It is no error
+// if the client is not in it. The rest is as for Join, with OnLeave.
+func (c Cluster) Leave(ctx context.Context, clientID string, t Topic) error {
+	return c.move(ctx, askLeave, clientID, t)
+}
+
+func (c Cluster) move(ctx context.Context, op, clientID string, t Topic) error {
+	if err := checkTopic(t, c.hub.config.MaxNameLength); err != nil {
+		return err
+	}
+	r, err := c.hub.ask(ctx, question{Op: op, Name: clientID, Topic: t.Name, Room: t.Kind == RoomTopic})
+	return clientFound(r, err)
+}
+
+// SendToClient sends m to the client with that ID, on any node. Unlike Hub.SendToClient it
+// waits for the answer of the client's node, and other messages to the client may arrive in
+// another order. Nil means that this node has accepted m, see Client.Send.
+//
+// Errors: ErrClientNotFound if all nodes answered and none has the client, ErrNilMessage,
+// ErrMessageTooLarge and ErrHubClosed. With an *UnansweredError m may have been sent. See
+// Join for nodes of an earlier release.
+func (c Cluster) SendToClient(ctx context.Context, id string, m *Message) error {
+	q, err := c.hub.sendQuestion(askSend, id, m)
+	if err != nil {
+		return err
+	}
+	r, err := c.hub.ask(ctx, q)
+	return clientFound(r, err)
+}
+
+// SendToUser sends m to every client of a user (see Client.SetUser) on all nodes and returns
+// the number of them, 0 if user is empty. It is like SendToClient otherwise, but a user
+// without clients is no error.
+func (c Cluster) SendToUser(ctx context.Context, user string, m *Message) (int, error) {
+	q, err := c.hub.sendQuestion(askSendUser, user, m)
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.hub.ask(ctx, q)
 	return r.count, err
 }
 

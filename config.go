@@ -185,12 +185,12 @@ type Config struct {
 	// are not read. Messages that a client has sent before its end are still handled.
 	OnMessage func(c *Client, m *Message)
 	// OnJoin is called when a client has joined a channel or room, by a control message
-	// or by a method of Client. Messages that are published from then on are sent to
+	// or by a method of Client or Cluster. Messages that are published from then on are sent to
 	// the client, so a snapshot that OnJoin sends misses none.
 	//
 	// The OnJoin and OnLeave calls of one client run one after the other, in the order
 	// of the changes and before its OnDisconnect. They run on the goroutine that made a
-	// change. If the application changes memberships from other goroutines, they may
+	// change, and after Cluster.Join and Leave on a goroutine of their own. If the application changes memberships from other goroutines, they may
 	// run at the same time as the client's other callbacks. They may call any method of
 	// the hub, but must not wait for another callback of the same client or for
 	// Hub.Shutdown. Defaults to nil.

@@ -48,6 +48,9 @@ type node struct {
 
 	joining atomic.Int64 // length of joins
 
+	asking atomic.Int64  // bytes of the questions of other nodes that are not answered yet
+	acting chan struct{} // holds an element for each running action; see startAction
+
 	published, received, unsent, outages atomic.Uint64
 	repeated, late, oversized, healed    atomic.Uint64
 	malformed, unknown                   atomic.Uint64
@@ -99,8 +102,8 @@ func newNode(h *Hub) *node {
 		hub: h, broker: h.config.Broker, name: h.config.NodeName,
 		stopping: make(chan struct{}),
 		sendWake: make(chan struct{}, 1), topicWake: make(chan struct{}, 1), gapWake: make(chan struct{}, 1), appendWake: make(chan struct{}, 1), presenceWake: make(chan struct{}, 1),
-		questions: make(chan question, maxQuestions),
-		state:     BrokerStarting, since: time.Now(),
+		questions: make(chan question, maxQuestions), acting: make(chan struct{}, maxActions),
+		state: BrokerStarting, since: time.Now(),
 		clients: make(map[string]clientEntry), topics: make(map[string]struct{}),
 		pending: make(map[string]bool), failed: make(map[string]struct{}), subscribing: make(map[string]struct{}),
 		exposed: make(map[string]struct{}), holds: make(map[string]*topicHold), waiting: make(map[string][]*topicWait),

@@ -20,6 +20,10 @@ const (
 	askClose     = "close"
 	askCloseUser = "close_user"
 	askPresence  = "presence"
+	askJoin      = "join"
+	askLeave     = "leave"
+	askSend      = "send"
+	askSendUser  = "send_user"
 
 	// The same for clients that have been connected for question.Age.
 	askCloseOlder     = "close_older"
@@ -35,19 +39,28 @@ type question struct {
 	Code   int    `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	Age    int64  `json:"age,omitempty"`  // milliseconds
-	Room   bool   `json:"room,omitempty"` // Name is that of a room
+	Room   bool   `json:"room,omitempty"` // the topic, of askPresence the Name, is that of a room
 
-	from uint64 // the node that asks
+	// Topic is the name of askJoin's and askLeave's channel or room.
+	Topic string `json:"topic,omitempty"`
+	// Message is the envelope of the message of askSend and askSendUser.
+	Message []byte `json:"message,omitempty"`
+
+	from    uint64   // the node that asks
+	size    int64    // of the encoded question of another node
+	message *Message // nil until Message is decoded
 }
 
 // answer is a node's response to a question, or one of several parts of it. Count
-// is in the last part only. IDs are those of clients; for askPresence they are memberStates
-// in JSON.
+// and Error are in the last part only. IDs are those of clients; for askPresence they are
+// memberStates in JSON.
 type answer struct {
-	ID    uint64   `json:"id"`
-	Count int      `json:"count,omitempty"`
-	IDs   []string `json:"ids,omitempty"`
-	Last  bool     `json:"last"`
+	ID       uint64    `json:"id"`
+	Count    int       `json:"count,omitempty"`
+	IDs      []string  `json:"ids,omitempty"`
+	Last     bool      `json:"last"`
+	Error    string    `json:"error,omitempty"` // a key of answerErrors
+	TooLarge *tooLarge `json:"too_large,omitempty"`
 }
 
 // clusterResult is the sum of the answers to a question.
@@ -78,13 +91,15 @@ type questionTable struct {
 type openQuestion struct {
 	clusterResult
 	awaiting map[uint64]string // names of the nodes that have not answered, by ID
-	first    bool              // the first answer with a count is enough
+	unable   []string          // names of the nodes that do not know the question
+	failure  error             // of a node that could not carry it out, or nil
+	first    bool              // the first answer with a count or a failure is enough
 	done     chan struct{}     // closed when no further answer is needed
 }
 
 // closeIfDone closes done when no further answer is needed.
 func (q *openQuestion) closeIfDone() {
-	if len(q.awaiting) == 0 || q.first && q.count > 0 {
+	if len(q.awaiting) == 0 || q.isSettled() {
 		select {
 		case <-q.done:
 		default:
@@ -92,6 +107,9 @@ func (q *openQuestion) closeIfDone() {
 		}
 	}
 }
+
+// isSettled reports whether the answers of further nodes do not matter.
+func (q *openQuestion) isSettled() bool { return q.first && (q.count > 0 || q.failure != nil) }
 
 // peerLeft stops waiting for the answers of a node.
 func (t *questionTable) peerLeft(node uint64) {
@@ -103,8 +121,15 @@ func (t *questionTable) peerLeft(node uint64) {
 	}
 }
 
-// needsOne reports whether one node with a count answers q.
-func (q *question) needsOne() bool { return q.Op == askFind || q.Op == askClose }
+// needsOne reports whether one node with a count answers q: it is about one client.
+func (q *question) needsOne() bool {
+	switch q.Op {
+	case askFind, askClose, askJoin, askLeave, askSend:
+		return true
+	default:
+		return false
+	}
+}
 
 // ask answers q for this node and asks the other nodes.
 func (h *Hub) ask(ctx context.Context, q question) (clusterResult, error) {
@@ -117,10 +142,10 @@ func (h *Hub) ask(ctx context.Context, q question) (clusterResult, error) {
 	}
 	var r clusterResult
 	own, err := h.answerWithin(ctx, &q)
+	r.add(name, &own)
 	if err != nil {
 		return r, err
 	}
-	r.add(name, &own)
 	if h.node == nil || r.count > 0 && q.needsOne() {
 		return r, nil
 	}
@@ -168,17 +193,27 @@ func (n *node) askPeers(ctx context.Context, q question, r clusterResult) (clust
 	defer t.mu.Unlock()
 	delete(t.open, q.ID)
 	gone := n.peers.Gone()
-	if answered := open.first && open.count > 0; err == nil && len(gone) > 0 && !answered {
+	switch {
+	case err != nil || open.isSettled():
+	case len(gone) > 0:
 		err = ErrBrokerUnavailable
+	case len(open.unable) > 0:
+		err = errors.ErrUnsupported
 	}
-	if err == nil || errors.Is(err, ErrHubClosed) {
+	switch {
+	case err == nil:
+		return open.clusterResult, open.failure
+	case errors.Is(err, ErrHubClosed), errors.Is(err, ErrMessageTooLarge):
 		return open.clusterResult, err
 	}
-	unanswered := &UnansweredError{Err: err, Nodes: gone}
+	unanswered := &UnansweredError{Err: err, Nodes: append(gone, open.unable...)}
 	for _, name := range open.awaiting {
 		unanswered.Nodes = append(unanswered.Nodes, name)
 	}
 	slices.Sort(unanswered.Nodes)
+	if open.failure != nil {
+		return open.clusterResult, errors.Join(open.failure, unanswered)
+	}
 	return open.clusterResult, unanswered
 }
 
@@ -187,6 +222,9 @@ func (n *node) putQuestion(ctx context.Context, q *question, open *openQuestion)
 	body, err := json.Marshal(q)
 	if err != nil {
 		return err
+	}
+	if size, limit := len(body)+nodewire.MaxHead, n.broker.MaxPayload(); limit > 0 && size > limit {
+		return &MessageTooLargeError{Size: int64(size), Limit: int64(limit), LimitedBy: limitedByBroker}
 	}
 	if !n.sendControl(nodewire.KindQuestion, nodewire.TopicNodes, body) {
 		return ErrBrokerUnavailable
@@ -227,14 +265,22 @@ func (n *node) receiveAnswer(from uint64, body []byte) {
 		name = known
 	}
 	open.add(name, &part)
+	switch part.Error {
+	case "":
+	case answerUnsupported:
+		open.unable = append(open.unable, name)
+	default:
+		open.failure = part.failure(name)
+	}
 	if part.Last {
 		delete(open.awaiting, from)
 	}
 	open.closeIfDone()
 }
 
-// maxQuestions is how many questions of other nodes may wait for answerLoop.
-const maxQuestions = 64
+// maxQuestions is how many questions of other nodes may wait for answerLoop. Their size is
+// bounded by Config.BrokerQueue.
+const maxQuestions = 1024
 
 // receiveQuestion queues another node's question for answerLoop. It drops the
 // question if there are too many; the asking node then reports this node as
@@ -245,12 +291,16 @@ func (n *node) receiveQuestion(from uint64, body []byte) {
 		n.dropMalformed(err)
 		return
 	}
-	q.from = from
-	select {
-	case n.questions <- q:
-	default:
-		n.hub.logger.Warningf("websocket: dropped a question of another node: %d questions are waiting", maxQuestions)
+	q.from, q.size = from, int64(len(body))
+	if waiting := n.asking.Add(q.size); waiting == q.size || waiting <= n.hub.config.BrokerQueue {
+		select {
+		case n.questions <- q:
+			return
+		default:
+		}
 	}
+	n.asking.Add(-q.size)
+	n.hub.logLimited("question dropped", n.hub.logger.Warningf, "websocket: dropped a question of another node: %d questions are waiting", len(n.questions))
 }
 
 // answerLoop answers the questions of other nodes.
@@ -258,7 +308,11 @@ func (n *node) answerLoop() {
 	for {
 		select {
 		case q := <-n.questions:
-			n.answerQuestion(&q)
+			if q.acts() {
+				n.startAction(&q)
+			} else {
+				n.answerQuestion(&q)
+			}
 		case <-n.stopping:
 			return
 		}
@@ -273,8 +327,9 @@ const answerBytes = 16 << 10
 func (n *node) answerQuestion(q *question) {
 	ctx, cancel := context.WithTimeout(n.ctx, n.hub.config.BrokerTimeout)
 	defer cancel()
+	defer n.asking.Add(-q.size)
 	a, err := n.hub.answerLocally(ctx, q)
-	if err != nil {
+	if err != nil && !a.setFailure(err) {
 		return
 	}
 	ids := a.IDs
@@ -286,7 +341,7 @@ func (n *node) answerQuestion(q *question) {
 		}
 		part := answer{ID: q.ID, IDs: ids[:count], Last: count == len(ids)}
 		if part.Last {
-			part.Count = a.Count
+			part.Count, part.Error, part.TooLarge = a.Count, a.Error, a.TooLarge
 		}
 		body, err := json.Marshal(&part)
 		if err != nil || !n.sendControl(nodewire.KindAnswer, nodewire.NodeTopic(q.from), body) || part.Last {
@@ -326,8 +381,12 @@ func (h *Hub) answerLocally(ctx context.Context, q *question) (a answer, err err
 				a.Count++
 			}
 		}
+	case askJoin, askLeave, askSend:
+		a.Count, err = h.actOnClient(ctx, q)
+	case askSendUser:
+		a.Count, err = h.sendToUser(ctx, q)
 	default:
-		err = fmt.Errorf("%w: unknown question %q", ErrMalformed, q.Op)
+		err = fmt.Errorf("websocket: question %q: %w", q.Op, errors.ErrUnsupported)
 	}
 	return a, err
 }

@@ -258,10 +258,7 @@ func (n *node) runJoin(c *Client, j *queuedJoin) {
 		n.abandon(j.wait)
 	}
 	for _, topic := range j.topics {
-		_, requested := n.topics[topic]
-		if (requested || n.pending[topic]) && !n.isInForce(topic) {
-			n.exposed[topic] = struct{}{}
-		}
+		n.expose(topic)
 	}
 	n.mu.Unlock()
 	if !j.open {
@@ -277,6 +274,15 @@ func (n *node) runJoin(c *Client, j *queuedJoin) {
 	}
 	defer release()
 	j.run(nil)
+}
+
+// expose makes the members of a requested topic get a gap when it is in force, unless it is
+// already. The node is locked.
+func (n *node) expose(topic string) {
+	_, requested := n.topics[topic]
+	if (requested || n.pending[topic]) && !n.isInForce(topic) {
+		n.exposed[topic] = struct{}{}
+	}
 }
 
 // release ends a join's hold of a topic.
