@@ -210,6 +210,17 @@ type Config struct {
 	// waiting, further messages are counted only in Stats.Unreported, and a warning is
 	// logged. Defaults to nil.
 	OnDrop func(c *Client, lost Gap)
+	// OnUnsent is called for publications of this node, by the server or by clients, that did
+	// not reach the other nodes because the broker was down, stalled or too slow, or refused
+	// them. They are added up for each channel, room or client, and error. Recipients on this
+	// node have got them, except in topics with history, and those on other nodes get a gap.
+	// After an outage the application can publish its newest state again, for example.
+	//
+	// OnUnsent runs on its own goroutine and may call any method of the hub, but must not wait
+	// for Hub.Shutdown. What fails while it runs is reported by later calls. If 4,096 reports
+	// are waiting, further ones are added up with Unsent.All set. It is not called without a
+	// Broker. Defaults to nil.
+	OnUnsent func(lost Unsent)
 
 	// Limits for clients.
 	//

@@ -6,7 +6,7 @@ import (
 )
 
 // dropReports collects drops for Config.OnDrop. One goroutine, runReports, calls the
-// hook. Drops that happen in the meantime are combined by client, topic and reason.
+// hook with reportNextDrop. Drops that happen in the meantime are combined by client, topic and reason.
 type dropReports struct {
 	mu      sync.Mutex           // guards pending and queue
 	pending map[dropReport]*loss // not passed to the hook yet
@@ -83,31 +83,40 @@ func (d *dropReports) next() (*Client, Gap) {
 	return key.client, lost
 }
 
-// runReports calls the hook for pending reports until stopped is closed, and then
-// once more for the rest. It closes reported when it is done. If the hook calls
-// runtime.Goexit, a new goroutine continues.
-func (h *Hub) runReports(stopped <-chan struct{}, reported chan<- struct{}) {
+// reportNextDrop calls Config.OnDrop for the oldest report. It reports false if there is none.
+func (h *Hub) reportNextDrop() bool {
+	c, lost := h.drops.next()
+	if c == nil {
+		return false
+	}
+	if n := h.drops.unreported.Load(); n > h.drops.warned {
+		h.logger.Warningf("websocket: OnDrop is too slow: it was not called for %d messages that were dropped", n-h.drops.warned)
+		h.drops.warned = n
+	}
+	h.protect("OnDrop", "client", c.ID, func() { h.config.OnDrop(c, lost) }, c)
+	return true
+}
+
+// runReports calls reportNext until it reports false, each time that it receives from work
+// until stopped is closed, and then once more. It closes reported when it is done. If a hook
+// calls runtime.Goexit, a new goroutine continues.
+func runReports(work chan struct{}, reportNext func() bool, stopped <-chan struct{}, reported chan<- struct{}) {
 	finished := false
 	defer func() {
 		if finished {
 			close(reported)
 		} else {
-			wake(h.drops.wake)                 // more reports may be pending
-			go h.runReports(stopped, reported) // ends after stopped is closed
+			wake(work)                                         // more reports may be pending
+			go runReports(work, reportNext, stopped, reported) // ends after stopped is closed
 		}
 	}()
 	for last := false; !last; {
 		select {
-		case <-h.drops.wake:
+		case <-work:
 		case <-stopped:
 			last = true
 		}
-		for c, lost := h.drops.next(); c != nil; c, lost = h.drops.next() {
-			if n := h.drops.unreported.Load(); n > h.drops.warned {
-				h.logger.Warningf("websocket: OnDrop is too slow: it was not called for %d messages that were dropped", n-h.drops.warned)
-				h.drops.warned = n
-			}
-			h.protect("OnDrop", "client", c.ID, func() { h.config.OnDrop(c, lost) }, c)
+		for reportNext() {
 		}
 	}
 	finished = true

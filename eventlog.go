@@ -297,18 +297,24 @@ func (l *eventLog) publish(ctx context.Context, kind TopicKind, name string, pub
 	} else {
 		l.unreserve(pub.cost)
 	}
-	wake |= l.appendReply(from, reply)
-	return l.finishPublish(ctx, from, wake, target{Audience: kind.audience(), Name: name}, pub, recipients)
+	return l.finishPublish(ctx, from, reply, wake, target{Audience: kind.audience(), Name: name}, pub, recipients)
 }
 
-// finishPublish unlocks the log after a publication. It first queues the publication for
-// other nodes, under the lock, so that it leaves this node in log order.
-func (l *eventLog) finishPublish(ctx context.Context, from *Client, wake uint64, to target, pub *publication, recipients int) error {
+// localOnly is the data of the ack of a publication that reaches no other node.
+const localOnly = `{"local":true}`
+
+// finishPublish appends reply and unlocks the log after a publication. It first queues the
+// publication for other nodes, under the lock, so that it leaves this node in log order.
+func (l *eventLog) finishPublish(ctx context.Context, from *Client, reply *publication, wake uint64, to target, pub *publication, recipients int) error {
 	forward := l.node != nil && !pub.remote
 	var err error
 	if forward {
 		err = l.node.forward(to, pub)
 	}
+	if err != nil && reply != nil {
+		reply.setData([]byte(localOnly))
+	}
+	wake |= l.appendReply(from, reply)
 	if from != nil {
 		l.unlockAndAssist(wake, recipients)
 	} else {
@@ -353,8 +359,7 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 	} else {
 		l.unreserve(pub.cost)
 	}
-	wake |= l.appendReply(from, reply)
-	return l.finishPublish(ctx, from, wake, target{Audience: toClients}, pub, recipients)
+	return l.finishPublish(ctx, from, reply, wake, target{Audience: toClients}, pub, recipients)
 }
 
 // finishReply appends reply, which may be nil, and unlocks the log.

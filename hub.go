@@ -38,6 +38,7 @@ type Hub struct {
 	budget     budget
 	watch      callbackWatch
 	drops      dropReports
+	unsent     unsentReports
 
 	handlers     atomic.Pointer[map[string]handlerEntry] // by type; replaced under mu
 	onConnect    func(*Client)
@@ -95,6 +96,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		done:      make(chan struct{}),
 		drained:   make(chan struct{}),
 		drops:     dropReports{wake: make(chan struct{}, 1)},
+		unsent:    unsentReports{wake: make(chan struct{}, 1)},
 	}
 	h.events = newEventLog(&h.config, &h.budget)
 	switch s := config.Security; {
@@ -158,10 +160,11 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, s := range h.shards {
 		go s.run() // ends when it applies entryStop
 	}
-	stopReports := make(chan struct{})     // closed below, received by runReports and runReclaim
-	reported := make(chan struct{})        // closed by runReports, received below
-	go h.runReports(stopReports, reported) // ends after the last report
-	go h.runReclaim(stopReports)           // ends when stopReports is closed
+	stopReports := make(chan struct{})                                            // closed below, received by runReports and runReclaim
+	dropsReported, unsentReported := make(chan struct{}), make(chan struct{})     // closed by runReports, received below
+	go runReports(h.drops.wake, h.reportNextDrop, stopReports, dropsReported)     // ends after the last report
+	go runReports(h.unsent.wake, h.reportNextUnsent, stopReports, unsentReported) // ends after the last report
+	go h.runReclaim(stopReports)                                                  // ends when stopReports is closed
 	h.events.start()
 	var err error
 	if h.node != nil {
@@ -178,8 +181,11 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	stuck := h.drain()
 	close(stopReports)
-	if !waitFor(reported, h.config.CallbackTimeout) {
+	if !waitFor(dropsReported, h.config.CallbackTimeout) {
 		stuck = append(stuck, "OnDrop")
+	}
+	if !waitFor(unsentReported, h.config.CallbackTimeout) {
+		stuck = append(stuck, "OnUnsent")
 	}
 	if len(stuck) > 0 {
 		slices.Sort(stuck)

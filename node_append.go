@@ -96,6 +96,7 @@ func (n *node) queueAppending(ctx context.Context, a *appending) error {
 			n.mu.Unlock()
 			return ErrHubClosed
 		case n.state == BrokerDown || n.state == BrokerStalled:
+			n.countUnsent(a.to, &a.pub.msg, ErrBrokerUnavailable)
 			n.mu.Unlock()
 			return errNotPublished
 		case n.state == BrokerUp && (n.appended == 0 || n.appended+a.pub.cost <= n.hub.config.BrokerQueue):
@@ -171,11 +172,13 @@ func (n *node) finishAppending(a *appending, result *AppendResult) {
 	l := n.hub.events
 	err := result.Err
 	if err != nil {
-		n.unsent.Add(1)
+		reason := ErrMessageTooLarge
 		if !errors.Is(err, ErrMessageTooLarge) {
+			reason = ErrBrokerUnavailable
 			n.hub.logLimited("append failed", n.hub.logger.Warningf, "websocket: a publication to topic %q was not published: %v", a.record.Topic, err)
 			err = errNotPublished
 		}
+		n.countUnsent(a.to, &a.pub.msg, reason)
 		a.pub.release()
 	} else {
 		n.published.Add(1)

@@ -60,7 +60,7 @@ func (n *node) forward(to target, pub *publication) error {
 	defer n.mu.Unlock()
 	full := n.queued > 0 && n.queued+pub.cost > 2*n.hub.config.BrokerQueue
 	if full || n.stopped || n.state == BrokerDown || n.state == BrokerStalled {
-		n.unsent.Add(1)
+		n.countUnsent(to, &pub.msg, ErrBrokerUnavailable)
 		n.lost.Add(to)
 		return ErrBrokerUnavailable
 	}
@@ -133,19 +133,19 @@ func (n *node) waitForRoom(ctx context.Context) {
 // dropQueue drops all queued payloads. The node is locked.
 func (n *node) dropQueue() {
 	for i := range n.queue {
-		n.dropUnsent(&n.queue[i])
+		n.dropUnsent(&n.queue[i], ErrBrokerUnavailable)
 	}
 	n.queue = nil
 	n.signalChange()
 }
 
-// dropUnsent accounts for a payload that did not reach the engine. Other nodes get
-// a loss notice for it later. The node is locked.
-func (n *node) dropUnsent(o *outgoing) {
+// dropUnsent accounts for a payload that did not reach the engine because of reason. Other
+// nodes get a loss notice for it later. The node is locked.
+func (n *node) dropUnsent(o *outgoing, reason error) {
 	n.queued -= o.cost()
 	switch o.kind {
 	case nodewire.KindPublication:
-		n.unsent.Add(1)
+		n.countUnsent(o.to, &o.pub.msg, reason)
 		n.lost.Add(o.to)
 		o.pub.release()
 	case nodewire.KindLost:
@@ -162,7 +162,7 @@ func (n *node) dropUnsent(o *outgoing) {
 func (n *node) dropOversized(o *outgoing) {
 	switch o.kind {
 	case nodewire.KindPublication:
-		n.dropUnsent(o)
+		n.dropUnsent(o, ErrMessageTooLarge)
 	case nodewire.KindLost:
 		n.queued -= o.cost()
 		n.lost = targets{All: true}
@@ -330,7 +330,7 @@ func (n *node) finishBatch(batch []outgoing, errs []error) {
 			oversized = append(oversized, i)
 		default:
 			failed = err
-			n.dropUnsent(o)
+			n.dropUnsent(o, ErrBrokerUnavailable)
 		}
 	}
 	switch {
