@@ -38,7 +38,7 @@ const (
 	CodeInternal    = "internal"    // the hub's application failed; its log has the reason
 	CodeLimit       = "limit"       // the request exceeds a limit of the hub, or too many wait
 	CodeTooLarge    = "too_large"   // the message is too large to be sent to any client
-	CodeUnavailable = "unavailable" // the hub is closing
+	CodeUnavailable = "unavailable" // the hub is closing, or the engine that keeps the topic's history is away
 	CodeUnsupported = "unsupported" // in an answer to the hub: there is no handler for the type
 )
 

@@ -6,19 +6,30 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 )
 
-// PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf and
-// Key.
+// PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf,
+// Key and Result.
 type PublishOption struct {
-	set func(*websocket.Message)
+	set    func(*websocket.Message)
+	result *PublishResult
+}
+
+// PublishResult is what the hub tells about a publication; see Result.
+type PublishResult struct {
+	// Local means that the publication reached only the clients of the hub that this client is
+	// connected to: the hub is one of several nodes, and its broker was not available. False
+	// means that this was not so, or that the hub does not know yet. In topics with history
+	// it is always false.
+	Local bool
 }
 
 // ExceptSelf publishes to all recipients except this client. An older hub ignores it.
 func ExceptSelf() PublishOption {
-	return PublishOption{func(m *websocket.Message) { m.ExceptSelf = true }}
+	return PublishOption{set: func(m *websocket.Message) { m.ExceptSelf = true }}
 }
 
 // Key gives a publication to a channel or room with history a key of the application's own.
@@ -28,8 +39,11 @@ func ExceptSelf() PublishOption {
 // Publish returns an error that wraps websocket.ErrMalformed. Without this option
 // the client chooses a random key. It has no meaning for broadcasts.
 func Key(key string) PublishOption {
-	return PublishOption{func(m *websocket.Message) { m.Key = key }}
+	return PublishOption{set: func(m *websocket.Message) { m.Key = key }}
 }
+
+// Result stores what the hub tells about the publication in r, before the call returns nil.
+func Result(r *PublishResult) PublishOption { return PublishOption{result: r} }
 
 // Publish publishes data to the subscribers of a channel, including this client if
 // it is one of them and ExceptSelf is not given. It waits for a connection and for the
@@ -43,6 +57,10 @@ func Key(key string) PublishOption {
 // TopicOptions.Conflate, which an earlier reply about the channel has told, and a history
 // that still has everything since then. Otherwise, and if the hub now has another name for
 // this user, Publish returns ErrOutcomeUnknown.
+//
+// If the hub refuses with CodeUnavailable in such a channel, because its engine is away,
+// Publish publishes again with the same Key, after random delays as between connections
+// (Options.BackoffMin). When ctx ends, the error wraps the refusal too.
 func (c *Client) Publish(ctx context.Context, channel string, data []byte, options ...PublishOption) error {
 	if err := checkName(channel); err != nil {
 		return err
@@ -66,17 +84,42 @@ func (c *Client) Broadcast(ctx context.Context, data []byte, options ...PublishO
 
 func (c *Client) publish(ctx context.Context, action websocket.Action, target string, data []byte, options []PublishOption) error {
 	m := &websocket.Message{Type: string(action), Channel: target, Data: data}
+	var results []*PublishResult
 	for _, o := range options {
 		if o.set != nil {
 			o.set(m)
 		}
+		if o.result != nil {
+			results = append(results, o.result)
+		}
 	}
+	reply, err := c.publishMessage(ctx, action, m)
+	if err == nil {
+		result := resultOf(reply)
+		for _, r := range results {
+			*r = result
+		}
+	}
+	return err
+}
+
+// resultOf returns what a reply tells, which may be nil.
+func resultOf(reply *websocket.Message) PublishResult {
+	var told struct {
+		Local bool `json:"local"`
+	}
+	if reply != nil {
+		_ = json.Unmarshal(reply.Data, &told) // there may be no data
+	}
+	return PublishResult{Local: told.Local}
+}
+
+func (c *Client) publishMessage(ctx context.Context, action websocket.Action, m *websocket.Message) (*websocket.Message, error) {
 	if action == websocket.ActionBroadcast {
 		m.Key = ""
-		_, err := c.call(ctx, call{message: m})
-		return err
+		return c.call(ctx, call{message: m})
 	}
-	key := topicKey{room: action == websocket.ActionPublishRoom, name: target}
+	key := topicKey{room: action == websocket.ActionPublishRoom, name: m.Channel}
 	if m.Key == "" && c.hasFeature(featureHistory) {
 		m.Key = rand.Text()
 	}
@@ -91,7 +134,7 @@ func (c *Client) publish(ctx context.Context, action websocket.Action, target st
 	if m.ExceptSelf && m.Key != "" {
 		c.include(m.Key, err == nil && reply == nil)
 	}
-	return err
+	return reply, err
 }
 
 // maxReplayed is the maximum number of keys that stay excluded after their calls.
@@ -177,6 +220,7 @@ func (c *Client) Send(ctx context.Context, m *websocket.Message) error {
 type call struct {
 	message  *websocket.Message
 	resend   bool        // the hub may carry it out twice
+	patient  bool        // it is sent again if the hub refuses it with CodeUnavailable
 	once     *topicKey   // not nil: it is a publication to this topic. With a Key and a history the hub publishes it once
 	onReply  func(reply) // not nil: runs on the read loop when the reply arrives
 	onCancel func(*conn) // not nil: runs when ctx ends after the message was sent and before the reply arrives
@@ -185,7 +229,8 @@ type call struct {
 // call sends a message with an ID and returns the hub's reply. If the connection is lost
 // before the reply arrives, call sends the message again on the next one if the hub has not
 // received it, or if sending it twice does no harm. It returns no reply if the hub tells that
-// a publication has reached it on an earlier connection.
+// a publication has reached it on an earlier connection. A patient call, and a publication
+// that the hub publishes once, are repeated while the hub refuses them with CodeUnavailable.
 func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 	m := k.message
 	m.ID = c.newID()
@@ -194,9 +239,14 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 		return nil, err
 	}
 	keyed := k.once != nil && m.Key != ""
-	var first scope   // of the attempt with an unknown outcome, or of the first one
-	var unknown error // of an earlier connection; then the outcome stays unknown until an ack
+	var first scope    // of the attempt with an unknown outcome, or of the first one
+	var unknown error  // of an earlier connection; then the outcome stays unknown until an ack
+	var refusal *Error // the latest one with CodeUnavailable
+	refusals := 0
 	fail := func(err error) error {
+		if refusal != nil && err == ctx.Err() {
+			err = fmt.Errorf("%w: %w", err, refusal)
+		}
 		if unknown != nil {
 			return &unknownError{err}
 		}
@@ -216,7 +266,7 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 			if published {
 				return nil, nil
 			}
-		case keyed:
+		case keyed && refusal == nil: // otherwise the hub may have taken it all the same
 			first = c.scopeOf(*k.once)
 		}
 		r := &request{id: m.ID, frame: frame, onReply: k.onReply, done: make(chan reply, 1)}
@@ -245,6 +295,10 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 			result = <-r.done
 		}
 		switch {
+		case result.refusal != nil && result.refusal.Code == CodeUnavailable && (k.patient || first.behind.Epoch != ""):
+			refusal = result.refusal
+			cn.pause(ctx, backoff(refusals, c.options.BackoffMin, c.options.BackoffMax))
+			refusals++
 		case result.refusal != nil:
 			return nil, fail(result.refusal)
 		case result.connErr == nil:
@@ -255,6 +309,17 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 				return nil, unknown
 			}
 		}
+	}
+}
+
+// pause waits for d. It returns early if ctx or the connection ends.
+func (cn *conn) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-cn.ended:
 	}
 }
 
@@ -300,7 +365,7 @@ func (c *Client) wasPublished(ctx context.Context, topic topicKey, key string, s
 	if err != nil {
 		return false, err
 	}
-	m, err := c.call(ctx, call{message: &websocket.Message{Type: typePublished, Data: data}, resend: true})
+	m, err := c.call(ctx, call{message: &websocket.Message{Type: typePublished, Data: data}, resend: true, patient: true})
 	if err != nil {
 		return false, withoutUnknown(err)
 	}

@@ -73,6 +73,8 @@ type topic struct {
 //
 // Subscribe waits for a connection and for the hub's reply until ctx ends. If it
 // returns an error, there is no new subscription, and others are as they were before.
+// While the hub refuses with CodeUnavailable, because it cannot read the channel's history,
+// Subscribe asks again after random delays (Options.BackoffMin).
 // Errors: *Error, ErrClosed, websocket.ErrInvalidName and ctx's error.
 func (c *Client) Subscribe(ctx context.Context, channel string, handler Handler, options ...SubscribeOption) (*Subscription, error) {
 	return c.join(ctx, topicKey{name: channel}, handler, options)
@@ -153,7 +155,7 @@ func (c *Client) join(ctx context.Context, key topicKey, handler Handler, option
 			c.leaveAfterCancel(cn, t)
 		}
 	}
-	if _, err := c.call(ctx, call{message: m, resend: true, onReply: onReply, onCancel: onCancel}); err != nil {
+	if _, err := c.call(ctx, call{message: m, resend: true, patient: true, onReply: onReply, onCancel: onCancel}); err != nil {
 		return nil, withoutUnknown(err)
 	}
 	return sub, nil
@@ -342,25 +344,8 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 		if len(t.subs) == 0 {
 			continue
 		}
-		from := resume{since: t.since()}
-		m, err := c.controlMessage(t.key, t.key.join(), from)
-		m.ID = c.newID()
-		var frame []byte
-		if err == nil {
-			frame, err = c.encode(m)
-		}
-		if err != nil { // never happens: the same message was encoded before
-			c.restoreFailed(t, &Error{Code: CodeBadRequest, Message: err.Error(), Target: t.key.name})
-			continue
-		}
 		remaining++
-		cn.sendUnbounded(&request{id: m.ID, frame: frame, onReply: func(r reply) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.handleRestoreReply(t, from, r) {
-				replied()
-			}
-		}})
+		c.restore(cn, t, 0, replied)
 	}
 	c.takeReconnect() // it was for the attempt that has led to cn
 	cn.ready = restored
@@ -368,6 +353,44 @@ func (c *Client) attach(cn *conn) (ready <-chan struct{}, missedSince time.Time)
 	close(c.connChanged)
 	c.connChanged = make(chan struct{})
 	return restored, missedSince
+}
+
+// restore asks the hub on cn for the membership in t, after a number of refusals with
+// CodeUnavailable. It calls replied once, with c.mu locked, unless cn ends before. c.mu is
+// locked.
+func (c *Client) restore(cn *conn, t *topic, refusals int, replied func()) {
+	from := resume{since: t.since()}
+	m, err := c.controlMessage(t.key, t.key.join(), from)
+	m.ID = c.newID()
+	var frame []byte
+	if err == nil {
+		frame, err = c.encode(m)
+	}
+	if err != nil { // never happens: the same message was encoded before
+		c.restoreFailed(t, &Error{Code: CodeBadRequest, Message: err.Error(), Target: t.key.name})
+		replied()
+		return
+	}
+	again := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.conn != cn:
+		case len(t.subs) == 0:
+			replied()
+		default:
+			c.restore(cn, t, refusals+1, replied)
+		}
+	}
+	cn.sendUnbounded(&request{id: m.ID, frame: frame, onReply: func(r reply) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.handleRestoreReply(t, from, r) {
+			replied()
+		} else {
+			time.AfterFunc(backoff(refusals, c.options.BackoffMin, c.options.BackoffMax), again) // does nothing after the end of cn
+		}
+	}})
 }
 
 // greet makes cn begin with hub:hello and a ping. It calls replied once, with c.mu
@@ -401,8 +424,8 @@ func (c *Client) greet(cn *conn, replied func()) {
 }
 
 // handleRestoreReply handles the reply to the request that restores a topic. It
-// returns false if the hub is closing, so that the next connection has to restore
-// the topic. It runs on the read loop. c.mu is locked.
+// returns false if the hub is closing or cannot read the topic's history now, so that the
+// topic has to be restored later. It runs on the read loop. c.mu is locked.
 func (c *Client) handleRestoreReply(t *topic, from resume, r reply) bool {
 	switch {
 	case r.refusal != nil && r.refusal.Code == CodeUnavailable:
