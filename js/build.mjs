@@ -15,9 +15,9 @@ const root = fileURLToPath(new URL(".", import.meta.url));
  * the platform's objects, of the wire's or of the public types.
  */
 const internal = [
-  ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit".split(" "),
+  ..."again allows answer apply asked behindGap buffered changed changes checkNotClosed confirm emit enqueue".split(" "),
   ..."endedByCaller explain finish follows generated giveUp greet greeted handles heard isClosed isOpen keep known lasted learn".split(" "),
-  ..."listeners lost measure newClosedError probe release repeat replaying replied report restart restore restored".split(" "),
+  ..."listeners lost measure newClosedError probe refusal refusals release repeat repeats replaying replied report restart restore restored".split(" "),
   ..."scope settle spend startHeartbeat told transmit unbroken".split(" "),
   ..."added dropped install item joinedLater newKey passes publication question sinceOf".split(" "),
   // of byte-io.ts and the codecs

@@ -157,7 +157,7 @@ type ErrorCode =
  | "limit"
 /** From the hub, or from the client before it sends: the message is too large. */
  | "too_large"
-/** From the hub: it is shutting down. */
+/** From the hub: it is shutting down, or the engine that keeps the topic's history is away. */
  | "unavailable"
 /** No reply, no connection or no received frame within the time limit. */
  | "timeout"
@@ -400,6 +400,14 @@ interface PublishOptions extends CallOptions {
     /** False: the promise resolves at once, and errors go to onError. */
     ack?: boolean | undefined;
 }
+/** What the hub tells about a publication. */
+interface Published {
+    /**
+     * True if it reached only the clients of this client's hub, which is one of several nodes: its broker was not available.
+     * False if that was not so or is not known. Always false in channels and rooms with a history.
+     */
+    local: boolean;
+}
 interface SendOptions {
     /** A channel or room that the message concerns. */
     channel?: string | undefined;
@@ -542,11 +550,11 @@ interface CoreClient extends Callbacks {
     /** Leaves a room, as `unsubscribe` does for a channel. */
     leaveRoom(room: string, options?: CallOptions): Promise<void>;
     /** Publishes a JSON value or bytes to the subscribers of a channel. */
-    publish(channel: string, data?: Payload, options?: PublishOptions): Promise<void>;
+    publish(channel: string, data?: Payload, options?: PublishOptions): Promise<Published>;
     /** Publishes a JSON value or bytes to the members of a room. */
-    publishRoom(room: string, data?: Payload, options?: PublishOptions): Promise<void>;
+    publishRoom(room: string, data?: Payload, options?: PublishOptions): Promise<Published>;
     /** Broadcasts a JSON value or bytes to every client of the hub. */
-    broadcast(data?: Payload, options?: PublishOptions): Promise<void>;
+    broadcast(data?: Payload, options?: PublishOptions): Promise<Published>;
     /**
      * Sends a message of an application-defined type to the server, which does not
      * acknowledge it. Returns whether it was sent or queued: a volatile message is
@@ -656,4 +664,4 @@ declare class Sealer {
 }
 
 export { CoreClient, DecodeError, HubClient, HubError, Message, NoTokenError, Sealer, closeCodes, codecs, connect, connectWith, flatbuffers, fromBase64, fromHex, history, json, msgpack, presence, protobuf, requests };
-export type { Added, Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Feature, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, RequestHandler, RequestMethods, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest, TopicResumed };
+export type { Added, Begin, ByteArray, Bytes, CallOptions, Callbacks, CloseCode, Codec, Credentials, ErrorCode, Events, Feature, Gap, Handler, HistoryPage, HistoryQuery, JSONObject, Keys, Limits, Member, MessageFields, Options, Payload, Pipe, PipeEnds, Position, PresenceChange, PresenceHandler, PublishOptions, Published, RequestHandler, RequestMethods, Resumed, Seal, SendOptions, State, StateChange, SubscribeOptions, Subscription, TokenRequest, TopicResumed };

@@ -394,22 +394,22 @@ function checkFunction(value) {
 
 // src/repeat.ts
 var maxReplayed = 255;
-function createRepeat(core, { add, R: release }, { fail, n: finish, pending, request }) {
+function createRepeat(core, { add, U: release }, { fail, n: finish, pending, request }) {
   let replayed = [];
   let asked = 0;
   const answered = () => {
     if (--asked) return;
     for (const call of pending.values()) {
-      if (call.j.sent) continue;
-      if (call.d) call.d.y = call.d.ask();
-      if (call.e) add(call.j);
+      if (call.h.sent) continue;
+      if (call.d && !call.G) call.d.u = call.d.ask();
+      if (call.e) add(call.h);
       delete call.e;
     }
     release();
   };
   return {
     /** Returns a key that makes a publication unique, 128 random bits, if the hub has histories. */
-    S: () => core.features.includes("history") ? base64url(crypto.getRandomValues(new Uint8Array(16))) : void 0,
+    V: () => core.features.includes("history") ? base64url(crypto.getRandomValues(new Uint8Array(16))) : void 0,
     /** Reports whether a key is that of a publication that excepts this client. */
     excepts: (key) => replayed.includes(key) || [...pending.values()].some(({ d: one }) => one?.exceptSelf && one.key === key),
     /** Forgets the questions of a lost connection. */
@@ -417,12 +417,12 @@ function createRepeat(core, { add, R: release }, { fail, n: finish, pending, req
       asked = 0;
     },
     /** Asks the hub, once on a connection, whether it has the lost publications. Those that it certainly has not are sent again. */
-    T() {
+    W() {
       if (asked) return;
       asked = 1;
-      for (const [id, { j: item, e: lost, d: publication }] of pending) {
+      for (const [id, { h: item, e: lost, d: publication }] of pending) {
         if (!lost || !item.sent) continue;
-        const { exceptSelf, key, y: question } = publication;
+        const { exceptSelf, key, u: question } = publication;
         const take = (_error, reply) => {
           if (!asked) return;
           const { complete, published } = reply?.json() ?? {};
@@ -434,7 +434,7 @@ function createRepeat(core, { add, R: release }, { fail, n: finish, pending, req
           answered();
         };
         asked++;
-        if (publication.ask()?.user === question.user) request({ type: "hub:published", data: question.data }, take);
+        if (publication.ask()?.user === question.user) request({ type: "hub:published", data: question.data }, take, void 0, () => true);
         else take();
       }
       answered();
@@ -488,7 +488,7 @@ function createSubscription({ kind, name }, onMessage, { signal, onError }, list
   const handle = {
     sub,
     end,
-    G() {
+    H() {
       sub.state = "active";
       resolve();
     },
@@ -520,7 +520,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
   });
   const drop = (topic, handle) => {
     const dropped = topic.a.delete(handle);
-    core.presence?.U(topic);
+    core.presence?.X(topic);
     return dropped;
   };
   const remove = (topic) => {
@@ -535,13 +535,14 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     for (const handle of handles) if (handle.begin) askFor(topic, handle);
   };
   const askFor = (topic, own) => {
-    const begin = own ? own.begin : core.history?.V(topic);
-    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
-      const handles = [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
+    const begin = own ? own.begin : core.history?.Y(topic);
+    const waiting = () => [...topic.a].filter((handle) => own ? handle === own : !handle.begin);
+    const settle = (error, reply) => {
+      const handles = waiting();
       if (!error) {
         topic.active = true;
         core.history?.joined(topic, handles, begin, reply);
-        for (const handle of handles) handle.G();
+        for (const handle of handles) handle.H();
         core.presence?.ask(topic);
         changed();
         return;
@@ -551,7 +552,8 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       for (const handle of handles) drop(topic, handle);
       if (!topic.a.size) remove(topic);
       for (const handle of handles) handle.end(error, true);
-    });
+    };
+    request(control(0, topic.kind, topic.name, begin), settle, void 0, () => waiting().length > 0);
   };
   const unsubscribe = (kind, name, options) => {
     const topic = topics.get(keyOf(kind, checkName(name)));
@@ -561,7 +563,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const gone = () => {
       if (topic) remove(topic);
     };
-    if (!core.h()) return Promise.resolve(gone());
+    if (!core.i()) return Promise.resolve(gone());
     const left = call(control(1, kind, name), checked, gone, { leaves: true });
     changed();
     left.catch(noop);
@@ -586,10 +588,10 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     topic.a.add(handle);
     if (topic.active && !begin) {
       core.history?.B(topic, handle);
-      handle.G();
+      handle.H();
       core.presence?.B(topic, handle);
     } else if (topic.f && begin) askFor(topic, handle);
-    else if (core.h()) ask(topic);
+    else if (core.i()) ask(topic);
     return handle.sub;
   };
   return {
@@ -609,7 +611,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       }
       if (!topic) return false;
       for (const handle of [...topic.a]) {
-        if (core.history?.W(topic, handle, message) ?? true) handle.receive(message);
+        if (core.history?.Z(topic, handle, message) ?? true) handle.receive(message);
       }
       return true;
     },
@@ -626,18 +628,18 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       const handle = [...handles].find(({ sub }) => !core.history || sub.resumed?.complete === false);
       return handle ? { kind, name, reason: handle.sub.resumed?.reason ?? "none" } : [];
     }),
-    X: () => topics.forEach(ask),
+    _: () => topics.forEach(ask),
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
         topic.f = topic.active = false;
-        if (topic.members) topic.members.u = false;
+        if (topic.members) topic.members.v = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
       }
     },
     /** Reports whether the hub confirmed all topics. */
-    H: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
+    I: () => [...topics.values()].every(({ active, a: handles }) => active || !handles.size),
     names: (kind) => [...topics.values()].filter((topic) => topic.kind === kind).map(({ name }) => name),
     close(error) {
       for (const { a: handles } of topics.values()) for (const handle of handles) handle.end(error);
@@ -688,7 +690,7 @@ function createHistory(core, outbox, calls, topics) {
       sub.history = (query) => read(sub, query);
     },
     /** Returns the position behind which subscriptions of a topic lack publications, if it has a history. */
-    V({ epoch, a: handles }) {
+    Y({ epoch, a: handles }) {
       const positions2 = [...handles].flatMap(({ begin, sub }) => epoch && !begin && sub.position || []);
       const since = positions2.find((position) => position.epoch !== epoch) ?? positions2.sort((a, b) => a.offset - b.offset)[0];
       return since && { since };
@@ -699,7 +701,7 @@ function createHistory(core, outbox, calls, topics) {
       const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
       learn(topic.key, told);
       topic.epoch = epoch;
-      topic.I = told.complete === false && !replayed ? { epoch, offset } : void 0;
+      topic.J = told.complete === false && !replayed ? { epoch, offset } : void 0;
       for (const handle of handles) {
         const { begin, sub } = handle;
         if (!epoch) sub.position = void 0;
@@ -717,7 +719,7 @@ function createHistory(core, outbox, calls, topics) {
       sub.resumed = { epoch, offset, replayed: 0, complete: true };
     },
     /** Reports whether a subscription gets a message, and moves its position behind it. */
-    W({ epoch = "", key }, { begin, sub }, { key: unique, offset }) {
+    Z({ epoch = "", key }, { begin, sub }, { key: unique, offset }) {
       if (begin) return false;
       if (offset) {
         if (sub.position?.epoch === epoch && sub.position.offset >= offset) return false;
@@ -728,9 +730,9 @@ function createHistory(core, outbox, calls, topics) {
     },
     /** Handles the notice that messages of a topic were dropped. */
     gap(topic) {
-      const { I: behindGap, a: handles } = topic;
+      const { J: behindGap, a: handles } = topic;
       for (const { begin, sub } of handles) if (behindGap && !begin) sub.position = behindGap;
-      topic.I = void 0;
+      topic.J = void 0;
     },
     /** Returns how a publication is sent again after a lost connection. */
     d(kind, name, key, exceptSelf) {
@@ -778,7 +780,7 @@ function createMembers() {
   const members = /* @__PURE__ */ new Map();
   return {
     /** True after the hub has told the members on this connection. Until then changes are not reported. */
-    u: false,
+    v: false,
     /** The latest request for the members, until its reply. */
     f: void 0,
     /** The members, those that joined first first. */
@@ -793,7 +795,7 @@ function createMembers() {
       }
     },
     /** Applies a message about the members. */
-    Y({ type, clientId }, data) {
+    $({ type, clientId }, data) {
       const told = type in lists ? { [lists[type]]: [{ ...data, client_id: clientId }] } : data;
       const { leaves = [], joins = [], updates = [] } = told;
       for (const { client_id: id } of leaves) members.delete(id);
@@ -804,7 +806,7 @@ function createMembers() {
       }
     },
     /** Returns the difference to an earlier list, if there is one. */
-    Z(reported) {
+    aa(reported) {
       const before = new Map(reported.map((member) => [member.clientId, member]));
       const change = { joined: [], left: reported.filter(({ clientId }) => !members.has(clientId)), updated: [] };
       for (const member of this.list()) {
@@ -840,7 +842,7 @@ function createPresence(core, { request }, topics) {
         return;
       }
       members.set(reply.json().members ?? []);
-      members.u = true;
+      members.v = true;
       for (const handle of handles) handle.q?.(members);
     });
   };
@@ -852,7 +854,7 @@ function createPresence(core, { request }, topics) {
       handle.sub.members = () => members;
       if (!onPresence) return;
       handle.q = (all) => {
-        const change = all.Z(members);
+        const change = all.aa(members);
         if (!change) return;
         members = all.list();
         void core.g.run(onPresence, change);
@@ -862,11 +864,11 @@ function createPresence(core, { request }, topics) {
     B(topic, handle) {
       const { members } = topic;
       if (!handle.q) return;
-      if (members?.u) handle.q(members);
+      if (members?.v) handle.q(members);
       else if (!members?.f) ask(topic);
     },
     /** Forgets the members if no subscription follows them any more. */
-    U(topic) {
+    X(topic) {
       if (!isFollowed(topic)) topic.members = void 0;
     },
     /** Takes a message about members that are followed. Reports whether it was one. */
@@ -875,8 +877,8 @@ function createPresence(core, { request }, topics) {
       const topic = data && topics.get(data.room ? "room" : "channel", message.channel);
       const members = topic?.members;
       if (!members) return false;
-      members.Y(message, data);
-      if (members.u) for (const handle of topic.a) handle.q?.(members);
+      members.$(message, data);
+      if (members.v) for (const handle of topic.a) handle.q?.(members);
       return true;
     }
   };
@@ -887,7 +889,7 @@ var requests = {
   kinds: { handlers: "object" },
   C: createRequests
 };
-function createRequests(core, { encode: encode2, J: measure, send }, { call }) {
+function createRequests(core, { encode: encode2, K: measure, send }, { call }) {
   const handlers = /* @__PURE__ */ new Map();
   const handle = (type, handler) => {
     checkType(type, true);
@@ -899,7 +901,7 @@ function createRequests(core, { encode: encode2, J: measure, send }, { call }) {
     };
   };
   for (const [type, handler] of Object.entries(core.options.handlers ?? {})) handle(type, handler);
-  core._ = async (message) => {
+  core.ba = async (message) => {
     const { type, id } = message;
     const { connection } = core;
     let item;
@@ -913,7 +915,7 @@ function createRequests(core, { encode: encode2, J: measure, send }, { call }) {
       else core.g.fail(error);
       item = measure({ type: "error", id, data });
     }
-    if (core.h() && core.connection === connection) send(item);
+    if (core.i() && core.connection === connection) send(item);
   };
   return {
     handle,
@@ -927,10 +929,11 @@ function createRequests(core, { encode: encode2, J: measure, send }, { call }) {
 // src/timers.ts
 var clock = () => performance.now();
 var after = (ms, task) => ms < 2 ** 31 ? setTimeout(task, ms) : void 0;
+var jitter = ({ base, max }, failures) => Math.random() * Math.min(max, 2 ** 31 - 1, base * 2 ** failures);
 var cancel = (timer) => clearTimeout(timer);
 
 // src/calls.ts
-function createCalls(core, { add, encode: encode2, J: measure, remove, K: transmit }) {
+function createCalls(core, { add, encode: encode2, ca: enqueue, K: measure, remove, L: transmit }) {
   const { options } = core;
   const pending = /* @__PURE__ */ new Map();
   let calls = 0;
@@ -938,18 +941,33 @@ function createCalls(core, { add, encode: encode2, J: measure, remove, K: transm
   const finish = (id, error, reply) => {
     const ended = pending.get(id);
     if (!ended) return;
+    if (error?.code === "unavailable" && (ended.d?.u || ended.M?.())) {
+      sendLater(id, ended, error);
+      return;
+    }
     pending.delete(id);
-    remove(ended.j);
-    ended.L(error, reply);
+    cancel(ended.timer);
+    remove(ended.h);
+    ended.N(error, reply);
+  };
+  const sendLater = (id, request2, refusal) => {
+    const { h: item, da: refusals = 0 } = request2;
+    item.sent = false;
+    Object.assign(request2, { G: refusal, da: refusals + 1 });
+    request2.timer = after(jitter(options.backoff, refusals), () => {
+      if (request2.O) enqueue(item);
+      else if (request2.M()) add(item);
+      else finish(id, refusal);
+    });
   };
   const fail = (id, error) => {
-    error.outcomeUnknown = Boolean(pending.get(id)?.j.sent);
+    error.outcomeUnknown = Boolean(pending.get(id)?.h.sent);
     finish(id, error);
   };
-  const request = (fields, settle = noop, send = add) => {
+  const request = (fields, settle = noop, send = add, repeats) => {
     const id = `${++lastId}`;
     const item = measure({ ...fields, id });
-    pending.set(id, { j: item, L: settle });
+    pending.set(id, { h: item, N: settle, M: repeats });
     send(item);
   };
   return {
@@ -960,7 +978,7 @@ function createCalls(core, { add, encode: encode2, J: measure, remove, K: transm
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call(fields, { timeout = options.timeout, signal }, read, kind = {}) {
       const { leaves, d: publication } = kind;
-      core.v();
+      core.w();
       const newAborted = () => new HubError("aborted", "the call was aborted", { cause: signal.reason });
       if (signal?.aborted) throw newAborted();
       if (!leaves && calls >= options.maxPending) throw new HubError("overflow", `${calls} calls are waiting for a reply`);
@@ -971,18 +989,18 @@ function createCalls(core, { add, encode: encode2, J: measure, remove, K: transm
         calls--;
         cancel(timer);
         end();
-        if (core.M) promise.catch(noop);
+        if (core.P) promise.catch(noop);
         if (error && !(leaves && error.code === "disconnected")) reject(error);
         else resolve(read(reply));
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
-        fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
-        core.connection?.w();
+        fail(id, new HubError("timeout", `no reply within ${timeout} ms`, { cause: pending.get(id)?.G }));
+        core.connection?.x();
       });
       calls++;
-      if (publication) publication.y = publication.ask();
-      pending.set(id, { d: publication, j: item, L: settle, $: !leaves });
+      if (publication) publication.u = publication.ask();
+      pending.set(id, { d: publication, h: item, N: settle, O: !leaves });
       try {
         transmit(item);
       } catch (error) {
@@ -994,9 +1012,9 @@ function createCalls(core, { add, encode: encode2, J: measure, remove, K: transm
     e(newError, all) {
       core.history?.reset();
       for (const [id, call] of pending) {
-        if (!all && call.$ && !call.j.sent) continue;
+        if (!all && call.O && !call.h.sent) continue;
         call.e = newError();
-        if (all || !call.d?.y) fail(id, call.e);
+        if (all || !call.d?.u) fail(id, call.e);
       }
     }
   };
@@ -1034,13 +1052,13 @@ function createHeartbeat(ping, lost) {
       if (!waiting) arm(interval);
     },
     /** Records that a frame was received. */
-    aa() {
+    ea() {
       heardAt = clock();
       if (waiting) arm(interval);
       waiting = 0;
     },
     /** Checks at once whether the connection is alive. */
-    w: () => probe(Math.min(interval, probeTimeout)),
+    x: () => probe(Math.min(interval, probeTimeout)),
     stop() {
       running = false;
       cancel(timer);
@@ -1084,7 +1102,7 @@ function openConnection(socket, codec, sealer, events) {
   );
   const heard = () => {
     received = Date.now();
-    heartbeat.aa();
+    heartbeat.ea();
   };
   const deliver = (frame) => {
     if (finished) return;
@@ -1132,13 +1150,13 @@ function openConnection(socket, codec, sealer, events) {
   socket.binaryType = "arraybuffer";
   return {
     fail,
-    N: heartbeat.start,
+    Q: heartbeat.start,
     /** Checks at once whether the connection is alive. */
-    w: heartbeat.w,
+    x: heartbeat.x,
     /** Returns when the last frame arrived or the connection opened, in Unix milliseconds. */
     received: () => received,
     /** Returns the number of bytes that were passed to send but not written to the network yet. */
-    ba: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
+    fa: () => (pipe?.waiting ?? 0) + socket.bufferedAmount,
     send: pipe?.send ?? send,
     /**
      * Closes the connection after sending the frames passed to send before. It calls
@@ -1218,7 +1236,7 @@ function createPacing() {
       update();
       rates = [limits.messageRate, limits.byteRate].map((rate) => share * (rate || 1e99));
     },
-    ca(size) {
+    ga(size) {
       update();
       ahead[0] += 1;
       ahead[1] += size;
@@ -1236,21 +1254,21 @@ var defaultHeartbeat = 15e3;
 function createHello(core, { limit, send }, { request }, settled) {
   const { client, options } = core;
   return {
-    da() {
-      core.x = false;
+    ha() {
+      core.y = false;
       core.p = [];
-      core.connection.N(options.heartbeat ?? defaultHeartbeat);
+      core.connection.Q(options.heartbeat ?? defaultHeartbeat);
       const take = (error, message) => {
         if (error) return;
         const { client_id: id = "", user = "", limits = {}, heartbeat = defaultHeartbeat, features = [] } = message.json() ?? {};
         const all = {};
         for (const name in limits) all[name.replace(/_./g, (two) => two[1].toUpperCase())] = limits[name];
         Object.assign(client, { id, user, limits: all });
-        core.x = true;
+        core.y = true;
         core.features = core.p = features;
         limit(all);
         settled();
-        core.connection.N(options.heartbeat ?? heartbeat);
+        core.connection.Q(options.heartbeat ?? heartbeat);
       };
       request({ type: "hub:hello" }, take, send);
     },
@@ -1260,9 +1278,9 @@ function createHello(core, { limit, send }, { request }, settled) {
       request(core.p.includes("ping") ? { type: "hub:ping" } : leave, void 0, send);
     },
     /** Is called after every reply. A hub that replies to another request first does not know hub:hello. */
-    O() {
-      if (core.x) return;
-      core.x = true;
+    R() {
+      if (core.y) return;
+      core.y = true;
       limit(defaultLimits);
       settled();
     }
@@ -1308,27 +1326,31 @@ function createListeners(callbacks, options) {
     onAbort(signal, end);
     return end;
   };
-  return { run, P: emit, fail, l: report, on, off };
+  return { run, S: emit, fail, l: report, on, off };
 }
 
 // src/methods.ts
-function createMethods(core, { encode: encode2, K: transmit }, { call }, { subscribe, unsubscribe }) {
+function createMethods(core, { encode: encode2, L: transmit }, { call }, { subscribe, unsubscribe }) {
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
-    const { exceptSelf, ack = true, key = kind && ack && core.history?.S(), ...others } = check(given);
+    const { exceptSelf, ack = true, key = kind && ack && core.history?.V(), ...others } = check(given);
     if (kind) checkName(channel);
     const fields = { type, channel, data, exceptSelf, key };
     if (ack) {
       const publication = kind && core.history?.d(kind, channel, key, exceptSelf);
-      return call(fields, others, publication?.published ?? noop, { d: publication });
+      const read = (reply) => {
+        publication?.published(reply);
+        return { local: reply?.json()?.local === true };
+      };
+      return call(fields, others, read, { d: publication });
     }
     const item = encode2(fields);
     try {
-      core.v();
+      core.w();
       transmit(item);
     } catch (error) {
       core.g.l(error);
     }
-    return Promise.resolve();
+    return Promise.resolve({ local: false });
   });
   const broadcast = publisher("broadcast");
   const methods = {
@@ -1342,9 +1364,9 @@ function createMethods(core, { encode: encode2, K: transmit }, { call }, { subsc
     send(type, data, given) {
       checkType(type);
       const { channel, volatile } = check(given);
-      core.v();
+      core.w();
       const item = encode2({ type, channel, data });
-      if (volatile && !core.h()) return false;
+      if (volatile && !core.i()) return false;
       transmit(item);
       return true;
     }
@@ -1386,13 +1408,13 @@ function createOutbox(core) {
   };
   const send = (item) => {
     item.sent = true;
-    pacing.ca(item.size + headerSize);
+    pacing.ga(item.size + headerSize);
     core.connection.send(item.frame);
   };
   const flush = () => {
     cancel(timer);
     for (const item of queue) {
-      if (!core.h()) return;
+      if (!core.i()) return;
       const wait = pacing.wait();
       if (wait > 0) {
         timer = after(wait, flush);
@@ -1410,17 +1432,23 @@ function createOutbox(core) {
   const remove = (item) => {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
+  const enqueue = (item) => {
+    if (!held) return add(item);
+    held.add(item);
+    queuedBytes += item.size;
+  };
   const release = () => {
     for (const item of held ?? []) queue.add(item);
     held = void 0;
     flush();
   };
   return {
-    J: measure,
+    K: measure,
     send,
     add,
+    ca: enqueue,
     remove,
-    R: release,
+    U: release,
     /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
     encode(fields) {
       const item = measure(fields);
@@ -1430,24 +1458,19 @@ function createOutbox(core) {
       return item;
     },
     /** Sends a message, or queues it until the connection is open and the hub's rates allow it. Throws if too much is queued. */
-    K(item) {
-      const waiting = queuedBytes + (core.h() ? core.connection.ba() : 0);
+    L(item) {
+      const waiting = queuedBytes + (core.i() ? core.connection.fa() : 0);
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
-      if (held) {
-        held.add(item);
-        queuedBytes += item.size;
-      } else {
-        add(item);
-      }
+      enqueue(item);
     },
     /**
      * Begins a connection whose limits are not known yet. The frames that `first` adds go before the queued ones. If the
      * hub has histories, those of the application wait until `release` is called: a publication with a key can be sent
      * again only if it is known for which user it was sent.
      */
-    ea(first) {
+    ia(first) {
       held = /* @__PURE__ */ new Set([...queue, ...held ?? []]);
       queue = /* @__PURE__ */ new Set();
       pacing.limit(safeLimits);
@@ -1473,7 +1496,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello) {
   const { codec } = core.options;
-  const { P: emit, l: report } = core.g;
+  const { S: emit, l: report } = core.g;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1482,19 +1505,19 @@ function createReceiver(core, calls, topics, hello) {
       if (timestampNs > 0) lastTimestampNs = timestampNs;
       if (type === "ack") {
         calls.n(id, void 0, message);
-        hello.O();
+        hello.R();
       } else if (type === "error") {
         const { code, message: text } = codec.error(message);
         const error = new HubError(code, text, { target: message.channel });
         if (!id) return report(error);
         calls.n(id, error);
-        hello.O();
+        hello.R();
       } else if (type === "gap") {
         const gap = new Notice(codec.gap(message));
         topics.gap(gap);
         if (!emit("gap", gap)) report(new HubError("gap", `${gap.count} messages were dropped`, { cause: gap }));
       } else if (id.startsWith("hub:")) {
-        void core._?.(message);
+        void core.ba?.(message);
       } else if (!topics.deliver(message)) {
         emit("message", message);
       }
@@ -1505,7 +1528,7 @@ function createReceiver(core, calls, topics, hello) {
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
     resumed() {
-      if (!core.h() || !missed || !topics.H()) return;
+      if (!core.i() || !missed || !topics.I()) return;
       const fields = { ...missed, to: Date.now(), channels: topics.names("channel"), rooms: topics.names("room"), incomplete: topics.incomplete() };
       missed = void 0;
       emit("resumed", new Notice(fields));
@@ -1552,17 +1575,17 @@ function createReconnect({ options, g: listeners }) {
     /** True if the hub refused the last token, or may have. */
     renew: false,
     /** Describes a handshake that failed for an unknown reason. Browsers do not tell: a refused token is one of the possible causes. */
-    fa(close) {
+    ja(close) {
       if (close.error?.code || statusOf(close.error)) return;
       reconnect.renew = true;
       close.error ?? (close.error = new HubError("unreachable", hint));
     },
     /** Records how long a connection lasted, in milliseconds. */
-    ga(ms) {
+    ka(ms) {
       if (ms >= backoff.resetAfter) failures = 0;
     },
     /** Reports whether the client tries again after a close. `wasOpen` tells a connection from a handshake. */
-    ha({ code, reason, error }, wasOpen) {
+    la({ code, reason, error }, wasOpen) {
       let decision;
       void listeners.run(() => decision = shouldReconnect?.({ code, reason }), void 0);
       if (typeof decision === "boolean") return decision;
@@ -1576,8 +1599,8 @@ function createReconnect({ options, g: listeners }) {
       if (status >= 400 && status < 500) return [408, 409, 429].includes(status);
       return reconnectCodes.includes(code);
     },
-    /** Returns the milliseconds to wait. Full jitter spreads out the clients that reconnect to a restarted hub. */
-    wait: () => Math.random() * Math.min(backoff.max, 2 ** 31 - 1, backoff.base * 2 ** failures++)
+    /** Returns the milliseconds to wait. */
+    wait: () => jitter(backoff, failures++)
   };
   return reconnect;
 }
@@ -1595,20 +1618,20 @@ function createSession(url, given, client, features) {
     D: noop,
     features: [],
     p: [],
-    h: () => client.state === "open",
+    i: () => client.state === "open",
     o: () => client.state === "closed",
     A() {
       const { code, reason, error } = core.ended;
       return new HubError("closed", `the client is closed: ${code} ${reason}`, { cause: error ?? core.ended });
     },
-    v() {
+    w() {
       if (core.o()) throw core.A();
     }
   };
   const outbox = createOutbox(core);
   const calls = createCalls(core, outbox);
   const settled = () => {
-    if (core.x && topics.H()) core.history?.T();
+    if (core.y && topics.I()) core.history?.W();
     receiver.resumed();
   };
   const topics = createTopics(core, outbox, calls, settled);
@@ -1621,14 +1644,14 @@ function createSession(url, given, client, features) {
   for (const { C: install } of features) Object.assign(client, install(core, outbox, calls, topics));
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, g: listeners, h: isOpen, o: isClosed, A: newClosedError } = core;
+  const { client, options, g: listeners, i: isOpen, o: isClosed, A: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
   let closing;
   let stopWatching = [];
   const notify = (previous, close2) => {
-    listeners.P("statechange", { state: client.state, previous, ...close2 });
+    listeners.S("statechange", { state: client.state, previous, ...close2 });
   };
   const connect2 = () => {
     if (isClosed()) return;
@@ -1646,9 +1669,9 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     client.state = "open";
     openedAt = Date.now();
     reconnect.renew = false;
-    outbox.ea(() => {
-      hello.da();
-      topics.X();
+    outbox.ia(() => {
+      hello.ha();
+      topics._();
     });
     if (!isOpen()) return;
     notify(previous);
@@ -1659,17 +1682,17 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const wasOpen = isOpen();
     if (wasOpen) {
       receiver.e();
-      reconnect.ga(Date.now() - openedAt);
+      reconnect.ka(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
-      reconnect.fa(close2);
+      reconnect.ja(close2);
     }
     core.connection = void 0;
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
     calls.e(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
-    if (!now && !reconnect.ha(close2, wasOpen)) finish(close2, previous);
+    if (!now && !reconnect.la(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1683,7 +1706,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     cancel(retryTimer);
     core.connection = void 0;
     core.D(newClosedError());
-    topics.close(core.M ? void 0 : newClosedError());
+    topics.close(core.P ? void 0 : newClosedError());
     calls.e(newClosedError, true);
     const unsent = outbox.clear();
     if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
@@ -1692,7 +1715,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   const close = async (code = 1e3, reason = "") => {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) throw new RangeError(`cannot send close code ${code}`);
     if (!isClosed()) {
-      core.M = true;
+      core.P = true;
       closing = core.connection?.close(code, reason);
       finish({ code, reason });
     }
@@ -1707,7 +1730,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
       return;
     }
     const changed = () => {
-      if (isOpen()) core.connection.w();
+      if (isOpen()) core.connection.x();
       else if (retryTimer) connect2();
     };
     stopWatching = [onAbort(signal, abort), watchNetwork(changed)];
@@ -1717,7 +1740,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   return {
     close,
     reconnect() {
-      core.v();
+      core.w();
       if (isOpen()) {
         void core.connection.close(1e3, "");
         lost({ code: 1e3, reason: "reconnect" }, true);
@@ -1835,7 +1858,7 @@ var Reader = class {
     }
   }
   /** Reads a varint as a signed 64-bit BigInt. */
-  ia() {
+  ma() {
     const seven = BigInt(7);
     let value = zero;
     const start = this.position;
@@ -1916,7 +1939,7 @@ var FlatBuilder = class {
     this.E = Math.max(this.E, size);
     this.start -= -(this.position + further) & size - 1;
   }
-  i(value) {
+  j(value) {
     this.align(4);
     this.start -= 4;
     this.b.setUint32(this.start, value, true);
@@ -1934,7 +1957,7 @@ var FlatBuilder = class {
     this.align(4, bytes.length);
     this.start -= bytes.length;
     this.buffer.set(bytes, this.start);
-    this.i(bytes.length);
+    this.j(bytes.length);
     return this.position;
   }
   /** Writes a vector followed by a zero byte, which its length does not include. */
@@ -1954,11 +1977,11 @@ var FlatBuilder = class {
         this.r(value);
       } else {
         this.align(4);
-        this.i(this.position + 4 - value);
+        this.j(this.position + 4 - value);
       }
       return this.position;
     });
-    this.i(0);
+    this.j(0);
     const table = this.position;
     while (fields[fields.length - 1] === 0) fields.pop();
     for (const field of fields.reverse()) this.F(field && table - field);
@@ -1966,7 +1989,7 @@ var FlatBuilder = class {
     this.F(4 + 2 * fields.length);
     this.b.setInt32(this.buffer.length - table, this.position - table, true);
     this.align(this.E, 4);
-    this.i(this.position + 4 - table);
+    this.j(this.position + 4 - table);
     return this.buffer.subarray(this.start);
   }
 };
@@ -1975,7 +1998,7 @@ var FlatTable = class {
   constructor(bytes) {
     this.bytes = bytes;
     this.b = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.table = this.i(0, "root offset");
+    this.table = this.j(0, "root offset");
     this.k(this.table, 4, "table");
     this.t = this.table - this.b.getInt32(this.table, true);
     this.k(this.t, 4, "vtable");
@@ -1989,7 +2012,7 @@ var FlatTable = class {
       throw new DecodeError(`flatbuffers: ${label} at byte ${position} is outside the buffer`);
     }
   }
-  i(position, label) {
+  j(position, label) {
     this.k(position, 4, label);
     return this.b.getUint32(position, true);
   }
@@ -2003,8 +2026,8 @@ var FlatTable = class {
     const field = this.field(slot);
     if (field === 0) return noBytes;
     const label = labelOf(slot);
-    const start = field + this.i(field, label);
-    const length = this.i(start, label);
+    const start = field + this.j(field, label);
+    const length = this.j(start, label);
     this.k(start + 4, length, label);
     return this.bytes.subarray(start + 4, start + 4 + length);
   }
@@ -2058,7 +2081,7 @@ var msgpack = {
   decode(frame) {
     const reader = new MsgpackReader("msgpack", frame);
     const values2 = [];
-    for (let members = reader.ja(); members > 0; members--) {
+    for (let members = reader.na(); members > 0; members--) {
       const key = reader.text("map key");
       const index = envelope.findIndex(([name]) => name === key);
       const kind = envelope[index]?.[2];
@@ -2074,12 +2097,12 @@ var msgpack = {
     return toMessage(values2);
   }
 };
-var msgpackStr = { fix: 160, Q: 31, 8: 217, 16: 218, 32: 219 };
-var msgpackBin = { fix: 0, Q: -1, 8: 196, 16: 197, 32: 198 };
+var msgpackStr = { fix: 160, T: 31, 8: 217, 16: 218, 32: 219 };
+var msgpackBin = { fix: 0, T: -1, 8: 196, 16: 197, 32: 198 };
 var msgpackNil = 192;
 var msgpackTrue = 195;
 function writeHeader(writer, format, length) {
-  if (length <= format.Q) {
+  if (length <= format.T) {
     writer.c(format.fix | length);
     return;
   }
@@ -2088,7 +2111,7 @@ function writeHeader(writer, format, length) {
   for (let shift = bits - 8; shift >= 0; shift -= 8) writer.c(length >>> shift);
 }
 var MsgpackReader = class extends Reader {
-  ja() {
+  na() {
     const format = this.c();
     if (format >>> 4 === 8) return format & 15;
     if (format === 222) return this.uint(2);
@@ -2125,10 +2148,10 @@ var MsgpackReader = class extends Reader {
    * takes at least one byte, so a forged count fails at the end of the input.
    */
   skip() {
-    for (let values2 = 1; values2 > 0; values2--) values2 += this.ka();
+    for (let values2 = 1; values2 > 0; values2--) values2 += this.oa();
   }
   /** Skips one value except for its nested values, and returns their number. */
-  ka() {
+  oa() {
     const format = this.c();
     const length = this.length(msgpackStr, format) ?? this.length(msgpackBin, format);
     if (length !== void 0) return this.pass(length);
@@ -2218,7 +2241,7 @@ function decode(label, bytes, kinds2) {
     const kind = kinds2[index];
     switch (wireType) {
       case varintType: {
-        const value = reader.ia();
+        const value = reader.ma();
         if (kind && kind !== "text" && kind !== "bytes") values2[index] = value;
         break;
       }

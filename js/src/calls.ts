@@ -5,7 +5,7 @@ import type { Message, MessageFields } from "./message.js";
 import type { CallOptions } from "./options.js";
 import type { Publication } from "./repeat.js";
 import type { Outbox, Outgoing } from "./outbox.js";
-import { after, cancel } from "./timers.js";
+import { after, cancel, jitter } from "./timers.js";
 
 /** How a call differs from others. */
 interface CallKind {
@@ -24,10 +24,16 @@ export interface Pending extends CallKind {
   keep?: boolean;
   /** Why its connection was lost, until it is sent again. */
   lost?: HubError;
+  /** Returns true if the request is sent again when the hub refuses it as unavailable. A publication with a question is too. */
+  repeats?: (() => boolean) | undefined;
+  /** The latest such refusal, and the timer that sends it again. */
+  refusal?: HubError;
+  refusals?: number;
+  timer?: unknown;
 }
 
 /** The requests that wait for the hub's reply. */
-export function createCalls(core: Core, { add, encode, measure, remove, transmit }: Outbox) {
+export function createCalls(core: Core, { add, encode, enqueue, measure, remove, transmit }: Outbox) {
   const { options } = core;
   const pending = new Map<string, Pending>(); // by request ID
   let calls = 0; // of the application
@@ -37,9 +43,26 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
   const finish = (id: string, error?: HubError, reply?: Message) => {
     const ended = pending.get(id);
     if (!ended) return;
+    if (error?.code === "unavailable" && (ended.publication?.question || ended.repeats?.())) {
+      sendLater(id, ended, error);
+      return;
+    }
     pending.delete(id);
+    cancel(ended.timer);
     remove(ended.item);
     ended.settle(error, reply);
+  };
+
+  /** Sends a request again: the hub cannot reach its engine, or it shuts down. */
+  const sendLater = (id: string, request: Pending, refusal: HubError) => {
+    const { item, refusals = 0 } = request;
+    item.sent = false;
+    Object.assign(request, { refusal, refusals: refusals + 1 });
+    request.timer = after(jitter(options.backoff, refusals), () => {
+      if (request.keep) enqueue(item);
+      else if (request.repeats!()) add(item);
+      else finish(id, refusal);
+    });
   };
 
   /** Ends a request without a reply. The hub may have carried it out if it was sent. */
@@ -49,10 +72,10 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
   };
 
   /** Sends a request of the client itself, which has no time limit. */
-  const request = (fields: MessageFields, settle: Pending["settle"] = noop, send = add) => {
+  const request = (fields: MessageFields, settle: Pending["settle"] = noop, send = add, repeats?: () => boolean) => {
     const id = `${++lastId}`;
     const item = measure({ ...fields, id });
-    pending.set(id, { item, settle });
+    pending.set(id, { item, settle, repeats });
     send(item);
   };
 
@@ -88,7 +111,7 @@ export function createCalls(core: Core, { add, encode, measure, remove, transmit
       };
       const end = onAbort(signal, () => fail(id, newAborted()));
       const timer = after(timeout, () => {
-        fail(id, new HubError("timeout", `no reply within ${timeout} ms`));
+        fail(id, new HubError("timeout", `no reply within ${timeout} ms`, { cause: pending.get(id)?.refusal }));
         core.connection?.probe();
       });
       calls++;

@@ -11,6 +11,7 @@ import type {
   Handler,
   Limits,
   Options,
+  Published,
   PublishOptions,
   SendOptions,
   State,
@@ -42,11 +43,11 @@ export interface CoreClient extends Callbacks {
   leaveRoom(room: string, options?: CallOptions): Promise<void>;
 
   /** Publishes a JSON value or bytes to the subscribers of a channel. */
-  publish(channel: string, data?: Payload, options?: PublishOptions): Promise<void>;
+  publish(channel: string, data?: Payload, options?: PublishOptions): Promise<Published>;
   /** Publishes a JSON value or bytes to the members of a room. */
-  publishRoom(room: string, data?: Payload, options?: PublishOptions): Promise<void>;
+  publishRoom(room: string, data?: Payload, options?: PublishOptions): Promise<Published>;
   /** Broadcasts a JSON value or bytes to every client of the hub. */
-  broadcast(data?: Payload, options?: PublishOptions): Promise<void>;
+  broadcast(data?: Payload, options?: PublishOptions): Promise<Published>;
 
   /**
    * Sends a message of an application-defined type to the server, which does not

@@ -10,7 +10,7 @@ export type ErrorCode =
   | "limit"
   /** From the hub, or from the client before it sends: the message is too large. */
   | "too_large"
-  /** From the hub: it is shutting down. */
+  /** From the hub: it is shutting down, or the engine that keeps the topic's history is away. */
   | "unavailable"
   /** No reply, no connection or no received frame within the time limit. */
   | "timeout"

@@ -1,11 +1,11 @@
-import { attempt, noop } from "./async.js";
+import { attempt } from "./async.js";
 import { check, checkName, checkType } from "./check.js";
 import type { Calls } from "./calls.js";
 import type { CoreClient } from "./client.js";
 import type { Core } from "./core.js";
 import type { HubError } from "./errors.js";
-import type { Payload } from "./message.js";
-import type { PublishOptions } from "./options.js";
+import type { Message, Payload } from "./message.js";
+import type { Published, PublishOptions } from "./options.js";
 import type { Outbox } from "./outbox.js";
 import type { Kind, Topics } from "./topics.js";
 
@@ -13,14 +13,18 @@ import type { Kind, Topics } from "./topics.js";
 export function createMethods(core: Core, { encode, transmit }: Outbox, { call }: Calls, { subscribe, unsubscribe }: Topics) {
   const publisher =
     (type: string, kind?: Kind) =>
-    (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<void> =>
+    (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<Published> =>
       attempt(() => {
         const { exceptSelf, ack = true, key = kind && ack && core.history?.newKey(), ...others } = check(given);
         if (kind) checkName(channel!);
         const fields = { type, channel, data, exceptSelf, key };
         if (ack) {
           const publication = kind && core.history?.publication(kind, channel!, key, exceptSelf);
-          return call<void>(fields, others, publication?.published ?? noop, { publication });
+          const read = (reply?: Message): Published => {
+            publication?.published(reply);
+            return { local: reply?.json()?.local === true };
+          };
+          return call(fields, others, read, { publication });
         }
         const item = encode(fields);
         try {
@@ -29,7 +33,7 @@ export function createMethods(core: Core, { encode, transmit }: Outbox, { call }
         } catch (error) {
           core.listeners.report(error as HubError);
         }
-        return Promise.resolve();
+        return Promise.resolve({ local: false });
       });
   const broadcast = publisher("broadcast");
 

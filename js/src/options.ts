@@ -175,6 +175,15 @@ export interface PublishOptions extends CallOptions {
   ack?: boolean | undefined;
 }
 
+/** What the hub tells about a publication. */
+export interface Published {
+  /**
+   * True if it reached only the clients of this client's hub, which is one of several nodes: its broker was not available.
+   * False if that was not so or is not known. Always false in channels and rooms with a history.
+   */
+  local: boolean;
+}
+
 export interface SendOptions {
   /** A channel or room that the message concerns. */
   channel?: string | undefined;

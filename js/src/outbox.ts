@@ -70,6 +70,13 @@ export function createOutbox(core: Core) {
     if (queue.delete(item) || held?.delete(item)) queuedBytes -= item.size;
   };
 
+  /** Sends a frame of the application, or queues it. */
+  const enqueue = (item: Outgoing) => {
+    if (!held) return add(item);
+    held.add(item);
+    queuedBytes += item.size;
+  };
+
   /** Sends the frames that were held. */
   const release = () => {
     for (const item of held ?? []) queue.add(item);
@@ -81,6 +88,7 @@ export function createOutbox(core: Core) {
     measure,
     send,
     add,
+    enqueue,
     remove,
     release,
 
@@ -99,12 +107,7 @@ export function createOutbox(core: Core) {
       if (waiting + item.size > options.maxQueuedBytes) {
         throw new HubError("overflow", `${waiting} bytes are waiting to be sent`);
       }
-      if (held) {
-        held.add(item);
-        queuedBytes += item.size;
-      } else {
-        add(item);
-      }
+      enqueue(item);
     },
 
     /**

@@ -3,6 +3,7 @@ import type { Close } from "./connection.js";
 import type { Core } from "./core.js";
 import { isNoToken } from "./dial.js";
 import { HubError } from "./errors.js";
+import { jitter } from "./timers.js";
 
 const hint =
   "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
@@ -48,8 +49,8 @@ export function createReconnect({ options, listeners }: Core) {
       return reconnectCodes.includes(code);
     },
 
-    /** Returns the milliseconds to wait. Full jitter spreads out the clients that reconnect to a restarted hub. */
-    wait: () => Math.random() * Math.min(backoff.max, 2 ** 31 - 1, backoff.base * 2 ** failures++),
+    /** Returns the milliseconds to wait. */
+    wait: () => jitter(backoff, failures++),
   };
   return reconnect;
 }

@@ -35,7 +35,8 @@ export function createRepeat(core: Core, { add, release }: Outbox, { fail, finis
     if (--asked) return;
     for (const call of pending.values()) {
       if (call.item.sent) continue;
-      if (call.publication) call.publication.question = call.publication.ask();
+      // A refused publication may be in the history all the same: the older question remains.
+      if (call.publication && !call.refusal) call.publication.question = call.publication.ask();
       if (call.lost) add(call.item);
       delete call.lost;
     }
@@ -73,7 +74,7 @@ export function createRepeat(core: Core, { add, release }: Outbox, { fail, finis
           answered();
         };
         asked++;
-        if (publication!.ask()?.user === question!.user) request({ type: "hub:published", data: question!.data }, take);
+        if (publication!.ask()?.user === question!.user) request({ type: "hub:published", data: question!.data }, take, undefined, () => true);
         else take();
       }
       answered();

@@ -79,8 +79,9 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
   /** Asks for one subscription, or for all that do not begin in the past. */
   const askFor = (topic: Topic, own?: Handle) => {
     const begin = own ? own.begin : core.history?.sinceOf(topic);
-    request(control(0, topic.kind, topic.name, begin), (error, reply) => {
-      const handles = [...topic.handles].filter((handle) => (own ? handle === own : !handle.begin));
+    const waiting = () => [...topic.handles].filter((handle) => (own ? handle === own : !handle.begin));
+    const settle = (error?: HubError, reply?: Message) => {
+      const handles = waiting();
       if (!error) {
         topic.active = true;
         core.history?.joined(topic, handles, begin, reply!);
@@ -90,12 +91,13 @@ export function createTopics(core: Core, { encode }: Outbox, { call, request }: 
         return;
       }
       if (!own) topic.asked = false;
-      // A hub that shuts down refuses all requests as unavailable; the next connection asks again.
+      // It is unavailable, and no subscription waits for it.
       if (["unavailable", "disconnected"].includes(error.code)) return;
       for (const handle of handles) drop(topic, handle);
       if (!topic.handles.size) remove(topic);
       for (const handle of handles) handle.end(error, true);
-    });
+    };
+    request(control(0, topic.kind, topic.name, begin), settle, undefined, () => waiting().length > 0);
   };
 
   /** Ends all subscriptions of a topic, and those that the server made. */

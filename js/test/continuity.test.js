@@ -279,7 +279,7 @@ test("a refused question and an answer without sense leave the outcome unknown",
   await context.tick(500);
   context.socket.accept().welcome({ features });
   rejoin(context);
-  deliver(context, { type: "error", id: questions(context)[0].id, data: { code: "unavailable", message: "no" } });
+  deliver(context, { type: "error", id: questions(context)[0].id, data: { code: "forbidden", message: "no" } });
   answer(context, 1, 3);
   for (const call of [first, second]) await assertRejected(call, "disconnected", true);
   assert.deepEqual(context.socket.types, ["subscribe"]);
@@ -462,6 +462,109 @@ test("a publisher that excludes itself does not get its publication when it come
   for (const index of [0, 1]) answer(context, index, yes);
   for (const each of [call, other]) assert.equal(await outcome(each), "resolved");
   assert.deepEqual([got.items, sub.position.offset], [[3, 4], 5]);
+});
+
+/** Refuses the request that the client has sent as number `index` as a hub does whose engine is away. */
+const refuse = (context, index) => context.socket.replyError(index, "unavailable");
+
+test("a publication that the hub refuses because its engine is away is sent again with its key", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  const call = context.client.publish("a", 1, { timeout: 60_000 });
+  const key = keyOf(context.socket, -1);
+  refuse(context, -1);
+  assert.equal(published(context).length, 1, "not at once");
+  for (let refusals = 1; refusals <= 4; refusals++) {
+    await context.tick(500 * 2 ** refusals);
+    assert.equal(published(context).length, refusals + 1);
+    assert.equal(keyOf(context.socket, -1), key);
+    if (refusals < 4) refuse(context, -1);
+  }
+  ack(context, -1, { epoch: "e", offset: 2 });
+  assert.equal(await outcome(call), "resolved");
+
+  for (const channel of ["never told", "c"]) {
+    // The hub could publish it twice.
+    if (channel === "c") context.client.publish(channel, 3), ack(context, -1, { epoch: "e", offset: 1, conflate: true });
+    const other = context.client.publish(channel, 4);
+    refuse(context, -1);
+    await assertRejected(other, "unavailable", false);
+  }
+
+  t.mock.method(Math, "random", () => 0.9);
+  const late = context.client.publish("a", 2, { timeout: 900 });
+  refuse(context, -1);
+  await context.tick(500);
+  refuse(context, -1);
+  await context.tick(1000);
+  await assertRejected(late, "timeout", false);
+  assert.equal((await outcome(late)).cause.code, "unavailable");
+  const count = published(context).length;
+  await context.tick(5000);
+  assert.equal(published(context).length, count);
+});
+
+test("a refused publication goes to the next connection, with the question of its first attempt", async (t) => {
+  const context = await begin(t);
+  join(context, "a");
+  const call = context.client.publish("a", 1);
+  refuse(context, -1);
+  context.client.publish("a", 2);
+  ack(context, -1, { epoch: "e", offset: 9 });
+  context.socket.drop();
+  await context.tick(500);
+  context.socket.accept();
+  await context.tick(2000); // it does not go before the memberships are restored
+  assert.deepEqual(published(context), []);
+  context.socket.welcome({ features });
+  rejoin(context, { offset: 9 });
+  assert.deepEqual([published(context), questions(context)], [[1], []], "the hub has refused it, so that there is nothing to ask");
+  context.socket.drop();
+  await context.tick(2000);
+  context.socket.accept().welcome({ features });
+  rejoin(context, { offset: 9 });
+  assert.deepEqual(questioned(context).map(({ since }) => since.offset), [1]);
+  deliver(context, { type: "error", id: questions(context)[0].id, data: { code: "unavailable", message: "no" } });
+  await context.tick(500);
+  assert.equal(questions(context).length, 2, "the question is repeated");
+  answer(context, 1, yes);
+  assert.equal(await outcome(call), "resolved");
+});
+
+test("a subscription that the hub refuses because its engine is away is repeated", async (t) => {
+  const context = await begin(t);
+  const got = collect();
+  const sub = context.client.subscribe("a", got);
+  const room = context.client.joinRoom("r", noop, { last: 3 });
+  refuse(context, 0);
+  refuse(context, 1);
+  assert.deepEqual([sub.state, room.state], ["pending", "pending"]);
+  const joined = room.unsubscribe();
+  ack(context, -1, null);
+  await joined;
+  await context.tick(500);
+  assert.deepEqual(context.socket.types, ["subscribe", "join_room", "leave_room", "subscribe"], "the room is not joined again");
+  refuse(context, -1);
+  context.client.subscribe("a", noop);
+  context.client.subscribe("a", noop, { last: 2 });
+  await context.tick(1000);
+  assert.deepEqual(asked(context).map(({ last }) => last), [undefined, undefined, 2, undefined]);
+  ack(context, -1, { epoch: "e", offset: 5, replayed: 0, complete: true });
+  assert.equal(sub.state, "active");
+  publication(context, "a", 6);
+  assert.deepEqual([got.items, context.events.errors], [[6], []]);
+  await context.tick(5000);
+  assert.equal(asked(context).length, 4);
+});
+
+test("the reply to a publication tells whether it stayed on the hub's node", async (t) => {
+  const context = await begin(t);
+  for (const [data, local] of [[null, false], [{ local: true }, true], [{ epoch: "e", offset: 1 }, false]]) {
+    const calls = [context.client.publish("a", 1), context.client.publishRoom("a", 1), context.client.broadcast(1)];
+    for (const index of [-3, -2, -1]) ack(context, index, data);
+    assert.deepEqual(await Promise.all(calls), Array(3).fill({ local }));
+  }
+  assert.deepEqual(await context.client.publish("a", 1, { ack: false }), { local: false });
 });
 
 test("a publication that waits to be sent again can time out and be aborted", async (t) => {
