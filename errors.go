@@ -38,7 +38,8 @@ var (
 	ErrTooManyRequests = errors.New("websocket: too many requests to the client wait")
 	// ErrBrokerUnavailable means that a message was accepted for the recipients on
 	// this node but cannot reach those on other nodes, because the broker is down or
-	// stalled or its queue is full.
+	// stalled or its queue is full. In a topic with history it means that the message was
+	// not published, as far as is known.
 	ErrBrokerUnavailable = errors.New("websocket: broker unavailable")
 	// ErrForbidden is the error of AllowSubscribe and AllowMembers. An error of
 	// Config.Authorize that wraps it is a refusal whose text the client gets.
