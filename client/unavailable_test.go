@@ -141,7 +141,7 @@ func TestSubscribeDuringEngineOutage(t *testing.T) {
 		c.Reconnect()
 		time.Sleep(5 * time.Second)
 		require.NoError(t, c.LeaveRoom(within(t, time.Second), "h"))
-		time.Sleep(30 * time.Second)
+		time.Sleep(10 * time.Second) // less than RestoreTimeout
 		require.Equal(t, client.Connected, c.State(), "there is nothing to restore")
 		require.Empty(t, rec.errors)
 	})
@@ -161,4 +161,38 @@ func TestResultOfPublications(t *testing.T) {
 			synctest.Wait()
 		}
 	})
+}
+
+// TestRefusedPublicationKeepsItsQuestion loses the connection after a refusal: the hub may have
+// published it at the first attempt.
+func TestRefusedPublicationKeepsItsQuestion(t *testing.T) {
+	t.Parallel()
+	s := withScript(t, historyFeature)
+	ctx := testContext(t)
+	hub := s.connect()
+	refuse := func(m websocket.Message) {
+		hub.write(websocket.Message{Type: "error", ID: m.ID, Data: []byte(`{"code":"unavailable"}`)})
+	}
+	result := s.publishing(ctx, `1`)
+	hub.reply(`{"epoch":"e","offset":1}`)
+	require.NoError(t, receive(t, result))
+	refused := s.publishing(ctx, `2`)
+	refuse(hub.read())
+	other := s.publishing(ctx, `3`)
+	for answered := false; !answered; {
+		if m := hub.read(); string(m.Data) == `3` {
+			hub.write(websocket.Message{Type: "ack", ID: m.ID, Data: []byte(`{"epoch":"e","offset":9}`)})
+			answered = true
+		} else {
+			refuse(m)
+		}
+	}
+	require.NoError(t, receive(t, other))
+	refuse(hub.read())
+	require.Equal(t, `2`, string(hub.read().Data))
+	_ = hub.NetConn().Close()
+	hub = s.connect()
+	asked := hub.reply(`{"published":true,"complete":true}`)
+	require.Contains(t, string(asked.Data), `{"epoch":"e","offset":1}`)
+	require.NoError(t, receive(t, refused))
 }
