@@ -160,11 +160,15 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, s := range h.shards {
 		go s.run() // ends when it applies entryStop
 	}
-	stopReports := make(chan struct{})                                            // closed below, received by runReports and runReclaim
-	dropsReported, unsentReported := make(chan struct{}), make(chan struct{})     // closed by runReports, received below
-	go runReports(h.drops.wake, h.reportNextDrop, stopReports, dropsReported)     // ends after the last report
-	go runReports(h.unsent.wake, h.reportNextUnsent, stopReports, unsentReported) // ends after the last report
-	go h.runReclaim(stopReports)                                                  // ends when stopReports is closed
+	stopReports := make(chan struct{})                                        // closed below, received by runReports and runReclaim
+	dropsReported, unsentReported := make(chan struct{}), make(chan struct{}) // closed by runReports, received below
+	go runReports(h.drops.wake, h.reportNextDrop, stopReports, dropsReported) // ends after the last report
+	if h.config.OnUnsent != nil {
+		go runReports(h.unsent.wake, h.reportNextUnsent, stopReports, unsentReported) // ends after the last report
+	} else {
+		close(unsentReported)
+	}
+	go h.runReclaim(stopReports) // ends when stopReports is closed
 	h.events.start()
 	var err error
 	if h.node != nil {

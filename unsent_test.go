@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -32,7 +33,7 @@ func (u *unsentLog) take() (calls []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, l := range u.calls {
-		calls = append(calls, fmt.Sprintf("%s/%s/%s/%v %d %v", l.Channel, l.RoomID, l.ClientID, l.All, l.Count, l.Err == websocket.ErrBrokerUnavailable))
+		calls = append(calls, fmt.Sprintf("%s/%s/%s/%v %d %v", l.Channel, l.RoomID, l.ClientID, l.All, l.Count, errors.Is(l.Err, websocket.ErrBrokerUnavailable)))
 	}
 	u.calls = nil
 	return calls

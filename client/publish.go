@@ -244,7 +244,7 @@ func (c *Client) call(ctx context.Context, k call) (*websocket.Message, error) {
 	var refusal *Error // the latest one with CodeUnavailable
 	refusals := 0
 	fail := func(err error) error {
-		if refusal != nil && err == ctx.Err() {
+		if refusal != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = fmt.Errorf("%w: %w", err, refusal)
 		}
 		if unknown != nil {
