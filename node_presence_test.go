@@ -1,12 +1,14 @@
 package websocket_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,6 +255,55 @@ func TestPresenceDoesNotFlap(t *testing.T) {
 		require.Equal(t, map[string]string{"a": "node0", "c": "node1"}, a.sees())
 		require.Equal(t, 1, a.departures())
 		c.end()
+	})
+}
+
+// cutBroker has an outage of its own.
+type cutBroker struct {
+	websocket.HistoryBroker
+	handler websocket.BrokerHandler
+	cut     atomic.Bool
+}
+
+func (b *cutBroker) Open(h websocket.BrokerHandler) error {
+	b.handler = h
+	return b.HistoryBroker.Open(h)
+}
+
+func (b *cutBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	if b.cut.Load() {
+		return websocket.ErrBrokerUnavailable
+	}
+	return b.HistoryBroker.Publish(ctx, batch)
+}
+
+// TestLeavingInAnOutage has the last member of a node leave while only that node is cut off.
+func TestLeavingInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		link := &cutBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
+		change := func(c *websocket.Config) {
+			c.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+				return websocket.TopicOptions{Presence: true}
+			}
+		}
+		hubs := nodes(t, engine, 1, nil, change)
+		hubs = append(hubs, nodes(t, engine, 1, nil, change, func(c *websocket.Config) { c.NodeName, c.Broker = "cut", link })...)
+		defer stopAll(hubs)
+		ready(t, hubs...)
+		a, b := observe(t, hubs[0], "a"), observe(t, hubs[1], "b")
+		defer a.end()
+		settle()
+		require.Len(t, a.sees(), 2)
+		link.cut.Store(true)
+		link.handler.Down(websocket.ErrBrokerUnavailable)
+		b.end()
+		settle()
+		require.Len(t, a.sees(), 2)
+		link.cut.Store(false)
+		link.handler.Up()
+		settle()
+		require.Equal(t, map[string]string{"a": "node0"}, a.sees())
 	})
 }
 

@@ -10,7 +10,12 @@ local h, found = read_head(KEYS[1], stream, ARGV[3], tonumber(ARGV[4]))
 if not found then write_head(KEYS[1], h, ARGV[4]) end
 if h.messages > 0 then redis.call('XTRIM', stream, 'MAXLEN', h.messages) end
 local first = trim(h, stream)
-local removed = first and offset_of(first) - 1 or h.last
+local removed = h.last
+if h.size == 0 or first and first[2][4] == '0' then
+  removed = 0 -- the topic has all its records
+elseif first then
+  removed = offset_of(first) - 1
+end
 
 local records, size, limit = {}, 0, tonumber(ARGV[2])
 local from = text(tonumber(ARGV[1]) + 1)
