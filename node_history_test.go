@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,6 +283,76 @@ func TestLossThatOnlyThePublisherKnows(t *testing.T) {
 		f.join(hubs[1])
 		defer f.leave()
 		require.Equal(t, "epoch", f.resumed.Reason)
+	})
+}
+
+// slowBroker holds the records that arrive while hold is set.
+type slowBroker struct {
+	websocket.HistoryBroker
+	websocket.BrokerHandler
+	hold atomic.Pointer[chan struct{}]
+}
+
+func (b *slowBroker) Open(h websocket.BrokerHandler) error {
+	b.BrokerHandler = h
+	return b.HistoryBroker.Open(b)
+}
+
+func (b *slowBroker) Record(r websocket.BrokerRecord) {
+	if hold := b.hold.Load(); hold != nil {
+		<-*hold
+	}
+	b.BrokerHandler.Record(r)
+}
+
+// TestMovingToASlowNode has a client move to a node that has not received yet what the client
+// has got elsewhere.
+func TestMovingToASlowNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		link := &slowBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
+		hubs := nodes(t, engine, 1, nil, withHistories)
+		hubs = append(hubs, nodes(t, engine, 1, nil, withHistories, func(c *websocket.Config) { c.NodeName, c.Broker = "slow", link })...)
+		defer stopAll(hubs)
+		ready(t, hubs...)
+		other, f := &follower{t: t, id: "other"}, &follower{t: t, id: "f"}
+		other.join(hubs[1])
+		defer other.leave()
+		f.join(hubs[0])
+		hold := make(chan struct{})
+		link.hold.Store(&hold)
+		for i := range 3 {
+			require.NoError(t, publishNumber(hubs[0], i))
+		}
+		f.until("2")
+		f.leave()
+		f.join(hubs[1])
+		defer f.leave()
+		require.True(t, f.resumed.Complete, "%+v", f.resumed)
+		link.hold.Store(nil)
+		close(hold)
+		require.NoError(t, publishNumber(hubs[0], 3))
+		f.until("3")
+		other.until("3")
+		require.Equal(t, []string{"0", "1", "2", "3"}, f.got)
+		require.Equal(t, f.got, other.got)
+	})
+}
+
+// TestHistoryOfATopicElsewhere reads the history of a topic without members on any node.
+func TestHistoryOfATopicElsewhere(t *testing.T) {
+	inHistoryCluster(t, 2, func(t *testing.T, engine *brokertest.Memory, hubs []*fakeHub) {
+		for i := range 3 {
+			require.NoError(t, publishNumber(hubs[0], i))
+		}
+		page, err := hubs[1].History(t.Context(), websocket.ChannelTopic, "h", websocket.HistoryQuery{Limit: 2})
+		require.NoError(t, err)
+		require.Len(t, page.Messages, 2)
+		require.Equal(t, "2", string(page.Messages[1].Data))
+		engine.Stop()
+		synctest.Wait()
+		_, err = hubs[1].History(t.Context(), websocket.ChannelTopic, "h", websocket.HistoryQuery{})
+		require.ErrorIs(t, err, websocket.ErrBrokerUnavailable)
 	})
 }
 
