@@ -19,7 +19,8 @@ import (
 // and TCP clients. While the hubs publish it stops, restarts, pauses and upsets the engine.
 // Members of all hubs, one of them on the way from hub to hub, must get every acknowledged
 // publication once and in one order. If the engine is not Durable, they may get a gap
-// instead of those that it has lost. In the end all must see the same members.
+// instead of those that it has lost. A fourth hub dies without a goodbye. In the end all must
+// see the same members, without those of the dead hub.
 func RunHistories(t *testing.T, engine Engine) {
 	if engine.Patience == 0 {
 		engine.Patience = 30 * time.Second
@@ -27,8 +28,12 @@ func RunHistories(t *testing.T, engine Engine) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*engine.Patience)
 	t.Cleanup(cancel)
 	r := &histories{T: t, engine: engine, ctx: ctx}
+	dying := engine.Broker()
+	r.startHub(3, dying)
+	r.settle(&historyReader{id: "mortal"}, 0)
+	r.hubs, r.urls = nil, nil
 	for i := range 3 {
-		r.startHub(i)
+		r.startHub(i, engine.Broker())
 	}
 	for i := range r.hubs {
 		r.settle(r.newReader(fmt.Sprint("settled", i)), i)
@@ -43,6 +48,8 @@ func RunHistories(t *testing.T, engine Engine) {
 	travelling.Go(func() { r.travel(traveller, stop) })
 
 	r.progress()
+	r.sees(len(r.readers)+1, r.readers[0])
+	require.NoError(t, dying.Close()) // behind the hub's back
 	if engine.Stop != nil {
 		for range 2 {
 			engine.Stop()
@@ -95,9 +102,9 @@ type historyReader struct {
 	client   *client.Client
 }
 
-func (r *histories) startHub(i int) {
+func (r *histories) startHub(i int, b websocket.Broker) {
 	config := websocket.DefaultConfig
-	config.Broker = r.engine.Broker()
+	config.Broker = b
 	config.NodeName = fmt.Sprint("node", i)
 	config.BrokerTimeout = 2 * time.Second
 	config.AnnounceInterval = 500 * time.Millisecond
@@ -238,6 +245,14 @@ func (r *histories) progress() {
 	}
 }
 
+// sees waits until a reader sees a number of members. The traveller may be on the way.
+func (r *histories) sees(members int, reader *historyReader) {
+	r.Helper()
+	for deadline := time.Now().Add(r.engine.Patience); len(reader.sub.Members()) != members; time.Sleep(time.Millisecond) {
+		require.True(r, time.Now().Before(deadline), "%s sees %v", reader.id, reader.sub.Members())
+	}
+}
+
 // check waits for the last publication at every reader, and compares what they have got.
 func (r *histories) check() {
 	deadline := time.Now().Add(r.engine.Patience)
@@ -255,10 +270,7 @@ func (r *histories) check() {
 		}
 	}
 	for _, reader := range r.readers {
-		for len(reader.sub.Members()) != len(r.readers) {
-			require.True(r, time.Now().Before(deadline), "%s sees %v", reader.id, reader.sub.Members())
-			time.Sleep(10 * time.Millisecond)
-		}
+		r.sees(len(r.readers), reader)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
