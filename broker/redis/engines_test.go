@@ -252,6 +252,19 @@ func (e *engine) inSync() {
 	})
 }
 
+// replicated waits until a replica has all that clients have written so far. WAIT is about the
+// writes of its own connection.
+func (e *engine) replicated() {
+	e.t.Helper()
+	ctx := context.Background()
+	conn := e.client.Conn()
+	defer func() { _ = conn.Close() }()
+	require.NoError(e.t, conn.Set(ctx, "replicated", 1, time.Minute).Err())
+	n, err := conn.Wait(ctx, 1, patience).Result()
+	require.NoError(e.t, err)
+	require.NotZero(e.t, n)
+}
+
 // role returns "master", "slave", or nothing if the server does not respond.
 func (e *engine) role() string {
 	role, _ := e.client.Do(context.Background(), "ROLE").Slice()

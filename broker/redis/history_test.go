@@ -144,7 +144,7 @@ func TestFailoverLosesRecords(t *testing.T) {
 				link.target.Store(one)
 				a := keep(t, link.broker())
 				before := a.append(entry("c.x", "kept"))[0]
-				require.NoError(t, one.client.Wait(context.Background(), 1, patience).Err())
+				one.replicated()
 				require.NoError(t, two.client.ReplicaOf(context.Background(), "NO", "ONE").Err())
 				lost := a.append(entry("c.x", "lost"), entry("c.x", "lost"))[1]
 				link.promote(t, a, one, two)
