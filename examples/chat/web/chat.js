@@ -42,7 +42,6 @@ class Room {
   subscription;
   entry; // how this tab has entered the room: the messages up to the offset are older
   newest; // the latest message, for the table of sizes
-  listed; // the members, from a hub without presence: see examples/cluster
 
   constructor(name) {
     this.name = name;
@@ -50,7 +49,7 @@ class Room {
 
   /** The members, sorted by name. */
   get members() {
-    const all = this.listed ?? this.subscription.members().map(({ clientId: id, info }) => ({ id, ...info }));
+    const all = this.subscription.members().map(({ clientId: id, info }) => ({ id, ...info }));
     return all.sort((a, b) => a.name.localeCompare(b.name));
   }
 }
@@ -277,10 +276,6 @@ function silence() {
 
 function receivedInRoom(room, message) {
   if (message.type === "room_message") showMessage(room, message);
-  else if (message.type === "presence") {
-    room.listed = message.json().members;
-    showPresence(room);
-  }
 }
 
 /** Shows who is in a room. A member that only loses its connection does not leave. */

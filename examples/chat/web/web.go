@@ -1,4 +1,4 @@
-// Package web embeds the chat's page. The examples chat and cluster serve it.
+// Package web embeds the chat's page.
 package web
 
 import "embed"
