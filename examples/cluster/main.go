@@ -1,228 +1,217 @@
-// Command cluster runs the chat of examples/chat on three nodes. A node is a hub with
-// a listener of its own. A NATS server connects the nodes, and a reverse proxy, the
-// front, spreads connections over them. In this demonstration all of them run in one
-// process:
+// Command cluster runs a chat room on three nodes. A node is a hub in a process of its
+// own, with an address of its own. An engine connects the nodes and keeps the room's
+// history: a NATS server in another process, which stores in a folder. A reverse proxy,
+// the front, spreads connections over the nodes. Nothing has to be installed:
 //
 //	go run .
 //
-// Open http://localhost:8080 in several tabs; they are connected to different nodes.
-// Then type
+// Open http://localhost:8080 in several tabs. A tab may also use one node, such as
+// http://localhost:8081. It shows the room's latest messages and its members on all
+// nodes. When a node ends, its tabs move to another one and miss nothing. Try it with the
+// buttons of the page, or with commands:
 //
-//	stop 2
+//	stop 2         the node closes its connections and ends
+//	kill 2         the node's process is killed
+//	kill engine    nothing can be published until "start engine"
+//	start 2
+//	list
 //
-// and the tabs of the second node reconnect to the other nodes. "start 2" starts the
-// node again, and "nodes" prints the state of each node.
+// After a restart of the whole program the history is still there. With -engine the
+// nodes use a server that runs already, for example -engine redis://localhost:6379.
+//
+// "cluster node" runs one node, for a cluster on several machines: see its flags with -h.
 package main
 
 import (
-	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log"
-	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/signal"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"syscall"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 )
 
 func main() {
-	addr := flag.String("addr", "localhost:8080", "address to listen on")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	listener, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	c, err := newCluster(slog.Default(), 3)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("chat on http://%s, three nodes; commands: \"stop 1\" to \"stop 3\", \"start 1\" to \"start 3\", \"nodes\"; press Ctrl+C to stop\n", listener.Addr())
-	go c.runCommands(os.Stdin) // ends with the process
-	if err := c.serve(ctx, listener); err != nil {
-		log.Fatal(err)
+	switch err := run(os.Args[1:]); {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
 	}
 }
 
-// cluster is the nodes, the NATS server and the front. A real cluster runs them on
-// several machines.
-type cluster struct {
-	log    *slog.Logger
-	engine *server.Server
-	secret []byte        // encrypts tickets; all nodes share it
-	turn   atomic.Uint32 // number of connections of the front
+// errUsage means that the command line is wrong and that the user has been told.
+var errUsage = errors.New("wrong usage")
 
-	mu    sync.Mutex // guards nodes and addrs
-	nodes []*node    // nil while a node is stopped
-	addrs []string   // the address of each node, kept while the node is stopped
+func run(args []string) error {
+	command := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "":
+		return clusterCommand(args)
+	case "node":
+		return nodeCommand(args)
+	case "engine":
+		return engineCommand(args)
+	}
+	fmt.Fprintf(os.Stderr, "cluster: there is no command %q; use -h for help\n", command)
+	return errUsage
 }
 
-func newCluster(logger *slog.Logger, nodes int) (*cluster, error) {
-	engine, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true})
+// parse parses the flags. check returns the first problem of their values, or "".
+func parse(flags *flag.FlagSet, args []string, check func() string) error {
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(0) // flags has printed the help
+	}
 	if err != nil {
-		return nil, err
+		return errUsage // flags has printed the error
 	}
-	engine.Start()
-	if !engine.ReadyForConnections(10 * time.Second) {
-		return nil, errors.New("the NATS server did not start within 10 s")
+	problem := check()
+	if flags.NArg() > 0 {
+		problem = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
 	}
-	c := &cluster{log: logger, engine: engine, secret: make([]byte, 32), nodes: make([]*node, nodes), addrs: make([]string, nodes)}
-	_, _ = rand.Read(c.secret) // never fails
-	for i := range c.nodes {
-		c.addrs[i] = "127.0.0.1:0"
-		if err := c.start(i); err != nil {
-			return nil, errors.Join(err, c.close())
+	if problem == "" {
+		return nil
+	}
+	fmt.Fprintf(flags.Output(), "%s: %s; use -h for help\n", flags.Name(), problem)
+	return errUsage
+}
+
+func clusterCommand(args []string) error {
+	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	o := options{log: os.Stderr}
+	addr := flags.String("addr", "localhost:8080", "address of the front, `host:port`; the nodes use the ports behind it")
+	flags.IntVar(&o.nodes, "nodes", 3, "`number` of nodes, 1 to 9")
+	flags.StringVar(&o.dir, "dir", "cluster-data", "`folder` in which the NATS server stores")
+	flags.StringVar(&o.engine, "engine", "", "`URL` of a running engine, nats://... or redis://...; without it a NATS server is started")
+	flags.DurationVar(&o.announce, "announce", time.Second, "time between announcements of a node; when it has missed three, its members leave")
+	err := parse(flags, args, func() string {
+		switch {
+		case o.nodes < 1 || o.nodes > 9:
+			return "-nodes must be 1 to 9"
+		case o.dir == "" && o.engine == "":
+			return "-dir must not be empty"
+		case o.announce < 10*time.Millisecond:
+			return "-announce must be at least 10ms"
 		}
-	}
-	return c, nil
-}
-
-// start starts node i. It fails if the node is running.
-func (c *cluster) start(i int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.nodes[i] != nil {
-		return fmt.Errorf("node %d is running", i+1)
-	}
-	listener, err := net.Listen("tcp", c.addrs[i])
+		return errorText(checkAddr(*addr), checkEngine(o.engine))
+	})
 	if err != nil {
 		return err
 	}
-	c.addrs[i] = listener.Addr().String()
-	c.nodes[i] = startNode(c.log, fmt.Sprint("node ", i+1), c.engine.ClientURL(), c.secret, listener)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl+C ends the process at once, and with it the others
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	o.host, _, _ = net.SplitHostPort(*addr) // checkAddr has accepted it
+	o.port = listener.Addr().(*net.TCPAddr).Port
+	c, err := newCluster(o)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+	fmt.Printf("chat on http://%s:%d; press Ctrl+C to stop\n", bracketed(o.host), o.port)
+	c.list(os.Stdout)
+	fmt.Println("commands: \"stop 1\", \"kill 1\", \"start 1\" for nodes and engine, \"list\"")
+	go c.runCommands(os.Stdin, os.Stdout) // ends with the process
+	return c.serve(ctx, listener)
+}
+
+func nodeCommand(args []string) error {
+	flags := flag.NewFlagSet("cluster node", flag.ContinueOnError)
+	addr := flags.String("addr", "localhost:8090", "address of the node, `host:port`, as browsers find it; it is also the node's name")
+	engine := flags.String("engine", "", "`URL` of the engine, nats://... or redis://...")
+	announce := flags.Duration("announce", time.Second, "time between announcements, the same for all nodes")
+	child := flags.Bool("child", false, "end with the standard input; the cluster sets it")
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "Usage of cluster node:")
+		flags.PrintDefaults()
+		fmt.Fprintf(flags.Output(), "The environment variable %s has the secret of all nodes, 64 hexadecimal digits.\n", secretVariable)
+	}
+	err := parse(flags, args, func() string {
+		switch {
+		case *engine == "":
+			return "-engine is missing"
+		case *announce < 10*time.Millisecond:
+			return "-announce must be at least 10ms"
+		}
+		return errorText(checkAddr(*addr), checkEngine(*engine))
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := lifetime(*child)
+	defer stop()
+	return runNode(ctx, *addr, *engine, *announce)
+}
+
+func engineCommand(args []string) error {
+	flags := flag.NewFlagSet("cluster engine", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:4222", "address of the NATS server, `host:port`")
+	dir := flags.String("dir", "cluster-data", "`folder` in which the server stores")
+	child := flags.Bool("child", false, "end with the standard input; the cluster sets it")
+	if err := parse(flags, args, func() string { return errorText(checkAddr(*listen)) }); err != nil {
+		return err
+	}
+	ctx, stop := lifetime(*child)
+	defer stop()
+	return runEngine(ctx, *listen, *dir)
+}
+
+// lifetime returns a context that ends with Ctrl+C. For a child of the cluster it ends
+// with the standard input instead: a child ends when the cluster closes it, in an order
+// that the cluster chooses, and when the cluster's process has been killed.
+func lifetime(child bool) (context.Context, context.CancelFunc) {
+	if !child {
+		return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	}
+	signal.Ignore(syscall.SIGINT) // a terminal sends Ctrl+C to all processes
+	ctx, end := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the cluster closes it
+		end()
+	}()
+	return ctx, end
+}
+
+// checkAddr returns an error for an address without a host that browsers can find.
+func checkAddr(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("address %s: the host is missing, by which browsers find the node", addr)
+	}
 	return nil
 }
 
-// stop stops node i. Its clients receive close code 1001 and reconnect, through the
-// front, to other nodes. It fails if the node is not running.
-func (c *cluster) stop(i int) error {
-	c.mu.Lock()
-	n := c.nodes[i]
-	c.nodes[i] = nil
-	c.mu.Unlock()
-	if n == nil {
-		return fmt.Errorf("node %d is not running", i+1)
+// bracketed returns a host as it stands in URLs.
+func bracketed(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
 	}
-	return n.stop()
+	return host
 }
 
-// running returns the nodes that are not stopped.
-func (c *cluster) running() []*node {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var running []*node
-	for _, n := range c.nodes {
-		if n != nil {
-			running = append(running, n)
-		}
-	}
-	return running
-}
-
-// close stops all nodes and the NATS server.
-func (c *cluster) close() error {
-	var failed error
-	for i := range c.nodes {
-		c.mu.Lock()
-		isRunning := c.nodes[i] != nil
-		c.mu.Unlock()
-		if isRunning {
-			failed = errors.Join(failed, c.stop(i))
-		}
-	}
-	c.engine.Shutdown()
-	c.engine.WaitForShutdown()
-	return failed
-}
-
-// serve serves the front until ctx ends, and then stops the cluster.
-func (c *cluster) serve(ctx context.Context, listener net.Listener) error {
-	front := &http.Server{Handler: c.front(), ReadHeaderTimeout: 10 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- front.Serve(listener) }() // returns after front.Close
-	select {
-	case err := <-ended:
-		return errors.Join(err, c.close())
-	case <-ctx.Done():
-	}
-	err := c.close()
-	return errors.Join(err, front.Close())
-}
-
-// front returns a reverse proxy that sends each request to the next node that
-// accepts a connection. A client is not bound to a node.
-func (c *cluster) front() http.Handler {
-	transport := &http.Transport{
-		DisableKeepAlives: true, // a new connection for each request, so that the nodes take turns
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			c.mu.Lock()
-			addrs := append([]string(nil), c.addrs...)
-			c.mu.Unlock()
-			first := int(c.turn.Add(1))
-			var failed error
-			for i := range addrs {
-				conn, err := new(net.Dialer).DialContext(ctx, network, addrs[(first+i)%len(addrs)])
-				if err == nil {
-					return conn, nil
-				}
-				failed = errors.Join(failed, err)
-			}
-			return nil, failed
-		},
-	}
-	return &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: "cluster"})
-			r.Out.Host = r.In.Host // the hub compares it with the Origin header
-			r.SetXForwarded()
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			c.log.Warn("no node accepts a request", "path", r.URL.Path, "error", err)
-			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(http.StatusServiceUnavailable)
-		},
-	}
-}
-
-// runCommands runs the commands in its input, one per line.
-func (c *cluster) runCommands(in io.Reader) {
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		var command string
-		var number int
-		_, _ = fmt.Sscan(lines.Text(), &command, &number) // missing parts stay zero, and are checked below
-		var err error
-		switch {
-		case command == "nodes":
-			for _, n := range c.running() {
-				fmt.Println(n.describe())
-			}
-		case number < 1 || number > len(c.addrs):
-			err = fmt.Errorf("the number of a node is 1 to %d", len(c.addrs))
-		case command == "stop":
-			err = c.stop(number - 1)
-		case command == "start":
-			err = c.start(number - 1)
-		default:
-			err = errors.New(`unknown command; the commands are "stop 1", "start 1" and "nodes"`)
-		}
+// errorText returns the text of the first error, or "".
+func errorText(errs ...error) string {
+	for _, err := range errs {
 		if err != nil {
-			fmt.Println(err)
+			return err.Error()
 		}
 	}
+	return ""
 }

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"maps"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,213 +24,480 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/client"
 )
 
-// run starts a cluster and returns it with the front's address.
-func run(t *testing.T) (*cluster, string) {
-	t.Helper()
-	c, err := newCluster(slog.New(slog.NewTextHandler(io.Discard, nil)), 3)
-	require.NoError(t, err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.serve(ctx, listener) }() // returns after stop
-	t.Cleanup(func() {
-		stop()
-		require.NoError(t, <-ended)
-	})
-	for _, n := range c.running() {
-		require.NoError(t, n.hub.BrokerReady(within(t)))
+// TestMain makes the test binary the program that the cluster starts for its servers.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "node" || os.Args[1] == "engine") {
+		main()
+		return
 	}
-	require.Eventually(t, func() bool {
-		for _, n := range c.running() {
-			if len(n.hub.Cluster().Nodes()) != 3 {
-				return false
-			}
-		}
-		return true
-	}, 10*time.Second, 10*time.Millisecond)
-	return c, listener.Addr().String()
+	os.Exit(m.Run())
 }
 
-// within returns a context with a timeout of 20 seconds.
+const patience = 30 * time.Second
+
+// within returns a context with a timeout.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// tab is a client like the page's, with the messages that it has received.
-type tab struct {
-	*client.Client
-	said  chan string
-	lists chan presence
-	ids   chan string
+// eventually waits until a condition holds.
+func eventually(t *testing.T, condition func() bool, what ...any) {
+	t.Helper()
+	require.Eventually(t, condition, patience, 10*time.Millisecond, what...)
 }
 
-func open(t *testing.T, front, name, codec string) *tab {
+// start starts a cluster of three nodes and its front. stop may be called before the end
+// of the test.
+func start(t *testing.T, dir, engine string) (c *cluster, front string, stop func()) {
 	t.Helper()
-	b := &tab{said: make(chan string, 1000), lists: make(chan presence, 1000), ids: make(chan string, 1000)}
-	c, err := client.Dial(within(t), "ws://"+front+"/ws?name="+name, client.Options{
-		Codec: codec, BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond, MessageRate: 15,
-		OnGap: func(websocket.Gap) {},
-		OnMessage: func(m *websocket.Message) {
-			var me person
-			if m.Type == "welcome" && json.Unmarshal(m.Data, &me) == nil {
-				b.ids <- me.ID
+	c, err := newCluster(options{host: "127.0.0.1", nodes: 3, dir: dir, engine: engine, announce: 200 * time.Millisecond, log: io.Discard})
+	require.NoError(t, err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.serve(ctx, listener) }() // returns after stop
+	stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	t.Cleanup(stop)
+	for _, n := range c.nodes {
+		eventually(t, func() bool {
+			status, health := get(t, n.url+"/health")
+			return status == http.StatusOK && strings.Contains(health, `"broker":"up"`)
+		})
+	}
+	return c, listener.Addr().String(), stop
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := http.Get(url)
+	require.NoError(t, err)
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	require.NoError(t, r.Body.Close())
+	return r.StatusCode, string(body)
+}
+
+// tab is a client like the page, with all that it has received.
+type tab struct {
+	*client.Client
+	name string
+	room *client.Subscription
+
+	mu    sync.Mutex // guards the fields below
+	lines []string
+	gaps  []websocket.Gap
+	node  string
+	nodes []string
+}
+
+// open opens a tab at one of the nodes. When it loses the connection, it tries that node
+// again, and then the others if it moves.
+func (c *cluster) open(t *testing.T, name, codec string, node int, moves bool, begin ...client.SubscribeOption) *tab {
+	t.Helper()
+	b := &tab{name: name}
+	var err error
+	b.Client, err = client.Dial(within(t), "ws://"+c.nodes[node].addr()+"/ws?tab="+name+"&name="+name, client.Options{
+		Codec: codec, BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond, OnGap: b.lost, OnMessage: b.told,
+		NetDial: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+			for i := range c.nodes {
+				if moves {
+					addr = c.nodes[(node+i)%len(c.nodes)].addr()
+				}
+				if conn, err = new(net.Dialer).DialContext(ctx, network, addr); err == nil {
+					break
+				}
 			}
+			return conn, err
 		},
 	})
 	require.NoError(t, err)
-	b.Client = c
-	t.Cleanup(func() { _ = c.Close() })
-	_, err = c.JoinRoom(within(t), "lobby", func(m *websocket.Message) {
-		if m.Type == "presence" {
-			var list presence
-			if err := json.Unmarshal(m.Data, &list); err != nil {
-				t.Errorf("presence: %v", err)
-			}
-			b.lists <- list
-			return
-		}
-		var said struct{ Text string }
-		if err := json.Unmarshal(m.Data, &said); err != nil {
-			t.Errorf("message: %v", err)
-		}
-		b.said <- personOf(m.ClientID).Name + ": " + said.Text
-	})
+	t.Cleanup(func() { _ = b.Close() })
+	b.room, err = b.JoinRoom(within(t), "lobby", b.received, append(begin, client.OnPresence(nil))...)
 	require.NoError(t, err)
 	return b
 }
 
-// next returns the next value of a channel.
-func next[T any](t *testing.T, from chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-from:
-	case <-time.After(20 * time.Second):
-		require.FailNow(t, "no message arrived")
+func (b *tab) received(m *websocket.Message) {
+	var data stamped
+	err := json.Unmarshal(m.Data, &data)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.lines = append(b.lines, err.Error())
+		return
 	}
-	return v
+	b.lines = append(b.lines, data.Name+": "+data.Text)
 }
 
-// members waits for a member list with exactly these names.
-func (b *tab) members(t *testing.T, names ...string) {
-	t.Helper()
-	for {
-		var got []string
-		for _, p := range next(t, b.lists).Members {
-			got = append(got, p.Name)
-		}
-		if slices.Equal(got, names) {
-			return
-		}
+func (b *tab) lost(gap websocket.Gap) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if gap.All || gap.RoomID == "lobby" {
+		b.gaps = append(b.gaps, gap)
 	}
 }
 
-func (b *tab) say(t *testing.T, text string) {
-	t.Helper()
-	require.NoError(t, b.PublishRoom(within(t), "lobby", encode(map[string]any{"text": text, "nonce": 1})))
+// told gets the messages to the tab alone.
+func (b *tab) told(m *websocket.Message) {
+	var list nodeList
+	if m.Type != "nodes" || json.Unmarshal(m.Data, &list) != nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.node, b.nodes = list.Node, list.Nodes
 }
 
-func TestClientsMoveToOtherNodes(t *testing.T) {
-	c, front := run(t)
-	names, codecs := []string{"Ann", "Bob", "Cy"}, []string{"json", "protobuf", "msgpack"}
+// at returns the node to which the tab is connected.
+func (b *tab) at() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.node
+}
+
+func (b *tab) got() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.lines)
+}
+
+func (b *tab) gapsSoFar() []websocket.Gap {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.gaps)
+}
+
+// say publishes a text. While the engine is away, the client publishes again with the same
+// key.
+func (b *tab) say(ctx context.Context, text string) error {
+	return b.PublishRoom(ctx, "lobby", encode(said{text}), client.Key(b.name+" "+text))
+}
+
+// talk says numbered texts one after the other until stop is called, which returns them.
+func (b *tab) talk(t *testing.T) (stop func() []string) {
+	end := make(chan struct{})
+	ended := make(chan error, 1)
+	var texts []string
+	ctx := within(t)
+	go func() { // returns after stop, or with ctx
+		defer close(ended)
+		for i := 1; ; i++ {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			text := fmt.Sprint(i)
+			if err := b.say(ctx, text); err != nil {
+				ended <- fmt.Errorf("%s says %s: %w", b.name, text, err)
+				return
+			}
+			texts = append(texts, b.name+": "+text)
+		}
+	}()
+	return func() []string {
+		close(end)
+		require.NoError(t, <-ended)
+		return texts
+	}
+}
+
+// sees waits until the members that the tab knows are exactly these, as "name at node".
+func (b *tab) sees(t *testing.T, wanted ...string) {
+	t.Helper()
+	slices.Sort(wanted)
+	var got []string
+	if !waitUntil(func() bool {
+		got = got[:0]
+		for _, m := range b.room.Members() {
+			var info struct{ Name string }
+			_ = json.Unmarshal(m.Info, &info) // an empty name is unequal
+			got = append(got, info.Name+" at "+m.Node)
+		}
+		slices.Sort(got)
+		return slices.Equal(wanted, got)
+	}) {
+		require.Equal(t, wanted, got, "the members that %s sees", b.name)
+	}
+}
+
+// waitUntil reports whether a condition holds in time.
+func waitUntil(condition func() bool) bool {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		if condition() {
+			return true
+		}
+	}
+	return false
+}
+
+// requireSame waits until all tabs have these lines, in any order, and requires that each
+// tab has each line once, in the same order as the others, and no gap.
+func requireSame(t *testing.T, lines []string, tabs ...*tab) {
+	t.Helper()
+	slices.Sort(lines)
+	for _, b := range tabs {
+		_ = waitUntil(func() bool { return len(b.got()) >= len(lines) }) // compared below
+		got := b.got()
+		require.Equal(t, tabs[0].got(), got, "%s and %s have the same order", tabs[0].name, b.name)
+		slices.Sort(got)
+		require.Equal(t, lines, got, "what %s has", b.name)
+		require.Empty(t, b.gapsSoFar(), b.name)
+	}
+}
+
+// history reads the room at every node, and requires that it is everywhere the same.
+func (c *cluster) history(t *testing.T) (lines []string) {
+	t.Helper()
+	for i := range c.nodes {
+		reader := c.open(t, fmt.Sprint("Reader", i), "json", i, false, client.Since(websocket.Position{}))
+		resumed := reader.room.Resumed()
+		eventually(t, func() bool { return len(reader.got()) >= resumed.Replayed })
+		if i == 0 {
+			lines = reader.got()
+		}
+		require.Equal(t, lines, reader.got())
+		require.NoError(t, reader.Close())
+	}
+	return lines
+}
+
+func TestNATS(t *testing.T) {
+	testAcrossNodes(t, t.TempDir(), "")
+}
+
+func TestRedis(t *testing.T) {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	host, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	server := exec.Command(program, "--bind", host, "--port", port, "--save", "", "--dir", t.TempDir())
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	})
+	testAcrossNodes(t, "", "redis://"+net.JoinHostPort(host, port))
+}
+
+// testAcrossNodes tests history, order and presence across nodes.
+func testAcrossNodes(t *testing.T, dir, engine string) {
+	c, _, _ := start(t, dir, engine)
 	var tabs []*tab
-	for i, name := range names {
-		tabs = append(tabs, open(t, front, name, codecs[i]))
+	var here []string
+	for i, codec := range []string{"json", "protobuf", "msgpack"} {
+		b := c.open(t, fmt.Sprint("Ann", i), codec, i, false)
+		tabs = append(tabs, b)
+		here = append(here, b.name+" at "+c.nodes[i].addr())
 	}
 	for _, b := range tabs {
-		b.members(t, names...)
+		b.sees(t, here...)
 	}
-	homes := map[string]bool{}
+	var stops []func() []string
 	for _, b := range tabs {
-		home, err := c.running()[0].hub.Cluster().FindClient(within(t), next(t, b.ids))
-		require.NoError(t, err)
-		homes[home] = true
+		stops = append(stops, b.talk(t))
 	}
-	require.Len(t, homes, 3, "the front spreads connections over the nodes")
-
-	tabs[0].say(t, "hello")
-	for _, b := range tabs {
-		require.Equal(t, "Ann: hello", next(t, b.said))
+	eventually(t, func() bool { return len(tabs[0].got()) > 100 })
+	var all []string
+	for _, stop := range stops {
+		all = append(all, stop()...)
 	}
-
-	for i := range 3 { // stops one node after the other
-		require.NoError(t, c.stop(i))
-		require.Eventually(t, func() bool { return c.members("lobby") == len(tabs) }, 20*time.Second, 10*time.Millisecond, "all tabs are connected to other nodes")
-		for _, n := range c.running() {
-			require.NoError(t, n.hub.BrokerReady(within(t)))
-		}
-		for _, b := range tabs {
-			b.say(t, fmt.Sprint("after stop ", i+1))
-		}
-		for _, b := range tabs {
-			missing := map[string]bool{}
-			for _, name := range names {
-				missing[fmt.Sprint(name, ": after stop ", i+1)] = true
-			}
-			for len(missing) > 0 {
-				delete(missing, next(t, b.said))
-			}
-		}
-		require.NoError(t, c.start(i))
-		require.ErrorContains(t, c.start(i), "is running")
-	}
+	requireSame(t, all, tabs...)
+	require.Equal(t, tabs[0].got(), c.history(t))
 }
 
-// members counts a room's members on all nodes.
-func (c *cluster) members(room string) (n int) {
-	for _, node := range c.running() {
-		n += maps.Collect(node.hub.Rooms())[room]
+func TestClientMovesWithoutLoss(t *testing.T) {
+	c, _, _ := start(t, t.TempDir(), "")
+	stays, moves := c.open(t, "Bob", "json", 0, false), c.open(t, "Ann", "protobuf", 1, true)
+	stop, stop2 := stays.talk(t), moves.talk(t)
+	for _, command := range []string{"stop", "kill"} {
+		from := moves.at()
+		i := slices.IndexFunc(c.nodes, func(n *server) bool { return n.addr() == from })
+		require.Positive(t, i, "%q is the node of Ann, and not that of Bob", from)
+		before := len(moves.got())
+		require.NoError(t, c.run(command, fmt.Sprint(i+1)))
+		eventually(t, func() bool { return moves.at() != from && len(moves.got()) > before+20 })
+		stays.sees(t, "Bob at "+c.nodes[0].addr(), "Ann at "+moves.at())
+		require.NoError(t, c.run("start", fmt.Sprint(i+1)))
+		if command == "stop" && moves.at() == c.nodes[0].addr() {
+			moves.Reconnect()
+			eventually(t, func() bool { return moves.at() == from })
+		}
 	}
-	return n
+	requireSame(t, append(stop(), stop2()...), stays, moves)
+}
+
+func TestMembersOfKilledNodeLeave(t *testing.T) {
+	c, _, _ := start(t, t.TempDir(), "")
+	ann, bob := c.open(t, "Ann", "json", 0, false), c.open(t, "Bob", "json", 1, false)
+	cy := c.open(t, "Cy", "json", 2, false)
+	at := func(b *tab, i int) string { return b.name + " at " + c.nodes[i].addr() }
+	for _, b := range []*tab{ann, bob, cy} {
+		b.sees(t, at(ann, 0), at(bob, 1), at(cy, 2))
+	}
+	require.NoError(t, c.run("kill", "3"))
+	require.NoError(t, ann.say(within(t), "without Cy"))
+	ann.sees(t, at(ann, 0), at(bob, 1))
+	bob.sees(t, at(ann, 0), at(bob, 1))
+	require.NoError(t, c.run("start", "3"))
+	for _, b := range []*tab{ann, bob, cy} { // Cy comes back to its node
+		b.sees(t, at(ann, 0), at(bob, 1), at(cy, 2))
+	}
+	requireSame(t, []string{"Ann: without Cy"}, ann, bob, cy)
+}
+
+func TestEngineKilled(t *testing.T) {
+	c, _, _ := start(t, t.TempDir(), "")
+	ann, bob := c.open(t, "Ann", "json", 0, false), c.open(t, "Bob", "msgpack", 1, false)
+	here := []string{"Ann at " + c.nodes[0].addr(), "Bob at " + c.nodes[1].addr()}
+	bob.sees(t, here...)
+	stop, stop2 := ann.talk(t), bob.talk(t)
+	var all []string
+	for round := range 3 {
+		before := len(ann.got())
+		eventually(t, func() bool { return len(ann.got()) > before+20 })
+		require.NoError(t, c.run("kill", "engine"))
+		late := fmt.Sprint("late ", round)
+		eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(within(t), 100*time.Millisecond)
+			defer cancel()
+			var refused *client.Error
+			return errors.As(bob.say(ctx, late), &refused) && refused.Code == client.CodeUnavailable
+		}, "publishing fails")
+		status, health := get(t, c.nodes[0].url+"/health")
+		require.Equal(t, http.StatusServiceUnavailable, status, health)
+		require.NoError(t, c.run("start", "engine"))
+		require.NoError(t, bob.say(within(t), late), "the engine may have kept it when it was killed")
+		all = append(all, "Bob: "+late)
+	}
+	all = append(append(all, stop()...), stop2()...)
+	requireSame(t, all, ann, bob)
+	ann.sees(t, here...)
+	bob.sees(t, here...)
+	require.Equal(t, ann.got(), c.history(t))
+}
+
+func TestHistorySurvivesRestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	c, _, stop := start(t, dir, "")
+	ann := c.open(t, "Ann", "json", 0, false)
+	for i := range 20 {
+		require.NoError(t, ann.say(within(t), fmt.Sprint(i)))
+	}
+	eventually(t, func() bool { return len(ann.got()) == 20 })
+	position, before := ann.room.Position(), ann.got()
+	require.NoError(t, ann.Close())
+	stop()
+
+	c, _, _ = start(t, dir, "")
+	require.Equal(t, before, c.history(t))
+	ann = c.open(t, "Ann", "json", 2, false, client.Since(position))
+	require.True(t, ann.room.Resumed().Complete)
+	require.NoError(t, ann.say(within(t), "19"), "it is published already")
+	require.NoError(t, ann.say(within(t), "new"))
+	requireSame(t, []string{"Ann: new"}, ann)
 }
 
 func TestPageKeysAndHealthFromAnyNode(t *testing.T) {
-	c, front := run(t)
-	for _, path := range []string{"/", "/chat.js", "/hub.js", "/chat.css", "/health"} {
-		for range 3 {
-			r, err := http.Get("http://" + front + path)
-			require.NoError(t, err)
-			_, _ = io.Copy(io.Discard, r.Body)
-			_ = r.Body.Close()
-			require.Equal(t, http.StatusOK, r.StatusCode, path)
+	c, front, _ := start(t, t.TempDir(), "")
+	for _, path := range []string{"/", "/page.js", "/hub.js", "/page.css", "/health"} {
+		for _, host := range []string{front, c.nodes[0].addr(), c.nodes[1].addr(), c.nodes[2].addr()} {
+			status, _ := get(t, "http://"+host+path)
+			require.Equal(t, http.StatusOK, status, path)
 		}
 	}
-	r, err := http.Post("http://"+front+"/api/key", "", nil)
-	require.NoError(t, err)
+	post := func(host, origin string) (*http.Response, []byte) {
+		r, err := http.NewRequestWithContext(within(t), http.MethodPost, "http://"+host+"/api/key", nil)
+		require.NoError(t, err)
+		r.Header.Set("Origin", origin)
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response, body
+	}
+	response, _ := post(c.nodes[0].addr(), "http://example.com")
+	require.Equal(t, http.StatusForbidden, response.StatusCode)
+	response, body := post(c.nodes[0].addr(), c.nodes[1].url)
+	require.Equal(t, c.nodes[1].url, response.Header.Get("Access-Control-Allow-Origin"))
 	var issued struct {
 		Ticket string
 		sealKeys
 	}
-	require.NoError(t, json.NewDecoder(r.Body).Decode(&issued))
-	_ = r.Body.Close()
-	for _, n := range c.running() {
-		keys, err := n.open(issued.Ticket)
-		require.NoError(t, err)
-		require.Equal(t, issued.sealKeys, keys)
+	require.NoError(t, json.Unmarshal(body, &issued))
+	for i, n := range c.nodes {
+		dial := func(ticket string) error {
+			sealed, err := client.Dial(within(t), "ws://"+n.addr()+"/ws?name=Dee", client.Options{
+				Header:      http.Header{"Origin": {"http://" + front}},
+				TokenSource: client.StaticToken(ticket),
+				Security:    websocket.NewSecurityConfig(issued.AES, issued.HMAC),
+			})
+			if err == nil {
+				err = sealed.Close()
+			}
+			return err
+		}
+		require.NoError(t, dial(issued.Ticket), "node %d", i)
+		require.Error(t, dial("x"+issued.Ticket))
 	}
-	_, err = c.running()[0].open("x" + issued.Ticket)
-	require.ErrorIs(t, err, errTicket)
-	sealed, err := client.Dial(within(t), "ws://"+front+"/ws?name=Dee", client.Options{
-		TokenSource: func(context.Context, bool) (string, error) { return issued.Ticket, nil },
-		Security:    websocket.NewSecurityConfig(issued.AES, issued.HMAC),
-	})
-	require.NoError(t, err)
-	require.NoError(t, sealed.Close())
-	for i := range 3 {
-		require.NoError(t, c.stop(i))
+	_, err := client.Dial(within(t), "ws://"+c.nodes[0].addr()+"/ws", client.Options{Header: http.Header{"Origin": {"http://example.com"}}})
+	var refused *client.DialError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, http.StatusForbidden, refused.StatusCode)
+
+	for i := range c.nodes {
+		require.NoError(t, c.run("stop", fmt.Sprint(i+1)))
 	}
-	r, err = http.Get("http://" + front + "/")
-	require.NoError(t, err)
-	_ = r.Body.Close()
-	require.Equal(t, http.StatusServiceUnavailable, r.StatusCode)
+	status, _ := get(t, "http://"+front+"/")
+	require.Equal(t, http.StatusServiceUnavailable, status)
 }
 
 func TestCommands(t *testing.T) {
-	c, _ := run(t)
-	c.runCommands(strings.NewReader("nodes\nstop 9\nstop 3\nstop 3\nnonsense 1\nnodes\n"))
-	require.Len(t, c.running(), 2)
-	c.runCommands(strings.NewReader("start 3\n"))
-	require.Len(t, c.running(), 3)
+	c, front, _ := start(t, t.TempDir(), "")
+	var out bytes.Buffer
+	c.runCommands(strings.NewReader("list\nstop 9\nstop 3\nstop 3\njump 1\n\nkill\nlist\n"), &out)
+	for _, text := range []string{"node 3: " + c.nodes[2].url + ", running", `no server "9"`, "node 3 is not running", `no command "jump"`, `no server ""`, "node 3: " + c.nodes[2].url + ", stopped"} {
+		require.Contains(t, out.String(), text)
+	}
+	do := func(command, name string) (int, string) {
+		response, err := http.Post("http://"+front+"/control?command="+command+"&name="+name, "", nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response.StatusCode, string(body)
+	}
+	status, text := do("start", "3")
+	require.Equal(t, http.StatusNoContent, status, text)
+	status, text = do("start", "3")
+	require.Equal(t, http.StatusConflict, status, text)
+	require.Contains(t, text, "node 3 is running")
+	_, text = get(t, "http://"+front+"/control")
+	require.NotContains(t, text, "stopped")
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"jump"}, {"-nodes", "0"}, {"-nodes", "x"}, {"-dir", ""}, {"-engine", "http://localhost"}, {"-engine", "redis://localhost/x"}, {"-addr", "8080"},
+		{"-addr", ":8080"}, {"-addr", "0.0.0.0:8080"}, {"-announce", "0"}, {"-jump"}, {"more"}, {"-nodes", "3", "more"},
+		{"node"}, {"node", "-engine", "nats://localhost", "-addr", "x"}, {"engine", "-listen", "x"}, {"engine", "more"},
+	} {
+		require.ErrorIs(t, run(args), errUsage, args)
+	}
+	t.Setenv(secretVariable, "x")
+	require.ErrorContains(t, run([]string{"node", "-engine", "nats://localhost", "-addr", "localhost:0"}), secretVariable)
 }

@@ -30,8 +30,13 @@ type ticket struct {
 	Expires time.Time `json:"expires"`
 }
 
-// issueKey responds with new keys and with the ticket for them.
-func (n *node) issueKey(w http.ResponseWriter, _ *http.Request) {
+// issueKey responds with new keys and with the ticket for them. Pages of other nodes may
+// fetch them, because their own node may have ended.
+func (n *node) issueKey(w http.ResponseWriter, r *http.Request) {
+	if !n.checkOrigin(r) {
+		http.Error(w, "not a page of this cluster", http.StatusForbidden)
+		return
+	}
 	keys := sealKeys{AES: make([]byte, 32), HMAC: make([]byte, 32)}
 	_, _ = rand.Read(keys.AES) // never fails
 	_, _ = rand.Read(keys.HMAC)
@@ -43,6 +48,10 @@ func (n *node) issueKey(w http.ResponseWriter, _ *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
+	header.Set("Vary", "Origin")
+	if origin := r.Header.Get("Origin"); origin != "" {
+		header.Set("Access-Control-Allow-Origin", origin)
+	}
 	// An error means that the client has disconnected; its ticket expires.
 	_ = json.NewEncoder(w).Encode(struct {
 		Ticket string `json:"ticket"`
