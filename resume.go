@@ -172,7 +172,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 		outcome := Resumed{Complete: from.since == nil}
 		if from.since != nil {
 			outcome.Reason = resumeNone
-			reply.setResumed(outcome, false)
+			reply.setResumed(outcome, false, 0)
 		}
 		wake |= l.appendReply(c, reply)
 		if from.since != nil {
@@ -192,7 +192,11 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
 	outcome, next, missing := h.resume(from, c.ID)
-	reply.setResumed(outcome, h.conflate)
+	after := uint64(0)
+	if h.replica != nil && from.since == nil && outcome.Replayed > 0 {
+		after = next - 1 // the client cannot compute it: the engine's offsets may jump
+	}
+	reply.setResumed(outcome, h.conflate, after)
 	if outcome.Replayed > 0 {
 		l.used += entryCost // it does not wait for room, as a reply
 		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, routed: h.head, joined: l.seq}})
@@ -253,11 +257,15 @@ func (l *eventLog) missingGap(t *topic, missing uint64) *lostGap {
 	}
 }
 
-// setResumed writes outcome to a reply, which may be nil.
-func (p *publication) setResumed(outcome Resumed, conflate bool) {
+// setResumed writes outcome to a reply, which may be nil, and if it is not 0 the offset
+// behind which the replay begins.
+func (p *publication) setResumed(outcome Resumed, conflate bool, after uint64) {
 	if p != nil {
 		b := appendPosition(nil, outcome.Position, conflate)
 		b = strconv.AppendInt(append(b, `,"replayed":`...), int64(outcome.Replayed), 10)
+		if after > 0 {
+			b = strconv.AppendUint(append(b, `,"after":`...), after, 10)
+		}
 		b = strconv.AppendBool(append(b, `,"complete":`...), outcome.Complete)
 		p.setData(append(appendJSONField(b, `,"reason":`, outcome.Reason), '}'))
 	}

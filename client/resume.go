@@ -73,7 +73,8 @@ func decodeResumed(from resume, data []byte) (resumed positionReply, told bool) 
 // has the first three fields.
 type positionReply struct {
 	websocket.Resumed
-	Conflate bool `json:"conflate"` // a Key does not make a publication unique
+	Conflate bool   `json:"conflate"` // a Key does not make a publication unique
+	After    uint64 `json:"after"`    // the offset behind which the latest publications begin, if offsets may jump
 }
 
 // since returns the position from which all subscriptions lack publications, or nil if the
@@ -116,6 +117,8 @@ func (s *Subscription) joined(from resume, resumed positionReply) {
 		switch { // not all offsets in between have a publication for this client
 		case resumed.Replayed > 0 && resumed.Conflate:
 			s.at.Offset = 0
+		case resumed.After > 0:
+			s.at.Offset = resumed.After
 		case resumed.Replayed > 0:
 			s.at.Offset -= min(uint64(from.last), s.at.Offset)
 		}

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,4 +196,23 @@ func TestRefusedPublicationKeepsItsQuestion(t *testing.T) {
 	asked := hub.reply(`{"published":true,"complete":true}`)
 	require.Contains(t, string(asked.Data), `{"epoch":"e","offset":1}`)
 	require.NoError(t, receive(t, refused))
+}
+
+// TestLatestOverAJump asks for the latest publications of a history whose offsets have jumped
+// after a failure of the engine.
+func TestLatestOverAJump(t *testing.T) {
+	withEngine(t, func(t *testing.T, engine *brokertest.Memory, s *server, c *client.Client, rec *recorder) {
+		for i := range 3 {
+			require.NoError(t, c.Publish(t.Context(), "h2", fmt.Append(nil, i)))
+		}
+		engine.Stop()
+		synctest.Wait()
+		engine.LoseRecords(0)
+		require.NoError(t, s.hub.BrokerReady(t.Context()))
+		require.NoError(t, c.Publish(t.Context(), "h2", []byte(`3`)))
+		got, handler := newHandler()
+		require.NoError(t, errOf(c.Subscribe(t.Context(), "h2", handler, client.Last(3))))
+		requireNumbers(t, got, 1, 3)
+		require.Empty(t, rec.errors)
+	})
 }

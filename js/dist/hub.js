@@ -698,14 +698,14 @@ function createHistory(core, outbox, calls, topics) {
     /** Handles the hub's confirmation for subscriptions, of a request that began in `asked`. */
     joined(topic, handles, asked, reply) {
       const told = reply.json() ?? {};
-      const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
+      const { after: after2, conflate, epoch = "", offset = 0, replayed = 0 } = told;
       learn(topic.key, told);
       topic.epoch = epoch;
       topic.J = told.complete === false && !replayed ? { epoch, offset } : void 0;
       for (const handle of handles) {
         const { begin, sub } = handle;
         if (!epoch) sub.position = void 0;
-        else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
+        else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : after2 ?? Math.max(0, offset - (begin?.last ?? 0)) };
         else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
         const complete = told.complete ?? !(asked?.since || sub.resumed);
         handle.begin = void 0;

@@ -15,7 +15,7 @@ import { keyOf, type Kind, nameOf, type Topic, type Topics } from "./topics.js";
 const maxPositions = 1024;
 
 /** What a reply tells of a history. */
-type Told = Partial<Position> & { conflate?: boolean };
+type Told = Partial<Position> & { after?: number; conflate?: boolean };
 
 /**
  * Positions in histories: subscriptions that begin in the past and go on behind their latest message after a lost
@@ -80,7 +80,7 @@ function createHistory(core: Core, outbox: Outbox, calls: Calls, topics: Topics)
     /** Handles the hub's confirmation for subscriptions, of a request that began in `asked`. */
     joined(topic: Topic, handles: Handle[], asked: Begin | undefined, reply: Message) {
       const told: Partial<TopicResumed> & Told = reply.json() ?? {};
-      const { conflate, epoch = "", offset = 0, replayed = 0 } = told;
+      const { after, conflate, epoch = "", offset = 0, replayed = 0 } = told;
       learn(topic.key, told);
       topic.epoch = epoch;
       topic.behindGap = told.complete === false && !replayed ? { epoch, offset } : undefined;
@@ -89,7 +89,7 @@ function createHistory(core: Core, outbox: Outbox, calls: Calls, topics: Topics)
         if (!epoch) sub.position = undefined;
         // Of the latest publications the hub leaves out those that are not for this client, so `replayed` may be less. With
         // `conflate` they may be of any age.
-        else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : Math.max(0, offset - (begin?.last ?? 0)) };
+        else if (!sub.position) sub.position = { epoch, offset: conflate && replayed ? 0 : (after ?? Math.max(0, offset - (begin?.last ?? 0))) };
         // A position that the history has not reached would hide the next publications.
         else if (sub.position.epoch === epoch && sub.position.offset > offset) sub.position = { epoch, offset: 0 };
         const complete = told.complete ?? !(asked?.since || sub.resumed);

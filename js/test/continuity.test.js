@@ -104,6 +104,17 @@ test("a subscription that begins in the past asks again if it was not confirmed"
   assert.deepEqual(sub.position, { epoch: "e", offset: 5 });
 });
 
+test("the latest publications may be far apart", async (t) => {
+  const context = await begin(t);
+  const sub = context.client.subscribe("a", noop, { last: 3 });
+  ack(context, 0, { epoch: "e", offset: 5000, replayed: 3, after: 10, complete: true });
+  assert.deepEqual(sub.position, { epoch: "e", offset: 10 });
+  for (const offset of [11, 4000, 5000]) publication(context, "a", offset);
+  assert.deepEqual(sub.position, { epoch: "e", offset: 5000 });
+  await comeBack(context);
+  assert.deepEqual(asked(context), [{ channel: "a", since: { epoch: "e", offset: 5000 } }]);
+});
+
 test("without a history no position is sent, and the client is told that messages may be missing", async (t) => {
   const context = await begin(t);
   const sub = context.client.subscribe("a", noop);
