@@ -90,11 +90,14 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	b := &bench{config: cfg, server: filepath.Join(tmp, "server"), loadgen: filepath.Join(tmp, "loadgen")}
+	b := &bench{config: cfg, server: filepath.Join(tmp, "server"), loadgen: filepath.Join(tmp, "loadgen"), engine: filepath.Join(tmp, "engine")}
 	if err := build(ctx, cfg.dir, cfg.tags, b.server, "./cmd/server"); err != nil {
 		return err
 	}
 	if err := build(ctx, cfg.dir, "", b.loadgen, "./cmd/loadgen"); err != nil {
+		return err
+	}
+	if err := build(ctx, cfg.dir, "", b.engine, "./cmd/engine"); err != nil {
 		return err
 	}
 	list, err := exec.CommandContext(ctx, b.server, "-list").Output()
@@ -150,10 +153,11 @@ func build(ctx context.Context, dir, tags, out, pkg string) error {
 // bench measures rows.
 type bench struct {
 	config
-	server, loadgen string
-	present         []string
-	versions        map[string]string
-	rates           map[string]float64 // highest rate found by system; the next search begins there
+	server, loadgen, engine string
+
+	present  []string
+	versions map[string]string
+	rates    map[string]float64 // highest rate found by system; the next search begins there
 }
 
 // row measures one row: every system in each round. Each round begins with another

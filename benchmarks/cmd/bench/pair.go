@@ -206,6 +206,14 @@ const (
 	mChanges      = "changes"              // joins and leaves, told to each client
 	mUnknown      = "members_unknown"      // to a client, in the end
 	mIncomplete   = "resumes_incomplete"   // clients that were not promised all messages, or got no reply
+	mFirstCPU     = "publisher_cpu_us"     // per delivery, of the node that publishes
+	mEngineCPU    = "engine_cpu_us"        // per delivery
+	mCommands     = "engine_commands"      // per delivery
+	mEngineIn     = "engine_bytes_in"      // per delivery
+	mEngineOut    = "engine_bytes_out"     // per delivery
+	mSkipped      = "skipped"              // messages that were missing when a later one arrived
+	mGaps         = "gaps"                 // messages that announced a gap
+	mHeal         = "heal_seconds"         // from the end of an outage to the last late message
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages
 	mCount        = "deliveries"           //

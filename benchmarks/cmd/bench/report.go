@@ -117,7 +117,7 @@ func (r *report) compare(row string, g goal) goalResult {
 			if g.factor == 0 { // the goal is zero in every round
 				v.Value = mine.Summary[g.metric].Max
 			}
-			v.Result = met(v.Value <= g.factor)
+			v.Result = met(v.Value <= g.factor && !g.higher || v.Value >= g.factor && g.higher)
 		}
 		return v
 	}
@@ -214,6 +214,12 @@ var (
 	presenceColumns = slices.Concat([]column{{head: "CPU µs/client", metric: mCPU, spread: true}, {head: "messages about members, for each client", metric: mNotices},
 		{head: "per second", metric: mNoticeRate, spread: true}, {head: "changes in them", metric: mChanges}, {head: "seconds", metric: mWall},
 		{head: "members unknown in the end", metric: mUnknown, worst: true}, {head: "no reply", metric: mIncomplete, worst: true}, {head: "disconnected", metric: mDisconnected, worst: true}}, tailColumns)
+	clusterColumns = slices.Concat([]column{cpuColumn, {head: "of them the publishing node", metric: mFirstCPU}, {head: "engine CPU µs/delivery", metric: mEngineCPU, spread: true},
+		{head: "engine commands/delivery", metric: mCommands}, {head: "engine bytes in", metric: mEngineIn}, {head: "bytes out", metric: mEngineOut},
+		{head: "deliveries/s", metric: mPerSec}, {head: "p50 µs", metric: mP50}, {head: "p99 µs", metric: mP99}, allocColumn,
+		{head: "publish errors", metric: mErrors, worst: true}}, lossColumns, tailColumns)
+	healColumns = slices.Concat([]column{{head: "seconds to heal", metric: mHeal, spread: true}, {head: "gaps", metric: mGaps, worst: true}, {head: "skipped", metric: mSkipped, worst: true},
+		{head: "deliveries", metric: mCount}, {head: "publish errors", metric: mErrors, worst: true}}, lossColumns, tailColumns)
 	slowColumns  = slices.Concat([]column{cpuColumn, memColumn, evictColumn, {head: "p99 µs", metric: mP99, spread: true}}, lossColumns, tailColumns)
 	churnColumns = slices.Concat([]column{{head: "CPU µs/cycle", metric: mCPU, spread: true}, {head: "cycles/s", metric: mPerSec},
 		{head: "allocs/cycle", metric: mAllocs}, {head: "failed", metric: mErrors, worst: true}}, tailColumns)

@@ -24,6 +24,7 @@ type spec struct {
 const (
 	ours       = "ours"
 	ordinary   = "ours-ordinary"
+	oursNATS   = "ours-nats"
 	bare       = "bare"
 	joined     = "joined"
 	gorilla    = "gorilla"
@@ -36,6 +37,7 @@ const (
 var specs = []spec{
 	{name: ours, dialect: api.DialectEnvelope, subprotocol: "json", start: 4000},
 	{name: ordinary, dialect: api.DialectEnvelope, subprotocol: "json"},
+	{name: oursNATS, dialect: api.DialectEnvelope, subprotocol: "json"},
 	{name: bare, dialect: api.DialectRaw, floor: true, start: 128},
 	{name: joined, dialect: api.DialectRaw, floor: true},
 	{name: gorilla, dialect: api.DialectRaw, start: 128},
@@ -230,6 +232,29 @@ func init() { // an initializer of rows would refer to itself through the functi
 			name: "hostile", title: "echo in 10 rooms of 2, 200 messages/s; the variant is the kind of hostile clients beside them",
 			systems: []string{ours}, columns: pacedColumns,
 			run: hostile,
+		},
+		{
+			name: "cluster", title: "two nodes with one engine, 256 rooms with a member each, 128 bytes, from 256 goroutines on the other node",
+			systems: clusterSystems, columns: clusterColumns, goals: clusterGoals(0.7, true), run: cluster(0),
+		},
+		{
+			name: "cluster-history", title: "the same, with histories of 1,000 messages at the engine",
+			systems: clusterSystems, columns: clusterColumns, goals: clusterGoals(0.5, false), run: cluster(keptMessages),
+		},
+		{
+			name: "cluster-distance", title: "the row cluster at 50,000 messages/s, with 10 ms from each node to the engine and 10 ms back",
+			systems: clusterSystems, columns: clusterColumns,
+			goals: []goal{{metric: mPerSec, factor: 48000, higher: true}, {metric: mLost, factor: 0}},
+			run:   clusterDistance,
+		},
+		{
+			name: "cluster-heal", title: "1,000 messages/s to a topic with history and its 10 members on the other node, whose link to the engine breaks for 5 s",
+			systems: []string{ours, oursNATS}, columns: healColumns,
+			goals: []goal{
+				{variant: "refused", metric: mLost, factor: 0}, {variant: "refused", metric: mGaps, factor: 0}, {variant: "refused", metric: mDisorder, factor: 0},
+				{variant: "silent", metric: mLost, factor: 0}, {variant: "silent", metric: mGaps, factor: 0}, {variant: "silent", metric: mDisorder, factor: 0},
+			},
+			run: clusterHeal,
 		},
 	}
 }

@@ -43,6 +43,8 @@ type fleet struct {
 	notices     atomic.Uint64 // messages about members
 	most        atomic.Uint64 // the largest number of them that one client got
 	changes     atomic.Uint64 // joins and leaves in them
+	gaps        atomic.Uint64 // messages that announce a gap
+	lastLate    atomic.Int64  // time of the last arrival of a late message, Unix nanoseconds
 	last        atomic.Int64  // time of the last arrival, Unix nanoseconds
 	latency     atomic.Bool
 	hist        tally.Histogram
@@ -252,13 +254,23 @@ func (c *client) scan(msg []byte, now int64) (n uint64) {
 			f.disorder.Add(1)
 		}
 		if f.latency.Load() {
-			f.hist.Record(now - payload.At(msg[at:]))
+			age := now - payload.At(msg[at:])
+			f.hist.Record(age)
+			if age > int64(api.Late) {
+				f.lastLate.Store(now)
+			}
 		}
 		msg = msg[at+size:]
 		n++
 	}
+	if n == 0 && c.opt.Dialect == api.DialectEnvelope && bytes.Contains(msg, gapType) {
+		f.gaps.Add(1)
+	}
 	return n
 }
+
+// gapType is part of each message that announces a gap.
+var gapType = []byte(`"type":"gap"`)
 
 // pinged reports whether one of the lines of a frame is centrifuge's ping.
 func pinged(msg []byte) bool {
@@ -316,9 +328,10 @@ func (c *client) publish(p []byte) error {
 // reset sets the counters to zero. Each client keeps its last sequence number.
 func (f *fleet) reset(latency bool) {
 	f.goal.Store(0)
-	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects, &f.replies, &f.complete, &f.notices, &f.most, &f.changes} {
+	for _, n := range []*atomic.Uint64{&f.received, &f.skipped, &f.disorder, &f.bad, &f.disconnects, &f.replies, &f.complete, &f.notices, &f.most, &f.changes, &f.gaps} {
 		n.Store(0)
 	}
+	f.lastLate.Store(0)
 	f.hist.Reset()
 	f.latency.Store(latency)
 }
@@ -372,6 +385,8 @@ func (f *fleet) stats() api.Stats {
 		P50:          f.hist.Quantile(0.5),
 		P99:          f.hist.Quantile(0.99),
 		Max:          f.hist.Max(),
+		Gaps:         f.gaps.Load(),
+		LastLate:     f.lastLate.Load(),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -60,6 +60,17 @@ func newCentrifuge(opt options, tuned bool) (system, error) {
 		})
 		c.OnMessage(func(e centrifuge.MessageEvent) { _, _ = node.Publish(channel, e.Data) }) // a failure is counted as a loss by the load generator
 	})
+	if opt.engine != "" {
+		shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: opt.engine})
+		if err != nil {
+			return nil, err
+		}
+		broker, err := centrifuge.NewRedisBroker(node, centrifuge.RedisBrokerConfig{Shards: []*centrifuge.RedisShard{shard}})
+		if err != nil {
+			return nil, err
+		}
+		node.SetBroker(broker)
+	}
 	if err := node.Run(); err != nil {
 		return nil, err
 	}

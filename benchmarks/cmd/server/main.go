@@ -38,10 +38,13 @@ type options struct {
 	subscribe bool
 	// presence tells the members of target 0 about each other.
 	presence bool
+	// engine is the URL of the engine of a cluster, or empty. All targets then have a
+	// history if there is one.
+	engine string
 }
 
 // keeps reports whether a target has a history.
-func (o options) keeps(target int) bool { return o.history > 0 && target == 0 }
+func (o options) keeps(target int) bool { return o.history > 0 && (target == 0 || o.engine != "") }
 
 // historyAge is how long a history keeps a message.
 const historyAge = 5 * time.Minute
@@ -107,6 +110,7 @@ func run() error {
 	flag.IntVar(&opt.history, "history", 0, "number of messages that target 0 keeps")
 	flag.BoolVar(&opt.subscribe, "subscribe", false, "leave it to the clients to subscribe")
 	flag.BoolVar(&opt.presence, "presence", false, "tell the members of target 0 about each other")
+	flag.StringVar(&opt.engine, "engine", "", "`URL` of the engine of a cluster, redis://... or nats://...")
 	flag.Parse()
 	if *list {
 		fmt.Println(strings.Join(slices.Sorted(maps.Keys(systems)), " "))

@@ -8,16 +8,21 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/seal"
+	"github.com/maoxiaoyue/hypgo-websocket/broker/nats"
+	"github.com/maoxiaoyue/hypgo-websocket/broker/redis"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 func init() {
 	systems["ours"] = newOurs
+	systems["ours-nats"] = newOurs
 	systems["ours-ordinary"] = func(opt options) (system, error) {
 		transport.DisableRaw()
 		return newOurs(opt)
@@ -32,7 +37,7 @@ func newOurs(opt options) (system, error) {
 	}
 	if opt.history > 0 || opt.presence {
 		cfg.TopicOptions = func(_ websocket.TopicKind, name string) (o websocket.TopicOptions) {
-			if name == targetName(0) {
+			if name == targetName(0) || opt.engine != "" {
 				o.Presence = opt.presence
 				if opt.history > 0 {
 					o.History = websocket.HistoryOptions{Messages: opt.history, Age: historyAge}
@@ -41,6 +46,7 @@ func newOurs(opt options) (system, error) {
 			return o
 		}
 	}
+	cfg.Broker = newBroker(opt)
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -55,6 +61,21 @@ func newOurs(opt options) (system, error) {
 		}
 	}()
 	return h, nil
+}
+
+// newBroker returns the broker of the engine, or nil without one.
+func newBroker(opt options) websocket.Broker {
+	if addr, ok := strings.CutPrefix(opt.engine, "redis://"); ok {
+		return redis.New(redis.Options{Connect: &goredis.UniversalOptions{Addrs: []string{addr}}})
+	}
+	if opt.engine == "" {
+		return nil
+	}
+	o := nats.Options{URL: opt.engine}
+	if opt.history > 0 {
+		o.History = &nats.History{Messages: int64(opt.history), Age: historyAge}
+	}
+	return nats.New(o)
 }
 
 // oursHub is this library, with a channel for one large target and rooms for many

@@ -37,6 +37,14 @@ type Usage struct {
 // CPU returns user and system time in nanoseconds.
 func (u Usage) CPU() int64 { return u.User + u.System }
 
+// Engine is what the engine of a cluster has done since its start.
+type Engine struct {
+	CPU      int64  `json:"cpu_ns"`   // user and system time
+	Commands uint64 `json:"commands"` // Redis: commands, with those of scripts; NATS: messages in
+	In       uint64 `json:"in"`       // bytes
+	Out      uint64 `json:"out"`      // bytes
+}
+
 // Scenario tells a server what to publish.
 type Scenario struct {
 	Target     int           `json:"target"`      // the first of the targets
@@ -46,6 +54,9 @@ type Scenario struct {
 	Latency    bool          `json:"latency"`     // whether to record latencies
 	Sync       string        `json:"sync"`        // address for the sync connection
 	Stall      time.Duration `json:"stall"`       // messages count as lost when none arrives for this long
+
+	// Publishers is the number of goroutines that publish, each to targets of its own; 0 means 1.
+	Publishers int `json:"publishers"`
 
 	// Bursts of Burst messages as fast as possible. The server waits for each
 	// burst's arrival, and stops after MinWall, after Repeat bursts, or at a loss.
@@ -182,6 +193,9 @@ type ChurnResult struct {
 	First  string        `json:"first_error,omitempty"`
 }
 
+// Late is the age at which a message counts as late when it arrives.
+const Late = 200 * time.Millisecond
+
 // Stats is the load generator's counts since the last reset. Latencies are in
 // nanoseconds.
 type Stats struct {
@@ -194,6 +208,8 @@ type Stats struct {
 	P50          int64  `json:"p50"`
 	P99          int64  `json:"p99"`
 	Max          int64  `json:"max"`
+	Gaps         uint64 `json:"gaps"`            // messages that announce a gap, without those of centrifuge
+	LastLate     int64  `json:"last_late"`       // time of the last arrival of a message that was late, Unix nanoseconds
 	Error        string `json:"error,omitempty"` // the first one
 }
 
