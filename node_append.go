@@ -114,13 +114,20 @@ func (n *node) queueAppending(ctx context.Context, a *appending) error {
 
 // appendLoop appends the queued publications.
 func (n *node) appendLoop() {
+	var pace pacer
 	for stopping := false; !stopping; {
 		select {
 		case <-n.appendWake:
 		case <-n.stopping:
 			stopping = true // the rest gets one more attempt
 		}
-		for batch := n.takeAppends(); len(batch) > 0; batch = n.takeAppends() {
+		for {
+			pace.wait()
+			batch := n.takeAppends()
+			if len(batch) == 0 {
+				break
+			}
+			pace.begin(len(batch))
 			n.appendBatch(batch)
 		}
 	}

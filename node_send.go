@@ -180,6 +180,7 @@ func (n *node) logOversized(topic string, err error) {
 func (n *node) sendLoop() {
 	announce := time.NewTimer(0)
 	defer announce.Stop()
+	var pace pacer
 	for {
 		select {
 		case <-n.sendWake:
@@ -189,7 +190,7 @@ func (n *node) sendLoop() {
 			n.sendBye()
 			return
 		}
-		for n.sendBatch(context.Background()) {
+		for n.sendBatch(context.Background(), &pace) {
 			select { // a queue that is never empty must not delay announcements
 			case <-announce.C:
 				n.announce(announce)
@@ -248,7 +249,33 @@ func (n *node) sendBye() {
 		n.enqueue(outgoing{kind: nodewire.KindBye, topic: nodewire.TopicNodes})
 	}
 	n.mu.Unlock()
-	for n.sendBatch(ctx) {
+	for n.sendBatch(ctx, nil) {
+	}
+}
+
+// batchInterval is the time between two batches of a busy node.
+const batchInterval = time.Millisecond
+
+// pacer spaces the batches of one loop. A batch costs the node and the engine as much as
+// several of its messages, so at middle rates messages wait for each other. A batch follows
+// at once if the one before had a single message: a publisher that waits for each of its
+// messages, and a quiet node, are not delayed.
+type pacer struct {
+	began time.Time // of the latest batch
+	busy  bool      // it had several messages
+}
+
+// wait waits until the next batch may begin.
+func (p *pacer) wait() {
+	if p != nil && p.busy {
+		time.Sleep(time.Until(p.began.Add(batchInterval)))
+	}
+}
+
+// begin notes that a batch begins.
+func (p *pacer) begin(count int) {
+	if p != nil {
+		p.began, p.busy = time.Now(), count > 1
 	}
 }
 
@@ -267,11 +294,13 @@ const (
 
 // sendBatch publishes one batch from the front of the queue. It reports false if
 // there is nothing to send or if the broker has failed.
-func (n *node) sendBatch(ctx context.Context) bool {
+func (n *node) sendBatch(ctx context.Context, pace *pacer) bool {
+	pace.wait()
 	batch := n.takeBatch()
 	if len(batch) == 0 {
 		return false
 	}
+	pace.begin(len(batch))
 	batch, messages := n.encode(batch)
 	errs := make([]error, len(batch))
 	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -111,9 +113,20 @@ func (n *nodes) publish(ctx context.Context, sc api.Scenario) (sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.profiles != "" {
+		name := fmt.Sprintf("%s-%d-%d-members.pprof", n.spec.name, time.Now().Unix(), n.profile+1)
+		if err := n.second.Call(ctx, "/profile", filepath.Join(n.profiles, name), &struct{}{}); err != nil {
+			return nil, err
+		}
+	}
 	m, out, err := n.pair.publish(ctx, sc)
 	if err != nil {
 		return nil, err
+	}
+	if n.profiles != "" {
+		if err := n.second.Call(ctx, "/profile", "", &struct{}{}); err != nil {
+			return nil, err
+		}
 	}
 	serverAfter, engineAfter, err := n.done(ctx)
 	if err != nil {
