@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
@@ -142,7 +143,7 @@ func TestGapsStandBeforeTheNextMessage(t *testing.T) {
 		synctest.Wait()
 		for i := range 20 {
 			engine.Lose()
-			synctest.Wait()
+			time.Sleep(10 * time.Millisecond)
 			for range 2 {
 				require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`1`)))
 				require.NoError(t, hubs[0].PublishToRoom("lobby", &websocket.Message{Data: []byte(`1`)}))

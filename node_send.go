@@ -253,29 +253,39 @@ func (n *node) sendBye() {
 	}
 }
 
-// batchInterval is the time between two batches of a busy node.
-const batchInterval = time.Millisecond
+// A busy node begins at most one batch with several messages in each batchInterval, and
+// batchBurst more after a pause.
+const (
+	batchInterval = time.Millisecond
+	batchBurst    = 16
+)
 
 // pacer spaces the batches of one loop. A batch costs the node and the engine as much as
 // several of its messages, so at middle rates messages wait for each other. A batch follows
 // at once if the one before had a single message: a publisher that waits for each of its
 // messages, and a quiet node, are not delayed.
 type pacer struct {
-	began time.Time // of the latest batch
-	busy  bool      // it had several messages
+	next time.Time // when the next batch would begin without bursts
+	busy bool      // the latest batch had several messages
 }
 
 // wait waits until the next batch may begin.
 func (p *pacer) wait() {
 	if p != nil && p.busy {
-		time.Sleep(time.Until(p.began.Add(batchInterval)))
+		time.Sleep(time.Until(p.next) - batchBurst*batchInterval)
 	}
 }
 
 // begin notes that a batch begins.
 func (p *pacer) begin(count int) {
-	if p != nil {
-		p.began, p.busy = time.Now(), count > 1
+	if p == nil {
+		return
+	}
+	if p.busy = count > 1; p.busy {
+		if now := time.Now(); p.next.Before(now) {
+			p.next = now
+		}
+		p.next = p.next.Add(batchInterval)
 	}
 }
 

@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,4 +44,65 @@ func TestThroughputOverALongWay(t *testing.T) {
 		}
 		require.LessOrEqual(t, time.Since(start), time.Second)
 	})
+}
+
+// countingBroker counts batches. Its engine needs 100 µs for each.
+type countingBroker struct {
+	websocket.HistoryBroker
+	batches atomic.Int64
+}
+
+func (b *countingBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage) error {
+	time.Sleep(100 * time.Microsecond)
+	b.batches.Add(1)
+	return b.HistoryBroker.Publish(ctx, batch)
+}
+
+func (b *countingBroker) Append(ctx context.Context, batch []websocket.BrokerRecord) []websocket.AppendResult {
+	time.Sleep(100 * time.Microsecond)
+	b.batches.Add(1)
+	return b.HistoryBroker.Append(ctx, batch)
+}
+
+// TestBusyNodesPublishInLargerBatches publishes 20,000 messages a second, and then less.
+func TestBusyNodesPublishInLargerBatches(t *testing.T) {
+	for _, topic := range []string{"news", "kept"} {
+		synctest.Test(t, func(t *testing.T) {
+			var broker *countingBroker
+			hubs := nodes(t, brokertest.NewMemory(0), 1, nil, func(c *websocket.Config) {
+				broker = &countingBroker{HistoryBroker: c.Broker.(websocket.HistoryBroker)}
+				c.Broker = broker
+				c.TopicOptions = func(_ websocket.TopicKind, name string) (o websocket.TopicOptions) {
+					if name == "kept" {
+						o.History = websocket.HistoryOptions{Messages: 10, Age: time.Hour}
+					}
+					return o
+				}
+			})
+			defer stopAll(hubs)
+			ready(t, hubs...)
+			time.Sleep(time.Minute)
+			publish := func() { require.NoError(t, hubs[0].PublishToChannelRaw(topic, []byte(`1`))) }
+			before := broker.batches.Load()
+			var publishing sync.WaitGroup
+			for range 200 {
+				for range 10 {
+					publishing.Go(publish)
+				}
+				time.Sleep(500 * time.Microsecond)
+			}
+			publishing.Wait()
+			time.Sleep(100 * time.Millisecond)
+			require.LessOrEqual(t, broker.batches.Load()-before, int64(160), "%s: about one batch in a millisecond, after a burst", topic)
+
+			began := time.Now()
+			for range 100 {
+				publish()
+				if topic != "kept" {
+					time.Sleep(100 * time.Microsecond)
+				}
+			}
+			require.LessOrEqual(t, time.Since(began), 11*time.Millisecond, "%s: a publisher that waits is not delayed", topic)
+		})
+	}
 }

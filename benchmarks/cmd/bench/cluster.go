@@ -157,7 +157,7 @@ var clusterSystems = []string{ours, oursNATS, centrifuge}
 var clusterVariants = []string{"5000/s", "20000/s", "flood"}
 
 func clusterGoals(factor float64, engine bool) (goals []goal) {
-	for _, v := range clusterVariants {
+	for _, v := range append([]string{oneRoom, largeRoom}, clusterVariants...) {
 		goals = append(goals, goal{variant: v, metric: mCPU, ref: centrifuge, factor: factor}, goal{variant: v, metric: mLost, factor: 0})
 		if engine {
 			goals = append(goals, goal{variant: v, metric: mEngineCPU, ref: centrifuge, factor: 1})
@@ -169,24 +169,49 @@ func clusterGoals(factor float64, engine bool) (goals []goal) {
 // cluster publishes on one node for members on another, without or with histories.
 func cluster(messages int) func(context.Context, *bench, spec) ([]result, error) {
 	return func(ctx context.Context, b *bench, s spec) (all []result, err error) {
-		n, err := b.startNodes(ctx, s, setup{clients: clusterTargets, targets: clusterTargets, history: messages}, false)
-		if err != nil {
-			return nil, err
+		flood := api.Scenario{Burst: 20 * clusterTargets, Repeat: 1 << 14, MinWall: pick(b, 2*time.Second, 500*time.Millisecond)}
+		paced := func(rate float64) api.Scenario {
+			return api.Scenario{Rate: rate, Duration: pick(b, 3*time.Second, time.Second), Latency: true}
 		}
-		defer n.stop()
-		for i, rate := range []float64{5000, 20000, 0} {
-			sc := api.Scenario{Publishers: clusterTargets, Rate: rate, Duration: pick(b, 3*time.Second, time.Second), Latency: rate > 0}
-			if rate == 0 {
-				sc.Burst, sc.Repeat, sc.MinWall = 20*clusterTargets, 1<<14, pick(b, 2*time.Second, 500*time.Millisecond)
-			}
-			m, err := n.publish(ctx, sc)
-			if err != nil {
-				return all, err
-			}
-			all = append(all, result{clusterVariants[i], m, n.note})
+		set := setup{clients: clusterTargets, targets: clusterTargets, history: messages}
+		if err := b.between(ctx, s, set, clusterVariants, []api.Scenario{paced(5000), paced(20000), flood}, &all); err != nil {
+			return all, err
 		}
-		return all, nil
+		set = setup{clients: 1, history: messages}
+		if err := b.between(ctx, s, set, []string{oneRoom}, []api.Scenario{flood}, &all); err != nil {
+			return all, err
+		}
+		flood.Burst = 1000 // more would exceed the queues of clients
+		set = setup{clients: 100, history: messages}
+		return all, b.between(ctx, s, set, []string{largeRoom}, []api.Scenario{flood}, &all)
 	}
+}
+
+// Variants of the row cluster in which all publish to one room, with one member or 100.
+const (
+	oneRoom   = "flood, one room"
+	largeRoom = "flood, one room of 100"
+)
+
+// between runs scenarios between two nodes, and appends their results under the variants.
+func (b *bench) between(ctx context.Context, s spec, set setup, variants []string, scenarios []api.Scenario, all *[]result) error {
+	n, err := b.startNodes(ctx, s, set, false)
+	if err != nil {
+		return err
+	}
+	defer n.stop()
+	for i, sc := range scenarios {
+		sc.Publishers = clusterTargets
+		m, err := n.publish(ctx, sc)
+		if err != nil {
+			return err
+		}
+		if n.targets == 1 {
+			delete(m, mDisorder) // there is no order
+		}
+		*all = append(*all, result{variants[i], m, n.note})
+	}
+	return nil
 }
 
 // distance is the time from a node to the engine, in one direction, in the row

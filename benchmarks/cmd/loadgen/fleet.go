@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"net"
 	"sync"
@@ -263,14 +264,21 @@ func (c *client) scan(msg []byte, now int64) (n uint64) {
 		msg = msg[at+size:]
 		n++
 	}
-	if n == 0 && c.opt.Dialect == api.DialectEnvelope && bytes.Contains(msg, gapType) {
+	if n == 0 && c.gap(msg) {
 		f.gaps.Add(1)
 	}
 	return n
 }
 
-// gapType is part of each message that announces a gap.
-var gapType = []byte(`"type":"gap"`)
+// gap reports whether a message of this library announces a gap in the client's target. A gap
+// without a name is not in a target.
+func (c *client) gap(msg []byte) bool {
+	if c.opt.Dialect != api.DialectEnvelope || !bytes.Contains(msg, []byte(`"type":"gap"`)) {
+		return false
+	}
+	var m struct{ Channel string }
+	return json.Unmarshal(msg, &m) != nil || m.Channel != ""
+}
 
 // pinged reports whether one of the lines of a frame is centrifuge's ping.
 func pinged(msg []byte) bool {

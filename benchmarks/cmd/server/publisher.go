@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
@@ -14,7 +15,7 @@ import (
 
 // seqs holds the last sequence number of each target since the start of the
 // process. Only publishAll uses it, and the driver runs one scenario at a time.
-var seqs [maxTargets]uint32
+var seqs [maxTargets]atomic.Uint32
 
 // Upper limits of a scenario.
 const (
@@ -66,7 +67,7 @@ func publishAll(ctx context.Context, sys system, sc api.Scenario) (out api.Outco
 }
 
 // publishers are the goroutines of a scenario. Each has targets of its own, so that the
-// messages of a target have an order.
+// messages of a target have an order, or all have the only target.
 type publishers struct {
 	sc  api.Scenario
 	out *api.Outcome
@@ -84,9 +85,16 @@ type publisher struct {
 }
 
 func newPublishers(sys system, sc api.Scenario, out *api.Outcome) *publishers {
-	n := min(max(sc.Publishers, 1), sc.Targets)
+	n := max(sc.Publishers, 1)
+	if sc.Targets > 1 {
+		n = min(n, sc.Targets)
+	}
 	p := &publishers{sc: sc, out: out}
 	for i := range n {
+		if sc.Targets == 1 {
+			p.all = append(p.all, &publisher{sys: sys, sc: &p.sc, first: sc.Target, count: 1})
+			continue
+		}
 		p.all = append(p.all, &publisher{
 			sys: sys, sc: &p.sc, first: sc.Target + i, count: (sc.Targets - i + n - 1) / n, step: n,
 			rng: rand.New(rand.NewPCG(1, uint64(2+i))),
@@ -120,8 +128,7 @@ func (p *publisher) publish() {
 	if p.count > 1 {
 		t += p.step * p.rng.IntN(p.count)
 	}
-	seqs[t]++
-	b := payload.Append(make([]byte, 0, p.sc.Size), seqs[t], time.Now().UnixNano(), p.sc.Size)
+	b := payload.Append(make([]byte, 0, p.sc.Size), seqs[t].Add(1), time.Now().UnixNano(), p.sc.Size)
 	if err := p.sys.publish(t, b); err != nil {
 		p.out.Errors++
 	}

@@ -121,7 +121,7 @@ func TestPublishAll(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, uint64(10), f.published.Load())
 		require.Zero(t, out.Expected)
-		require.Equal(t, uint32(10), seqs[9])
+		require.Equal(t, uint32(10), seqs[9].Load())
 	})
 	t.Run("late", func(t *testing.T) {
 		f := &fake{delay: 5 * time.Millisecond}

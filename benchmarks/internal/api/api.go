@@ -55,7 +55,8 @@ type Scenario struct {
 	Sync       string        `json:"sync"`        // address for the sync connection
 	Stall      time.Duration `json:"stall"`       // messages count as lost when none arrives for this long
 
-	// Publishers is the number of goroutines that publish, each to targets of its own; 0 means 1.
+	// Publishers is the number of goroutines that publish; 0 means 1. Each has targets of its
+	// own, unless there is only one target: then its messages have no order.
 	Publishers int `json:"publishers"`
 
 	// Bursts of Burst messages as fast as possible. The server waits for each
@@ -208,7 +209,7 @@ type Stats struct {
 	P50          int64  `json:"p50"`
 	P99          int64  `json:"p99"`
 	Max          int64  `json:"max"`
-	Gaps         uint64 `json:"gaps"`            // messages that announce a gap, without those of centrifuge
+	Gaps         uint64 `json:"gaps"`            // messages of this library that announce a gap in a target
 	LastLate     int64  `json:"last_late"`       // time of the last arrival of a message that was late, Unix nanoseconds
 	Error        string `json:"error,omitempty"` // the first one
 }
