@@ -114,7 +114,7 @@ func (n *node) queueAppending(ctx context.Context, a *appending) error {
 
 // appendLoop appends the queued publications.
 func (n *node) appendLoop() {
-	var pace pacer
+	pace := pacer{awaited: true}
 	for stopping := false; !stopping; {
 		select {
 		case <-n.appendWake:

@@ -180,7 +180,7 @@ func (n *node) logOversized(topic string, err error) {
 func (n *node) sendLoop() {
 	announce := time.NewTimer(0)
 	defer announce.Stop()
-	var pace pacer
+	pace := pacer{burst: batchBurst}
 	for {
 		select {
 		case <-n.sendWake:
@@ -253,26 +253,29 @@ func (n *node) sendBye() {
 	}
 }
 
-// A busy node begins at most one batch with several messages in each batchInterval, and
-// batchBurst more after a pause.
+// A busy node begins at most one batch in each batchInterval, and batchBurst more after a
+// pause.
 const (
 	batchInterval = time.Millisecond
 	batchBurst    = 16
 )
 
 // pacer spaces the batches of one loop. A batch costs the node and the engine as much as
-// several of its messages, so at middle rates messages wait for each other. A batch follows
-// at once if the one before had a single message: a publisher that waits for each of its
-// messages, and a quiet node, are not delayed.
+// several of its messages, so at middle rates messages wait for each other.
 type pacer struct {
-	next time.Time // when the next batch would begin without bursts
-	busy bool      // the latest batch had several messages
+	burst int // number of batches that are not delayed after a pause
+	// awaited says that publishers wait for their messages. Then batches of one message are
+	// free, and the batch after one is not delayed: a single publisher would only get slower.
+	awaited bool
+
+	next  time.Time // when the next batch would begin without bursts
+	paced bool      // the next batch may have to wait
 }
 
 // wait waits until the next batch may begin.
 func (p *pacer) wait() {
-	if p != nil && p.busy {
-		time.Sleep(time.Until(p.next) - batchBurst*batchInterval)
+	if p != nil && p.paced {
+		time.Sleep(time.Until(p.next) - time.Duration(p.burst)*batchInterval)
 	}
 }
 
@@ -281,7 +284,7 @@ func (p *pacer) begin(count int) {
 	if p == nil {
 		return
 	}
-	if p.busy = count > 1; p.busy {
+	if p.paced = count > 1 || !p.awaited; p.paced {
 		if now := time.Now(); p.next.Before(now) {
 			p.next = now
 		}
