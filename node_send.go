@@ -279,12 +279,13 @@ func (p *pacer) wait() {
 	}
 }
 
-// begin notes that a batch begins.
+// begin notes that a batch with so many publications begins. Questions and announcements do
+// not wait.
 func (p *pacer) begin(count int) {
 	if p == nil {
 		return
 	}
-	if p.paced = count > 1 || !p.awaited; p.paced {
+	if p.paced = count > 1 || count > 0 && !p.awaited; p.paced {
 		if now := time.Now(); p.next.Before(now) {
 			p.next = now
 		}
@@ -305,6 +306,15 @@ const (
 	batchBytes = 1 << 20
 )
 
+func publicationsIn(batch []outgoing) (n int) {
+	for i := range batch {
+		if batch[i].kind == nodewire.KindPublication {
+			n++
+		}
+	}
+	return n
+}
+
 // sendBatch publishes one batch from the front of the queue. It reports false if
 // there is nothing to send or if the broker has failed.
 func (n *node) sendBatch(ctx context.Context, pace *pacer) bool {
@@ -313,7 +323,7 @@ func (n *node) sendBatch(ctx context.Context, pace *pacer) bool {
 	if len(batch) == 0 {
 		return false
 	}
-	pace.begin(len(batch))
+	pace.begin(publicationsIn(batch))
 	batch, messages := n.encode(batch)
 	errs := make([]error, len(batch))
 	ctx, cancel := context.WithTimeout(ctx, n.hub.config.BrokerTimeout)
