@@ -166,6 +166,7 @@ func TestHeartbeatKeepsHealthyConnections(t *testing.T) {
 				p.wrap = func(nc net.Conn) net.Conn { return &slowNetwork{nc, tt.delay} }
 				c.Reconnect()
 				rec.waitState(t, client.Connected)
+				synctest.Wait() // the hub gets the end of the former connection
 				before := s.hub.Stats().BytesReceived
 				time.Sleep(quietTime)
 				require.Equal(t, client.Connected, c.State())

@@ -552,10 +552,10 @@ function showWire() {
     setText($("wire-note"), "");
     return;
   }
-  const { type, channel, timestampNs, clientId, id, offset, key } = message;
+  const { type, channel, timestampNs, clientId, id, offset, key, room } = message;
   const data = message.json();
   const sizes = Object.keys(codecNames).map((name) => {
-    const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, offset, key, data });
+    const frame = codecs[name].encode({ type, channel, timestampNs, clientId, id, offset, key, room, data });
     const payload = (typeof frame === "string" ? new TextEncoder().encode(frame) : frame).length;
     return { name, bytes: frameLength(payload + (settings.encrypt ? sealOverhead : 0)) };
   });
