@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -248,9 +249,11 @@ func (n *node) remember(to target, at Position) {
 	l.current[to] = at
 }
 
-// verifyAppends makes the healers look whether the engine has lost any of these records. The
-// node is locked.
+// verifyAppends makes the healers look whether the engine has lost any of these records. It
+// takes the place of a check that has not begun, so that the queue does not grow when the
+// engine comes and goes. The node is locked.
 func (n *node) verifyAppends() {
+	n.heals = slices.DeleteFunc(n.heals, func(h heal) bool { return h.verify != Position{} })
 	for to, at := range n.latest.before {
 		if _, newer := n.latest.current[to]; !newer {
 			n.queueHeal(heal{to, at})

@@ -495,8 +495,8 @@ func TestClusterContinuity(t *testing.T) {
 	}
 }
 
-// requireTold checks what a member got: what the engine has kept, in order, and what it has
-// lost, or a gap. With a new epoch all that is kept comes again.
+// requireTold checks that a member got all messages that the engine has kept, in order, and a
+// gap if the engine has lost others. With a new epoch the kept messages come again.
 func requireTold(t *testing.T, acknowledged, kept, got []string, run string) {
 	t.Helper()
 	at, told := 0, false
