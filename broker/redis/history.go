@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,16 +54,15 @@ type script struct{ text, hash string }
 
 func newScript(text string) script { return script{text, redis.NewScript(text).Hash()} }
 
-// command returns the command that runs the script: by its hash, or with its text.
-func (s script) command(ctx context.Context, byHash bool, keys []string, args []any) once {
+// command returns the command that runs the script: by its hash, or with its text. Keys are
+// of type string or *string, and the first one is a string: go-redis finds the slot by it.
+func (s script) command(ctx context.Context, byHash bool, keys, args []any) once {
 	list := make([]any, 3, 3+len(keys)+len(args))
 	list[0], list[1], list[2] = "EVAL", s.text, len(keys)
 	if byHash {
 		list[0], list[1] = "EVALSHA", s.hash
 	}
-	for _, key := range keys {
-		list = append(list, key)
-	}
+	list = append(list, keys...)
 	return once{redis.NewCmd(ctx, append(list, args...)...)}
 }
 
@@ -93,7 +94,7 @@ func randomText() string { return fmt.Sprintf("%016x", rand.Uint64()) }
 // call is one run of the script that appends.
 type call struct {
 	once
-	keys    []string
+	keys    []any
 	args    []any
 	topics  [][]int // for each topic, the indexes of its records in the batch
 	records int
@@ -101,21 +102,33 @@ type call struct {
 	more    bool // another call for the same bucket follows
 }
 
+// names makes the names of keys and channels. It allocates little for each.
+type names struct {
+	text strings.Builder
+	list []string
+}
+
+// add returns the concatenation of parts.
+func (n *names) add(parts ...string) *string {
+	start := n.text.Len()
+	for _, part := range parts {
+		n.text.WriteString(part)
+	}
+	n.list = append(n.list, n.text.String()[start:])
+	return &n.list[len(n.list)-1]
+}
+
+// payload is the argument of a command for the payload of a record.
+type payload websocket.BrokerRecord
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (p *payload) MarshalBinary() ([]byte, error) { return p.Payload, nil }
+
 // calls divides a batch into calls. The records of a topic stay in order.
 func (b *Broker) calls(batch []websocket.BrokerRecord) (calls []*call) {
-	byTopic := make(map[string]int, len(batch)) // index of topics
-	var topics [][]int
-	for i := range batch {
-		at, seen := byTopic[batch[i].Topic]
-		if !seen {
-			at = len(topics)
-			byTopic[batch[i].Topic] = at
-			topics = append(topics, nil)
-		}
-		topics[at] = append(topics[at], i)
-	}
 	latest := make(map[int]*call) // by bucket
-	for _, indexes := range topics {
+	names := &names{list: make([]string, 0, 3*len(batch))}
+	for indexes := range byTopic(batch) {
 		bucket := b.bucket(batch[indexes[0]].Topic)
 		for len(indexes) > 0 {
 			c := latest[bucket]
@@ -127,16 +140,37 @@ func (b *Broker) calls(batch []websocket.BrokerRecord) (calls []*call) {
 				c, latest[bucket] = next, next
 				calls = append(calls, c)
 			}
-			indexes = indexes[b.fill(c, batch, bucket, indexes):]
+			indexes = indexes[b.fill(c, batch, names, bucket, indexes):]
 		}
 	}
 	return calls
 }
 
+// byTopic yields for each topic the indexes of its records.
+func byTopic(batch []websocket.BrokerRecord) iter.Seq[[]int] {
+	return func(yield func([]int) bool) {
+		order := make([]int, len(batch))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortStableFunc(order, func(i, j int) int { return strings.Compare(batch[i].Topic, batch[j].Topic) })
+		for len(order) > 0 {
+			count := 1
+			for count < len(order) && batch[order[count]].Topic == batch[order[0]].Topic {
+				count++
+			}
+			if !yield(order[:count:count]) {
+				return
+			}
+			order = order[count:]
+		}
+	}
+}
+
 func (c *call) full() bool { return c.records >= callRecords || c.bytes >= callBytes }
 
 // fill adds records of one topic to a call until it is full. It returns their number.
-func (b *Broker) fill(c *call, batch []websocket.BrokerRecord, bucket int, indexes []int) (count int) {
+func (b *Broker) fill(c *call, batch []websocket.BrokerRecord, names *names, bucket int, indexes []int) (count int) {
 	for count < len(indexes) && !c.full() {
 		c.bytes += len(batch[indexes[count]].Payload)
 		c.records++
@@ -144,17 +178,23 @@ func (b *Broker) fill(c *call, batch []websocket.BrokerRecord, bucket int, index
 	}
 	indexes = indexes[:count]
 	last := &batch[indexes[count-1]]
-	topic, keep := last.Topic, last.Keep
+	topic, keep, prefix := last.Topic, last.Keep, b.sessions[bucket].prefix
 	c.topics = append(c.topics, indexes)
-	c.keys = append(c.keys, b.channel(headKey+topic, bucket), b.channel(streamKey+topic, bucket))
-	c.args = append(c.args, b.channel(topic, bucket), max(keep.Messages, 0), max(keep.Bytes, 0), b.milliseconds(keep.Age), count)
+	if head := names.add(prefix, headKey, topic); len(c.keys) == 0 {
+		c.keys = append(c.keys, *head)
+	} else {
+		c.keys = append(c.keys, head)
+	}
+	c.keys = append(c.keys, names.add(prefix, streamKey, topic))
+	c.args = append(c.args, names.add(prefix, topic), max(keep.Messages, 0), max(keep.Bytes, 0), b.milliseconds(keep.Age), count)
 	for _, i := range indexes {
-		if key := batch[i].Key; key == "" {
-			c.args = append(c.args, 0, batch[i].Payload)
-		} else {
-			c.args = append(c.args, 1, batch[i].Payload)
-			c.keys = append(c.keys, b.channel(fmt.Sprintf("%s%d:%s%s", uniqueKey, len(topic), topic, key), bucket))
+		key := batch[i].Key
+		if key == "" {
+			c.args = append(c.args, 0, (*payload)(&batch[i]))
+			continue
 		}
+		c.args = append(c.args, 1, (*payload)(&batch[i]))
+		c.keys = append(c.keys, names.add(prefix, uniqueKey, strconv.Itoa(len(topic)), ":", topic, key))
 	}
 	return count
 }
@@ -222,48 +262,50 @@ func (b *Broker) Append(ctx context.Context, batch []websocket.BrokerRecord) []w
 
 // results sets the results of the call's records.
 func (c *call) results(ctx context.Context, results []websocket.AppendResult) {
-	reply, err := c.Slice()
-	for i, indexes := range c.topics {
-		var fields []any
+	reply, err := c.Text()
+	for _, indexes := range c.topics {
 		failed := err
 		if err == nil {
-			fields, failed = topicReply(reply, i, len(indexes))
+			reply, failed = topicResults(reply, indexes, results)
 		}
 		if failed != nil {
 			for _, at := range indexes {
 				results[at].Err = outcome(ctx, failed)
 			}
-			continue
-		}
-		epoch, _ := fields[0].(string)
-		previous, _ := fields[1].(int64)
-		for j, at := range indexes {
-			switch offset, _ := fields[2+j].(int64); {
-			case offset < 0:
-				results[at] = websocket.AppendResult{Position: websocket.Position{Epoch: epoch, Offset: uint64(-offset)}, Repeated: true}
-			default:
-				results[at] = websocket.AppendResult{Position: websocket.Position{Epoch: epoch, Offset: uint64(offset)}, Previous: uint64(previous)}
-				previous = offset
-			}
 		}
 	}
 }
 
-// topicReply returns the script's reply for the topic with an index, which has count
-// records.
-func topicReply(reply []any, index, count int) ([]any, error) {
-	if index >= len(reply) {
-		return nil, errReply
+// topicResults sets the results of the records of one topic. It returns the reply of the
+// topics that follow.
+func topicResults(reply string, indexes []int, results []websocket.AppendResult) (rest string, err error) {
+	text, rest, ok := strings.Cut(reply, "\x00")
+	if !ok {
+		return "", errReply
 	}
-	switch fields := reply[index].(type) {
-	case []any:
-		if len(fields) == count+2 {
-			return fields, nil
+	if message, failed := strings.CutPrefix(text, "-"); failed {
+		return rest, errors.New("redis: " + message)
+	}
+	epoch, ok := strings.CutPrefix(text, "+")
+	offsets := 8 * (1 + len(indexes))
+	if !ok || len(rest) < offsets {
+		return "", errReply
+	}
+	next := func() int64 {
+		offset := binary.BigEndian.Uint64([]byte(rest[:8]))
+		rest = rest[8:]
+		return int64(offset)
+	}
+	previous := uint64(next())
+	for _, at := range indexes {
+		if offset := next(); offset < 0 {
+			results[at] = websocket.AppendResult{Position: websocket.Position{Epoch: epoch, Offset: uint64(-offset)}, Repeated: true}
+		} else {
+			results[at] = websocket.AppendResult{Position: websocket.Position{Epoch: epoch, Offset: uint64(offset)}, Previous: previous}
+			previous = uint64(offset)
 		}
-	case string:
-		return nil, errors.New("redis: " + fields)
 	}
-	return nil, errReply
+	return rest, nil
 }
 
 var errReply = errors.New("redis: unexpected reply")
@@ -282,7 +324,7 @@ func (b *Broker) runScript(ctx context.Context, s script, topic string, args ...
 		return nil, websocket.ErrBrokerUnavailable
 	}
 	bucket := b.bucket(topic)
-	keys := []string{b.channel(headKey+topic, bucket), b.channel(streamKey+topic, bucket)}
+	keys := []any{b.channel(headKey+topic, bucket), b.channel(streamKey+topic, bucket)}
 	c := s.command(ctx, true, keys, args)
 	if b.exec(ctx, c); noScript(c.Err()) {
 		c = s.command(ctx, false, keys, args)
@@ -344,7 +386,7 @@ func (b *Broker) Renew(ctx context.Context, topic, epoch string) error {
 // receive passes a message on a topic's channel to the handler.
 func (s *session) receive(channel, message string) {
 	h, payload := s.broker.handler, []byte(message)
-	topic := channel[min(s.prefix, len(channel)):]
+	topic := channel[min(len(s.prefix), len(channel)):]
 	switch {
 	case len(payload) == 0 || payload[0] != mark:
 		h.Receive(payload)

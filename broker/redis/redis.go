@@ -165,8 +165,10 @@ func (b *Broker) Open(h websocket.BrokerHandler) error {
 			wake: make(chan struct{}, 1), change: make(chan struct{}),
 		}
 		s.ctx = context.WithValue(b.ctx, sessionKey{}, s)
-		s.prefix = len(b.channel("", i))
-		s.anchor = b.channel(fmt.Sprintf(" %016x", rand.Uint64()), i) // no topic begins with a space
+		if s.prefix = b.options.Prefix; b.cluster != nil {
+			s.prefix += fmt.Sprintf("{%d}", i)
+		}
+		s.anchor = s.prefix + fmt.Sprintf(" %016x", rand.Uint64()) // no topic begins with a space
 		b.sessions = append(b.sessions, s)
 	}
 	for _, s := range b.sessions {
@@ -184,12 +186,7 @@ func (b *Broker) bucket(topic string) int {
 
 // channel returns the channel of a topic at the server. In a Cluster all channels of
 // a bucket are in one hash slot, so that one connection serves them.
-func (b *Broker) channel(topic string, bucket int) string {
-	if b.cluster == nil {
-		return b.options.Prefix + topic
-	}
-	return fmt.Sprintf("%s{%d}%s", b.options.Prefix, bucket, topic)
-}
+func (b *Broker) channel(topic string, bucket int) string { return b.sessions[bucket].prefix + topic }
 
 // delay returns the delay after a failed attempt, counted from 0.
 func (b *Broker) delay(attempt int) time.Duration {
@@ -335,7 +332,7 @@ type session struct {
 	broker *Broker
 	ctx    context.Context // the broker's, with the session as value of sessionKey
 	always bool            // connect even without topics, to see if the server is reachable
-	prefix int             // length of the part of a channel that precedes the topic
+	prefix string          // part of a channel that precedes the topic
 	anchor string          // the session's channel for probes, in the bucket's slot
 	wake   chan struct{}   // capacity 1; add sends, run receives; never closed
 

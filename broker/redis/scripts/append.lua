@@ -3,8 +3,9 @@
 -- ARGV: the publish command, a random text, and for each topic: the channel, the bounds
 --   (messages, bytes, age in milliseconds), the number of records, and for each record 1 if
 --   it has a key or 0, and its payload.
--- Returns for each topic an error text, or an array: the epoch, the offset before the first
---   record appended, and the offset of each record, negative if its key was known.
+-- Returns for each topic "-", an error text and a zero byte, or "+", the epoch, a zero byte,
+--   and in 8 bytes each the offset before the first record appended, and the offset of each
+--   record, negative if its key was known.
 
 local topics, k, a = 0, 1, 3 -- topics begun, and the next of KEYS and of ARGV
 local suffix = '-' .. text(now)
@@ -21,8 +22,8 @@ end
 
 local function append(head_key, stream, channel, messages, bytes, age, count)
   local h = read_head(head_key, stream, ARGV[2] .. topics, tonumber(age))
-  local previous, result, parts = h.last, {h.epoch, h.last}, {}
-  local first -- the first offset appended
+  local previous, result, parts = h.last, {struct.pack('>BsI8', 43, h.epoch, h.last)}, {}
+  local first, failed -- the first offset appended, and an error
   for i = 1, count do
     local payload, known = ARGV[a + 1], false
     local offset = h.last + 1
@@ -40,7 +41,7 @@ local function append(head_key, stream, channel, messages, bytes, age, count)
     end
     a = a + 2
     if known then
-      result[i + 2] = -tonumber(known)
+      result[i + 1] = struct.pack('>i8', -tonumber(known))
     else
       local added = add(h, stream, name, messages, payload)
       if not added then -- there is no stream: it is the first record, or the key was evicted
@@ -48,10 +49,10 @@ local function append(head_key, stream, channel, messages, bytes, age, count)
         h.due = 0
       end
       if type(added) == 'table' then -- an error; the head must have the records before it
-        result = added.err
+        failed = added.err
         break
       end
-      result[i + 2] = offset
+      result[i + 1] = struct.pack('>i8', offset)
       h.last, h.server, h.size = offset, server_id(), h.size + #payload
       if first then
         parts[#parts + 1] = struct.pack('>I4', #payload)
@@ -63,20 +64,21 @@ local function append(head_key, stream, channel, messages, bytes, age, count)
     end
   end
   if first then
-    local old = h.age
+    local old, renewed = h.age, false
     h.messages, h.bytes, h.age = tonumber(messages), tonumber(bytes), tonumber(age)
     if now >= h.due or old ~= h.age then
-      -- The stream must not expire before the next time.
+      -- Neither key may expire before the next time.
       trim(h, stream)
       redis.call('PEXPIRE', stream, text(h.age * 9 / 8 + 1))
-      h.due = now + h.age / 16
+      h.due, renewed = now + h.age / 16, true
     elseif h.bytes > 0 and h.size - h.removed > h.bytes * 17 / 16 then
       trim(h, stream)
     end
-    write_head(head_key, h, age)
+    write_head(head_key, h, renewed and math.floor(h.age * 9 / 8) + 1)
     redis.call(ARGV[1], channel, table.concat(parts))
   end
-  return result
+  if failed then error({err = failed}) end
+  return table.concat(result)
 end
 
 local results = {}
@@ -89,8 +91,10 @@ while a <= #ARGV do
   local head_key, stream, at = KEYS[k], KEYS[k + 1], a
   topics, k, a = topics + 1, k + 2, a + 5
   local ok, result = pcall(append, head_key, stream, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], count)
-  if not ok then result = type(result) == 'table' and result.err or tostring(result) end
+  if not ok then
+    result = struct.pack('>Bs', 45, type(result) == 'table' and result.err or tostring(result))
+  end
   results[topics] = result
   k, a = next_k, next_a
 end
-return results
+return table.concat(results)

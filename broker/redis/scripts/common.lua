@@ -20,9 +20,15 @@ local function server_id()
   return server
 end
 
+-- write_head writes a topic's head, which exists if there is no ttl.
 local function write_head(key, h, ttl)
-  redis.call('SET', key, struct.pack('>I8I8I8I8I8I8I8ss',
-    h.last, h.size, h.removed, h.due, h.messages, h.bytes, h.age, h.server, h.epoch), 'PX', ttl)
+  local head = struct.pack('>I8I8I8I8I8I8I8ss',
+    h.last, h.size, h.removed, h.due, h.messages, h.bytes, h.age, h.server, h.epoch)
+  if ttl then
+    redis.call('SET', key, head, 'PX', text(ttl))
+  else
+    redis.call('SET', key, head, 'KEEPTTL')
+  end
 end
 
 -- read_head returns a topic's head, or that of a new history.

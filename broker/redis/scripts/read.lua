@@ -7,7 +7,7 @@
 
 local stream = KEYS[2]
 local h, found = read_head(KEYS[1], stream, ARGV[3], tonumber(ARGV[4]))
-if not found then write_head(KEYS[1], h, ARGV[4]) end
+if not found then write_head(KEYS[1], h, tonumber(ARGV[4])) end
 if h.messages > 0 then redis.call('XTRIM', stream, 'MAXLEN', h.messages) end
 local first = trim(h, stream)
 local removed = h.last

@@ -5,6 +5,6 @@
 local h, found = read_head(KEYS[1], KEYS[2], '', 0)
 if found and h.epoch == ARGV[1] then
   h.epoch = ARGV[2]
-  write_head(KEYS[1], h, math.max(redis.call('PTTL', KEYS[1]), 1))
+  write_head(KEYS[1], h)
 end
 return {}
