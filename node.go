@@ -91,6 +91,7 @@ type node struct {
 	presenceClock   uint64              // of the latest presenceState; guarded by the log's lock
 	presenceSyncs   map[target]struct{} // work of presenceLoop, as the following fields
 	presenceSyncAll bool
+	presenceUnsent  bool // a state did not reach the engine: all are announced again after the failure
 	presenceGone    []uint64
 
 	peers nodewire.Peers
@@ -236,6 +237,14 @@ func (n *node) Up() {
 	if n.state == BrokerDown || n.state == BrokerStalled {
 		n.gaps.addAll()
 		wake(n.gapWake)
+		for topic := range n.subscribing { // its members have not waited
+			n.exposed[topic] = struct{}{}
+		}
+		for topic, interested := range n.pending {
+			if interested {
+				n.exposed[topic] = struct{}{}
+			}
+		}
 		n.syncAllPresence()
 		n.verifyAppends()
 	}

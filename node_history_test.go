@@ -472,6 +472,7 @@ func TestClusterContinuity(t *testing.T) {
 					}
 				}
 			}
+			ready(t, hubs...) // the engine may have been paused at last
 			require.NoError(t, publishNumber(hubs[0], 1000))
 			synctest.Wait()
 			page, err := hubs[1].History(t.Context(), websocket.ChannelTopic, "h", websocket.HistoryQuery{Limit: 1000})

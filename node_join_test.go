@@ -371,3 +371,54 @@ func TestConnectedAfterMoving(t *testing.T) {
 		hubs[1].stop()
 	})
 }
+
+// gatedSubscriber is a Broker whose calls of Subscribe wait while its gate is closed.
+type gatedSubscriber struct {
+	websocket.Broker
+	mu   sync.Mutex
+	gate chan struct{} // closed when calls may go on
+}
+
+func (b *gatedSubscriber) Subscribe(ctx context.Context, topics []string) error {
+	b.mu.Lock()
+	gate := b.gate
+	b.mu.Unlock()
+	<-gate
+	return b.Broker.Subscribe(ctx, topics)
+}
+
+// TestSubscriptionsUnderWayAtUp lets a client join while the broker is down. The broker is up
+// before it has the subscription.
+func TestSubscriptionsUnderWayAtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		open := make(chan struct{})
+		close(open)
+		late := &gatedSubscriber{Broker: engine.Broker(), gate: open}
+		hubs := nodes(t, engine, 1, nil)
+		hubs = append(hubs, nodes(t, engine, 1, nil, func(c *websocket.Config) { c.NodeName, c.Broker, c.ClientID = "late", late, queryID })...)
+		defer stopAll(hubs)
+		p := hubs[1].connect(1<<16, idHeader("p"))
+		defer p.Close()
+		ready(t, hubs...)
+		engine.Stop()
+		synctest.Wait()
+		gate := make(chan struct{})
+		late.mu.Lock()
+		late.gate = gate
+		late.mu.Unlock()
+		send(t, p, `{"type":"subscribe","data":{"channel":"news"},"id":"1"}`)
+		require.Equal(t, "ack", readJSON(t, p)["type"], "no engine to wait for")
+		synctest.Wait()
+		engine.Start()
+		time.Sleep(time.Second)
+		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`"lost"`)))
+		time.Sleep(time.Second)
+		close(gate)
+		time.Sleep(time.Second)
+		require.NoError(t, hubs[0].PublishToChannelRaw("news", []byte(`"seen"`)))
+		got := types(t, p, 4) // the first two gaps are those of the outage
+		require.Contains(t, got[2], "gap news ")
+		require.Equal(t, "message news seen", got[3])
+	})
+}

@@ -213,7 +213,7 @@ func (n *node) syncPresence(t *topic) {
 
 // syncAllPresence is syncPresence for all topics. The node is locked.
 func (n *node) syncAllPresence() {
-	n.presenceSyncAll = true
+	n.presenceSyncAll, n.presenceUnsent = true, false
 	wake(n.presenceWake)
 }
 

@@ -307,6 +307,35 @@ func TestLeavingInAnOutage(t *testing.T) {
 	})
 }
 
+// TestLeavingWhilePublishingFails has a member leave while its node cannot publish, although
+// the connection to the engine stays up.
+func TestLeavingWhilePublishingFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := brokertest.NewMemory(0)
+		link := &cutBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
+		change := func(c *websocket.Config) {
+			c.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+				return websocket.TopicOptions{Presence: true}
+			}
+		}
+		hubs := nodes(t, engine, 1, nil, change)
+		hubs = append(hubs, nodes(t, engine, 1, nil, change, func(c *websocket.Config) { c.NodeName, c.Broker = "cut", link })...)
+		defer stopAll(hubs)
+		ready(t, hubs...)
+		a, b, c := observe(t, hubs[0], "a"), observe(t, hubs[1], "b"), observe(t, hubs[1], "c")
+		defer a.end()
+		defer c.end()
+		settle()
+		require.Len(t, a.sees(), 3)
+		link.cut.Store(true)
+		b.end()
+		time.Sleep(time.Second) // the other node does not take it for dead
+		link.cut.Store(false)
+		settle()
+		require.Equal(t, map[string]string{"a": "node0", "c": "cut"}, a.sees())
+	})
+}
+
 // TestPresenceConverges has members come, go and move while the engine fails. In the end
 // all see the same.
 func TestPresenceConverges(t *testing.T) {

@@ -152,6 +152,8 @@ func (n *node) dropUnsent(o *outgoing, reason error) {
 		n.lost.Add(o.to)
 	case nodewire.KindLostAll:
 		n.lost = targets{All: true}
+	case nodewire.KindPresence:
+		n.presenceUnsent = true
 	}
 }
 
@@ -390,6 +392,9 @@ func (n *node) finishBatch(batch []outgoing, errs []error) {
 		logIt = n.setState(BrokerStalled, failed)
 	case failed == nil && taken && n.state == BrokerStalled:
 		logIt = n.setState(BrokerUp, nil)
+		if n.presenceUnsent {
+			n.syncAllPresence()
+		}
 	}
 	n.signalChange()
 	n.mu.Unlock()

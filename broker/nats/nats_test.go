@@ -16,6 +16,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/broker/nats"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
@@ -185,6 +186,30 @@ func TestHubs(t *testing.T) {
 	p := startProcess(t)
 	brokertest.RunHubs(t, brokertest.Engine{
 		Broker: p.broker, Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
+	})
+}
+
+// TestHubsFarAway puts 10 ms between the hubs and the server. The link of the first hub breaks
+// while its messages are on their way.
+func TestHubsFarAway(t *testing.T) {
+	p := startProcess(t)
+	var first *testnet.Link
+	brokertest.RunHubs(t, brokertest.Engine{
+		Broker: func() websocket.Broker {
+			link, err := testnet.NewLink(fmt.Sprintf("127.0.0.1:%d", p.port))
+			require.NoError(t, err)
+			t.Cleanup(link.Close)
+			link.SetDelay(10 * time.Millisecond)
+			if first == nil {
+				first = link
+			}
+			return nats.New(nats.Options{URL: "nats://" + link.Addr(), MaxDelay: 200 * time.Millisecond})
+		},
+		Stop: p.kill, Start: p.start, Pause: p.pause, Resume: p.resume,
+		Upset: func() {
+			first.Cut(false)
+			first.Restore()
+		},
 	})
 }
 

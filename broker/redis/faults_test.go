@@ -16,6 +16,7 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/broker/redis"
 	"github.com/maoxiaoyue/hypgo-websocket/brokertest"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
@@ -347,5 +348,32 @@ func TestHubsOnSlowLink(t *testing.T) {
 			},
 			Upset: func() { link.upset(t) },
 		})
+	})
+}
+
+// TestHubsFarAway puts 10 ms between the hubs and the server. The link of the first hub falls
+// silent, so that the other hubs cannot tell it from one whose process has died.
+func TestHubsFarAway(t *testing.T) {
+	onEach(t, func(t *testing.T, server string) {
+		e := startEngine(t, server)
+		engine, n := e.faults(), nodes{t: t}
+		var first *testnet.Link
+		engine.Broker = func() websocket.Broker {
+			link, err := testnet.NewLink(e.addr())
+			require.NoError(t, err)
+			t.Cleanup(link.Close)
+			link.SetDelay(10 * time.Millisecond)
+			b := open(goredis.UniversalOptions{Addrs: []string{link.Addr()}})
+			if first == nil {
+				first = link
+				return n.add(b)
+			}
+			return b
+		}
+		engine.Upset = func() {
+			n.notice(func() { first.Cut(true) })
+			first.Restore()
+		}
+		brokertest.RunHubs(t, engine)
 	})
 }

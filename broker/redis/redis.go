@@ -297,6 +297,9 @@ func (b *Broker) Subscribe(ctx context.Context, topics []string) error {
 	if err == nil {
 		err = b.each(topics, func(s *session, channels []string) error { return s.waitConfirmed(ctx, channels) })
 	}
+	if err != nil {
+		_ = b.each(topics, func(s *session, channels []string) error { return s.require(channels) })
+	}
 	return err
 }
 
@@ -352,11 +355,26 @@ type session struct {
 	anchored bool           // the server has confirmed anchor
 	leaving  map[string]int // outstanding confirmations of unsubscribe commands, by channel
 	waiting  int            // number of channels not confirmed yet, including anchor
+	awaited  int            // those of them whose call of Subscribe waits; the session can be up before
 	change   chan struct{}  // closed at the next change
 }
 
 // topic is a requested channel.
-type topic struct{ confirmed bool }
+type topic struct{ confirmed, awaited bool }
+
+// setAwaited sets whether a call of Subscribe waits for a topic, which may be nil. The
+// session is locked.
+func (s *session) setAwaited(t *topic, awaited bool) {
+	if t == nil || t.awaited == awaited {
+		return
+	}
+	t.awaited = awaited
+	if awaited {
+		s.awaited++
+	} else {
+		s.awaited--
+	}
+}
 
 var (
 	errSilent  = errors.New("redis: the server does not respond")
@@ -432,6 +450,7 @@ func (s *session) end(reason error) {
 	clear(s.leaving)
 	for _, t := range s.topics {
 		t.confirmed = false
+		s.setAwaited(t, false)
 	}
 	s.signalChange()
 	s.mu.Unlock()
@@ -566,12 +585,13 @@ func (s *session) serve(pubsub *redis.PubSub) error {
 	}
 }
 
-// updateState makes the session up if all topics are confirmed and a probe has
-// arrived. It reports whether confirmations are missing.
+// updateState makes the session up if a probe has arrived and all topics are confirmed,
+// except for those whose call of Subscribe waits: there may always be some. It reports
+// whether confirmations are missing.
 func (s *session) updateState() (missing bool) {
 	s.mu.Lock()
 	missing = s.waiting > 0
-	first := !missing && s.heard && s.state != isUp
+	first := s.waiting == s.awaited && s.heard && s.state != isUp
 	if first {
 		s.state = isUp
 		s.signalChange()
@@ -601,6 +621,7 @@ func (s *session) receiveConfirmation(m *redis.Subscription) error {
 		if t != nil && !t.confirmed && left == 0 {
 			t.confirmed = true
 			s.waiting--
+			s.setAwaited(t, false)
 			s.signalChange()
 		}
 	case left > 1:
@@ -619,14 +640,16 @@ func (s *session) add(ctx context.Context, channels []string) error {
 	defer s.sending.Unlock()
 	s.mu.Lock()
 	var fresh []string
+	pubsub, state := s.pubsub, s.state
 	for _, channel := range channels {
 		if s.topics[channel] == nil {
-			s.topics[channel] = new(topic)
+			t := new(topic)
+			s.topics[channel] = t
 			s.waiting++
+			s.setAwaited(t, pubsub != nil)
 			fresh = append(fresh, channel)
 		}
 	}
-	pubsub, state := s.pubsub, s.state
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -640,10 +663,20 @@ func (s *session) add(ctx context.Context, channels []string) error {
 			return unavailable(err)
 		}
 	}
-	if s.broker.ctx.Err() != nil || state == isDown {
+	if s.broker.ctx.Err() != nil || state == isDown && pubsub == nil {
 		return websocket.ErrBrokerUnavailable
 	}
 	return ctx.Err()
+}
+
+// require makes the session wait for channels before it is up.
+func (s *session) require(channels []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, channel := range channels {
+		s.setAwaited(s.topics[channel], false)
+	}
+	return nil
 }
 
 // waitConfirmed waits until the server has confirmed the channels.
@@ -656,12 +689,12 @@ func (s *session) waitConfirmed(ctx context.Context, channels []string) error {
 				missing++
 			}
 		}
-		change, state := s.change, s.state
+		change, down := s.change, s.state == isDown && s.pubsub == nil
 		s.mu.Unlock()
 		switch {
 		case missing == 0:
 			return nil
-		case state == isDown:
+		case down:
 			return websocket.ErrBrokerUnavailable
 		}
 		select {
@@ -684,6 +717,7 @@ func (s *session) remove(ctx context.Context, channels []string) error {
 		if t := s.topics[channel]; t != nil {
 			if !t.confirmed {
 				s.waiting--
+				s.setAwaited(t, false)
 			}
 			delete(s.topics, channel)
 			removed = append(removed, channel)

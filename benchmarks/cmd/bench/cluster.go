@@ -12,6 +12,7 @@ import (
 
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/child"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 )
 
 // clusterTargets is the number of rooms in the rows of clusters. Each has one member, on
@@ -24,7 +25,7 @@ type nodes struct {
 	*pair
 	second *child.Process
 	engine *child.Process
-	links  [2]*link // to the engine, one for each server; nil if they are direct
+	links  [2]*testnet.Link // to the engine, one for each server; nil if they are direct
 	dir    string
 }
 
@@ -50,10 +51,10 @@ func (b *bench) startNodes(ctx context.Context, s spec, set setup, links bool) (
 		url := n.engine.Ready.WS
 		if links {
 			scheme, addr, _ := strings.Cut(url, "://")
-			if n.links[i], err = newLink(addr); err != nil {
+			if n.links[i], err = testnet.NewLink(addr); err != nil {
 				return n, err
 			}
-			url = scheme + "://" + n.links[i].addr()
+			url = scheme + "://" + n.links[i].Addr()
 		}
 		args := []string{"-system", s.name, "-engine", url, "-rooms"}
 		if set.history > 0 {
@@ -86,7 +87,7 @@ func (b *bench) startNodes(ctx context.Context, s spec, set setup, links bool) (
 func (n *nodes) stop() {
 	for _, l := range n.links {
 		if l != nil {
-			l.close()
+			l.Close()
 		}
 	}
 	for _, p := range []*child.Process{n.gen, n.srv, n.second, n.engine} {
@@ -227,7 +228,7 @@ func clusterDistance(ctx context.Context, b *bench, s spec) (all []result, err e
 	}
 	defer n.stop()
 	for _, l := range n.links {
-		l.delay.Store(int64(distance))
+		l.SetDelay(distance)
 	}
 	m, err := n.publish(ctx, api.Scenario{Publishers: clusterTargets, Rate: 50000, Duration: pick(b, 4*time.Second, time.Second), Latency: true})
 	return one(result{sample: m, note: n.note}, err)
@@ -262,9 +263,9 @@ func (b *bench) heal(ctx context.Context, s spec, silent bool) (res result, err 
 	defer n.stop()
 	restored := make(chan time.Time, 1) // the timer below sends once
 	breaking := time.AfterFunc(beforeBreak, func() {
-		n.links[1].cut(silent)
+		n.links[1].Cut(silent)
 		time.Sleep(outage)
-		n.links[1].restore()
+		n.links[1].Restore()
 		restored <- time.Now()
 	})
 	m, err := n.publish(ctx, api.Scenario{Rate: 1000, Duration: beforeBreak + outage + afterBreak, Latency: true, Stall: 10 * time.Second})

@@ -1,4 +1,4 @@
-package main
+package testnet
 
 import (
 	"context"
@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// link passes TCP connections on to a server. It can delay the bytes, and break.
-type link struct {
+// Link passes TCP connections on to a server. It can delay the bytes, and break. Its methods
+// may be called from any goroutine.
+type Link struct {
 	listener net.Listener
 	to       string
 	ctx      context.Context
 	cancel   context.CancelFunc
-	delay    atomic.Int64 // of each direction, nanoseconds
+	delay    atomic.Int64 // nanoseconds
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
@@ -23,29 +24,35 @@ type link struct {
 	paused chan struct{}         // closed unless the link is silent
 }
 
-func newLink(to string) (*link, error) {
+// NewLink starts a Link to a server at an address. It accepts connections until Close.
+func NewLink(to string) (*Link, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	l := &link{listener: listener, to: to, conns: make(map[net.Conn]struct{}), paused: make(chan struct{})}
+	l := &Link{listener: listener, to: to, conns: make(map[net.Conn]struct{}), paused: make(chan struct{})}
 	close(l.paused)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.running.Go(l.accept) // ends with close
+	l.running.Go(l.accept) // ends with Close
 	return l, nil
 }
 
-func (l *link) addr() string { return l.listener.Addr().String() }
+// Addr returns the address that takes the place of the server's.
+func (l *Link) Addr() string { return l.listener.Addr().String() }
 
-func (l *link) close() {
+// Close ends the connections and waits until its goroutines have ended.
+func (l *Link) Close() {
 	l.cancel()
 	_ = l.listener.Close()
-	l.cut(false)
+	l.Cut(false)
 	l.running.Wait()
 }
 
-// cut breaks the link. With silent it only stops to pass bytes on.
-func (l *link) cut(silent bool) {
+// SetDelay sets how long the bytes of each direction are on their way, from now on.
+func (l *Link) SetDelay(d time.Duration) { l.delay.Store(int64(d)) }
+
+// Cut breaks the link. With silent it only stops to pass bytes on.
+func (l *Link) Cut(silent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if silent {
@@ -58,8 +65,8 @@ func (l *link) cut(silent bool) {
 	l.conns = nil
 }
 
-// restore ends what cut has begun.
-func (l *link) restore() {
+// Restore ends what Cut has begun.
+func (l *Link) Restore() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conns == nil {
@@ -70,7 +77,7 @@ func (l *link) restore() {
 }
 
 // keep adds a connection, or closes it if the link is broken.
-func (l *link) keep(c net.Conn) bool {
+func (l *Link) keep(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conns == nil || l.ctx.Err() != nil {
@@ -81,14 +88,14 @@ func (l *link) keep(c net.Conn) bool {
 	return true
 }
 
-func (l *link) drop(c net.Conn) {
+func (l *Link) drop(c net.Conn) {
 	_ = c.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
 }
 
-func (l *link) accept() {
+func (l *Link) accept() {
 	for {
 		near, err := l.listener.Accept()
 		if err != nil {
@@ -120,7 +127,7 @@ type piece struct {
 }
 
 // pass passes the bytes of one direction on, until an end closes.
-func (l *link) pass(to io.Writer, from io.Reader) {
+func (l *Link) pass(to io.Writer, from io.Reader) {
 	way := make(chan piece, 1<<14) // the loop sends and closes, the goroutine receives
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -145,7 +152,7 @@ func (l *link) pass(to io.Writer, from io.Reader) {
 }
 
 // wait waits while the link is silent.
-func (l *link) wait() {
+func (l *Link) wait() {
 	l.mu.Lock()
 	paused := l.paused
 	l.mu.Unlock()

@@ -1,4 +1,4 @@
-package main
+package testnet_test
 
 import (
 	"io"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -41,11 +42,11 @@ func roundTrip(c net.Conn, text string) (string, error) {
 
 func TestLink(t *testing.T) {
 	t.Parallel()
-	l, err := newLink(echoServer(t))
+	l, err := testnet.NewLink(echoServer(t))
 	require.NoError(t, err)
-	defer l.close()
+	defer l.Close()
 	dial := func() net.Conn {
-		c, err := net.Dial("tcp", l.addr())
+		c, err := net.Dial("tcp", l.Addr())
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		return c
@@ -55,30 +56,30 @@ func TestLink(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "a", got)
 
-	l.delay.Store(int64(20 * time.Millisecond))
+	l.SetDelay(20 * time.Millisecond)
 	began := time.Now()
 	_, err = roundTrip(c, "b")
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, time.Since(began), 40*time.Millisecond)
-	l.delay.Store(0)
+	l.SetDelay(0)
 
-	l.cut(true)
+	l.Cut(true)
 	_, err = io.WriteString(c, "c")
 	require.NoError(t, err)
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
 	_, err = c.Read(make([]byte, 1))
 	require.ErrorContains(t, err, "timeout", "a silent link passes nothing on")
-	l.restore()
+	l.Restore()
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
 	_, err = io.ReadFull(c, make([]byte, 1))
 	require.NoError(t, err, "nothing is lost")
 
-	l.cut(false)
+	l.Cut(false)
 	_, err = c.Read(make([]byte, 1))
 	require.Error(t, err)
 	_, err = roundTrip(dial(), "d")
 	require.Error(t, err, "refused")
-	l.restore()
+	l.Restore()
 	got, err = roundTrip(dial(), "e")
 	require.NoError(t, err)
 	require.Equal(t, "e", got)
