@@ -72,8 +72,9 @@ func (n *node) gapLoop() {
 		if !some {
 			continue
 		}
-		count := n.tellGaps(all)
-		n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
+		if count := n.tellGaps(all); count > 0 {
+			n.hub.logger.Infof("websocket: publications of other nodes may be missing; sent gap notices to %d channels and rooms", count)
+		}
 		if all && !sleepUnless(gapDelay, n.stopping) {
 			return
 		}

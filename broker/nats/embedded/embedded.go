@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -78,6 +79,9 @@ func Start(dir string, options Options) (*Server, error) {
 	if options.Configure != nil {
 		options.Configure(o)
 	}
+	if err := checkFolder(o.StoreDir); err != nil { // the server would only fail to become ready
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
 	s, err := server.NewServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
@@ -89,6 +93,20 @@ func Start(dir string, options Options) (*Server, error) {
 		return nil, fmt.Errorf("embedded: the server did not start with the folder %q and the address %q", dir, options.Listen)
 	}
 	return running, nil
+}
+
+// checkFolder creates a folder if it does not exist, and returns an error if no file can be
+// written to it.
+func checkFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "check-*")
+	if err != nil {
+		return err
+	}
+	_ = f.Close() // it is empty
+	return os.Remove(f.Name())
 }
 
 // URL returns the address for Options.URL of Brokers in other processes, or "" if the server
