@@ -75,7 +75,8 @@ func (a *appending) release() {
 func (n *node) encodeRecord(a *appending) {
 	a.key = keyScope(a.pub.msg.Key, a.from)
 	origin := nodewire.Origin{Client: a.from != nil, User: a.key.user, ExceptSelf: a.pub.except != ""}
-	payload := nodewire.AppendRecord(nil, n.id, a.to.Audience, origin)
+	size := nodewire.MaxHead + len(a.key.user) + int(messageCost(&a.pub.msg)) // or more
+	payload := nodewire.AppendRecord(make([]byte, 0, size), n.id, a.to.Audience, origin)
 	payload, _ = ProtobufCodec{}.AppendMarshal(payload, &a.pub.msg) // never fails
 	a.record = BrokerRecord{Topic: a.to.Topic(), Payload: payload, Keep: a.keep}
 	switch {

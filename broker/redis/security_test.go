@@ -49,7 +49,7 @@ func counting(connect goredis.UniversalOptions, dials *atomic.Int64) goredis.Uni
 func TestPassword(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		e := newEngine(t, server, "--requirepass", "right", "--user", "hub", "on", ">secret", "resetchannels", "&hub:*", "~hub:*", "-@all", "+@pubsub", "+@connection",
-			"+eval", "+evalsha", "+get", "+set", "+unlink", "+pexpire", "+pttl", "+xadd", "+xtrim", "+xrange", "+xrevrange", "+info", "+time")
+			"+eval", "+evalsha", "+get", "+set", "+unlink", "+pexpire", "+xadd", "+xtrim", "+xrange", "+xrevrange", "+info", "+time")
 		e.password = "right"
 		e.start()
 		t.Cleanup(e.stop)
