@@ -40,7 +40,7 @@ func (h *Hub) idFor(r *http.Request) (string, error) {
 	}
 	var id string
 	var err error
-	if !h.protect("ClientID", "a handshake from", r.RemoteAddr, func() { id, err = h.config.ClientID(r) }, nil) {
+	if !h.protect("ClientID", "a handshake from", h.addressText(r), func() { id, err = h.config.ClientID(r) }, nil) {
 		return "", errHook
 	}
 	if err == nil && id == "" {

@@ -75,6 +75,8 @@ type Client struct {
 	ownKeys  *ownKeys   // nil if it has none
 	metadata map[string]any
 	requests *requestState // nil before the first that it holds something for
+
+	addressCount *addressCount // that the connection is part of; read by connectionDone
 }
 
 // ownKeys are keys of a client that replace the hub's. They are not changed.

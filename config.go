@@ -127,6 +127,16 @@ type Config struct {
 	// return an error to refuse a client. ClientChosenID is a hook for IDs that clients
 	// choose. Defaults to nil, which means 128 random bits in hexadecimal.
 	ClientID func(r *http.Request) (string, error)
+	// TrustedProxies lists the addresses of the reverse proxies in front of the hub, as IP
+	// addresses and prefixes such as "10.0.0.0/8". If the peer of a connection is one of
+	// them, the client's address is the last one in X-Forwarded-For that is not one of
+	// them. Forwarded (RFC 7239) is read instead if the request has no X-Forwarded-For. A
+	// client can write these fields too, so every listed proxy must add the address of its
+	// peer to X-Forwarded-For, or else add it to Forwarded and remove X-Forwarded-For; and
+	// no client may connect from a listed address. Client.RemoteAddr, Refusal.RemoteAddr,
+	// the log and MaxClientsPerAddress use the result. Defaults to nil: the address is that
+	// of the connection's peer.
+	TrustedProxies []string
 	// OnRefuse is called for every handshake that is refused, before the response is
 	// written and on the goroutine of the handler. It may be called at any time, also
 	// before Run and after shutdown. It must not write a response, and should return
@@ -227,6 +237,14 @@ type Config struct {
 	// MaxClients is the maximum number of connections, handshakes included. A further
 	// handshake is refused with 503. Defaults to 100,000; negative means no limit.
 	MaxClients int
+	// MaxClientsPerAddress is the maximum number of connections of one address, handshakes
+	// included; for IPv6, of one /64, which is what a client usually has. A further
+	// handshake is refused with 429, and not with 503, which makes some proxies take the
+	// whole hub for broken. Behind a proxy it needs TrustedProxies, without which all
+	// clients have the proxy's address. Clients without an address are not limited, for
+	// example on a Unix socket. Many people may share an address, so it should be
+	// generous. Defaults to 0; 0 and less mean no limit.
+	MaxClientsPerAddress int
 	// MaxHandshakes is the maximum number of handshakes at the same time. A further
 	// one is refused with 503. Defaults to 1,024; negative means no limit.
 	MaxHandshakes int
@@ -500,6 +518,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.ByteRate, defaultByteRate)
 	setDefault(&d.MessageTimeout, defaultMessageTimeout)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
+	d.TrustedProxies = slices.Clone(d.TrustedProxies)
 	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
 	setDefault(&d.HistoryBudget, defaultHistoryBudget)
 	setDefault(&d.PresenceInterval, defaultPresence)
@@ -704,6 +723,9 @@ func (c *Config) validate() error {
 		if _, err := originPattern(pattern); err != nil {
 			return configError("AllowedOrigins", "has the pattern %q, which matches no origin: %v", pattern, err)
 		}
+	}
+	if _, entry, err := parseProxies(c.TrustedProxies); err != nil {
+		return configError("TrustedProxies", "has %q: %v", entry, err)
 	}
 	if err := c.validateCodecs(); err != nil {
 		return err

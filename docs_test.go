@@ -305,6 +305,7 @@ func limitsTable() string {
 	row("header fields of a handshake", strconv.Itoa(websocket.MaxHeaderFields), "", "HTTP 431")
 	row("memory that clients make the hub hold", kib(d.MemoryBudget), "`MemoryBudget`", "HTTP 503; close 1013 or gaps for the clients that hold the most")
 	row("connections", strconv.Itoa(d.MaxClients), "`MaxClients`", "HTTP 503")
+	row("connections of one address; of one /64 for IPv6", "none", "`MaxClientsPerAddress`", "HTTP 429")
 	row("handshakes at the same time", strconv.Itoa(d.MaxHandshakes), "`MaxHandshakes`", "HTTP 503")
 	row("time after the hub's Close frame", websocket.CloseLinger.String(), "", "the connection ends")
 	row("the same after 1013 and 3008", websocket.LagLinger.String(), "", "the connection ends")

@@ -64,3 +64,10 @@ func (h *Hub) ChargeAll(n int64) {
 
 // Reclaim makes one pass of reclaim.
 func (h *Hub) Reclaim() { h.reclaim() }
+
+// CountedAddresses returns the number of addresses that MaxClientsPerAddress counts.
+func (h *Hub) CountedAddresses() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.addresses.m)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type Hub struct {
 	connected  atomic.Uint64
 	handshakes atomic.Int64 // handshakes under way
 	upgrader   upgrader
+	proxies    []netip.Prefix // of Config.TrustedProxies
 	budget     budget
 	watch      callbackWatch
 	drops      dropReports
@@ -56,9 +58,10 @@ type Hub struct {
 	cut       bool // DrainTimeout has passed: new connections are aborted at once
 	abandoned bool // CallbackTimeout has passed: handshakes that finish now are rejected
 	live      peakMap[*Client, struct{}]
-	conns     int           // handshakes and connections
-	drained   chan struct{} // closed when the hub is stopping and conns is 0
-	result    error         // of Run
+	conns     int                                // handshakes and connections
+	addresses peakMap[netip.Addr, *addressCount] // of conns; empty without MaxClientsPerAddress
+	drained   chan struct{}                      // closed when the hub is stopping and conns is 0
+	result    error                              // of Run
 }
 
 type hubPhase uint8
@@ -116,6 +119,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		size: int(min(maxPresenceMessage, config.ClientBacklog/backlogShare)),
 	}
 	h.upgrader.init(&h.config)
+	h.proxies, _, _ = parseProxies(config.TrustedProxies) // validate has checked them
 	h.shards = make([]*shard, config.Shards)
 	for i := range h.shards {
 		h.shards[i] = newShard(h, i)

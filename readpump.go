@@ -15,7 +15,7 @@ import (
 // readPump reads from one client until its connection ends, and ends the client in the
 // hub. The deferred calls also run when a callback ends the goroutine.
 func (c *Client) readPump() {
-	defer c.hub.connectionDone(c)
+	defer c.hub.connectionDone(c, c.addressCount)
 	err := errReadPumpEnded
 	defer func() { c.disconnect(err) }()
 	err = c.readMessages()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -55,6 +56,8 @@ func (e *HandshakeError) message() string {
 type Refusal struct {
 	// Request is the request of the handshake. It must not be changed.
 	Request *http.Request
+	// RemoteAddr is the address of the client, as Client.RemoteAddr returns it.
+	RemoteAddr netip.Addr
 	// Status is the HTTP status of the response.
 	Status int
 	// Reason says what was wrong. It is one of the constants of its type, so that it can
@@ -85,6 +88,8 @@ const (
 	// RefusedLimit means that Config.MaxClients or Config.MaxHandshakes is reached (503), or
 	// that the header is larger than Config.MaxHeaderBytes (431).
 	RefusedLimit RefusalReason = "limit"
+	// RefusedAddressLimit means that Config.MaxClientsPerAddress is reached (429).
+	RefusedAddressLimit RefusalReason = "address_limit"
 	// RefusedMemory means that Config.MemoryBudget is used up (503).
 	RefusedMemory RefusalReason = "memory"
 	// RefusedNotRunning means that Run was not called in time, or that the request ended
@@ -146,8 +151,8 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	h.logRefusal(r, e)
 	if h.config.OnRefuse != nil {
-		report := Refusal{Request: r, Status: e.status, Reason: e.reason, Err: e.err()}
-		h.protect("OnRefuse", "a handshake from", r.RemoteAddr, func() { h.config.OnRefuse(report) }, nil)
+		report := Refusal{Request: r, RemoteAddr: h.clientAddress(r), Status: e.status, Reason: e.reason, Err: e.err()}
+		h.protect("OnRefuse", "a handshake from", h.addressText(r), func() { h.config.OnRefuse(report) }, nil)
 	}
 	header := w.Header()
 	for name, values := range e.header {
@@ -177,11 +182,11 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 func (h *Hub) logRefusal(r *http.Request, e *refusal) {
 	log := h.logger.Infof
 	switch e.reason {
-	case RefusedOrigin, RefusedLimit, RefusedMemory, RefusedNotRunning, RefusedWriter:
+	case RefusedOrigin, RefusedLimit, RefusedAddressLimit, RefusedMemory, RefusedNotRunning, RefusedWriter:
 		log = h.logger.Warningf
 	}
 	h.logLimited("refused: "+string(e.reason), log, "websocket: handshake refused: status=%d reason=%s address=%v origin=%v host=%v error=%v",
-		e.status, e.reason, logText(r.RemoteAddr), logText(r.Header.Get("Origin")), logText(r.Host), logText(e.err().Error()))
+		e.status, e.reason, logText(h.addressText(r)), logText(r.Header.Get("Origin")), logText(r.Host), logText(e.err().Error()))
 }
 
 // responseHeader returns the header of the 101 response: the fields that middleware has
@@ -212,7 +217,7 @@ func (h *Hub) refuseHijacked(nc net.Conn, r *http.Request, err error) {
 	}
 	_ = nc.SetWriteDeadline(time.Now().Add(h.config.HandshakeTimeout)) // without it the peer decides
 	if err := response.Write(nc); err != nil {
-		h.logger.Debugf("websocket: refusal of the handshake from %v not sent: %v", logText(r.RemoteAddr), err)
+		h.logger.Debugf("websocket: refusal of the handshake from %v not sent: %v", logText(h.addressText(r)), err)
 	}
 }
 

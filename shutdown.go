@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -140,20 +141,28 @@ func (h *Hub) abandon() (callbacks []string) {
 
 // beginHandshake counts a new handshake, or returns the refusal. connectionDone ends
 // the count of the handshake and of its connection.
-func (h *Hub) beginHandshake() error {
+func (h *Hub) beginHandshake(r *http.Request) (*addressCount, error) {
+	var addr netip.Addr
+	if h.config.MaxClientsPerAddress > 0 {
+		addr = h.clientAddress(r)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.phase >= hubStopping || h.stopping():
-		return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
+		return nil, refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
 	case h.config.MaxClients > 0 && h.conns >= h.config.MaxClients:
-		return refuse(RefusedLimit, http.StatusServiceUnavailable, "hub is full")
+		return nil, refuse(RefusedLimit, http.StatusServiceUnavailable, "hub is full")
 	case h.config.MaxHandshakes > 0 && h.handshakes.Load() >= int64(h.config.MaxHandshakes):
-		return refuse(RefusedLimit, http.StatusServiceUnavailable, "too many handshakes at once")
+		return nil, refuse(RefusedLimit, http.StatusServiceUnavailable, "too many handshakes at once")
+	}
+	count, ok := h.countAddress(addr)
+	if !ok {
+		return nil, refuse(RefusedAddressLimit, http.StatusTooManyRequests, "too many connections from this address")
 	}
 	h.conns++
 	h.handshakes.Add(1)
-	return nil
+	return count, nil
 }
 
 // addClient adds c to the clients that shutdown ends. It reports false if shutdown no
@@ -172,11 +181,12 @@ func (h *Hub) addClient(c *Client) bool {
 	return !abandoned
 }
 
-// connectionDone counts one handshake or connection less. c is nil if the handshake
-// failed.
-func (h *Hub) connectionDone(c *Client) {
+// connectionDone counts one handshake or connection less, also in count, which
+// beginHandshake has returned. c is nil if the handshake failed.
+func (h *Hub) connectionDone(c *Client, count *addressCount) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.uncountAddress(count)
 	h.live.remove(c)
 	h.conns--
 	if h.phase == hubStopping && h.conns == 0 {

@@ -66,11 +66,12 @@ func (h *Hub) Handler() http.Handler {
 // serve performs a handshake and starts the readPump of the new client. It reports
 // whether there is one. fc is the context of the web framework, or nil.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
-	if err := h.beginHandshake(); err != nil {
+	count, err := h.beginHandshake(r)
+	if err != nil {
 		h.writeRefusal(w, r, err)
 		return false
 	}
-	c := h.acceptHandshake(w, r)
+	c := h.acceptHandshake(w, r, count)
 	if c == nil {
 		return false
 	}
@@ -82,17 +83,18 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
 // acceptHandshake performs a handshake and returns the client, or nil if there is
 // none. The handshake's count ends in any case, also if an application hook panics or
 // ends the goroutine.
-func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request) (c *Client) {
+func (h *Hub) acceptHandshake(w http.ResponseWriter, r *http.Request, count *addressCount) (c *Client) {
 	defer func() {
 		h.handshakes.Add(-1)
 		if c == nil {
-			h.connectionDone(nil)
+			h.connectionDone(nil, count)
 		}
 	}()
 	c, err := h.handshake(w, r)
 	if err != nil {
 		return nil
 	}
+	c.addressCount = count
 	return c
 }
 
@@ -115,7 +117,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 		return nil, err
 	}
 	if err := h.upgrade(w, r, c, agreed); err != nil {
-		h.logger.Debugf("websocket: handshake from %v failed: %v", logText(r.RemoteAddr), err)
+		h.logger.Debugf("websocket: handshake from %v failed: %v", logText(h.addressText(r)), err)
 		return nil, err
 	}
 	if added = h.addClient(c); !added { // CallbackTimeout passed while the response was written
@@ -161,7 +163,7 @@ func (h *Hub) checkHandshake(r *http.Request) (*Client, agreement, error) {
 		return nil, agreement{}, err
 	}
 	allowed := false
-	if !h.protect("CheckOrigin", "a handshake from", r.RemoteAddr, func() { allowed = h.config.originAllowed(r, h.upgrader.origins) }, nil) {
+	if !h.protect("CheckOrigin", "a handshake from", h.addressText(r), func() { allowed = h.config.originAllowed(r, h.upgrader.origins) }, nil) {
 		return nil, agreement{}, errHook
 	}
 	if !allowed {
