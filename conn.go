@@ -56,10 +56,14 @@ type conn struct {
 	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
 	// socket last accepted a byte, or when queueing began.
 	progressAt atomic.Int64
-	// pingSent is the hub clock when the socket accepted the latest ping, or 0 if input
-	// has come since.
+	// pingSent is the hub clock when the socket accepted the latest ping, writingPing while
+	// a ping is being written, or 0 if input has come since.
 	pingSent atomic.Int64
 }
+
+// writingPing is the value of conn.pingSent while a ping is being written. The pong may
+// arrive before the write returns.
+const writingPing = -1
 
 // Read limits the rate of the peer and checks its frames. Every byte is a sign of life.
 func (c *conn) Read(b []byte) (int, error) {
@@ -70,6 +74,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.readSocket(b)
 	if n > 0 {
 		c.lastRead.Store(c.client.hub.clock())
+		if c.pingSent.Load() != 0 {
+			c.pingSent.Store(0)
+		}
 		c.client.shard.counters.bytesReceived.Add(uint64(n))
 		c.in.bytes.spend(n)
 		c.in.arrived(n)

@@ -56,8 +56,9 @@ func (c *conn) sendPing() {
 	if c.state != connOpen || c.held {
 		return
 	}
+	c.pingSent.Store(writingPing)
 	if c.tryControl(pingFrame) {
-		c.pingSent.Store(c.client.hub.clock())
+		c.pingSent.CompareAndSwap(writingPing, c.client.hub.clock())
 	} else {
 		c.pingQueued = true
 	}
@@ -222,26 +223,28 @@ func (s *shard) extend(c *Client, since, until int64) int64 {
 // the next check.
 func (s *shard) checkSilence(c *Client, now int64, late bool) int64 {
 	config := &s.hub.config
-	answerTime := int64(config.PongWait - config.PingPeriod)
+	period := int64(config.PingPeriod)
+	answerTime := int64(config.PongWait) - period
 	heard := max(c.conn.lastRead.Load(), c.conn.progressAt.Load()) // accepting bytes is a sign of life
 	if c.handling.Load() {
 		heard = now // the hub does not read from it at the moment
 	}
-	if due := heard + int64(config.PingPeriod); now < due {
+	if due := heard + period; now < due {
 		return due
 	}
 	sent := c.conn.pingSent.Load()
 	if sent <= heard {
-		c.conn.pingSent.CompareAndSwap(sent, 0)
 		c.pingMarked = false
 		c.conn.sendPing()
-		return now + answerTime/2
+		return now + min(answerTime/2, period) // an answer makes the next ping due
 	}
 	mark, known := c.conn.socket.Progress()
 	switch {
+	case now-sent < answerTime/2:
+		return min(sent+answerTime/2, now+period)
 	case !c.pingMarked && known && now-sent < answerTime: // the ping itself has been acknowledged
 	case now-sent < answerTime:
-		return sent + answerTime
+		return min(sent+answerTime, now+period)
 	case !late && (!known || c.pingMarked && mark == c.pingMark):
 		silent := time.Duration(now - heard).Round(time.Millisecond)
 		c.conn.closeNow(CloseTimeout, "no sign of life for "+silent.String())
@@ -251,5 +254,5 @@ func (s *shard) checkSilence(c *Client, now int64, late bool) int64 {
 		sent = now
 	}
 	c.pingMark, c.pingMarked = mark, true
-	return sent + answerTime
+	return min(sent+answerTime, now+period)
 }

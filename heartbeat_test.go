@@ -2,12 +2,14 @@ package websocket_test
 
 import (
 	"bytes"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -33,6 +35,69 @@ func TestSilentPeerIsPingedThenClosed(t *testing.T) {
 			require.Equal(t, (108+60)*time.Second, time.Since(start))
 			_ = peer.Close()
 		})
+	})
+}
+
+// A PingPeriod that is much shorter than PongWait is kept as exactly.
+func TestShortPingPeriod(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			config := websocket.DefaultConfig
+			config.PingPeriod = 5 * time.Second
+			hub := runFake(t, p, config)
+			defer hub.stop()
+			peer := hub.connect(1<<16, nil)
+			start := time.Now()
+			var pings []time.Duration
+			peer.SetPingHandler(func(string) error {
+				pings = append(pings, time.Since(start))
+				switch len(pings) {
+				case 3:
+					time.Sleep(50 * time.Second) // late, but within PongWait
+				case 5:
+					return nil // the peer is silent from now on
+				}
+				return peer.WriteControl(gorilla.PongMessage, nil, time.Now().Add(time.Second))
+			})
+			code, _ := closeCode(t, peer)
+			require.Equal(t, websocket.CloseTimeout, code)
+			require.Equal(t, []time.Duration{5 * time.Second, 10 * time.Second, 15 * time.Second, 70 * time.Second, 75 * time.Second}, pings)
+			require.Equal(t, (70+60)*time.Second, time.Since(start))
+			_ = peer.Close()
+		})
+	})
+}
+
+// lateWriter is a connection whose writes return a second after the peer has the bytes, as
+// for a goroutine that the system has not run meanwhile.
+type lateWriter struct{ net.Conn }
+
+func (w lateWriter) Write(b []byte) (int, error) {
+	defer time.Sleep(time.Second)
+	return w.Conn.Write(b)
+}
+
+// A pong may arrive before the write of its ping has returned.
+func TestPongBeforePingIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := runFake(t, paths[1], websocket.DefaultConfig)
+		defer hub.stop()
+		server, client := testnet.Pair(1 << 16)
+		served := hub.acceptOn(lateWriter{server.Plain()})
+		ws, _, err := dialOver(client, nil)
+		require.NoError(t, err)
+		<-served
+		pings := 0
+		ws.SetPingHandler(func(string) error {
+			if pings++; pings == 10 {
+				time.Sleep(2 * time.Second) // the write of the ping has returned
+				return ws.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(1000, "enough"), time.Now().Add(time.Second))
+			}
+			return ws.WriteControl(gorilla.PongMessage, nil, time.Now().Add(time.Second))
+		})
+		code, _ := closeCode(t, &fakePeer{ws, server, client})
+		require.Equal(t, 1000, code)
+		_ = ws.Close()
 	})
 }
 

@@ -190,11 +190,14 @@ func (c *conn) writeCollected(f *pumpWrite) error {
 		c.chargePump(size)
 		c.mu.Unlock()
 	}
+	if f.pings {
+		c.pingSent.Store(writingPing)
+	}
 	n, err := c.socket.WriteAll(f.out.b, &c.progressAt, c.client.hub.clock)
 	c.client.shard.counters.bytesSent.Add(uint64(n))
 	whole := f.out.whole(n)
 	if f.pings && whole >= f.controlFrames {
-		c.pingSent.Store(c.client.hub.clock())
+		c.pingSent.CompareAndSwap(writingPing, c.client.hub.clock())
 	}
 	f.sent = min(max(whole-f.controlFrames, 0), len(f.items))
 	if p := f.tailOf; p != nil && whole > 0 {
