@@ -7,7 +7,7 @@ FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
 MODULES     := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path '*/node_modules/*' | sort))
 
-.PHONY: help run test test-js test-browser test-foreign race lint lint-actions vuln api fuzz bench bench-full bench-micro soak soak-ci soak-churn generate release-check release-set
+.PHONY: help run test test-js test-browser test-deploy test-foreign race lint lint-actions vuln api fuzz bench bench-full bench-micro soak soak-ci soak-churn generate release-check release-set
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test-js: ## test the JavaScript client: its source, then its package in every ru
 
 test-browser: ## test the chat in a browser (CHROMIUM=/usr/bin/chromium, Node 20)
 	cd test/browser && npm ci && npm test
+
+test-deploy: ## run the files of docs/deploy.md (nginx, haproxy and caddy must be installed; Linux)
+	cd test/deploy && go vet ./... && go test -count=1 ./...
 
 race: ## test with the race detector, in random order
 	go test -race -shuffle=on ./...
