@@ -28,8 +28,8 @@ func (c *Client) RemoteAddr() netip.Addr { return c.hub.clientAddress(c.request)
 // clientAddress returns the address of the client that sent r; see Client.RemoteAddr.
 //
 // A proxy appends the address of its peer to X-Forwarded-For, so the list is read from its
-// end for as long as the address found so far is a trusted proxy's. What stands before
-// that was written by the client. An element without an address ends the walk: the
+// end for as long as the address found so far is a trusted proxy's. The elements
+// before that were written by the client. An element without an address ends the walk: the
 // trusted proxy that added it counts as the client.
 func (h *Hub) clientAddress(r *http.Request) netip.Addr {
 	addr := parseAddr(r.RemoteAddr)

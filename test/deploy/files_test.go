@@ -12,11 +12,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
 // programLimit is the time after DRAIN_WINDOW after which the program of the document cuts
-// off what is left.
+// off the remaining connections.
 const programLimit = 15 * time.Second
 
 // TestDocumentedTimes checks the numbers that belong together.
@@ -62,16 +63,27 @@ func TestDockerfile(t *testing.T) {
 	require.Contains(t, listing(t, "Dockerfile"), "USER nonroot\n")
 }
 
+// manifest decodes a manifest as the API server does: unknown fields are errors, and case
+// counts.
+func manifest(t *testing.T, document string, object any) {
+	t.Helper()
+	b, err := yaml.YAMLToJSONStrict([]byte(document))
+	require.NoError(t, err)
+	problems, err := json.UnmarshalStrict(b, object)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+}
+
 func TestKubernetes(t *testing.T) {
 	t.Parallel()
 	documents := strings.Split(listing(t, "hub-kubernetes.yaml"), "\n---\n")
 	require.Len(t, documents, 3)
 	var deployment appsv1.Deployment
-	require.NoError(t, yaml.UnmarshalStrict([]byte(documents[0]), &deployment))
+	manifest(t, documents[0], &deployment)
 	var service corev1.Service
-	require.NoError(t, yaml.UnmarshalStrict([]byte(documents[1]), &service))
+	manifest(t, documents[1], &service)
 	var budget policyv1.PodDisruptionBudget
-	require.NoError(t, yaml.UnmarshalStrict([]byte(documents[2]), &budget))
+	manifest(t, documents[2], &budget)
 
 	pod := deployment.Spec.Template
 	labels := map[string]string{"app": "hub"}
