@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -179,12 +180,12 @@ func (p *process) await(t *testing.T, text string) string {
 	}
 }
 
-// count returns the number of lines of output that contain text.
-func (p *process) count(text string) (n int) {
+// count returns the number of lines of output that contain all texts.
+func (p *process) count(texts ...string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, line := range p.output {
-		if strings.Contains(line, text) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
 			n++
 		}
 	}
@@ -320,7 +321,7 @@ func (p proxy) test(t *testing.T) {
 	require.NoError(t, err)
 	defer forged.Close()
 	require.Eventually(t, func() bool { return a.clients()+b.clients() == 1 }, patience, time.Millisecond)
-	require.Equal(t, 1, a.count("address="+clientAddress)+b.count("address="+clientAddress))
+	require.Equal(t, 1, a.count("INFO connected", "address="+clientAddress)+b.count("INFO connected", "address="+clientAddress))
 
 	// Both nodes get clients, and idle ones live on because of the pings.
 	for a.clients() == 0 || b.clients() == 0 {
