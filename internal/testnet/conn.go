@@ -31,6 +31,7 @@ var (
 type Conn struct {
 	in, out *pipe
 	faults  *Faults
+	remote  net.Addr
 }
 
 // Faults are injected into the writes of one end.
@@ -52,7 +53,8 @@ func (f *Faults) Fail(err error) { f.mu.Lock(); f.fail = err; f.mu.Unlock() }
 // direction.
 func Pair(window int) (server, client *Conn) {
 	up, down := newPipe(window), newPipe(window)
-	return &Conn{in: up, out: down, faults: &Faults{}}, &Conn{in: down, out: up, faults: &Faults{}}
+	remote := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}
+	return &Conn{up, down, &Faults{}, remote}, &Conn{down, up, &Faults{}, remote}
 }
 
 // Faults returns the faults of this end's writes.
@@ -67,6 +69,34 @@ func (c *Conn) SetMinFree(n int) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	c.out.minFree = n
+}
+
+// SetRemoteAddr sets the result of RemoteAddr. It must be called before the connection is used.
+func (c *Conn) SetRemoteAddr(a net.Addr) { c.remote = a }
+
+// SetReadRate limits the bytes per second that this end reads. 0 means that it reads nothing,
+// also not the end of the connection. A negative rate means no limit.
+func (c *Conn) SetReadRate(bytesPerSecond int) {
+	c.in.mu.Lock()
+	c.in.rate = bytesPerSecond
+	c.in.mu.Unlock()
+	c.in.changed.Broadcast()
+}
+
+// ResetAfterRead resets the connection, like Reset, once this end has read n more bytes.
+func (c *Conn) ResetAfterRead(n int) { c.in.resetAfter(n) }
+
+// ResetAfterWrite resets the connection, like Reset, once the peer has read n more bytes.
+func (c *Conn) ResetAfterWrite(n int) { c.out.resetAfter(n) }
+
+// Silence makes the network drop everything from now on: neither end receives what the other
+// writes, nor learns that the other has closed. Writes are accepted until the window is full.
+func (c *Conn) Silence() {
+	for _, p := range []*pipe{c.in, c.out} {
+		p.mu.Lock()
+		p.silent = true
+		p.mu.Unlock()
+	}
 }
 
 // Pending returns the number of bytes that this end has not read yet.
@@ -87,7 +117,14 @@ type plain struct{ net.Conn }
 func (plain) SurvivesWriteDeadline() bool { return true }
 
 // Read implements net.Conn.
-func (c *Conn) Read(b []byte) (int, error) { return c.in.read(b) }
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.in.read(b)
+	if errors.Is(err, errResetDue) {
+		c.Reset()
+		err = syscall.ECONNRESET
+	}
+	return n, err
+}
 
 // Write implements net.Conn.
 func (c *Conn) Write(b []byte) (int, error) {
@@ -132,7 +169,7 @@ func (c *Conn) Progress() (mark uint32, ok bool) {
 func (c *Conn) PeerClosed() bool {
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
-	return c.in.end != nil
+	return c.in.wasReset || c.in.readerClosed || c.in.writerClosed && !c.in.silent
 }
 
 // TryWrite implements transport.Conn.
@@ -157,12 +194,12 @@ func (c *Conn) Abort() { _ = c.Close() }
 
 // Close ends both directions. The peer can still read bytes that were written before.
 func (c *Conn) Close() error {
-	c.in.close(net.ErrClosed)
-	c.out.close(io.EOF)
+	c.in.close(&c.in.readerClosed)
+	c.out.close(&c.out.writerClosed)
 	return nil
 }
 
-// Reset ends both directions at once with the error that a TCP reset gives.
+// Reset ends both directions at once with the error that a TCP reset gives. Unread bytes are lost.
 func (c *Conn) Reset() {
 	c.in.reset()
 	c.out.reset()
@@ -171,8 +208,8 @@ func (c *Conn) Reset() {
 // LocalAddr returns a made-up address.
 func (c *Conn) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
-// RemoteAddr returns a made-up address.
-func (c *Conn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+// RemoteAddr returns the address that SetRemoteAddr has set, or a made-up one.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -198,9 +235,17 @@ type pipe struct {
 	full    bool   // see writable
 	minFree int    // see writable
 	taken   uint32 // bytes read so far
-	end     error  // result of reads once buf is empty; see read and write
-	readBy  deadline
-	writeBy deadline
+
+	readerClosed, writerClosed bool // by Close of the end that reads or writes
+	wasReset                   bool
+	silent                     bool // neither end notices the other
+
+	rate      int       // see SetReadRate
+	nextRead  time.Time // with a rate: the time of the next read
+	nextTimer bool      // a timer will wake read
+	left      int       // bytes that are read before the connection is reset; negative means no limit
+
+	readBy, writeBy deadline
 }
 
 type deadline struct {
@@ -209,31 +254,78 @@ type deadline struct {
 }
 
 func newPipe(window int) *pipe {
-	p := &pipe{window: window}
+	p := &pipe{window: window, rate: -1, left: -1}
 	p.changed = sync.NewCond(&p.mu)
 	return p
 }
+
+// errResetDue means that the reader has to reset the connection.
+var errResetDue = errors.New("testnet: the connection is cut here")
 
 func (p *pipe) read(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case errors.Is(p.end, net.ErrClosed) || errors.Is(p.end, syscall.ECONNRESET):
-			return 0, p.end
+		case p.wasReset:
+			return 0, syscall.ECONNRESET
+		case p.readerClosed:
+			return 0, net.ErrClosed
 		case p.readBy.expired:
 			return 0, os.ErrDeadlineExceeded
+		case p.left == 0:
+			return 0, errResetDue
+		case p.silent || p.rate == 0:
 		case len(p.buf) > 0:
-			n := copy(b, p.buf)
-			p.buf = append(p.buf[:0], p.buf[n:]...)
-			p.taken += uint32(n)
-			p.changed.Broadcast()
-			return n, nil
-		case p.end != nil:
-			return 0, p.end
+			if n := min(len(b), p.readable()); n > 0 {
+				copy(b, p.buf[:n])
+				p.buf = append(p.buf[:0], p.buf[n:]...)
+				p.taken += uint32(n)
+				if p.left > 0 {
+					p.left -= n
+				}
+				p.changed.Broadcast()
+				return n, nil
+			}
+		case p.writerClosed:
+			return 0, io.EOF
 		}
 		p.changed.Wait()
 	}
+}
+
+// readable returns how many bytes may be read now. If the rate allows none, a timer wakes read.
+func (p *pipe) readable() int {
+	n := len(p.buf)
+	if p.left > 0 {
+		n = min(n, p.left)
+	}
+	if p.rate < 0 {
+		return n
+	}
+	now := time.Now()
+	if wait := p.nextRead.Sub(now); wait > 0 {
+		if !p.nextTimer {
+			p.nextTimer = true
+			time.AfterFunc(wait, func() {
+				p.mu.Lock()
+				p.nextTimer = false
+				p.mu.Unlock()
+				p.changed.Broadcast()
+			})
+		}
+		return 0
+	}
+	n = min(n, max(1, p.rate/20))
+	p.nextRead = now.Add(time.Duration(n) * time.Second / time.Duration(p.rate))
+	return n
+}
+
+func (p *pipe) resetAfter(n int) {
+	p.mu.Lock()
+	p.left = n
+	p.mu.Unlock()
+	p.changed.Broadcast()
 }
 
 // writable reports whether a write is accepted. A pipe that was full is not writable
@@ -255,12 +347,12 @@ func (p *pipe) write(b []byte, wait bool) (int, error) {
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case errors.Is(p.end, syscall.ECONNRESET):
-			return 0, p.end
-		case errors.Is(p.end, net.ErrClosed):
-			return 0, syscall.EPIPE // closed by the reader
-		case p.end != nil:
-			return 0, net.ErrClosed // closed by the writer
+		case p.wasReset:
+			return 0, syscall.ECONNRESET
+		case p.readerClosed && !p.silent:
+			return 0, syscall.EPIPE
+		case p.writerClosed:
+			return 0, net.ErrClosed
 		case p.writeBy.expired:
 			return 0, os.ErrDeadlineExceeded
 		case p.writable():
@@ -282,19 +374,17 @@ func (p *pipe) setWindow(n int) {
 	p.changed.Broadcast()
 }
 
-// close sets end. The reader's net.ErrClosed replaces the writer's io.EOF.
-func (p *pipe) close(end error) {
+// close sets by, which is readerClosed or writerClosed.
+func (p *pipe) close(by *bool) {
 	p.mu.Lock()
-	if p.end == nil || errors.Is(p.end, io.EOF) && errors.Is(end, net.ErrClosed) {
-		p.end = end
-	}
+	*by = true
 	p.mu.Unlock()
 	p.changed.Broadcast()
 }
 
 func (p *pipe) reset() {
 	p.mu.Lock()
-	p.end = syscall.ECONNRESET
+	p.wasReset = true
 	p.buf = nil
 	p.mu.Unlock()
 	p.changed.Broadcast()
