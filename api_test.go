@@ -26,7 +26,7 @@ const (
 )
 
 // apiPackages are the directories of the packages whose API is compared.
-var apiPackages = []string{".", "broker/nats", "broker/nats/embedded", "broker/redis", "brokertest", "client", "js"}
+var apiPackages = []string{".", "broker/nats", "broker/nats/embedded", "broker/redis", "brokertest", "client", "hubtest", "js"}
 
 // apiNamesOnly are packages of generated code. Only their exported names are compared.
 var apiNamesOnly = []string{"proto", "proto/fbs"}
