@@ -1,7 +1,6 @@
 package websocket_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/hubtest"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
@@ -145,12 +145,14 @@ func TestRequestContextEndsWithConnection(t *testing.T) {
 					l.disconnect(c)
 				}, l.message)
 			})
-			handler, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "session"))
 			server, client := testnet.Pair(1 << 16)
-			r := handshake(t, handler)
-			w := &fakeWriter{nc: server, br: bufio.NewReader(server), header: http.Header{}}
-			hub.Handler().ServeHTTP(w, r)
-			cancel() // net/http does this when the handler returns
+			h := hubtest.Serve(t, hub.Hub, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				hub.Handler().ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, "session")))
+			}))
+			served := h.ServeConn(server)
+			_, _, err := dialOver(client, nil)
+			require.NoError(t, err)
+			<-served // net/http has ended the handler's context
 			c := l.all()[0]
 			ctx := c.Request().Context()
 			time.Sleep(time.Second)

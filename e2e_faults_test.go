@@ -1,7 +1,6 @@
 package websocket_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -19,6 +18,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/hubtest"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
@@ -45,46 +45,9 @@ func startFake(t *testing.T, p path, config websocket.Config, gate chan struct{}
 	return f
 }
 
-// hubEnd is the hub's end of an in-memory connection.
-type hubEnd interface {
-	net.Conn
-	Plain() net.Conn
-}
-
-// serveOn serves one handshake as net/http does. It recovers panics of the handler.
-// It closes the channel when the handler has returned.
-func (f *fakeHub) serveOn(end hubEnd) <-chan struct{} {
-	served := make(chan struct{})
-	go func() { // ends with the handler
-		defer close(served)
-		var nc net.Conn = end
-		if f.path.plain {
-			nc = end.Plain()
-		}
-		br := bufio.NewReader(nc)
-		r, err := http.ReadRequest(br)
-		if err != nil {
-			_ = nc.Close()
-			return
-		}
-		r.RemoteAddr = "peer.test:1"
-		w := &fakeWriter{nc: nc, br: br, header: http.Header{}}
-		defer func() {
-			if !w.hijacked {
-				if recover() == nil {
-					w.WriteHeader(http.StatusOK)
-				}
-				_ = nc.Close()
-			}
-		}()
-		f.Handler().ServeHTTP(w, r)
-	}()
-	return served
-}
-
 // dial connects without waiting for onConnect to return.
 func (f *fakeHub) dial(end hubEnd, client *testnet.Conn, header http.Header) (*gorilla.Conn, *http.Response, error) {
-	f.serveOn(end)
+	f.accept(end)
 	return dialOver(client, header)
 }
 
@@ -415,7 +378,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 					hub, l := start(t, p)
 					for n := range len(handshakeRequest) {
 						server, client := testnet.Pair(1 << 16)
-						served := hub.serveOn(server)
+						served := hub.accept(server)
 						_, err := client.Write([]byte(handshakeRequest[:n]))
 						require.NoError(t, err)
 						synctest.Wait()
@@ -438,7 +401,7 @@ func TestHandshakeCutAtEveryByte(t *testing.T) {
 						end.ResetAfter(cut)
 					}
 					_, _ = client.Write([]byte(handshakeRequest)) // fails if cut is 0
-					<-hub.serveOn(end)
+					<-hub.accept(end)
 					synctest.Wait()
 					_ = client.Close()
 					synctest.Wait()
@@ -471,7 +434,7 @@ func TestHandshakeResponseTimesOut(t *testing.T) {
 				server, client := testnet.Pair(1 << 16)
 				server.SetWindow(window)
 				start := time.Now()
-				served := hub.serveOn(server)
+				served := hub.accept(server)
 				_, err := client.Write([]byte(handshakeRequest))
 				require.NoError(t, err)
 				<-served
@@ -536,7 +499,7 @@ func TestSlowReaderIsNotDisconnected(t *testing.T) {
 			for i := range messages {
 				require.NoError(t, hub.PublishToChannelRaw("news", numbered(i, 1000)))
 			}
-			slow := gorillaOn(slowConn{peer.client, 700, 8 * time.Second})
+			slow := gorillaOn(t, slowConn{peer.client, 700, 8 * time.Second})
 			r := reception{}
 			for range messages {
 				_, b, err := slow.ReadMessage()
@@ -568,22 +531,15 @@ func (c slowConn) Read(b []byte) (int, error) {
 
 // gorillaOn returns a client for a connection whose handshake is complete. It does
 // a handshake on a pipe and then replaces the pipe by nc.
-func gorillaOn(nc net.Conn) *gorilla.Conn {
+func gorillaOn(t *testing.T, nc net.Conn) *gorilla.Conn {
 	ours, theirs := net.Pipe()
-	go func() { // ends with the response
-		br := bufio.NewReader(theirs)
-		r, err := http.ReadRequest(br)
-		if err != nil {
-			return
-		}
-		w := &fakeWriter{nc: theirs, br: br, header: http.Header{}}
+	h := hubtest.Serve(t, websocket.NewHub(quietLogger{}, websocket.DefaultConfig), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = (&gorilla.Upgrader{}).Upgrade(w, r, nil)
-	}()
+	}))
+	h.ServeConn(theirs)
 	both := &switchConn{Conn: ours}
 	ws, _, err := dialOver(both, nil)
-	if err != nil {
-		panic(err)
-	}
+	require.NoError(t, err)
 	_ = ours.Close()
 	_ = theirs.Close()
 	both.Conn = nc

@@ -1,18 +1,18 @@
 package websocket_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/hubtest"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
@@ -40,6 +40,9 @@ type fakeHub struct {
 	t    *testing.T
 	path path
 	ran  chan error // the result of Run
+
+	served sync.Once // for server
+	server *hubtest.Hub
 }
 
 // runFake starts a hub. The test must call stop, or end the hub in another way.
@@ -89,64 +92,24 @@ func dialOver(nc net.Conn, header http.Header) (*gorilla.Conn, *http.Response, e
 }
 
 // accept serves one handshake on the hub's end of a connection. The returned
-// channel is closed when the handler returns.
-func (f *fakeHub) accept(server *testnet.Conn) <-chan struct{} {
+// channel is closed when the handler has returned.
+func (f *fakeHub) accept(server hubEnd) <-chan struct{} {
 	if f.path.plain {
 		return f.acceptOn(server.Plain())
 	}
 	return f.acceptOn(server)
 }
 
+// hubEnd is the hub's end of an in-memory connection.
+type hubEnd interface {
+	net.Conn
+	Plain() net.Conn
+}
+
 // acceptOn is accept for a connection of any type.
 func (f *fakeHub) acceptOn(nc net.Conn) <-chan struct{} {
-	served := make(chan struct{})
-	go func() { // ends with the handler
-		defer close(served)
-		br := bufio.NewReader(nc)
-		r, err := http.ReadRequest(br)
-		if err != nil {
-			_ = nc.Close()
-			return
-		}
-		r.RemoteAddr = "peer.test:1"
-		w := &fakeWriter{nc: nc, br: br, header: http.Header{}}
-		f.Handler().ServeHTTP(w, r)
-		if !w.hijacked {
-			w.WriteHeader(http.StatusOK)
-			_ = nc.Close()
-		}
-	}()
-	return served
-}
-
-// fakeWriter is a http.ResponseWriter that can be hijacked.
-type fakeWriter struct {
-	nc       net.Conn
-	br       *bufio.Reader
-	header   http.Header
-	wrote    bool
-	hijacked bool
-}
-
-func (w *fakeWriter) Header() http.Header { return w.header }
-
-func (w *fakeWriter) WriteHeader(code int) {
-	if !w.wrote {
-		w.wrote = true
-		fmt.Fprintf(w.nc, "HTTP/1.1 %d %s\r\n", code, http.StatusText(code))
-		_ = w.header.Write(w.nc)
-		fmt.Fprint(w.nc, "Connection: close\r\n\r\n")
-	}
-}
-
-func (w *fakeWriter) Write(b []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.nc.Write(b)
-}
-
-func (w *fakeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	w.hijacked = true
-	return w.nc, bufio.NewReadWriter(w.br, bufio.NewWriter(w.nc)), nil
+	f.served.Do(func() { f.server = hubtest.Serve(f.t, f.Hub, nil) })
+	return f.server.ServeConn(nc)
 }
 
 // quietLogger discards the log.

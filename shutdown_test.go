@@ -124,7 +124,7 @@ func TestStuckHandshakeHookIsReported(t *testing.T) {
 				tt.set(&config, func() { <-gate })
 				hub := startFake(t, paths[0], config, gate, l.watch)
 				server, client := testnet.Pair(1 << 16)
-				served := hub.serveOn(server)
+				served := hub.accept(server)
 				_, err := client.Write([]byte(handshakeRequest))
 				require.NoError(t, err)
 				synctest.Wait()
@@ -377,7 +377,7 @@ func TestHandshakeResponseReadDuringShutdownAbortsClient(t *testing.T) {
 					server, client := testnet.Pair(1 << 16)
 					defer client.Close()
 					server.SetWindow(20) // less than the response
-					served := hub.serveOn(server)
+					served := hub.accept(server)
 					_, err := client.Write([]byte(handshakeRequest))
 					require.NoError(t, err)
 					synctest.Wait()

@@ -129,7 +129,7 @@ func TestFailingHandshakeHooksFreeTheirPlaces(t *testing.T) {
 					hub := startFake(t, paths[0], config, nil, l.watch)
 					for range 3 {
 						server, client := testnet.Pair(1 << 16)
-						served := hub.serveOn(server)
+						served := hub.accept(server)
 						_, err := client.Write([]byte(handshakeRequest))
 						require.NoError(t, err)
 						<-served

@@ -98,7 +98,7 @@ type Hub struct {
 
 	mu       sync.Mutex // guards the fields below
 	stopped  bool
-	arrivals map[net.Conn]*arrival // connections whose first request has not been read
+	arrivals map[net.Conn]*arrival // connections whose request has not been read
 	links    []*Link
 	ends     []func() // of peers and clients
 	idPrefix string   // of the IDs that nextID returns
@@ -157,7 +157,8 @@ func Serve(t TB, hub *websocket.Hub, handler http.Handler) *Hub {
 			}
 		},
 	}
-	go func() { // ends with Stop
+	h.server.SetKeepAlivesEnabled(false) // a refused handshake ends its connection
+	go func() {                          // ends with Stop
 		defer close(h.served)
 		_ = h.server.Serve(&h.conns) // always http.ErrServerClosed
 	}()
@@ -261,7 +262,7 @@ func (h *Hub) checkEmpty() {
 type arrival struct {
 	link   *Link // nil after ServeConn
 	id     string
-	served chan struct{} // closed when the handler of the first request has returned
+	served chan struct{} // closed when the handler has returned
 	once   sync.Once
 }
 
@@ -308,9 +309,9 @@ func (h *Hub) arrived(c net.Conn) {
 	}
 }
 
-// ServeConn serves the hub's end of a connection that the caller has made, for example of
-// net.Pipe or with TLS. The channel is closed when the handler of the first request has
-// returned, which is when OnConnect has returned, or when the connection has ended. After
+// ServeConn serves one request on the hub's end of a connection that the caller has made, for
+// example of net.Pipe or with TLS. The channel is closed when the handler has returned, which
+// is when OnConnect has returned, or when the connection has ended without a request. After
 // Stop the connection is closed at once.
 func (h *Hub) ServeConn(c net.Conn) <-chan struct{} {
 	a := &arrival{served: make(chan struct{})}

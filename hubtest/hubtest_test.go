@@ -221,6 +221,13 @@ func TestSlowReader(t *testing.T) {
 		p.Expect(data("1"))
 		events := p.Events()
 		require.Equal(t, time.Now(), events[len(events)-1].At)
+
+		p.SetReadRate(1000)
+		p.Reconnect() // the rate stays
+		began = time.Now()
+		require.NoError(t, h.SendToClient(p.Server().ID, &websocket.Message{Data: []byte(strings.Repeat("1", 1000))}))
+		p.Next()
+		require.InDelta(t, 1.1, time.Since(began).Seconds(), 0.1)
 	})
 }
 
@@ -245,6 +252,22 @@ func TestSlowClientIsTold(t *testing.T) {
 		ann.Sync()
 		ann.Complete(hubtest.Channel("prices"), published)
 		require.NotEmpty(t, ann.Gaps())
+	})
+}
+
+// The example of docs/testing.md.
+func TestAnnComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hubtest.Start(t, keepAll())
+		ann := h.Connect(hubtest.Options{ID: "ann"})
+		at := ann.Subscribe("chat:1").Position
+		ann.Vanish() // a phone loses its network; nobody is told
+		require.NoError(t, h.PublishToChannelRaw("chat:1", []byte(`"are you there?"`)))
+		time.Sleep(5 * time.Minute)
+		ann.Reconnect()
+		ann.Subscribe("chat:1", at)
+		ann.Expect(websocket.Message{Channel: "chat:1", Data: []byte(`"are you there?"`)})
+		ann.ExpectNothing()
 	})
 }
 
@@ -431,6 +454,21 @@ func TestCluster(t *testing.T) {
 	})
 }
 
+// Stop does not wait for clients that do not react.
+func TestStopAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := hubtest.Start(t, websocket.DefaultConfig)
+		p, slow := h.Connect(hubtest.Options{}), h.Connect(hubtest.Options{})
+		p.Vanish()
+		slow.SetReadRate(0)
+		h.Dial(client.Options{}).Vanish()
+		began := time.Now()
+		h.Stop()
+		require.Equal(t, began, time.Now())
+		require.ErrorContains(t, h.Run(t.Context()), "closed")
+	})
+}
+
 // The test may shut the hub down itself.
 func TestShutdownByTheTest(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -543,6 +581,22 @@ func TestFailures(t *testing.T) {
 type misnamed struct{ websocket.JSONCodec }
 
 func (misnamed) Name() string { return "msgpack" }
+
+// Connect waits for OnConnect.
+func TestConnectWaitsForOnConnect(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		pause := time.Second
+		config.OnConnect = func(*websocket.Client) { time.Sleep(pause) }
+		began := time.Now()
+		hubtest.Start(t, config).Connect(hubtest.Options{})
+		require.Equal(t, time.Second, time.Since(began))
+		pause = 40 * time.Second
+		require.Contains(t, failures(func(t hubtest.TB) {
+			hubtest.Start(t, config).Connect(hubtest.Options{})
+		}), "client-1: OnConnect has not returned within 30s")
+	})
+}
 
 func TestInvalidConfig(t *testing.T) {
 	t.Parallel()

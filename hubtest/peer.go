@@ -21,8 +21,9 @@ import (
 
 // Options describe a Peer. The zero value is ready for use.
 type Options struct {
-	// ID is the client's ID. It needs a hub of Start whose config has no ClientID hook. For a hook of the application, set the Header or Path that it reads. Defaults to
-	// "client-1", "client-2" and so on.
+	// ID is the client's ID. It needs a hub of Start whose config has no ClientID hook. For a
+	// hook of the application, set the Header or Path that it reads. Defaults to "client-1",
+	// "client-2" and so on.
 	ID string
 	// Codec is the codec that the peer offers and speaks. Defaults to nil: it offers none and
 	// speaks JSON.
