@@ -211,16 +211,14 @@ func TestHubChoosesDifferentCodec(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipeListener()
+		p := newPipeListener(t)
 		var times []time.Time
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p.serveHandler(func(w http.ResponseWriter, _ *http.Request) {
 			times = append(times, time.Now())
 			after := []string{"7", time.Now().Add(20 * time.Second).UTC().Format(http.TimeFormat), "1000000", "soon"}
 			w.Header().Set("Retry-After", after[min(len(times), 4)-1])
 			w.WriteHeader(http.StatusServiceUnavailable)
-		})}
-		served := make(chan struct{})
-		go func() { defer close(served); _ = server.Serve(p) }() // ends with Close
+		})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
 		_, err := client.Dial(ctx, "ws://hub", client.Options{
@@ -235,7 +233,5 @@ func TestRetryAfter(t *testing.T) {
 		require.InDelta(t, float64(7*time.Second), float64(times[1].Sub(times[0])), slack)
 		require.InDelta(t, float64(20*time.Second), float64(times[2].Sub(times[1])), slack)
 		require.InDelta(t, float64(30*time.Second), float64(times[3].Sub(times[2])), slack)
-		_ = server.Close()
-		<-served
 	})
 }

@@ -217,9 +217,9 @@ func TestHeartbeatOfHub(t *testing.T) {
 func TestDeadlineOfCallOnHealthyConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipeListener()
+		p := newPipeListener(t)
 		pings, done := 0, make(chan struct{})
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.serveHandler(func(w http.ResponseWriter, r *http.Request) {
 			defer close(done)
 			upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
 			ws, err := upgrader.Upgrade(w, r, nil)
@@ -235,9 +235,7 @@ func TestDeadlineOfCallOnHealthyConnection(t *testing.T) {
 				_, _, err = ws.ReadMessage() // no request gets a reply
 			}
 			_ = ws.Close()
-		})}
-		served := make(chan struct{})
-		go func() { defer close(served); _ = server.Serve(p) }() // ends with Close
+		})
 		rec := newRecorder()
 		o := rec.options(client.Options{CloseTimeout: shortCloseTimeout, WriteTimeout: time.Hour})
 		o.NetDial = p.dial
@@ -261,7 +259,5 @@ func TestDeadlineOfCallOnHealthyConnection(t *testing.T) {
 		_ = c.Close()
 		<-c.Done()
 		<-done
-		_ = server.Close()
-		<-served
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
+	"github.com/maoxiaoyue/hypgo-websocket/hubtest"
 )
 
 // TestMain fails if the tests leave goroutines running.
@@ -90,6 +90,7 @@ type server struct {
 	addr    string
 
 	hub        *websocket.Hub
+	pipes      *pipeListener // of serveIn
 	goroutines sync.WaitGroup
 }
 
@@ -111,6 +112,18 @@ func (s *server) start() {
 }
 
 func (s *server) serve(l net.Listener) {
+	handler := s.run()
+	s.goroutines.Go(func() { _ = s.hub.Serve(l, handler) }) // ends with stop
+}
+
+// serveIn serves in-memory connections.
+func (s *server) serveIn(p *pipeListener) {
+	p.serve(s.run(), s.hub)
+	s.pipes = p
+}
+
+// run runs a new hub and returns its handler.
+func (s *server) run() http.Handler {
 	hub := websocket.NewHub(noLogger{}, s.config)
 	hub.SetCallbacks(s.onConn, nil, s.onMsg)
 	handler := hub.Handler()
@@ -119,11 +132,14 @@ func (s *server) serve(l net.Listener) {
 	}
 	s.hub = hub
 	s.goroutines.Go(func() { _ = hub.Run(context.Background()) }) // ends with stop
-	s.goroutines.Go(func() { _ = hub.Serve(l, handler) })         // ends with stop
+	return handler
 }
 
 func (s *server) stop() {
 	_ = s.hub.Shutdown(context.Background())
+	if s.pipes != nil {
+		s.pipes.hub.Load().Stop()
+	}
 	s.goroutines.Wait()
 }
 
@@ -372,58 +388,28 @@ func (p jsonPeer) write(m websocket.Message) {
 	require.NoError(p.t, p.WriteMessage(gorilla.TextMessage, b))
 }
 
-// pipeListener is a listener of in-memory connections that dial makes. It works in
+// pipeListener passes the in-memory connections that dial makes to a handler. It works in
 // synctest bubbles.
 type pipeListener struct {
+	t    *testing.T
 	wrap func(net.Conn) net.Conn // wraps the client's end of a connection
 	held <-chan struct{}         // dial waits until it is closed; nil does not wait
-
-	mu     sync.Mutex // guards the fields below
-	conns  chan net.Conn
-	closed chan struct{} // closed by Close
+	hub  atomic.Pointer[hubtest.Hub]
 }
 
-func newPipeListener() *pipeListener {
-	p := &pipeListener{wrap: func(c net.Conn) net.Conn { return c }}
-	p.reopen()
-	return p
+func newPipeListener(t *testing.T) *pipeListener {
+	return &pipeListener{t: t, wrap: func(c net.Conn) net.Conn { return c }}
 }
 
-// reopen makes a closed listener usable again.
-func (p *pipeListener) reopen() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.conns, p.closed = make(chan net.Conn), make(chan struct{})
+// serve serves later connections with handler until the test ends.
+func (p *pipeListener) serve(handler http.Handler, hub *websocket.Hub) {
+	p.hub.Store(hubtest.Serve(p.t, hub, handler))
 }
 
-func (p *pipeListener) channels() (conns chan net.Conn, closed chan struct{}) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.conns, p.closed
+// serveHandler is serve for a handler without a hub.
+func (p *pipeListener) serveHandler(handler http.HandlerFunc) {
+	p.serve(handler, websocket.NewHub(noLogger{}, websocket.DefaultConfig))
 }
-
-func (p *pipeListener) Accept() (net.Conn, error) {
-	conns, closed := p.channels()
-	select {
-	case c := <-conns:
-		return c, nil
-	case <-closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipeListener) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.closed:
-	default:
-		close(p.closed)
-	}
-	return nil
-}
-
-func (p *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if p.held != nil {
@@ -434,23 +420,8 @@ func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) 
 		}
 	}
 	ours, theirs := net.Pipe()
-	if err := p.connect(ctx, theirs); err != nil {
-		return nil, err
-	}
+	p.hub.Load().ServeConn(theirs)
 	return p.wrap(ours), nil
-}
-
-// connect passes the hub's end of a connection to Accept.
-func (p *pipeListener) connect(ctx context.Context, theirs net.Conn) error {
-	conns, closed := p.channels()
-	select {
-	case conns <- theirs:
-		return nil
-	case <-closed:
-		return errors.New("refused")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // inBubble runs test with a hub and a client in fake time.
@@ -460,8 +431,8 @@ func inBubble(t *testing.T, o client.Options, configure func(*server), test func
 		if configure != nil {
 			configure(s)
 		}
-		p := newPipeListener()
-		s.serve(p)
+		p := newPipeListener(t)
+		s.serveIn(p)
 		rec := newRecorder()
 		rec.timeout = 1000 * time.Hour
 		o := rec.options(o)
@@ -486,16 +457,14 @@ func withSilentHub(t *testing.T, o client.Options, test func(*testing.T, *client
 // withHubThatTells is withSilentHub with this data in the reply to hub:hello.
 func withHubThatTells(t *testing.T, data string, o client.Options, test func(*testing.T, *client.Client, *recorder)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipeListener()
+		p := newPipeListener(t)
 		conns := make(chan *gorilla.Conn, bufferSize)
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.serveHandler(func(w http.ResponseWriter, r *http.Request) {
 			upgrader := gorilla.Upgrader{Subprotocols: []string{"json"}}
 			if ws, err := upgrader.Upgrade(w, r, nil); err == nil && tell(ws, data) {
 				conns <- ws
 			}
-		})}
-		served := make(chan struct{})
-		go func() { defer close(served); _ = server.Serve(p) }() // ends with Close
+		})
 		rec := newRecorder()
 		rec.timeout = 1000 * time.Hour
 		o = rec.options(o)
@@ -505,11 +474,9 @@ func withHubThatTells(t *testing.T, data string, o client.Options, test func(*te
 		defer func() {
 			_ = c.Close()
 			<-c.Done()
-			_ = server.Close()
 			for len(conns) > 0 {
 				_ = (<-conns).Close()
 			}
-			<-served
 		}()
 		test(t, c, rec)
 	})

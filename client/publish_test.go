@@ -198,8 +198,7 @@ func TestLostReplyToPublication(t *testing.T) {
 
 func restart(s *server, p *pipeListener) {
 	s.stop()
-	p.reopen()
-	s.serve(p)
+	s.serveIn(p)
 }
 
 // A publication except to the client itself does not come back to it, neither after a lost

@@ -132,7 +132,9 @@ func TestPeersOfAllCodecs(t *testing.T) {
 		}
 		config := websocket.DefaultConfig
 		config.Security = websocket.NewSecurityConfig(make([]byte, 32), []byte("secret"))
-		exchange(t, hubtest.Start(t, config), hubtest.Options{})
+		h := hubtest.Start(t, config)
+		exchange(t, h, hubtest.Options{})
+		require.NoError(t, h.Dial(client.Options{}).Publish(t.Context(), "news", nil))
 	})
 }
 
