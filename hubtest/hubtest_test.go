@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	gorilla "github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/maoxiaoyue/hypgo-websocket"
@@ -597,6 +598,25 @@ func TestConnectWaitsForOnConnect(t *testing.T) {
 		require.Contains(t, failures(func(t hubtest.TB) {
 			hubtest.Start(t, config).Connect(hubtest.Options{})
 		}), "client-1: OnConnect has not returned within 30s")
+	})
+}
+
+// A handler must return the subprotocol that was offered.
+func TestOtherSubprotocol(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		for _, codec := range []websocket.Codec{nil, websocket.ProtobufCodec{}} {
+			require.Contains(t, failures(func(t hubtest.TB) {
+				header := http.Header{}
+				if codec == nil {
+					header.Set("Sec-Websocket-Protocol", "protobuf")
+				}
+				hubtest.Serve(t, websocket.NewHub(nil, websocket.DefaultConfig), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if ws, err := (&gorilla.Upgrader{}).Upgrade(w, r, header); err == nil {
+						_ = ws.Close()
+					}
+				})).Connect(hubtest.Options{Codec: codec})
+			}), "the response to the handshake has the subprotocol")
+		}
 	})
 }
 

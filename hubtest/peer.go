@@ -143,14 +143,19 @@ func (h *Hub) newPeer(o Options) *Peer {
 func (p *Peer) connect() (*http.Response, error) {
 	p.t.Helper()
 	dialer := gorilla.Dialer{NetDialContext: p.Dial, HandshakeTimeout: patience, EnableCompression: p.options.EnableCompression}
+	subprotocol := ""
 	if p.options.Codec != nil {
-		dialer.Subprotocols = []string{p.codec.Name()}
+		subprotocol = p.codec.Name()
+		dialer.Subprotocols = []string{subprotocol}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ws, response, err := dialer.DialContext(ctx, "ws://hub.test"+p.options.Path, p.options.Header)
 	if err != nil {
 		return response, err
+	}
+	if got := ws.Subprotocol(); got != subprotocol {
+		p.t.Errorf("hubtest: the response to the handshake has the subprotocol %q instead of %q", got, subprotocol)
 	}
 	a := p.arrival()
 	p.name = a.id

@@ -5,45 +5,25 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 
 	"github.com/gin-gonic/gin"
 	"github.com/stretchr/testify/require"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/hubtest"
 )
 
 func TestHubBehindGin(t *testing.T) {
-	hub, url := setup(t)
-	dialer := websocket.Dialer{Subprotocols: []string{"protobuf"}}
-	conn, _, err := dialer.Dial(url+"?user=ann", nil)
-	require.NoError(t, err)
-	defer conn.Close()
-	require.Equal(t, "protobuf", conn.Subprotocol())
-
-	receive := func() (m websocket.Message) {
-		_, frame, err := conn.ReadMessage()
-		require.NoError(t, err)
-		require.NoError(t, websocket.ProtobufCodec{}.Unmarshal(frame, &m))
-		return m
-	}
-	welcome := receive()
-	require.Equal(t, "welcome", welcome.Type)
-	require.Equal(t, `"Hello ann"`, string(welcome.Data))
-
-	require.NoError(t, hub.PublishToChannelRaw("news", []byte("headline")))
-	news := receive()
-	require.Equal(t, "message", news.Type)
-	require.Equal(t, "news", news.Channel)
-	require.Equal(t, "headline", string(news.Data))
+	h := start(t)
+	p := h.Connect(hubtest.Options{Codec: websocket.ProtobufCodec{}, Path: "/ws?user=ann"})
+	p.Expect(websocket.Message{Type: "welcome", Data: []byte(`"Hello ann"`)})
+	require.NoError(t, h.PublishToChannelRaw("news", []byte("headline")))
+	p.Expect(websocket.Message{Type: "message", Channel: "news", Data: []byte("headline")})
 }
 
 func TestMiddlewareRefusesHandshake(t *testing.T) {
-	_, url := setup(t)
-	dialer := websocket.Dialer{}
-	_, response, err := dialer.Dial(url, nil)
-	require.Error(t, err)
+	response := start(t).Refused(hubtest.Options{Path: "/ws"})
 	require.Equal(t, http.StatusUnauthorized, response.StatusCode)
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
@@ -52,25 +32,22 @@ func TestMiddlewareRefusesHandshake(t *testing.T) {
 
 // Only the hub's route needs a user.
 func TestOtherPathsAreNotFound(t *testing.T) {
-	_, url := setup(t)
-	response, err := http.Get("http" + strings.TrimSuffix(strings.TrimPrefix(url, "ws"), "ws"))
-	require.NoError(t, err)
-	defer response.Body.Close()
-	require.Equal(t, http.StatusNotFound, response.StatusCode)
+	w := httptest.NewRecorder()
+	newRouter(newHub()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	require.Equal(t, http.StatusNotFound, w.Code)
 }
 
-func setup(t *testing.T) (*websocket.Hub, string) {
+// start runs the hub behind the router until the test ends.
+func start(t *testing.T) *hubtest.Hub {
 	t.Helper()
 	gin.SetMode(gin.TestMode)
-	ctx, cancel := context.WithCancel(context.Background())
 	hub := newHub()
 	ended := make(chan error, 1)
-	go func() { ended <- hub.Run(ctx) }() // returns after cancel
-	server := httptest.NewServer(newRouter(hub))
+	go func() { ended <- hub.Run(context.Background()) }() // returns after Stop
+	h := hubtest.Serve(t, hub, newRouter(hub))
 	t.Cleanup(func() {
-		cancel()
+		h.Stop()
 		require.NoError(t, <-ended)
-		server.Close()
 	})
-	return hub, "ws" + strings.TrimPrefix(server.URL, "http") + "/ws"
+	return h
 }
