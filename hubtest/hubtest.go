@@ -52,7 +52,8 @@ import (
 )
 
 // TB is the part of testing.TB that this package uses. *testing.T, *testing.B and *testing.F
-// implement it, and so can the test contexts of other frameworks.
+// implement it, and so can the test contexts of other frameworks. The examples of this package
+// implement it in a few lines, because an Example function has no *testing.T.
 type TB interface {
 	// Helper marks the caller as a helper of the test.
 	Helper()

@@ -94,8 +94,8 @@ func gapTopic(g *websocket.Gap) string {
 	}
 }
 
-// Recorder keeps what one client receives, with the time. Peers and Clients have one. A
-// client from elsewhere gets its own from NewRecorder:
+// Recorder keeps all that one client receives, with the time, for as long as the test lasts.
+// Peers and Clients have one. A client from elsewhere gets its own from NewRecorder:
 //
 //	r := hubtest.NewRecorder(t, "ann")
 //	o := client.Options{NetDial: h.NewLink().Dial, OnMessage: r.Record, OnGap: r.RecordGap}
