@@ -88,18 +88,17 @@ type Hub struct {
 	Path string
 
 	t        TB
-	began    time.Time
 	security *websocket.SecurityConfig // of Start's config
 	log      *testLog
 	server   *http.Server
 	conns    listener
-	ran      chan error // the result of Run; nil after Serve
-	served   chan struct{}
+	ran      chan error    // the result of Run; nil after Serve
+	served   chan struct{} // closed when server has ended
 	stopOnce sync.Once
 
 	mu       sync.Mutex // guards the fields below
 	stopped  bool
-	arrivals map[net.Conn]*arrival // connections whose request has not been read
+	arrivals map[net.Conn]*arrival // connections that the handler has not taken over
 	links    []*Link
 	ends     []func() // of peers and clients
 	idPrefix string   // of the IDs that nextID returns
@@ -140,7 +139,7 @@ func Serve(t TB, hub *websocket.Hub, handler http.Handler) *Hub {
 		handler = hub.Handler()
 	}
 	h := &Hub{
-		Hub: hub, Path: "/", t: t, began: time.Now(), served: make(chan struct{}),
+		Hub: hub, Path: "/", t: t, served: make(chan struct{}),
 		conns:    listener{conns: make(chan net.Conn), closed: make(chan struct{})},
 		arrivals: make(map[net.Conn]*arrival),
 	}
@@ -153,7 +152,10 @@ func Serve(t TB, hub *websocket.Hub, handler http.Handler) *Hub {
 			return context.WithValue(ctx, arrivalKey{}, h.arrivals[c])
 		},
 		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateClosed {
+			switch state {
+			case http.StateHijacked: // accept has it
+				h.take(c)
+			case http.StateClosed:
 				h.arrived(c)
 			}
 		},
@@ -299,13 +301,18 @@ func (h *Hub) accept(handler http.Handler) http.Handler {
 	})
 }
 
-// arrived forgets a connection that has ended.
-func (h *Hub) arrived(c net.Conn) {
+// take removes a connection from arrivals.
+func (h *Hub) take(c net.Conn) *arrival {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	a := h.arrivals[c]
 	delete(h.arrivals, c)
-	h.mu.Unlock()
-	if a != nil {
+	return a
+}
+
+// arrived forgets a connection that has ended.
+func (h *Hub) arrived(c net.Conn) {
+	if a := h.take(c); a != nil {
 		a.done()
 	}
 }

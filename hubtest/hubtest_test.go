@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -598,6 +599,43 @@ func TestConnectWaitsForOnConnect(t *testing.T) {
 		require.Contains(t, failures(func(t hubtest.TB) {
 			hubtest.Start(t, config).Connect(hubtest.Options{})
 		}), "client-1: OnConnect has not returned within 30s")
+	})
+}
+
+// A connection of the test's own, with and without a request, and after Stop.
+func TestServeConn(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := hubtest.Start(t, websocket.DefaultConfig)
+		ours, theirs := net.Pipe()
+		served := h.ServeConn(theirs)
+		_, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
+		require.NoError(t, err)
+		response, err := io.ReadAll(ours)
+		require.NoError(t, err)
+		require.Contains(t, string(response), "426 Upgrade Required")
+		<-served
+		ours, theirs = net.Pipe()
+		served = h.ServeConn(theirs)
+		require.NoError(t, ours.Close())
+		<-served
+		h.Stop()
+		ours, theirs = net.Pipe()
+		<-h.ServeConn(theirs)
+		_, err = ours.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+// Only the reply to Do is kept from Expect.
+func TestRepliesToSend(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := hubtest.Start(t, websocket.DefaultConfig).Connect(hubtest.Options{})
+		ping := websocket.Message{Type: "hub:ping", ID: "mine"}
+		_, err := p.Do(ping)
+		require.NoError(t, err)
+		p.ExpectNothing()
+		p.Send(ping)
+		p.Expect(websocket.Message{Type: "ack", ID: "mine"})
 	})
 }
 
