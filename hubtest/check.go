@@ -66,7 +66,7 @@ func (c *check) run(events []Event, topic websocket.Topic) (problem string) {
 		case e.Gap != nil:
 			c.gap(e.Gap, topic)
 		case e.Message != nil && publishedIn(e.Message, topic):
-			problem = c.message(e.Message)
+			problem = c.message(e.Message, string(e.Message.Data))
 		case e.Ended != nil:
 			c.pending = 0 // a client that comes back is told again
 		}
@@ -97,10 +97,10 @@ func (c *check) gap(g *websocket.Gap, topic websocket.Topic) {
 	c.pending += g.Count
 }
 
-func (c *check) message(m *websocket.Message) string {
+func (c *check) message(m *websocket.Message, data string) string {
 	c.announced += c.pending
 	c.pending = 0
-	data, known := string(m.Data), false
+	known := false
 	for i := range c.publishers {
 		p := &c.publishers[i]
 		known = known || len(p.places[data]) > 0

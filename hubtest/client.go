@@ -32,9 +32,9 @@ func (h *Hub) Dial(o client.Options) *Client {
 		case client.Connected:
 			c.add(Event{Began: true})
 		case client.Disconnected:
-			c.end(s.Err, false)
+			c.RecordEnd(s.Err)
 		case client.Closed:
-			c.end(s.Err, true)
+			c.add(Event{Ended: closeError(s.Err), isLast: true})
 		}
 		if onState != nil {
 			onState(s)

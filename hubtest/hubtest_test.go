@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,15 +59,16 @@ func failures(f func(t hubtest.TB)) string {
 	p := &probe{}
 	stop := func(f func()) {
 		defer func() {
-			if r := recover(); r != nil && r != errFatal {
+			r := recover()
+			if err, _ := r.(error); r != nil && !errors.Is(err, errFatal) {
 				panic(r)
 			}
 		}()
 		f()
 	}
 	stop(func() { f(p) })
-	for i := len(p.cleanups) - 1; i >= 0; i-- {
-		stop(p.cleanups[i])
+	for _, f := range slices.Backward(p.cleanups) {
+		stop(f)
 	}
 	return strings.Join(p.failures, "\n")
 }
@@ -418,6 +420,10 @@ func TestClientCallbacks(t *testing.T) {
 		require.Equal(t, 2, messages)
 		require.Equal(t, 1, gaps)
 		require.Len(t, c.Gaps(), 1)
+		require.NoError(t, c.Close())
+		<-c.Done()
+		events := c.Events()
+		require.Equal(t, "end of the connection: websocket: closed by this side: 1000", events[len(events)-1].String())
 		c.Complete(hubtest.Channel("news"), []string{"1", "lost meanwhile", "2"})
 	})
 }

@@ -196,7 +196,8 @@ func (p *Peer) read(ws *gorilla.Conn, done chan struct{}) {
 				err = &websocket.CloseError{Code: closed.Code, Reason: closed.Text, ByPeer: true}
 			}
 			_ = ws.Close()
-			p.ended = p.end(err, true)
+			p.ended = closeError(err)
+			p.add(Event{Ended: p.ended, isLast: true})
 			return
 		}
 		m, err := p.decode(opcode, b)

@@ -123,13 +123,17 @@ func (r *Recorder) Record(m *websocket.Message) { r.add(Event{Message: m}) }
 // RecordGap adds a gap. It can be client.Options.OnGap.
 func (r *Recorder) RecordGap(g websocket.Gap) { r.add(Event{Gap: &g}) }
 
-// RecordEnd adds the end of a connection. Later messages belong to another connection.
-func (r *Recorder) RecordEnd(err error) { r.end(err, false) }
+// RecordEnd adds the end of a connection. Later messages belong to another connection. A nil
+// error means that the client itself has closed it.
+func (r *Recorder) RecordEnd(err error) { r.add(Event{Ended: closeError(err)}) }
 
-func (r *Recorder) end(err error, isLast bool) *websocket.CloseError {
+// closeError returns the CloseError in err's tree, or one without a Close frame.
+func closeError(err error) *websocket.CloseError {
+	if err == nil {
+		return &websocket.CloseError{Code: websocket.CloseNormalClosure}
+	}
 	ended := &websocket.CloseError{Code: websocket.CloseAbnormalClosure, Err: err}
 	_ = errors.As(err, &ended)
-	r.add(Event{Ended: ended, isLast: isLast})
 	return ended
 }
 
