@@ -93,13 +93,14 @@ type envelope struct {
 	offset                           uint64
 	key                              []byte
 	room, exceptSelf                 bool
+	trace                            []byte
 }
 
 // message copies e into msg with at most two allocations: one for Data and one for
 // all strings.
 func (e *envelope) message(msg *Message) {
 	typ, known := knownType(e.typ)
-	n := len(e.channel) + len(e.clientID) + len(e.id) + len(e.key)
+	n := len(e.channel) + len(e.clientID) + len(e.id) + len(e.key) + len(e.trace)
 	if !known {
 		n += len(e.typ)
 	}
@@ -112,6 +113,7 @@ func (e *envelope) message(msg *Message) {
 	b.Write(e.clientID)
 	b.Write(e.id)
 	b.Write(e.key)
+	b.Write(e.trace)
 	text := b.String()
 	if !known {
 		typ, text = text[:len(e.typ)], text[len(e.typ):]
@@ -119,7 +121,8 @@ func (e *envelope) message(msg *Message) {
 	msg.Type = typ
 	msg.Channel, text = text[:len(e.channel)], text[len(e.channel):]
 	msg.ClientID, text = text[:len(e.clientID)], text[len(e.clientID):]
-	msg.ID, msg.Key = text[:len(e.id)], text[len(e.id):]
+	msg.ID, text = text[:len(e.id)], text[len(e.id):]
+	msg.Key, msg.Trace = text[:len(e.key)], text[len(e.key):]
 	msg.Timestamp = e.timestamp
 	msg.Offset = e.offset
 	msg.Room = e.room
@@ -130,13 +133,13 @@ func (e *envelope) message(msg *Message) {
 	}
 }
 
-// rareOverhead returns the most that Offset, Key, Room and ExceptSelf add to an encoded message
-// besides the bytes of Key. Most messages have none of them.
+// rareOverhead returns the most that Offset, Key, Room, ExceptSelf and Trace add to an encoded
+// message besides the bytes of Key. Most messages have none of them.
 func rareOverhead(msg *Message) int {
-	if msg.Offset == 0 && msg.Key == "" && !msg.Room && !msg.ExceptSelf {
+	if msg.Offset == 0 && msg.Key == "" && !msg.Room && !msg.ExceptSelf && msg.Trace == "" {
 		return 0
 	}
-	return 80
+	return 96 + len(msg.Trace)
 }
 
 // knownType returns b as a string without an allocation if b is empty or a type that
@@ -292,6 +295,7 @@ const (
 	protoKey        protowire.Number = 8
 	protoRoom       protowire.Number = 9
 	protoExceptSelf protowire.Number = 10
+	protoTrace      protowire.Number = 11
 )
 
 // Name returns "protobuf".
@@ -330,7 +334,7 @@ func (ProtobufCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.ExceptSelf {
 		dst = appendProtoVarint(dst, protoExceptSelf, 1)
 	}
-	return dst, nil
+	return appendProtoString(dst, protoTrace, msg.Trace), nil
 }
 
 // Unmarshal decodes a WsMessage. Like generated code it skips unknown fields and known
@@ -389,6 +393,8 @@ func (e *envelope) consumeProto(num protowire.Number, typ protowire.Type, b []by
 		text = &e.id
 	case num == protoKey:
 		text = &e.key
+	case num == protoTrace:
+		text = &e.trace
 	}
 	v, n := protowire.ConsumeBytes(b)
 	switch {

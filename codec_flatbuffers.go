@@ -27,6 +27,7 @@ const (
 	flatKey
 	flatRoom
 	flatExceptSelf
+	flatTrace
 	flatSlots
 )
 
@@ -58,7 +59,7 @@ func (c FlatBuffersCodec) Marshal(msg *Message) ([]byte, error) { return c.Appen
 // AppendMarshal appends msg to dst, encoded as by Marshal. Offsets are relative to the
 // first appended byte.
 func (c FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key)
+	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key) + len(msg.Trace)
 	if size > maxFlatMessage {
 		return dst, &MessageTooLargeError{Size: int64(size), Limit: maxFlatMessage, LimitedBy: c.Name()}
 	}
@@ -76,7 +77,7 @@ func (c FlatBuffersCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error
 func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	typ := b.CreateString(validText(msg.Type))
 	channel := b.CreateString(validText(msg.Channel))
-	var data, id, key flatbuffers.UOffsetT
+	var data, id, key, trace flatbuffers.UOffsetT
 	if len(msg.Data) > 0 {
 		data = b.CreateByteVector(msg.Data)
 	}
@@ -86,6 +87,9 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	}
 	if msg.Key != "" {
 		key = b.CreateString(validText(msg.Key))
+	}
+	if msg.Trace != "" {
+		trace = b.CreateString(validText(msg.Trace))
 	}
 	b.StartObject(flatSlots)
 	b.PrependUOffsetTSlot(flatType, typ, 0)
@@ -98,6 +102,7 @@ func buildFlat(b *flatbuffers.Builder, msg *Message) {
 	b.PrependUOffsetTSlot(flatKey, key, 0)
 	b.PrependBoolSlot(flatRoom, msg.Room, false)
 	b.PrependBoolSlot(flatExceptSelf, msg.ExceptSelf, false)
+	b.PrependUOffsetTSlot(flatTrace, trace, 0)
 	b.Finish(b.EndObject())
 }
 
@@ -141,6 +146,9 @@ func (FlatBuffersCodec) Unmarshal(data []byte, msg *Message) error {
 		return err
 	}
 	if e.exceptSelf, err = t.bool(flatExceptSelf, "except_self"); err != nil {
+		return err
+	}
+	if e.trace, err = t.text(flatTrace, "trace"); err != nil {
 		return err
 	}
 	e.message(msg)

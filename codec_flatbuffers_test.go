@@ -26,6 +26,7 @@ func fromFlat(wire []byte) websocket.Message {
 
 		Room:       m.Room(),
 		ExceptSelf: m.ExceptSelf(),
+		Trace:      string(m.Trace()),
 	}
 	if m.DataLength() > 0 {
 		msg.Data = bytes.Clone(m.DataBytes())
@@ -35,7 +36,7 @@ func fromFlat(wire []byte) websocket.Message {
 
 func TestFlatBuffersIsReadByGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, *benchMessage(4096)} {
+	for _, want := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, {Trace: "x"}, *benchMessage(4096)} {
 		require.Equal(t, want, fromFlat(mustMarshal(t, websocket.FlatBuffersCodec{}, &want)))
 	}
 }

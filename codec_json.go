@@ -16,7 +16,8 @@ import (
 //	{"type":"message","channel":"news","data":{"any":"JSON"},"timestamp":1,"client_id":"c","id":"i"}
 //
 // Empty channel, client_id, id and key and an offset of 0 are left out, and an empty payload is null. Room
-// and ExceptSelf are the members "room":true and "except_self":true, or left out. In both
+// and ExceptSelf are the members "room":true and "except_self":true, or left out, as is an empty
+// trace. In both
 // directions a payload that is not valid JSON is a string in base64, with the member
 // "encoding":"base64" added to the object. The zero value is ready for use.
 type JSONCodec struct{}
@@ -70,13 +71,14 @@ func (JSONCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.ExceptSelf {
 		dst = append(dst, `,"except_self":true`...)
 	}
+	dst = appendJSONField(dst, `,"trace":`, msg.Trace)
 	return append(dst, '}'), nil
 }
 
 // Unmarshal decodes one JSON object like encoding/json: keys match in any case, the
 // last of several equal keys counts, and unknown keys are skipped. Unlike encoding/json
 // it rejects input that is not valid UTF-8, and sets Data to nil if data is null. It
-// skips an id or key that is not a string, an offset that is no positive integer, an
+// skips an id, key or trace that is not a string, an offset that is no positive integer, an
 // encoding that is not "base64" and a room or except_self that is not true, as it skips
 // unknown keys: they are members of the application's own.
 // Errors wrap ErrMalformed and leave msg empty.
@@ -257,6 +259,7 @@ func (e *jsonEnvelope) decode(data []byte) error {
 		Key        ownString       `json:"key"`
 		Room       trueMark        `json:"room"`
 		ExceptSelf trueMark        `json:"except_self"`
+		Trace      ownString       `json:"trace"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
 		return jsonError(err)
@@ -274,6 +277,7 @@ func (e *jsonEnvelope) decode(data []byte) error {
 			key:        []byte(v.Key),
 			room:       bool(v.Room),
 			exceptSelf: bool(v.ExceptSelf),
+			trace:      []byte(v.Trace),
 		},
 		base64: bool(v.Encoding),
 	}
@@ -385,6 +389,12 @@ func (e *jsonEnvelope) scan(data []byte) bool {
 			e.room = string(s.Value()) == "true"
 		case "except_self":
 			e.exceptSelf = string(s.Value()) == "true"
+		case "trace":
+			if s.IsString() {
+				e.trace = s.Text()
+			} else {
+				s.Value()
+			}
 		default:
 			s.Skip()
 		}

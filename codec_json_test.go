@@ -43,9 +43,11 @@ func jsonReference(data []byte) (websocket.Message, error) {
 		ID        ownMember       `json:"id"`
 		Encoding  ownMember       `json:"encoding"`
 
-		Room       any `json:"room"`
-		ExceptSelf any `json:"except_self"`
+		Room       any       `json:"room"`
+		ExceptSelf any       `json:"except_self"`
+		Trace      ownMember `json:"trace"`
 	}
+	v.Trace.counts = func(string) bool { return true }
 	v.ID.counts = func(string) bool { return true }
 	v.Encoding.counts = func(s string) bool { return s == "base64" }
 	if !utf8.Valid(data) {
@@ -57,6 +59,7 @@ func jsonReference(data []byte) (websocket.Message, error) {
 	msg := websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID.value}
 	msg.Room, _ = v.Room.(bool)
 	msg.ExceptSelf, _ = v.ExceptSelf.(bool)
+	msg.Trace = v.Trace.value
 	switch v.Encoding.value {
 	case "":
 		if string(v.Data) != "null" {

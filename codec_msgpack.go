@@ -11,7 +11,7 @@ import (
 
 // MsgpackCodec encodes messages as MessagePack in binary frames: a map with the keys
 // type, channel, data, timestamp, client_id and, if they are not empty, id, offset, key,
-// room and except_self. Data is bin, or nil if it is empty. The data of control messages,
+// room, except_self and trace. Data is bin, or nil if it is empty. The data of control messages,
 // "error" and "gap" is JSON. The zero value is ready for use.
 type MsgpackCodec struct{}
 
@@ -32,7 +32,7 @@ func (c MsgpackCodec) Marshal(msg *Message) ([]byte, error) { return c.AppendMar
 
 // AppendMarshal appends msg to dst, encoded as by Marshal.
 func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
-	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key)
+	size := len(msg.Type) + len(msg.Channel) + len(msg.Data) + len(msg.ClientID) + len(msg.ID) + len(msg.Key) + len(msg.Trace)
 	if size > math.MaxUint32/3 { // U+FFFD takes three bytes and may replace one
 		return dst, &MessageTooLargeError{Size: int64(size), Limit: math.MaxUint32 / 3, LimitedBy: c.Name()}
 	}
@@ -53,6 +53,9 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 		keys++
 	}
 	if msg.ExceptSelf {
+		keys++
+	}
+	if msg.Trace != "" {
 		keys++
 	}
 	dst = append(dst, msgpcode.FixedMapLow|keys)
@@ -87,6 +90,10 @@ func (c MsgpackCodec) AppendMarshal(dst []byte, msg *Message) ([]byte, error) {
 	if msg.ExceptSelf {
 		dst = append(dst, "\xabexcept_self"...)
 		dst = append(dst, msgpcode.True)
+	}
+	if msg.Trace != "" {
+		dst = append(dst, "\xa5trace"...)
+		dst = appendMsgpackString(dst, msg.Trace)
 	}
 	return dst, nil
 }
@@ -123,7 +130,7 @@ func appendMsgpackData(dst, data []byte) []byte {
 // Unmarshal decodes a MessagePack map with string keys in any order. The last of several
 // equal keys counts, and unknown keys are skipped. Strings are str or nil, data is bin,
 // str or nil, and timestamp is any integer or nil. A room or except_self that is not true
-// counts as false. Errors wrap ErrMalformed and leave msg empty.
+// counts as false, and a trace that is not str as empty. Errors wrap ErrMalformed and leave msg empty.
 func (MsgpackCodec) Unmarshal(data []byte, msg *Message) error {
 	*msg = Message{}
 	r := msgpackReader{buf: data}
@@ -187,6 +194,12 @@ func (r *msgpackReader) member(e *envelope) {
 		e.room = r.isTrue()
 	case "except_self":
 		e.exceptSelf = r.isTrue()
+	case "trace":
+		start := r.pos
+		r.skip()
+		if r.reason == "" {
+			e.trace = msgpackText(r.buf[start:r.pos])
+		}
 	default:
 		r.skip()
 	}
@@ -197,6 +210,16 @@ func (r *msgpackReader) isTrue() bool {
 	start := r.pos
 	r.skip()
 	return r.reason == "" && r.buf[start] == msgpcode.True
+}
+
+// msgpackText returns the bytes of a str, and nil for other values.
+func msgpackText(value []byte) []byte {
+	r := msgpackReader{buf: value}
+	text := r.text("")
+	if r.reason != "" {
+		return nil
+	}
+	return text
 }
 
 // msgpackOffset returns an integer that is not negative, and 0 for other values.

@@ -22,14 +22,15 @@ type packed struct {
 	ClientID  string `msgpack:"client_id"`
 	ID        string `msgpack:"id,omitempty"`
 
-	Room       bool `msgpack:"room,omitempty"`
-	ExceptSelf bool `msgpack:"except_self,omitempty"`
+	Room       bool   `msgpack:"room,omitempty"`
+	ExceptSelf bool   `msgpack:"except_self,omitempty"`
+	Trace      string `msgpack:"trace,omitempty"`
 }
 
 func (p packed) message() websocket.Message {
 	msg := websocket.Message{
 		Type: p.Type, Channel: p.Channel, Data: p.Data,
-		Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID, Room: p.Room, ExceptSelf: p.ExceptSelf,
+		Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID, Room: p.Room, ExceptSelf: p.ExceptSelf, Trace: p.Trace,
 	}
 	if len(msg.Data) == 0 {
 		msg.Data = nil
@@ -39,13 +40,13 @@ func (p packed) message() websocket.Message {
 
 func TestMsgpackEqualsLibrary(t *testing.T) {
 	t.Parallel()
-	messages := []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, {ID: "x", ExceptSelf: true}}
+	messages := []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, {Trace: "x"}, {ID: "x", ExceptSelf: true}}
 	for _, n := range []int{1, 31, 32, 255, 256, 65_535, 65_536} {
 		s := strings.Repeat("a", n)
 		messages = append(messages, websocket.Message{Type: s, Channel: s, Data: []byte(s), ClientID: s, ID: s})
 	}
 	for _, msg := range messages {
-		p := packed{msg.Type, msg.Channel, msg.Data, msg.Timestamp, msg.ClientID, msg.ID, msg.Room, msg.ExceptSelf}
+		p := packed{msg.Type, msg.Channel, msg.Data, msg.Timestamp, msg.ClientID, msg.ID, msg.Room, msg.ExceptSelf, msg.Trace}
 		want, err := msgpack.Marshal(p)
 		require.NoError(t, err)
 		wire := mustMarshal(t, websocket.MsgpackCodec{}, &msg)

@@ -562,13 +562,13 @@ func TestGapNotice(t *testing.T) {
 func toProto(m *websocket.Message) *proto.WsMessage {
 	return &proto.WsMessage{
 		Type: m.Type, Channel: m.Channel, Data: m.Data,
-		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Offset: m.Offset, Key: m.Key, Room: m.Room, ExceptSelf: m.ExceptSelf,
+		Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Offset: m.Offset, Key: m.Key, Room: m.Room, ExceptSelf: m.ExceptSelf, Trace: m.Trace,
 	}
 }
 
 func TestProtobufEqualsGeneratedCode(t *testing.T) {
 	t.Parallel()
-	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}} {
+	for _, msg := range []websocket.Message{{}, fullMessage(), {Timestamp: -1}, {Data: []byte("\x00")}, {ID: "x"}, {Room: true}, {ExceptSelf: true}, {Trace: "x"}} {
 		want, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(toProto(&msg))
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(mustMarshal(t, websocket.ProtobufCodec{}, &msg)))
@@ -607,6 +607,10 @@ func protoInputs() map[string][]byte {
 		"except self twice":     append(field(10, protowire.VarintType, 1), field(10, protowire.VarintType, 0)...),
 		"except self as bytes":  field(10, protowire.BytesType, 1, 1),
 		"except self too short": field(10, protowire.VarintType, 0x80),
+		"trace":                 field(11, protowire.BytesType, 1, 'x'),
+		"trace twice":           append(field(11, protowire.BytesType, 1, 'x'), field(11, protowire.BytesType, 0)...),
+		"trace as a number":     field(11, protowire.VarintType, 1),
+		"trace not UTF-8":       field(11, protowire.BytesType, 1, 0xff),
 		"tag in two bytes":      {0x8a, 0x00, 0x01, 'a'},
 	}
 }

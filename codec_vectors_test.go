@@ -71,8 +71,9 @@ type wireVector struct {
 	// Room and ExceptSelf are absent when they are false.
 	Room       bool `json:"room,omitempty"`
 	ExceptSelf bool `json:"except_self,omitempty"`
-	// Offset and Key are absent when they are empty.
+	// Offset, Key and Trace are absent when they are empty.
 	Offset string `json:"offset,omitempty"` // decimal
+	Trace  string `json:"trace,omitempty"`
 	Key    string `json:"key,omitempty"`
 	// Resume is the decoded Data of "subscribe" and "join_room" with a position or with
 	// last.
@@ -174,6 +175,8 @@ func wireSamples() []wireSample {
 		hub("offset-key", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"once"`), ClientID: "client-123", Offset: 43, Key: "dGhlIHNhbXBsZSBub25jZQ"}, nil),
 		hub("offset-room", websocket.Message{Type: "chat.line", Channel: "room_101", Data: []byte(`"kept"`), ClientID: "client-123", Offset: 42, Room: true}, nil),
 		hub("largest-offset", websocket.Message{Type: "room_message", Channel: "room_101", Offset: 1<<53 - 1, Key: "é\"", Room: true}, nil),
+		hub("trace", websocket.Message{Type: "message", Channel: "news", Data: []byte(`"traced"`), ClientID: "client-123", Trace: vectorTrace}, nil),
+		hub("tracestate", websocket.Message{Type: "room_message", Channel: "room_101", Data: []byte(`1`), Offset: 44, Room: true, Trace: vectorTrace + " vendor=a:1;b:2,other=x y"}, nil),
 		request("nothing", websocket.Message{}, nil),
 		request("application", websocket.Message{Type: "chat.typing", Data: []byte(`true`)}, nil),
 		request("publish", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`{"headline":"Breaking News!"}`), ID: "7"}, nil),
@@ -181,6 +184,7 @@ func wireSamples() []wireSample {
 		request("broadcast", websocket.Message{Type: "broadcast", Data: []byte(`"to all"`), ID: "9"}, nil),
 		request("publish-except-self", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"to others"`), ID: "10", ExceptSelf: true}, nil),
 		request("publish-key", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"once"`), ID: "11", Key: "dGhlIHNhbXBsZSBub25jZQ"}, nil),
+		request("publish-trace", websocket.Message{Type: "publish", Channel: "news", Data: []byte(`"traced"`), ID: "12", Trace: vectorTrace}, nil),
 		back("subscribe-since", "subscribe", vectorResume{Channel: "news", Epoch: "k3x9", Offset: "41"}),
 		back("subscribe-since-start", "subscribe", vectorResume{Channel: "news", Offset: "0"}),
 		back("subscribe-last", "subscribe", vectorResume{Channel: "news", Last: "20"}),
@@ -221,6 +225,9 @@ func wireSamples() []wireSample {
 
 // helloExample is the data of an ack to hub:hello, from a hub with the default limits.
 const helloExample = `{"client_id":"client-123","user":"zoë","limits":{"message_rate":1000,"byte_rate":4194304,"max_message_size":524288,"max_name_length":255,"max_subscriptions":1000},"heartbeat":15000,"version":"0.1.0","features":["ping","except_self","requests"]}`
+
+// vectorTrace is the example of W3C Trace Context.
+const vectorTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // controlData encodes the data of a control message. Requests of clients are encoded by
 // libraries, and replies of the hub by the hub.
@@ -330,7 +337,7 @@ func makeVectors(t testing.TB) *wireVectors {
 	v := &wireVectors{
 		About: []string{
 			"Messages of the wire format in docs/wire.md: their fields, and their encoding in each codec and security mode.",
-			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent room or except_self is false, and an absent offset or key is empty.",
+			"Strings that end in _hex are bytes. timestamp, count, first and last are decimal numbers of 64 bits. An absent room or except_self is false, and an absent offset, key or trace is empty.",
 			"control is the decoded data of a control message, error or gap. resume is that of a subscribe or join_room that has since (epoch, offset) or last.",
 			"A decoder must decode each wire entry to these fields. An encoder may write other bytes with the same meaning; sealing the same bytes with the same keys and nonce gives the same result.",
 			"Made by 'go test -run TestVectors . -update'.",
@@ -387,7 +394,7 @@ func (v *wireVectors) encode(t testing.TB, s wireSample, codec websocket.Codec) 
 		Name: s.name, Codec: codec.Name(), From: s.from,
 		Type: m.Type, Channel: m.Channel, Data: hex.EncodeToString(m.Data),
 		Timestamp: strconv.FormatInt(m.Timestamp, 10), ClientID: m.ClientID, ID: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf,
-		Key: m.Key, Control: s.control, Resume: s.resume,
+		Key: m.Key, Trace: m.Trace, Control: s.control, Resume: s.resume,
 	}
 	if m.Offset > 0 {
 		out.Offset = strconv.FormatUint(m.Offset, 10)
@@ -425,7 +432,7 @@ func (x *wireVector) message(t testing.TB) websocket.Message {
 	t.Helper()
 	timestamp, err := strconv.ParseInt(x.Timestamp, 10, 64)
 	require.NoError(t, err)
-	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, Room: x.Room, ExceptSelf: x.ExceptSelf, Key: x.Key}
+	m := websocket.Message{Type: x.Type, Channel: x.Channel, Timestamp: timestamp, ClientID: x.ClientID, ID: x.ID, Room: x.Room, ExceptSelf: x.ExceptSelf, Key: x.Key, Trace: x.Trace}
 	if x.Offset != "" {
 		m.Offset, err = strconv.ParseUint(x.Offset, 10, 64)
 		require.NoError(t, err)

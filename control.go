@@ -193,7 +193,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	var p *publication
 	var from resume
 	var err error
-	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp, Key: m.Key}
+	out := Message{Data: m.Data, ClientID: c.ID, Timestamp: m.Timestamp, Key: m.Key, Trace: m.Trace}
 	switch action {
 	case ActionSubscribe, ActionJoinRoom:
 		if from, err = c.codec.decodeResume(m.Data); c.hub.config.TopicOptions == nil {

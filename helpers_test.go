@@ -278,6 +278,7 @@ type wire struct {
 	ClientID, ID  string
 	Room          bool
 	ExceptSelf    bool
+	Trace         string
 	Base64        bool // JSON: Data was encoded as base64
 }
 
@@ -308,12 +309,13 @@ type jsonWire struct {
 	ClientID  string          `json:"client_id,omitempty"`
 	ID        string          `json:"id,omitempty"`
 
-	Room       bool `json:"room,omitempty"`
-	ExceptSelf bool `json:"except_self,omitempty"`
+	Room       bool   `json:"room,omitempty"`
+	ExceptSelf bool   `json:"except_self,omitempty"`
+	Trace      string `json:"trace,omitempty"`
 }
 
 func encodeJSON(m wire) ([]byte, error) {
-	j := jsonWire{Type: m.Type, Channel: m.Channel, Timestamp: m.Timestamp, ClientID: m.ClientID, ID: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf}
+	j := jsonWire{Type: m.Type, Channel: m.Channel, Timestamp: m.Timestamp, ClientID: m.ClientID, ID: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf, Trace: m.Trace}
 	switch {
 	case len(m.Data) == 0:
 		j.Data = json.RawMessage("null")
@@ -335,7 +337,7 @@ func decodeJSON(b []byte) (wire, error) {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return wire{}, err
 	}
-	m := wire{Type: j.Type, Channel: j.Channel, Data: j.Data, Timestamp: j.Timestamp, ClientID: j.ClientID, ID: j.ID, Room: j.Room, ExceptSelf: j.ExceptSelf}
+	m := wire{Type: j.Type, Channel: j.Channel, Data: j.Data, Timestamp: j.Timestamp, ClientID: j.ClientID, ID: j.ID, Room: j.Room, ExceptSelf: j.ExceptSelf, Trace: j.Trace}
 	switch {
 	case j.Encoding == "base64":
 		m.Base64 = true
@@ -373,7 +375,7 @@ func jsonProblem(b []byte) (code, message string, err error) {
 
 func encodeProto(m wire) ([]byte, error) {
 	return protobuf.Marshal(&proto.WsMessage{
-		Type: m.Type, Channel: m.Channel, Data: m.Data, Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf,
+		Type: m.Type, Channel: m.Channel, Data: m.Data, Timestamp: m.Timestamp, ClientId: m.ClientID, Id: m.ID, Room: m.Room, ExceptSelf: m.ExceptSelf, Trace: m.Trace,
 	})
 }
 
@@ -385,7 +387,7 @@ func decodeProto(b []byte) (wire, error) {
 	if unknown := p.ProtoReflect().GetUnknown(); len(unknown) > 0 {
 		return wire{}, fmt.Errorf("unknown fields %x", unknown)
 	}
-	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientId, ID: p.Id, Room: p.Room, ExceptSelf: p.ExceptSelf}, nil
+	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientId, ID: p.Id, Room: p.Room, ExceptSelf: p.ExceptSelf, Trace: p.Trace}, nil
 }
 
 func protoChannel(name string) []byte { return mustProto(&proto.ChannelRequest{Channel: name}) }
@@ -413,7 +415,7 @@ func encodeFlat(m wire) ([]byte, error) {
 		}
 		return b.CreateString(s)
 	}
-	typ, channel, clientID, id := text(m.Type), text(m.Channel), text(m.ClientID), text(m.ID)
+	typ, channel, clientID, id, trace := text(m.Type), text(m.Channel), text(m.ClientID), text(m.ID), text(m.Trace)
 	var data flatbuffers.UOffsetT
 	if len(m.Data) > 0 {
 		data = b.CreateByteVector(m.Data)
@@ -427,6 +429,7 @@ func encodeFlat(m wire) ([]byte, error) {
 	fbs.WsMessageAddId(b, id)
 	fbs.WsMessageAddRoom(b, m.Room)
 	fbs.WsMessageAddExceptSelf(b, m.ExceptSelf)
+	fbs.WsMessageAddTrace(b, trace)
 	b.Finish(fbs.WsMessageEnd(b))
 	return b.FinishedBytes(), nil
 }
@@ -440,7 +443,7 @@ func decodeFlat(b []byte) (m wire, err error) {
 	f := fbs.GetRootAsWsMessage(b, 0)
 	return wire{
 		Type: string(f.Type()), Channel: string(f.Channel()), Data: slices.Clone(f.DataBytes()),
-		Timestamp: f.Timestamp(), ClientID: string(f.ClientId()), ID: string(f.Id()), Room: f.Room(), ExceptSelf: f.ExceptSelf(),
+		Timestamp: f.Timestamp(), ClientID: string(f.ClientId()), ID: string(f.Id()), Room: f.Room(), ExceptSelf: f.ExceptSelf(), Trace: string(f.Trace()),
 	}, nil
 }
 
@@ -452,12 +455,13 @@ type msgpackWire struct {
 	ClientID  string `msgpack:"client_id"`
 	ID        string `msgpack:"id,omitempty"`
 
-	Room       bool `msgpack:"room,omitempty"`
-	ExceptSelf bool `msgpack:"except_self,omitempty"`
+	Room       bool   `msgpack:"room,omitempty"`
+	ExceptSelf bool   `msgpack:"except_self,omitempty"`
+	Trace      string `msgpack:"trace,omitempty"`
 }
 
 func encodeMsgpack(m wire) ([]byte, error) {
-	return msgpack.Marshal(msgpackWire{m.Type, m.Channel, m.Data, m.Timestamp, m.ClientID, m.ID, m.Room, m.ExceptSelf})
+	return msgpack.Marshal(msgpackWire{m.Type, m.Channel, m.Data, m.Timestamp, m.ClientID, m.ID, m.Room, m.ExceptSelf, m.Trace})
 }
 
 func decodeMsgpack(b []byte) (wire, error) {
@@ -465,7 +469,7 @@ func decodeMsgpack(b []byte) (wire, error) {
 	if err := msgpack.Unmarshal(b, &p); err != nil {
 		return wire{}, err
 	}
-	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID, Room: p.Room, ExceptSelf: p.ExceptSelf}, nil
+	return wire{Type: p.Type, Channel: p.Channel, Data: p.Data, Timestamp: p.Timestamp, ClientID: p.ClientID, ID: p.ID, Room: p.Room, ExceptSelf: p.ExceptSelf, Trace: p.Trace}, nil
 }
 
 // wireKeys are a peer's keys and the order of its pipeline, implemented with the

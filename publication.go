@@ -127,7 +127,7 @@ const maxKeptBuffer = 4 << 10
 
 // messageCost returns the bytes that m counts against every bound.
 func messageCost(m *Message) int64 {
-	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID) + len(m.Key))
+	return int64(envelopeCost + len(m.Type) + len(m.Channel) + len(m.Data) + len(m.ClientID) + len(m.ID) + len(m.Key) + len(m.Trace))
 }
 
 // newPublication returns a publication with a copy of m. The caller has the only

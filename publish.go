@@ -58,6 +58,7 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	}
 	out := *m
 	out.Channel = name
+	out.Trace = validTrace(out.Trace)
 	if strings.HasPrefix(out.ID, hubPrefix) {
 		out.ID = "" // an application that passes a client's message on must not make it a request of the hub's
 	}

@@ -185,7 +185,7 @@ func (c *Client) handle(messageType int, b []byte) {
 		return
 	}
 	now := c.hub.now()
-	m.ClientID, m.Timestamp = c.ID, now
+	m.ClientID, m.Timestamp, m.Trace = c.ID, now, validTrace(m.Trace)
 	c.shard.counters.messagesReceived.Add(1)
 	if c.hub.node != nil && !joins(m.Type) && m.Type != typePing && m.Type != typeHello && !isAnswer(m) {
 		c.hub.node.finishJoinsWatched(c)

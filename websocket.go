@@ -152,6 +152,14 @@ type Message struct {
 	// publication goes to all recipients except the client itself, which still gets
 	// its ack. The hub never sends it, and ignores it in messages of the server.
 	ExceptSelf bool
+	// Trace is the W3C trace context of the publisher: a traceparent header of 55
+	// characters, or one, a space and a tracestate header of at most 256 characters. It is
+	// empty without a trace. A message of a client or the server carries it to OnMessage, to
+	// handlers and to the recipients on all nodes. The hub itself makes no use of it. It
+	// removes a value of another form from messages of clients and of the server, and a
+	// tracestate that is too long. Clients choose the values freely, so a program should link
+	// to such a trace and not continue it. Package trace/otel fills and reads it.
+	Trace string
 
 	pooled *Message // m itself if m came from AcquireMessage and has not been released; in a copy of m another Message
 }

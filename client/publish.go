@@ -12,7 +12,7 @@ import (
 )
 
 // PublishOption changes how Publish, PublishRoom and Broadcast publish. See ExceptSelf,
-// Key and Result.
+// Key, Trace and Result.
 type PublishOption struct {
 	set    func(*websocket.Message)
 	result *PublishResult
@@ -40,6 +40,12 @@ func ExceptSelf() PublishOption {
 // the client chooses a random key. It has no meaning for broadcasts.
 func Key(key string) PublishOption {
 	return PublishOption{set: func(m *websocket.Message) { m.Key = key }}
+}
+
+// Trace gives a publication a W3C trace context, see websocket.Message.Trace. A hub ignores
+// one of another form, and an older hub any.
+func Trace(trace string) PublishOption {
+	return PublishOption{set: func(m *websocket.Message) { m.Trace = trace }}
 }
 
 // Result stores what the hub tells about the publication in r, before the call returns nil.

@@ -364,6 +364,22 @@ func TestSubscriptionsAreCounted(t *testing.T) {
 	})
 }
 
+func TestPublishTrace(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, nil)
+	ctx := testContext(t)
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=a"
+	for _, codec := range []string{"json", "protobuf", "flatbuffers", "msgpack"} {
+		c, rec := dial(t, s.url(), client.Options{Codec: codec})
+		require.NoError(t, errOf(c.Subscribe(ctx, "x", nil)))
+		require.NoError(t, c.Publish(ctx, "x", nil, client.Trace(trace)))
+		require.Equal(t, trace, receive(t, rec.messages).Trace)
+		require.NoError(t, c.Publish(ctx, "x", nil, client.Trace("of another form")))
+		require.Empty(t, receive(t, rec.messages).Trace)
+		require.NoError(t, c.Close())
+	}
+}
+
 func TestPublishExceptSelf(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, nil)

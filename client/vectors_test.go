@@ -45,7 +45,7 @@ type vectorMessage struct {
 	Room                           bool
 	ExceptSelf                     bool   `json:"except_self"`
 	Offset                         uint64 `json:",string"`
-	Key                            string
+	Key, Trace                     string
 	Resume                         *struct{}
 	Control                        map[string]string
 	Wire                           []struct {
@@ -84,7 +84,7 @@ func TestVectors(t *testing.T) {
 	for _, v := range file.Messages {
 		t.Run(v.Name+"/"+v.Codec, func(t *testing.T) {
 			t.Parallel()
-			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, Room: v.Room, ExceptSelf: v.ExceptSelf, Offset: v.Offset, Key: v.Key}
+			want := &websocket.Message{Type: v.Type, Channel: v.Channel, Timestamp: v.Timestamp, ClientID: v.ClientID, ID: v.ID, Room: v.Room, ExceptSelf: v.ExceptSelf, Offset: v.Offset, Key: v.Key, Trace: v.Trace}
 			if len(v.Data) > 0 {
 				want.Data = v.Data
 			}

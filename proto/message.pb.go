@@ -36,6 +36,7 @@ type WsMessage struct {
 	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`                                   // Makes a publication unique in the topic's history
 	Room          bool                   `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`                                // Set by the hub: the publication is of a room with a history
 	ExceptSelf    bool                   `protobuf:"varint,10,opt,name=except_self,json=exceptSelf,proto3" json:"except_self,omitempty"` // Set by a client: the publication does not go to the client itself
+	Trace         string                 `protobuf:"bytes,11,opt,name=trace,proto3" json:"trace,omitempty"`                              // W3C trace context: traceparent, or traceparent, a space and tracestate
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +139,13 @@ func (x *WsMessage) GetExceptSelf() bool {
 		return x.ExceptSelf
 	}
 	return false
+}
+
+func (x *WsMessage) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
 }
 
 // ChannelRequest is the data of subscribe and unsubscribe.
@@ -467,7 +475,7 @@ var File_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto protoreflect.
 
 const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "" +
 	"\n" +
-	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\xf7\x01\n" +
+	"9github.com/maoxiaoyue/hypgo-websocket/proto/message.proto\x12\x0fhypgo.websocket\"\x8d\x02\n" +
 	"\tWsMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x12\n" +
@@ -480,7 +488,8 @@ const file_github_com_maoxiaoyue_hypgo_websocket_proto_message_proto_rawDesc = "
 	"\x04room\x18\t \x01(\bR\x04room\x12\x1f\n" +
 	"\vexcept_self\x18\n" +
 	" \x01(\bR\n" +
-	"exceptSelf\"o\n" +
+	"exceptSelf\x12\x14\n" +
+	"\x05trace\x18\v \x01(\tR\x05trace\"o\n" +
 	"\x0eChannelRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12/\n" +
 	"\x05since\x18\x02 \x01(\v2\x19.hypgo.websocket.PositionR\x05since\x12\x12\n" +

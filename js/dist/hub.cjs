@@ -223,11 +223,11 @@ var values = /* @__PURE__ */ new WeakMap();
 var Message = class {
   constructor(fields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false, trace = "" } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
-    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf });
+    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf, trace });
   }
   /** The hub's time in Unix milliseconds, for `new Date()`. */
   get timestamp() {
@@ -318,7 +318,7 @@ var json = {
   error: jsonError,
   gap: jsonGap,
   encode(fields) {
-    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf, trace } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
@@ -328,6 +328,7 @@ var json = {
     if (key) text += `,"key":${JSON.stringify(key)}`;
     if (room) text += `,"room":true`;
     if (exceptSelf) text += `,"except_self":true`;
+    if (trace) text += `,"trace":${JSON.stringify(trace)}`;
     return text + "}";
   },
   decode(text) {
@@ -349,7 +350,8 @@ var json = {
       id: field("id"),
       offset: Number(integerSource(sources, "offset")),
       key: field("key"),
-      room: fields.room === true
+      room: fields.room === true,
+      trace: field("trace")
     });
     return encoding ? message : setValue(message, data);
   }
@@ -379,6 +381,7 @@ var coreKinds = {
   signal: "addEventListener",
   timeout: 1,
   token: "string",
+  trace: "string",
   volatile: "boolean"
 };
 var callbackNames = ["onStateChange", "onMessage", "onGap", "onResumed", "onError"];
@@ -1377,9 +1380,9 @@ function createListeners(callbacks, options) {
 // src/methods.ts
 function createMethods(core, { encode: encode2, L: transmit }, { call }, { subscribe, unsubscribe }) {
   const publisher = (type, kind) => (channel, data, given) => attempt(() => {
-    const { exceptSelf, ack = true, key = kind && ack && core.history?.V(), ...others } = check(given);
+    const { exceptSelf, trace, ack = true, key = kind && ack && core.history?.V(), ...others } = check(given);
     if (kind) checkName(channel);
-    const fields = { type, channel, data, exceptSelf, key };
+    const fields = { type, channel, data, exceptSelf, key, trace };
     if (ack) {
       const publication = kind && core.history?.d(kind, channel, key, exceptSelf);
       const read = (reply) => {
@@ -1924,7 +1927,8 @@ var envelope = [
   ["offset", "offset", "count"],
   ["key", "key", "text"],
   ["room", "room", "bool"],
-  ["except_self", "exceptSelf", "bool"]
+  ["except_self", "exceptSelf", "bool"],
+  ["trace", "trace", "text"]
 ];
 var firstOptional = 5;
 var valuesOf = (message) => envelope.map(([, name, kind]) => {

@@ -51,6 +51,8 @@ interface MessageFields {
     room?: boolean | undefined;
     /** True if the hub shall not send the publication to its publisher. */
     exceptSelf?: boolean | undefined;
+    /** The W3C trace context: a traceparent, or a traceparent, a space and a tracestate. */
+    trace?: string | undefined;
 }
 /** A message to or from the hub. */
 declare class Message {
@@ -76,6 +78,8 @@ declare class Message {
     readonly room: boolean;
     /** True in a request whose publication the hub shall not send to the publisher. */
     readonly exceptSelf: boolean;
+    /** The publisher's W3C trace context: a traceparent, or a traceparent, a space and a tracestate; empty without one. */
+    readonly trace: string;
     constructor(fields: MessageFields);
     /** The hub's time in Unix milliseconds, for `new Date()`. */
     get timestamp(): number;
@@ -397,6 +401,8 @@ interface PublishOptions extends CallOptions {
      * Defaults to a random key. Users without a name share their keys, so choose one that cannot be guessed.
      */
     key?: string | undefined;
+    /** The W3C trace context of the publication: a traceparent, or a traceparent, a space and a tracestate. */
+    trace?: string | undefined;
     /** False: the promise resolves at once, and errors go to onError. */
     ack?: boolean | undefined;
 }

@@ -27,6 +27,7 @@ const coreKinds: Kinds = {
   signal: "addEventListener",
   timeout: 1,
   token: "string",
+  trace: "string",
   volatile: "boolean",
 };
 

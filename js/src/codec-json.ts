@@ -13,7 +13,7 @@ export const json: Codec<string> = {
   gap: jsonGap,
 
   encode(fields: Message | MessageFields) {
-    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf } = asMessage(fields);
+    const { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf, trace } = asMessage(fields);
     let text = `{"type":${JSON.stringify(type)}`;
     if (channel) text += `,"channel":${JSON.stringify(channel)}`;
     text += `,"data":${payloadSource(payload)},"timestamp":${timestampNs}`;
@@ -23,6 +23,7 @@ export const json: Codec<string> = {
     if (key) text += `,"key":${JSON.stringify(key)}`;
     if (room) text += `,"room":true`;
     if (exceptSelf) text += `,"except_self":true`;
+    if (trace) text += `,"trace":${JSON.stringify(trace)}`;
     return text + "}";
   },
 
@@ -46,6 +47,7 @@ export const json: Codec<string> = {
       offset: Number(integerSource(sources, "offset")),
       key: field("key"),
       room: fields.room === true,
+      trace: field("trace"),
     });
     return encoding ? message : setValue(message, data);
   },

@@ -15,6 +15,7 @@ export const envelope: readonly (readonly [key: string, name: keyof Message, kin
   ["key", "key", "text"],
   ["room", "room", "bool"],
   ["except_self", "exceptSelf", "bool"],
+  ["trace", "trace", "text"],
 ];
 
 /** The index of the first field that is left out if it is empty, in codecs that do not leave out all. */

@@ -37,6 +37,8 @@ export interface MessageFields {
   room?: boolean | undefined;
   /** True if the hub shall not send the publication to its publisher. */
   exceptSelf?: boolean | undefined;
+  /** The W3C trace context: a traceparent, or a traceparent, a space and a tracestate. */
+  trace?: string | undefined;
 }
 
 /** The parsed payloads. They are no properties of the messages, so that structuredClone does not copy them. */
@@ -66,14 +68,16 @@ export class Message {
   readonly room!: boolean;
   /** True in a request whose publication the hub shall not send to the publisher. */
   readonly exceptSelf!: boolean;
+  /** The publisher's W3C trace context: a traceparent, or a traceparent, a space and a tracestate; empty without one. */
+  readonly trace!: string;
 
   constructor(fields: MessageFields) {
     const { type = "", channel = "", data, payload = encodePayload(data), clientId = "", id = "" } = fields;
-    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false } = fields;
+    const { timestampNs = BigInt(0), offset = 0, key = "", room = false, exceptSelf = false, trace = "" } = fields;
     if (BigInt.asIntN(64, timestampNs) !== timestampNs) {
       throw new RangeError(`${timestampNs} does not fit in 64 bits`);
     }
-    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf });
+    Object.assign(this, { type, channel, payload, timestampNs, clientId, id, offset, key, room, exceptSelf, trace });
   }
 
   /** The hub's time in Unix milliseconds, for `new Date()`. */

@@ -15,9 +15,9 @@ export function createMethods(core: Core, { encode, transmit }: Outbox, { call }
     (type: string, kind?: Kind) =>
     (channel: string | undefined, data?: Payload, given?: PublishOptions): Promise<Published> =>
       attempt(() => {
-        const { exceptSelf, ack = true, key = kind && ack && core.history?.newKey(), ...others } = check(given);
+        const { exceptSelf, trace, ack = true, key = kind && ack && core.history?.newKey(), ...others } = check(given);
         if (kind) checkName(channel!);
-        const fields = { type, channel, data, exceptSelf, key };
+        const fields = { type, channel, data, exceptSelf, key, trace };
         if (ack) {
           const publication = kind && core.history?.publication(kind, channel!, key, exceptSelf);
           const read = (reply?: Message): Published => {

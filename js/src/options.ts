@@ -171,6 +171,8 @@ export interface PublishOptions extends CallOptions {
    * Defaults to a random key. Users without a name share their keys, so choose one that cannot be guessed.
    */
   key?: string | undefined;
+  /** The W3C trace context of the publication: a traceparent, or a traceparent, a space and a tracestate. */
+  trace?: string | undefined;
   /** False: the promise resolves at once, and errors go to onError. */
   ack?: boolean | undefined;
 }

@@ -271,6 +271,7 @@ test("options of calls are checked too", async (t) => {
   await assert.rejects(client.publish("c", 1, { timeout: "5" }), /timeout/);
   await assert.rejects(client.publish("c", 1, { signal: {} }), /signal/);
   await assert.rejects(client.publish("c", 1, { exceptSelf: 1 }), /exceptSelf/);
+  await assert.rejects(client.publish("c", 1, { trace: 1 }), /trace/);
   await assert.rejects(client.unsubscribe("c", { timeout: -1 }), /timeout/);
   assert.throws(() => client.subscribe("c", noop, { onError: 1 }), /onError/);
   assert.throws(() => client.send("t", 1, { channel: 5 }), /channel/);
@@ -658,6 +659,8 @@ test("fire and forget: publish without an ack resolves at once, and errors go to
   assert.equal(context.socket.sent[0].id, "");
   assert.equal(await outcome(client.publish("c", 1, { ack: false, exceptSelf: true })), "resolved");
   assert.ok(context.socket.frames[1].includes('"except_self":true'));
+  await client.publish("c", 1, { ack: false, trace: "00-a" });
+  assert.ok(context.socket.frames[2].includes('"trace":"00-a"'));
   client.close();
   assert.equal(await outcome(client.publish("c", 1, { ack: false })), "resolved");
   assert.deepEqual(

@@ -33,6 +33,7 @@ const fieldsOf = (message) => ({
   offset: String(message.offset),
   key: message.key,
   room: message.room,
+  trace: message.trace,
 });
 
 const wantedOf = (vector) => ({
@@ -45,6 +46,7 @@ const wantedOf = (vector) => ({
   offset: vector.offset ?? "0",
   key: vector.key ?? "",
   room: vector.room ?? false,
+  trace: vector.trace ?? "",
 });
 
 /** Parse the hub's notices into the form of the vectors' control fields. */

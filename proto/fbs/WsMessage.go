@@ -155,8 +155,16 @@ func (rcv *WsMessage) MutateExceptSelf(n bool) bool {
 	return rcv._tab.MutateBoolSlot(22, n)
 }
 
+func (rcv *WsMessage) Trace() []byte {
+	o := flatbuffers.UOffsetT(rcv._tab.Offset(24))
+	if o != 0 {
+		return rcv._tab.ByteVector(o + rcv._tab.Pos)
+	}
+	return nil
+}
+
 func WsMessageStart(builder *flatbuffers.Builder) {
-	builder.StartObject(10)
+	builder.StartObject(11)
 }
 func WsMessageAddType(builder *flatbuffers.Builder, type_ flatbuffers.UOffsetT) {
 	builder.PrependUOffsetTSlot(0, flatbuffers.UOffsetT(type_), 0)
@@ -190,6 +198,9 @@ func WsMessageAddRoom(builder *flatbuffers.Builder, room bool) {
 }
 func WsMessageAddExceptSelf(builder *flatbuffers.Builder, exceptSelf bool) {
 	builder.PrependBoolSlot(9, exceptSelf, false)
+}
+func WsMessageAddTrace(builder *flatbuffers.Builder, trace flatbuffers.UOffsetT) {
+	builder.PrependUOffsetTSlot(10, flatbuffers.UOffsetT(trace), 0)
 }
 func WsMessageEnd(builder *flatbuffers.Builder) flatbuffers.UOffsetT {
 	return builder.EndObject()

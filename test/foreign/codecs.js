@@ -1,6 +1,6 @@
 // The wire format, implemented with third-party libraries. Messages are
-// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}, and room and
-// exceptSelf if they are true.
+// {type, channel, data: Uint8Array, timestamp: BigInt, clientId, id}, room and
+// exceptSelf if they are true, and trace if there is one.
 
 import { fileURLToPath } from "node:url";
 import { decode as msgpackDecode, encode as msgpackEncode } from "@msgpack/msgpack";
@@ -8,7 +8,7 @@ import * as flatbuffers from "flatbuffers";
 import protobuf from "protobufjs";
 
 const none = new Uint8Array(0);
-const flags = (room, exceptSelf) => ({ ...(room && { room }), ...(exceptSelf && { exceptSelf }) });
+const rare = (room, exceptSelf, trace) => ({ ...(room && { room }), ...(exceptSelf && { exceptSelf }), ...(trace && { trace }) });
 const utf8 = new TextEncoder();
 const strictUTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -30,10 +30,11 @@ const jsonControls = {
 const json = {
   ...jsonControls,
   text: true,
-  encode({ type, channel, data = none, timestamp = 0n, clientId, id, room, exceptSelf }) {
+  encode({ type, channel, data = none, timestamp = 0n, clientId, id, room, exceptSelf, trace }) {
     const fields = { type, channel, data: asJSON(data), timestamp: Number(timestamp), client_id: clientId, id };
     if (room) fields.room = true;
     if (exceptSelf) fields.except_self = true;
+    if (trace) fields.trace = trace;
     if (fields.data === undefined && data.length > 0) {
       fields.data = Buffer.from(data).toString("base64");
       fields.encoding = "base64";
@@ -41,13 +42,13 @@ const json = {
     return JSON.stringify(fields);
   },
   decode(text) {
-    const { type, channel = "", data, encoding, client_id: clientId = "", id = "", room, except_self } = JSON.parse(text);
+    const { type, channel = "", data, encoding, client_id: clientId = "", id = "", room, except_self, trace } = JSON.parse(text);
     // JSON.parse would round the 64-bit integer.
-    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"offset":\d+)?(?:,"key":"[^]*")?(?:,"room":true)?(?:,"except_self":true)?}$/.exec(text)[1]);
+    const timestamp = BigInt(/"timestamp":(-?\d+)(?:,"client_id":"[^]*")?(?:,"id":"[^]*")?(?:,"offset":\d+)?(?:,"key":"[^]*")?(?:,"room":true)?(?:,"except_self":true)?(?:,"trace":"[^]*")?}$/.exec(text)[1]);
     let bytes = none;
     if (encoding === "base64") bytes = Uint8Array.from(Buffer.from(data, "base64"));
     else if (data !== null) bytes = utf8.encode(JSON.stringify(data));
-    return { type, channel, data: bytes, timestamp, clientId, id, ...flags(room, except_self) };
+    return { type, channel, data: bytes, timestamp, clientId, id, ...rare(room, except_self, trace) };
   },
 };
 
@@ -69,9 +70,9 @@ const proto = {
     return WsMessage.encode({ ...fields, timestamp: Long.fromString(String(timestamp)) }).finish();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id, room, exceptSelf } = WsMessage.decode(bytes);
+    const { type, channel, data, timestamp, clientId, id, room, exceptSelf, trace } = WsMessage.decode(bytes);
     const plain = { data: Uint8Array.from(data), timestamp: BigInt(String(timestamp)) };
-    return { type, channel, ...plain, clientId, id, ...flags(room, exceptSelf) };
+    return { type, channel, ...plain, clientId, id, ...rare(room, exceptSelf, trace) };
   },
   request: ({ channel, room_id: roomId }) =>
     roomId === undefined ? ChannelRequest.encode({ channel }).finish() : RoomRequest.encode({ roomId }).finish(),
@@ -139,12 +140,16 @@ class FlatMessage {
   get exceptSelf() {
     return this.#bool(22);
   }
+
+  get trace() {
+    return this.#string(24);
+  }
 }
 
 const flat = {
   ...jsonControls,
   text: false,
-  encode({ type, channel, data, timestamp = 0n, clientId, id, room, exceptSelf }) {
+  encode({ type, channel, data, timestamp = 0n, clientId, id, room, exceptSelf, trace }) {
     const builder = new flatbuffers.Builder();
     const offsets = [
       type && builder.createString(type),
@@ -154,17 +159,19 @@ const flat = {
       clientId && builder.createString(clientId),
       id && builder.createString(id),
     ];
-    builder.startObject(10);
+    const traceOffset = trace && builder.createString(trace);
+    builder.startObject(11);
     offsets.forEach((offset, slot) => offset && builder.addFieldOffset(slot, offset, 0));
     builder.addFieldInt64(3, timestamp, 0n);
     builder.addFieldInt8(8, room ? 1 : 0, 0);
     builder.addFieldInt8(9, exceptSelf ? 1 : 0, 0);
+    if (traceOffset) builder.addFieldOffset(10, traceOffset, 0);
     builder.finish(builder.endObject());
     return builder.asUint8Array();
   },
   decode(bytes) {
-    const { type, channel, data, timestamp, clientId, id, room, exceptSelf } = new FlatMessage(bytes);
-    return { type, channel, data, timestamp, clientId, id, ...flags(room, exceptSelf) };
+    const { type, channel, data, timestamp, clientId, id, room, exceptSelf, trace } = new FlatMessage(bytes);
+    return { type, channel, data, timestamp, clientId, id, ...rare(room, exceptSelf, trace) };
   },
 };
 
@@ -177,8 +184,8 @@ const msgpack = {
   },
   decode(bytes) {
     const fields = msgpackDecode(bytes, { useBigInt64: true });
-    const { type, channel, data, timestamp, client_id: clientId, id = "", room, except_self } = fields;
-    return { type, channel, data: data ?? none, timestamp: BigInt(timestamp), clientId, id, ...flags(room, except_self) };
+    const { type, channel, data, timestamp, client_id: clientId, id = "", room, except_self, trace } = fields;
+    return { type, channel, data: data ?? none, timestamp: BigInt(timestamp), clientId, id, ...rare(room, except_self, trace) };
   },
 };
 

@@ -42,6 +42,7 @@ for (const vector of file.messages) {
       id: vector.id,
       ...(vector.room && { room: true }),
       ...(vector.except_self && { exceptSelf: true }),
+      ...(vector.trace && { trace: vector.trace }),
     };
     const plain = bytesOf(vector.wire[0].bytes_hex);
     const got = decode(plain);

@@ -35,6 +35,7 @@ func Inputs() []string {
 		`{"except_self":true}`, `{"except_self":false}`, `{"except_self":null}`, `{"except_self":1}`, `{"except_self":"true"}`, `{"except_self":[true]}`, `{"except_self": true }`, `{"except_self":tru}`,
 		`{"except_self":true,"except_self":false}`, `{"except_self":1,"Except_Self":true}`, `{"except_self":true,"EXCEPT_SELF":7}`, `{"type":"\u0061","except_self":true}`, `{"except\u005fself":true}`,
 		`{"room":true}`, `{"room":false}`, `{"room":null}`, `{"room":"lobby"}`, `{"room":{"id":[1]}}`, `{"room":tru}`, `{"room":true,"Room":1}`, `{"room":"a","ROOM":true}`, `{"r\u006fom":true}`,
+		`{"trace":"x"}`, `{"trace":""}`, `{"trace":null}`, `{"trace":["x"]}`, `{"trace":{"id":"x"},"type":"a"}`, `{"trace":"x","TRACE":7}`, `{"trace":"x","trace":"\u0079"}`, `{"trace":"\ud800"}`, `{"trace":x}`,
 		`{"extra":{"type":"x"},"type":"a"}`, `{"extra":"x","Extra":[1,2]}`, `{"":1}`, `{"extra":}`, `{"extra":[}`, `{"日本":1}`,
 	}
 	for _, depth := range []int{62, 63, 64, 65, 66, 9998, 9999, 10000, 10001} {
