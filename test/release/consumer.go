@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
 )
@@ -57,7 +56,7 @@ func fileURL(path string) string {
 // runConsumer makes a module in dir with the program for the published module
 // in moduleDir, requires query, and builds and runs it.
 func runConsumer(ctx context.Context, env []string, moduleDir, query, dir string) error {
-	name := path.Base(moduleDir)
+	name := moduleDir
 	if moduleDir == "." {
 		name = "root"
 	}

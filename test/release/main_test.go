@@ -17,6 +17,7 @@ func tree(t *testing.T, version string) string {
 		"hub.go":                  "package hub\n",
 		"broker/nats/go.mod":      "module example.com/hub/broker/nats\n\nrequire example.com/hub " + version + "\n\nreplace example.com/hub => ../..\n",
 		"broker/redis/go.mod":     "module example.com/hub/broker/redis\n\nrequire example.com/hub " + version + "\n",
+		"trace/otel/go.mod":       "module example.com/hub/trace/otel\n\nrequire example.com/hub " + version + "\n",
 		"examples/gin/go.mod":     "module example.com/hub/examples/gin\n\nrequire example.com/hub " + version + "\n",
 		"js/package.json":         `{"name": "hub", "version": "` + strings.TrimPrefix(version, "v") + `"}`,
 		"version.go":              "package hub\n\nconst version = \"" + strings.TrimPrefix(version, "v") + "\"\n",
@@ -55,6 +56,7 @@ func TestCheckReportsOtherVersions(t *testing.T) {
 	for _, want := range []string{
 		"broker/nats/go.mod requires example.com/hub v0.1.0, but v0.2.0 is to be released",
 		"broker/redis/go.mod requires",
+		"trace/otel/go.mod requires",
 		"examples/gin/go.mod requires",
 		"js/package.json has version 0.1.0",
 		`version.go does not have const version = "0.2.0"`,
