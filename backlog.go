@@ -133,6 +133,7 @@ func (c *conn) drop(p *publication, reason dropReason) {
 	if p.announces == 0 {
 		c.client.shard.counters.drops[reason].Add(1)
 		c.client.hub.reportDrop(c.client, p, reason)
+		c.noteDrop(p, reason)
 	}
 }
 
@@ -202,7 +203,7 @@ func (c *conn) anyPending() bool {
 
 // hasPending is anyPending for callers that hold mu.
 func (c *conn) hasPending() bool {
-	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.tail) > 0 || c.queuedPong != nil || c.pingQueued || c.state == connClosing
+	return c.queue.len() > 0 || c.losses.len() > 0 || len(c.tail) > 0 || c.hasPong() || c.pingQueued || c.state == connClosing
 }
 
 // item is a queued message. It holds a reference to its publication.

@@ -50,6 +50,7 @@ type Client struct {
 	frameworkCtx  atomic.Pointer[Context] // set until onConnect has returned
 	expires       atomic.Int64            // hub clock, or 0
 	closeErr      atomic.Pointer[CloseError]
+	connectedAt   int64        // hub clock at the end of the handshake; set before the client is registered
 	charged       atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
@@ -193,6 +194,7 @@ func (c *Client) LeaveRoomContext(ctx context.Context, roomID string) error {
 
 func (c *Client) join(ctx context.Context, kind TopicKind, name string, from resume) (Resumed, error) {
 	outcome, err := c.joinTopic(ctx, kind, name, from)
+	c.noteRefused(err)
 	c.hooks.run(c)
 	return outcome, err
 }

@@ -219,8 +219,8 @@ func (c *conn) finish(err error) {
 	}
 	if c.state == connClosing && !c.pumping { // reading has ended before onConnect's hold did
 		c.held = false
-		if c.queuedPong != nil && c.tryControl(c.queuedPong) {
-			c.queuedPong = nil
+		if c.hasPong() && c.tryControl(c.notes.queuedPong) {
+			c.notes.queuedPong = nil
 		}
 		c.writeClose()
 		c.startPump()

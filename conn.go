@@ -37,13 +37,13 @@ type conn struct {
 	losses     *losses       // dropped and not announced yet; nil before the first
 	tail       []byte        // rest of a partly written frame; it is written before all else
 	tailOf     *publication  // the message that tail ends, or nil for a control frame
-	queuedPong []byte        // the latest pong frame that is not written yet
 	closeFrame []byte        // set by startClosing
 	cursors    *cursorSet    // topics that the client is fed from their histories; see cursor.go
 	// closingSeen is when reclaim first saw the connection closing, in milliseconds of the
 	// hub clock, or 0. It is 32 bits long to keep Client small, as is pumpCharged.
 	closingSeen uint32
 	pumpCharged uint32 // what the client is charged for the buffers of the writePump
+	notes       *notes // what few connections have; nil before the first
 
 	net.Conn
 	client *Client

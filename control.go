@@ -230,6 +230,7 @@ func (c *Client) perform(action Action, target string, m *Message) error {
 	default:
 		err = l.broadcast(ctx, p, c, ack)
 	}
+	c.noteRefused(err)
 	if errors.Is(err, ErrBrokerUnavailable) && !errors.Is(err, errNotPublished) {
 		return nil // the members on this node get the message, and the ack is appended
 	}

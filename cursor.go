@@ -357,6 +357,7 @@ func (c *conn) announceMissing(h *history, missing uint64, reason dropReason, se
 	}
 	c.client.shard.counters.drops[reason].Add(max(missing, 1))
 	c.client.hub.reportLoss(c.client, lost)
+	c.noteLoss(lost.gap())
 	if c.losses == nil {
 		c.losses = new(losses)
 	}

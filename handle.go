@@ -98,6 +98,7 @@ func (c *Client) handleRequest(e handlerEntry, m *Message) {
 	}
 	r := c.requestState()
 	if !r.begin(c.hub.config.MaxRequests) {
+		c.noteRefused(ErrTooManyRequests)
 		c.refuseRequest(m.ID, codeLimit, "too many requests at once")
 		return
 	}

@@ -41,7 +41,7 @@ func (c *conn) sendPong(payload string) {
 	}
 	pong := wsproto.ControlFrame(wsproto.OpPong, []byte(payload))
 	if !c.tryControl(pong) {
-		c.queuedPong = pong
+		c.note().queuedPong = pong
 	}
 	c.startPumpAndWatch()
 }
@@ -58,7 +58,9 @@ func (c *conn) sendPing() {
 	}
 	c.pingSent.Store(writingPing)
 	if c.tryControl(pingFrame) {
-		c.pingSent.CompareAndSwap(writingPing, c.client.hub.clock())
+		now := c.client.hub.clock()
+		c.pingSent.CompareAndSwap(writingPing, now)
+		c.notePing(now)
 	} else {
 		c.pingQueued = true
 	}

@@ -252,7 +252,11 @@ func (l *eventLog) appendGaps(ctx context.Context, list []target) (count int) {
 func (s *shard) routeGap(e *entry, r *round) {
 	gap := e.arg.(*lostGap)
 	runs := make([][]*publication, len(s.hub.codecs)) // by codec, one notice each
+	lost := gap.gap()
 	push := func(c *Client) {
+		c.conn.mu.Lock()
+		c.conn.noteLoss(lost)
+		c.conn.mu.Unlock()
 		if runs[c.codec.at] == nil {
 			notice := gap.notice(c)
 			r.pubs = append(r.pubs, notice)
@@ -274,17 +278,24 @@ func (s *shard) routeGap(e *entry, r *round) {
 	}
 }
 
-// notice returns the gap notice for clients with c's codec.
-func (g *lostGap) notice(c *Client) *publication {
+// gap returns g in the form for clients.
+func (g *lostGap) gap() Gap {
 	lost := Gap{Reason: g.reason, Count: g.count, Last: g.timestamp}
-	m := Message{Type: typeGap, Timestamp: g.timestamp}
 	switch g.to.Audience {
 	case toChannel:
-		lost.Channel, m.Channel = g.to.Name, g.to.Name
+		lost.Channel = g.to.Name
 	case toRoom:
-		lost.RoomID, m.Channel = g.to.Name, g.to.Name
+		lost.RoomID = g.to.Name
 	}
-	m.Data = c.codec.encodeGap(lost)
+	return lost
+}
+
+// notice returns the gap notice for clients with c's codec.
+func (g *lostGap) notice(c *Client) *publication {
+	m := Message{Type: typeGap, Timestamp: g.timestamp, Data: c.codec.encodeGap(g.gap())}
+	if g.to.Audience != toClients {
+		m.Channel = g.to.Name
+	}
 	p := c.hub.newPublication(&m, g.to.Audience)
 	p.seq = g.seq
 	return p

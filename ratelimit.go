@@ -111,6 +111,8 @@ func (c *conn) waitForRate() error {
 		if c.isClosing() {
 			return errLeftWhileLimited
 		}
-		time.Sleep(min(delay, maxPause))
+		pause := min(delay, maxPause)
+		c.noteDelay(pause)
+		time.Sleep(pause)
 	}
 }

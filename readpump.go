@@ -47,7 +47,10 @@ func (c *Client) readMessages() error {
 		c.conn.in.pong = &payload
 		return nil
 	})
-	c.ws.SetPongHandler(func(string) error { return nil })
+	c.ws.SetPongHandler(func(payload string) error {
+		c.conn.notePong(payload)
+		return nil
+	})
 	c.ws.SetCloseHandler(func(code int, reason string) error {
 		c.gotClose = true
 		c.conn.peerClosed(code, reason)

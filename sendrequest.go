@@ -103,6 +103,7 @@ func (c *Client) SendRequest(ctx context.Context, m *Message) (*Message, error) 
 	r := c.requestState()
 	id, answers, err := r.add(c.hub.config.MaxRequests)
 	if err != nil {
+		c.noteRefused(err)
 		return nil, err
 	}
 	defer r.remove(id)

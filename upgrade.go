@@ -251,7 +251,8 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 	}
 	c.conn.in.begin(&h.config, agreed.deflate)
 	c.conn.upgraded.Store(true)
-	c.conn.lastRead.Store(h.clock())
+	c.connectedAt = h.clock()
+	c.conn.lastRead.Store(c.connectedAt)
 	c.keepRequest(r)
 	return nil
 }

@@ -119,13 +119,14 @@ func (c *conn) collect(f *pumpWrite) {
 		f.tailOf = c.tailOf
 		c.clearTail()
 	}
-	if c.queuedPong != nil {
-		f.out.add(c.queuedPong)
-		c.queuedPong = nil
+	if c.hasPong() {
+		f.out.add(c.notes.queuedPong)
+		c.notes.queuedPong = nil
 	}
 	if c.pingQueued {
 		f.out.add(pingFrame)
 		c.pingQueued, f.pings = false, true
+		c.notePing(c.client.hub.clock()) // before the write, during which the pong may arrive
 	}
 	f.controlFrames = len(f.out.ends)
 	custom := c.client.codec.custom
