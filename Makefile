@@ -22,7 +22,7 @@ test-js: ## test the JavaScript client: its source, then its package in every ru
 	cd js && npm ci && npm run size && npm test
 	cd test/js && npm ci && npm test
 
-test-browser: ## test the chat in a browser (CHROMIUM=/usr/bin/chromium, Node 20)
+test-browser: ## test the chat and the page for operators in a browser (CHROMIUM=/usr/bin/chromium, Node 20)
 	cd test/browser && npm ci && npm test
 
 test-deploy: ## run the files of docs/deploy.md (nginx, haproxy and caddy must be installed; Linux)

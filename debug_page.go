@@ -13,11 +13,11 @@ import (
 )
 
 const debugStyle = `:root{color-scheme:light dark}
-body{font:1rem/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}
+body{background:Canvas;color:CanvasText;font:1rem/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}
 th,td{border-bottom:1px solid GrayText;padding:.25rem .5rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;overflow-wrap:normal}
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}td.n{overflow-wrap:normal}
 input,button{font:inherit;padding:.25rem .5rem}`
 
 // htmlPage builds a page. text escapes all that it is given; nothing else of clients reaches
@@ -102,7 +102,7 @@ func (p *htmlPage) facts(heading string, facts [][2]string) {
 // hubPage is the page about the hub.
 func hubPage(s *debugState) []byte {
 	var p htmlPage
-	p.begin("WebSocket hub " + s.Health.Node)
+	p.begin(strings.TrimSpace("WebSocket hub " + s.Health.Node))
 	p.WriteString(`<p>` + s.Time.UTC().Format(time.DateTime) + ` UTC. <a href="?format=json">JSON</a></p>`)
 	p.WriteString(`<form role="search"><label>Client ID contains <input type="search" name="search" maxlength="255" value="`)
 	p.WriteString(html.EscapeString(strings.ToValidUTF8(s.search, "")))
