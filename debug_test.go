@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -19,9 +20,7 @@ import (
 func debugGet(t testing.TB, h *websocket.Hub, method, query string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, "/debug/hub?"+query, nil)
-	for key, values := range header {
-		r.Header[key] = values
-	}
+	maps.Copy(r.Header, header)
 	w := httptest.NewRecorder()
 	h.DebugHandler().ServeHTTP(w, r)
 	return w

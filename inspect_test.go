@@ -145,7 +145,7 @@ func TestInspectBacklogAndLosses(t *testing.T) {
 			} {
 				want.Reason, want.At = "slow_consumer", info.Losses[i].At
 				require.Equal(t, want, info.Losses[i])
-				require.WithinDuration(t, blocked, want.At, 0)
+				require.WithinDuration(t, blocked, info.Losses[i].At, 0)
 			}
 		})
 	})
