@@ -94,12 +94,14 @@ func (c *conn) excessOf(p *publication) int64 {
 // addQueued counts p against the backlog.
 func (c *conn) addQueued(p *publication) {
 	c.queued += p.cost
+	c.client.shard.counters.queuedBytes.Add(p.cost)
 	c.excess += c.excessOf(p)
 }
 
 // subQueued undoes addQueued.
 func (c *conn) subQueued(p *publication) {
 	c.queued -= p.cost
+	c.client.shard.counters.queuedBytes.Add(-p.cost)
 	c.excess -= c.excessOf(p)
 }
 
@@ -132,6 +134,7 @@ func (c *conn) dropAndAnnounce(p *publication, reason dropReason) {
 func (c *conn) drop(p *publication, reason dropReason) {
 	if p.announces == 0 {
 		c.client.shard.counters.drops[reason].Add(1)
+		c.client.dropped.Add(1)
 		c.client.hub.reportDrop(c.client, p, reason)
 		c.noteDrop(p, reason)
 	}

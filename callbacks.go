@@ -40,6 +40,9 @@ func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
 		defer c.conn.endCallback()
 	}
 	c.calling.Store(callback)
+	if callback != callingHandler { // callHandler counts those
+		defer c.shard.counters.callbacks[callback].since(h.clock(), h)
+	}
 	return h.protect(callbackNames[callback], "client", c.ID, f, c)
 }
 

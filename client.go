@@ -50,7 +50,6 @@ type Client struct {
 	frameworkCtx  atomic.Pointer[Context] // set until onConnect has returned
 	expires       atomic.Int64            // hub clock, or 0
 	closeErr      atomic.Pointer[CloseError]
-	connectedAt   int64        // hub clock at the end of the handshake; set before the client is registered
 	charged       atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
@@ -58,6 +57,8 @@ type Client struct {
 	calling  atomic.Uint32 // the running callback
 	// requestCharge is the part of charged for the request, until endRequest.
 	requestCharge atomic.Uint32
+	dropped       atomic.Uint32            // messages that were not delivered to the client; any goroutine
+	connectedAt   int64                    // hub clock at the end of the handshake; set before the client is registered
 	visible       atomic.Bool              // between register and unregister
 	user          atomic.Pointer[string]   // nil means ""
 	openKeys      atomic.Pointer[pipeline] // opens the client's messages, or nil

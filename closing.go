@@ -1,6 +1,8 @@
 package websocket
 
 import (
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -238,4 +240,62 @@ func (c *conn) finish(err error) {
 	c.dropTail()
 	c.mu.Unlock()
 	_ = c.Conn.Close() // no one could act on its error
+	c.client.ended()
+}
+
+// ended counts the end of the connection, and logs it. It runs on the readPump without a
+// lock, so that a slow Logger delays only OnDisconnect of this client.
+func (c *Client) ended() {
+	e := c.closeErr.Load()
+	side, byPeer := "hub", e.byPeer()
+	by := 0
+	if byPeer {
+		side, by = "peer", 1
+	}
+	i := closeIndex(e.Code)
+	c.shard.counters.closes[i][by].Add(1)
+	level := e.logLevel()
+	fields := []slog.Attr{
+		slog.Int("code", e.Code), peerText("reason", e.Reason), slog.String("by", side), peerText("client", c.ID), peerText("address", c.hub.addressText(c.request)),
+		slog.Duration("age", time.Duration(c.hub.clock()-c.connectedAt).Round(time.Millisecond)), slog.Uint64("dropped", uint64(c.dropped.Load())),
+	}
+	if e.Err != nil && e.Code != CloseAbnormalClosure { // otherwise it is the reason
+		fields = append(fields, peerText("error", e.Err.Error()))
+	}
+	if level == slog.LevelDebug {
+		c.hub.log(c.Context(), level, "connection closed", fields...)
+	} else {
+		c.hub.logFields(c.Context(), fmt.Sprintf("closed by %s: %d", side, closeCodes[i]), level, "connection closed", fields...)
+	}
+}
+
+// byPeer reports whether the peer closed or cut the connection, or the network failed.
+func (e *CloseError) byPeer() bool { return e.ByPeer || e.Code == CloseAbnormalClosure && !e.byHub() }
+
+// byHub reports whether the hub has aborted a connection that it was not closing.
+func (e *CloseError) byHub() bool {
+	switch e.Err {
+	case errWriteTimeout, errReadPumpEnded, errWritePumpEnded, errDrainTimeout, errFlushTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// logLevel returns the level of the line about the end of a connection. It is a warning if
+// the hub has aborted the connection or evicted the client, if a message violates a policy,
+// or if a callback has failed.
+func (e *CloseError) logLevel() slog.Level {
+	switch {
+	case e.byPeer():
+		switch e.Code {
+		case CloseNormalClosure, CloseGoingAway, CloseNoStatusReceived, CloseAbnormalClosure:
+			return slog.LevelDebug
+		}
+		return slog.LevelInfo
+	case e.Code == ClosePolicyViolation, e.Code == CloseInternalError, e.Code == CloseTryAgainLater, e.Code == CloseAbnormalClosure:
+		return slog.LevelWarn
+	default:
+		return slog.LevelInfo
+	}
 }

@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"errors"
+	"log/slog"
 )
 
 // Action is the operation that a client requests with a control message.
@@ -181,7 +182,8 @@ func (c *Client) authorize(m *Message, action Action, target string) bool {
 func (c *Client) refusal(action Action, target string, err error) (code, text string) {
 	code, text, ok := requestRefusal(err)
 	if !ok {
-		c.hub.logLimited("Authorize failed", c.hub.logger.Errorf, "websocket: Authorize failed for %s %q of client %q: %v", action, target, c.ID, err)
+		c.hub.logFields(c.Context(), "Authorize failed", slog.LevelError, "Authorize failed",
+			slog.String("action", string(action)), peerText("target", target), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 	return code, text
 }
@@ -253,7 +255,7 @@ func (c *Client) replyError(m *Message, target, code, text string) {
 		Data: c.codec.encodeError(code, text),
 	}, toClients)
 	if err := c.hub.events.send(context.Background(), c, p); err != nil {
-		c.hub.logger.Debugf("websocket: error reply to client %q not sent: %v", c.ID, err)
+		c.hub.log(c.Context(), slog.LevelDebug, "error reply not sent", peerText("client", c.ID), peerText("error", err.Error()))
 	}
 }
 

@@ -238,7 +238,7 @@ func TestAuthorizeErrorReply(t *testing.T) {
 			require.JSONEq(t, fmt.Sprintf(`{"code":%q,"message":%q}`, tt.code, tt.text), string(m.Data))
 			require.Empty(t, channelsOf(b.hub))
 			if tt.code == "internal" {
-				require.Len(t, b.logs.matching("error", "Authorize failed for subscribe \"news\""), 1)
+				require.Len(t, b.logs.matching("error", `Authorize failed: action=subscribe target="news"`), 1)
 			}
 		})
 	}

@@ -356,6 +356,7 @@ func (c *conn) announceMissing(h *history, missing uint64, reason dropReason, se
 		count: missing, first: now, last: now, seq: seq, reason: reason,
 	}
 	c.client.shard.counters.drops[reason].Add(max(missing, 1))
+	c.client.dropped.Add(uint32(max(missing, 1)))
 	c.client.hub.reportLoss(c.client, lost)
 	c.noteLoss(lost.gap())
 	if c.losses == nil {
@@ -385,7 +386,7 @@ func (l *eventLog) missedUntil(c *Client, at cursor, end uint64) (missing uint64
 		some = missing > 0
 	}
 	if some {
-		l.addressed += max(missing, 1)
+		l.addressed.Add(max(missing, 1))
 	}
 	return missing, some
 }
@@ -408,9 +409,9 @@ func (l *eventLog) feedFrom(c *Client, at cursor, size int64, dst []*publication
 		}
 		return own
 	})
-	l.addressed += uint64(len(read.pubs))
+	l.addressed.Add(uint64(len(read.pubs)))
 	if read.lost {
-		l.addressed += max(read.missing, 1)
+		l.addressed.Add(max(read.missing, 1))
 	}
 	return read, true
 }

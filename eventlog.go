@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,20 +25,20 @@ type eventLog struct {
 	customCodecs   bool          // the application brings codecs
 	budget         *budget
 
-	mu         sync.Mutex // guards the following fields, and fields elsewhere that say so
-	seq        uint64     // of the last entry with a message
-	used       int64      // cost of entries that not every shard has routed
-	waiters    list.List  // of *waiter
+	mu         sync.Mutex   // guards the following fields, and fields elsewhere that say so
+	seq        uint64       // of the last entry with a message
+	used       atomic.Int64 // cost of entries that not every shard has routed; Stats reads it
+	waiters    list.List    // of *waiter
 	running    bool
 	closed     bool
 	topics     [topicKinds]peakMap[string, *topic]
 	topicOrder [topicKinds]topicOrder
-	populated  [topicKinds]int // topics with members
+	populated  [topicKinds]atomic.Int64 // topics with members; Stats reads it
 	histories  histories
 	presences  presences
-	clients    int
-	// addressed counts each message once per recipient.
-	addressed uint64
+	clients    atomic.Int64 // Stats reads it
+	// addressed counts each message once per recipient. Stats reads it.
+	addressed atomic.Uint64
 }
 
 // entryKind says which fields of an entry are set; see the comments of the constants.
@@ -114,8 +115,8 @@ func (l *eventLog) reserve(ctx context.Context, cost int64) error {
 		l.mu.Unlock()
 		return ErrHubClosed
 	}
-	if l.used+cost <= l.size && l.waiters.Len() == 0 {
-		l.used += cost
+	if l.used.Load()+cost <= l.size && l.waiters.Len() == 0 {
+		l.used.Add(cost)
 		return nil
 	}
 	if !l.running {
@@ -216,7 +217,7 @@ func (l *eventLog) appendSend(c *Client, pub *publication) uint64 {
 // stamp gives pub its number, and one reference for each shard.
 func (l *eventLog) stamp(pub *publication, shards, clients int) {
 	l.seq++
-	l.addressed += uint64(clients)
+	l.addressed.Add(uint64(clients))
 	pub.seq = l.seq
 	pub.unrouted.Store(int32(shards))
 	pub.refs.Store(int32(shards))
@@ -227,13 +228,13 @@ func (l *eventLog) stamp(pub *publication, shards, clients int) {
 
 // unreserve returns room and grants it to waiters in order. The log is locked.
 func (l *eventLog) unreserve(cost int64) {
-	l.used -= cost
+	l.used.Add(-cost)
 	for front := l.waiters.Front(); front != nil; front = l.waiters.Front() {
 		w := front.Value.(*waiter)
-		if l.used+w.cost > l.size && l.used > 0 {
+		if used := l.used.Load(); used+w.cost > l.size && used > 0 {
 			return
 		}
-		l.used += w.cost
+		l.used.Add(w.cost)
 		w.granted = true
 		close(w.ready)
 		l.waiters.Remove(front)
@@ -337,7 +338,7 @@ func (l *eventLog) broadcast(ctx context.Context, pub *publication, from *Client
 		return err
 	}
 	var wake uint64
-	shards, recipients := 0, l.clients
+	shards, recipients := 0, int(l.clients.Load())
 	if from != nil && !from.registered {
 		pub.except = "" // another client may have the ID by now
 	}
@@ -381,7 +382,7 @@ func (l *eventLog) appendReply(c *Client, pub *publication) uint64 {
 		pub.release()
 		return 0
 	}
-	l.used += pub.cost
+	l.used.Add(pub.cost)
 	return l.appendSend(c, pub)
 }
 
@@ -429,9 +430,9 @@ func (l *eventLog) register(c *Client) bool {
 	c.registered = true
 	c.visible.Store(true)
 	c.shard.population++
-	l.clients++
+	first := l.clients.Add(1) == 1
 	if l.node != nil {
-		l.node.clientAdded(c.ID, l.clients == 1)
+		l.node.clientAdded(c.ID, first)
 	}
 	l.unlockAndWake(l.appendLazy(c.shard, entry{kind: entryRegister, client: c}))
 	return true
@@ -473,9 +474,9 @@ func (l *eventLog) removeClient(c *Client) bool {
 	c.registered = false
 	c.visible.Store(false)
 	c.shard.population--
-	l.clients--
+	last := l.clients.Add(-1) == 0
 	if l.node != nil {
-		l.node.clientRemoved(c.ID, l.clients == 0)
+		l.node.clientRemoved(c.ID, last)
 	}
 	if c.hub.onDisconnect != nil && len(c.members.list) > 0 {
 		topics := c.members.topics()

@@ -1,7 +1,7 @@
 package websocket
 
 // Functions for the codec tests.
-func guard(c Codec) *guardedCodec { return guardCodec(c, SlogLogger(nil)) }
+func guard(c Codec) *guardedCodec { return guardCodec(c, newGuardedLogger(SlogLogger(nil))) }
 
 func ControlChannel(c Codec, data []byte) (string, error) { return controlChannel(guard(c), data) }
 

@@ -1,6 +1,9 @@
 package websocket
 
-import "unsafe"
+import (
+	"time"
+	"unsafe"
+)
 
 // Started returns a channel that Run closes when the hub is running. A Shutdown before
 // that makes Run return ErrHubClosed.
@@ -13,9 +16,7 @@ func (h *Hub) Unsent() uint64 {
 	for _, s := range h.shards {
 		sent += s.counters.messagesSent.Load()
 	}
-	h.events.mu.Lock()
-	defer h.events.mu.Unlock()
-	return h.events.addressed - sent
+	return h.events.addressed.Load() - sent
 }
 
 // HeldByMessages is Stats.HeldBytes without the requests, memberships and presence of connected
@@ -70,4 +71,13 @@ func (h *Hub) CountedAddresses() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.addresses.m)
+}
+
+// BucketOf returns the bucket of a duration in a Histogram.
+func BucketOf(d time.Duration) int { return bucketOf(int64(d)) }
+
+// LockLog locks the hub's log, for which publishing waits, until unlock is called.
+func LockLog(h *Hub) (unlock func()) {
+	h.events.mu.Lock()
+	return h.events.mu.Unlock
 }

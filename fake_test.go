@@ -48,7 +48,13 @@ type fakeHub struct {
 // runFake starts a hub. The test must call stop, or end the hub in another way.
 func runFake(t *testing.T, p path, config websocket.Config, callbacks ...func(h *websocket.Hub)) *fakeHub {
 	t.Helper()
-	f := &fakeHub{Hub: websocket.NewHub(quietLogger{}, config), t: t, path: p, ran: make(chan error, 1)}
+	return runFakeWithLogger(t, p, quietLogger{}, config, callbacks...)
+}
+
+// runFakeWithLogger is runFake with a Logger.
+func runFakeWithLogger(t *testing.T, p path, logger websocket.Logger, config websocket.Config, callbacks ...func(h *websocket.Hub)) *fakeHub {
+	t.Helper()
+	f := &fakeHub{Hub: websocket.NewHub(logger, config), t: t, path: p, ran: make(chan error, 1)}
 	for _, set := range callbacks {
 		set(f.Hub)
 	}

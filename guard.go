@@ -1,7 +1,9 @@
 package websocket
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -15,14 +17,14 @@ type guardedCodec struct {
 	appender         AppendCodec
 	decoder          ControlDecoder
 	encoder          ControlEncoder
-	logger           Logger
+	logger           *guardedLogger
 	name             string
 	frameType, index int
 	at               int  // its index in Hub.codecs
 	custom           bool // the application's, not one of this package
 }
 
-func guardCodec(c Codec, logger Logger) *guardedCodec {
+func guardCodec(c Codec, logger *guardedLogger) *guardedCodec {
 	g := &guardedCodec{Codec: c, logger: logger, name: c.Name(), frameType: c.WebSocketMessageType(), index: c.Index(), custom: isCustom(c)}
 	g.appender, _ = c.(AppendCodec)
 	g.decoder, _ = c.(ControlDecoder)
@@ -31,7 +33,7 @@ func guardCodec(c Codec, logger Logger) *guardedCodec {
 }
 
 // guardCodecs guards all codecs.
-func guardCodecs(codecs []Codec, logger Logger) []*guardedCodec {
+func guardCodecs(codecs []Codec, logger *guardedLogger) []*guardedCodec {
 	guarded := make([]*guardedCodec, len(codecs))
 	for i, c := range codecs {
 		guarded[i] = guardCodec(c, logger)
@@ -133,8 +135,48 @@ func (g *guardedCodec) encodeGap(gap Gap) []byte {
 // Messages are often logged while locks are held. The first panic is printed to standard
 // error, because it cannot be logged.
 type guardedLogger struct {
-	l    Logger
-	once sync.Once
+	l          Logger
+	structured StructuredLogger // l, or nil
+	once       sync.Once
+}
+
+func newGuardedLogger(l Logger) *guardedLogger {
+	g := &guardedLogger{l: l}
+	g.structured, _ = l.(StructuredLogger)
+	return g
+}
+
+// log logs a line with fields. A StructuredLogger gets them as attributes, and another
+// Logger as text: "websocket: message: key=value ...". left is the number of similar lines
+// that were left out before.
+func (g *guardedLogger) log(ctx context.Context, level slog.Level, message string, fields []slog.Attr, left int) {
+	message = "websocket: " + message
+	if g.structured == nil {
+		g.ofLevel(level)(message+": %v%s", textFields(fields), leftOut(left))
+		return
+	}
+	defer g.recover()
+	for i := range fields {
+		fields[i].Value = fields[i].Value.Resolve()
+	}
+	if left > 0 {
+		fields = append(fields, slog.Int("left_out", left))
+	}
+	g.structured.LogAttrs(ctx, level, message, fields...)
+}
+
+// ofLevel returns the method for a level.
+func (g *guardedLogger) ofLevel(level slog.Level) func(format string, args ...any) {
+	switch {
+	case level >= slog.LevelError:
+		return g.Errorf
+	case level >= slog.LevelWarn:
+		return g.Warningf
+	case level >= slog.LevelInfo:
+		return g.Infof
+	default:
+		return g.Debugf
+	}
 }
 
 func (g *guardedLogger) Debugf(format string, args ...any) {

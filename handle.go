@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"maps"
 	"strings"
 )
@@ -120,6 +121,7 @@ func (c *Client) callHandler(handler RequestHandler, m *Message) *Message {
 	typ := m.Type // the handler may change m
 	result, err := any(nil), error(nil)
 	reply := c.errorReply(codeInternal, internalText)
+	defer c.shard.counters.callbacks[callingHandler].since(c.hub.clock(), c.hub)
 	c.hub.protect("the handler for "+typ, "client", c.ID, func() {
 		result, err = handler(c.Context(), c, m)
 		reply = c.replyOf(typ, result, err)
@@ -139,7 +141,7 @@ func (c *Client) replyOf(typ string, result any, err error) *Message {
 	}
 	code, text, ok := requestRefusal(err)
 	if !ok {
-		c.hub.logLimited("handler failed", c.hub.logger.Errorf, "websocket: the handler for %q of client %q failed: %v", typ, c.ID, err)
+		c.hub.logFields(c.Context(), "handler failed", slog.LevelError, "handler failed", peerText("type", typ), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 	return c.errorReply(code, text)
 }

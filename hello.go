@@ -3,6 +3,7 @@ package websocket
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -77,7 +78,7 @@ func (c *Client) replyToHubRequest(m *Message) {
 // sendReply sends a reply to a request of this client.
 func (c *Client) sendReply(reply *Message) {
 	if err := c.hub.events.reply(context.Background(), c, c.hub.newPublication(reply, toClients)); err != nil {
-		c.hub.logger.Debugf("websocket: reply %q to client %q not sent: %v", reply.ID, c.ID, err)
+		c.hub.log(c.Context(), slog.LevelDebug, "reply not sent", peerText("id", reply.ID), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 }
 

@@ -119,21 +119,22 @@ func (s *histories) hashScoped(key scopedKey) keyHash {
 }
 
 // histories holds what the histories of a hub share. The log's lock guards all fields but
-// bytes.
+// the atomic ones.
 type histories struct {
-	hub      *Hub
-	options  func(TopicKind, string) TopicOptions // guarded against panics; nil without Config.TopicOptions
-	clock    func() int64
-	seed     maphash.Seed // of keyHash
-	limit    int64
-	bytes    atomic.Int64 // of the publications that histories hold, with their encodings
-	evicted  uint64       // publications removed for limit
-	order    list.List    // of *history, least recently used first
-	epoch    string       // of new histories, or empty
-	used     recordQueue  // records with publications
-	expiring expiring
-	timer    *time.Timer // calls eventLog.expireHistories
-	timerAt  int64       // hub clock, or math.MaxInt64
+	hub                 *Hub
+	options             func(TopicKind, string) TopicOptions // guarded against panics; nil without Config.TopicOptions
+	clock               func() int64
+	seed                maphash.Seed // of keyHash
+	limit               int64
+	bytes               atomic.Int64  // of the publications that histories hold, with their encodings
+	evicted             atomic.Uint64 // publications removed for limit; Stats reads it
+	resumed, resumedGap atomic.Uint64 // joins with a position after which nothing, or something, is missing
+	order               list.List     // of *history, least recently used first
+	epoch               string        // of new histories, or empty
+	used                recordQueue   // records with publications
+	expiring            expiring
+	timer               *time.Timer // calls eventLog.expireHistories
+	timerAt             int64       // hub clock, or math.MaxInt64
 }
 
 func newEpoch() string {
@@ -291,7 +292,7 @@ func (l *eventLog) appendHistory(h *history, p *publication, key keyHash, offset
 		}
 		for oldest.len() > 0 && l.histories.bytes.Load() > l.histories.limit {
 			l.removeOldest(oldest)
-			l.histories.evicted++
+			l.histories.evicted.Add(1)
 		}
 		l.finishTrim(oldest)
 	}

@@ -22,7 +22,7 @@ import (
 // Shutdown: shutdown waits for callbacks.
 type Hub struct {
 	config     Config
-	logger     Logger
+	logger     *guardedLogger
 	logLimit   logLimiter
 	codecs     []*guardedCodec
 	keys       *pipeline // the hub's keys, or nil
@@ -35,6 +35,8 @@ type Hub struct {
 	epoch      time.Time
 	connected  atomic.Uint64
 	handshakes atomic.Int64 // handshakes under way
+	refused    refusals
+	runMissed  atomic.Bool // the warning about a missing Run is logged
 	upgrader   upgrader
 	proxies    []netip.Prefix // of Config.TrustedProxies
 	budget     budget
@@ -85,11 +87,11 @@ func NewHub(logger Logger, config Config) *Hub {
 	if logger == nil {
 		logger = SlogLogger(nil)
 	}
-	logger = &guardedLogger{l: logger}
+	guarded := newGuardedLogger(logger)
 	h := &Hub{
 		config:    config,
-		logger:    logger,
-		codecs:    guardCodecs(config.Codecs, logger),
+		logger:    guarded,
+		codecs:    guardCodecs(config.Codecs, guarded),
 		deflaters: flate.NewDeflater(config.Compression.Level),
 		budget:    budget{limit: config.MemoryBudget, wake: make(chan struct{}, 1)},
 		seed:      maphash.MakeSeed(),
@@ -105,7 +107,7 @@ func NewHub(logger Logger, config Config) *Hub {
 	switch s := config.Security; {
 	case s == nil:
 	case !s.hasKeys():
-		logger.Warningf("websocket: Config.Security has neither AESKey nor HMACKey: only messages of clients with their own keys are sealed")
+		guarded.Warningf("websocket: Config.Security has neither AESKey nor HMACKey: only messages of clients with their own keys are sealed")
 	default:
 		keys, err := s.newPipeline()
 		if err != nil {

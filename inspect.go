@@ -106,7 +106,7 @@ func (h *Hub) Inspect(clientID string) (ClientInfo, error) {
 		return ClientInfo{}, ErrClientNotFound
 	}
 	info := ClientInfo{
-		ID: c.ID, User: c.User(), RemoteAddr: c.inspectedAddr(), Codec: c.codec.name,
+		ID: c.ID, User: c.User(), RemoteAddr: c.hub.addressText(c.request), Codec: c.codec.name,
 		Compression: c.deflates, Sealed: c.openKeys.Load() != nil, ConnectedAt: h.timeOf(c.connectedAt),
 		Topics: []TopicInfo{}, Losses: []LossInfo{}, // not null in JSON
 	}
@@ -117,9 +117,6 @@ func (h *Hub) Inspect(clientID string) (ClientInfo, error) {
 	})
 	return info, nil
 }
-
-// inspectedAddr is the address that Inspect shows.
-func (c *Client) inspectedAddr() string { return c.request.RemoteAddr }
 
 // timeOf returns the time at which the hub clock was at.
 func (h *Hub) timeOf(at int64) time.Time {

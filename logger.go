@@ -19,6 +19,18 @@ type Logger interface {
 	Errorf(format string, args ...any)
 }
 
+// StructuredLogger is an optional interface of a Logger. The hub calls LogAttrs in place of
+// the other methods for lines about handshakes and connections, so that their fields need
+// not be parsed. What Logger demands holds for it too. A *slog.Logger has this method.
+//
+// Strings from clients are valid UTF-8, of at most 200 bytes, but not escaped: the
+// handlers of log/slog do that. ctx has the values of the handshake's request; it may be
+// done. SlogLogger's result implements StructuredLogger.
+type StructuredLogger interface {
+	Logger
+	LogAttrs(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
+}
+
 // SlogLogger returns a Logger that writes to l. If l is nil it writes to the logger
 // that slog.Default returns now.
 func SlogLogger(l *slog.Logger) Logger {
@@ -34,6 +46,11 @@ func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebu
 func (s slogLogger) Infof(format string, args ...any)    { s.logf(slog.LevelInfo, format, args) }
 func (s slogLogger) Warningf(format string, args ...any) { s.logf(slog.LevelWarn, format, args) }
 func (s slogLogger) Errorf(format string, args ...any)   { s.logf(slog.LevelError, format, args) }
+
+// LogAttrs implements StructuredLogger.
+func (s slogLogger) LogAttrs(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	s.l.LogAttrs(ctx, level, message, attrs...)
+}
 
 func (s slogLogger) logf(level slog.Level, format string, args []any) {
 	if s.l.Enabled(context.Background(), level) {

@@ -1,7 +1,9 @@
 package websocket
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -29,9 +31,9 @@ type logCount struct {
 	left   int // number of lines that were left out
 }
 
-// allow reports whether to log a line of a kind at the hub clock now. suffix ends the
-// line: it says how many lines were left out since the last one.
-func (l *logLimiter) allow(kind string, now int64) (suffix string, ok bool) {
+// allow reports whether to log a line of a kind at the hub clock now, and how many lines of
+// the kind were left out since the last one.
+func (l *logLimiter) allow(kind string, now int64) (left int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	count := l.kinds[kind]
@@ -52,21 +54,40 @@ func (l *logLimiter) allow(kind string, now int64) (suffix string, ok bool) {
 	}
 	if count.logged >= logBurst {
 		count.left++
-		return "", false
+		return 0, false
 	}
 	count.logged++
-	if count.left > 0 {
-		suffix = fmt.Sprintf(" (%d similar lines were left out)", count.left)
-		count.left = 0
+	left, count.left = count.left, 0
+	return left, true
+}
+
+// leftOut ends a line of text with the number of lines that were left out before it.
+func leftOut(n int) string {
+	if n == 0 {
+		return ""
 	}
-	return suffix, true
+	return fmt.Sprintf(" (%d similar lines were left out)", n)
 }
 
 // logLimited logs a line with log, a method of h.logger, unless too many lines of its
 // kind have been logged.
 func (h *Hub) logLimited(kind string, log func(format string, args ...any), format string, args ...any) {
-	if suffix, ok := h.logLimit.allow(kind, h.clock()); ok {
-		log(format+"%s", append(args, suffix)...)
+	if left, ok := h.logLimit.allow(kind, h.clock()); ok {
+		log(format+"%s", append(args, leftOut(left))...)
+	}
+}
+
+// log logs a line with fields: see guardedLogger.log. ctx is that of the request or client
+// concerned.
+func (h *Hub) log(ctx context.Context, level slog.Level, message string, fields ...slog.Attr) {
+	h.logger.log(ctx, level, message, fields, 0)
+}
+
+// logFields is log for lines that any peer can cause: it leaves lines out if too many of
+// their kind have been logged.
+func (h *Hub) logFields(ctx context.Context, kind string, level slog.Level, message string, fields ...slog.Attr) {
+	if left, ok := h.logLimit.allow(kind, h.clock()); ok {
+		h.logger.log(ctx, level, message, fields, left)
 	}
 }
 
@@ -77,15 +98,53 @@ const maxLogText = 200
 // forge a line.
 type logText string
 
-// String implements fmt.Stringer.
-func (t logText) String() string {
-	s, more := string(t), ""
-	if len(s) > maxLogText {
+// cut returns the text, cut and in valid UTF-8, and whether it was longer.
+func (t logText) cut() (s string, longer bool) {
+	s = string(t)
+	if longer = len(s) > maxLogText; longer {
 		cut := maxLogText
 		for cut > maxLogText-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
 			cut--
 		}
-		s, more = s[:cut], "..."
+		s = s[:cut]
 	}
-	return fmt.Sprintf("%q", strings.ToValidUTF8(s, "\uFFFD")) + more
+	return strings.ToValidUTF8(s, "\uFFFD"), longer
+}
+
+// String implements fmt.Stringer.
+func (t logText) String() string {
+	s, longer := t.cut()
+	if s = fmt.Sprintf("%q", s); longer {
+		s += "..."
+	}
+	return s
+}
+
+// LogValue implements slog.LogValuer.
+func (t logText) LogValue() slog.Value {
+	s, _ := t.cut()
+	return slog.StringValue(s)
+}
+
+// peerText returns a field with a text from a peer.
+func peerText(key, text string) slog.Attr { return slog.Any(key, logText(text)) }
+
+// textFields are the fields of a line of text.
+type textFields []slog.Attr
+
+// String implements fmt.Stringer.
+func (f textFields) String() string {
+	var b strings.Builder
+	for i, field := range f {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(field.Key + "=")
+		if t, ok := field.Value.Any().(logText); ok {
+			b.WriteString(t.String())
+		} else {
+			b.WriteString(field.Value.String())
+		}
+	}
+	return b.String()
 }

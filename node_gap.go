@@ -210,7 +210,7 @@ func (l *eventLog) appendGaps(ctx context.Context, list []target) (count int) {
 	var wake uint64
 	used := int64(0)
 	put := func(s *shard, e entry, clients int) {
-		l.addressed += uint64(clients)
+		l.addressed.Add(uint64(clients))
 		used += entryCost
 		wake |= l.append(s, e)
 	}

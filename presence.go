@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,8 +47,11 @@ type presentMember struct {
 	again    bool // the members must be told again that it is here
 }
 
-// presences holds what the topics of a hub share. The log's lock guards it.
+// presences holds what the topics of a hub share. The log's lock guards it, but Stats reads
+// members and messages.
 type presences struct {
+	members  atomic.Int64  // in all topics
+	messages atomic.Uint64 // appended
 	hub      *Hub
 	interval int64
 	size     int         // from which on a message takes no further change
@@ -72,6 +76,7 @@ func (l *eventLog) presenceJoined(c *Client, t *topic) {
 			}
 		}
 		p.members[c] = m
+		l.presences.members.Add(1)
 		p.change(m)
 	}
 }
@@ -81,6 +86,7 @@ func (l *eventLog) presenceLeft(c *Client, t *topic) {
 	if p := t.presence; p != nil {
 		m := p.members[c]
 		delete(p.members, c)
+		l.presences.members.Add(-1)
 		c.charge(-presenceCost)
 		l.budget.add(presenceCost) // until the others have been told
 		m.left = true
@@ -169,8 +175,8 @@ func (l *eventLog) tellWaiting() {
 	s := &l.presences
 	now := s.hub.clock()
 	var wake uint64
-	used := l.used
-	for len(s.waiting) > 0 && s.due[0] <= now && l.used-used < maxPresenceRun {
+	used := l.used.Load()
+	for len(s.waiting) > 0 && s.due[0] <= now && l.used.Load()-used < maxPresenceRun {
 		p := s.waiting[0]
 		s.waiting[0] = nil
 		s.waiting, s.due = s.waiting[1:], s.due[1:]
@@ -214,7 +220,8 @@ func (l *eventLog) sendPresence(p *presence, now int64) (wake uint64) {
 	m := told.message(t.kind)
 	m.Channel, m.Timestamp = t.name, h.now()
 	pub := h.newPublication(m, t.kind.audience())
-	l.used += pub.cost
+	l.used.Add(pub.cost)
+	l.presences.messages.Add(1)
 	l.stamp(pub, len(t.parts), t.members)
 	for _, part := range t.parts {
 		wake |= l.append(part.shard, entry{kind: entryPublish, part: part, pub: pub})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -170,7 +171,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if keys != nil {
 		opened, err := keys.Open(b)
 		if err != nil {
-			c.hub.logLimited("does not open", c.hub.logger.Warningf, "websocket: client %q closed: its message does not open: %v", c.ID, err)
+			c.hub.log(c.Context(), slog.LevelDebug, "message does not open", peerText("client", c.ID), slog.String("error", err.Error()))
 			c.conn.closeNow(ClosePolicyViolation, "message does not open")
 			return
 		}
@@ -181,7 +182,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if err := c.codec.Unmarshal(b, m); err != nil {
 		if c.hub.config.IgnoreMalformed {
 			c.shard.counters.messagesIgnored.Add(1)
-			c.hub.logger.Debugf("websocket: message of client %q ignored: %v", c.ID, err)
+			c.hub.log(c.Context(), slog.LevelDebug, "message ignored", peerText("client", c.ID), peerText("error", err.Error()))
 			return
 		}
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())

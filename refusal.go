@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -149,6 +150,7 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.As(err, &e) {
 		e = &refusal{reason: RefusedHook, status: http.StatusInternalServerError, text: err.Error()}
 	}
+	h.refused.add(e.reason)
 	h.logRefusal(r, e)
 	if h.config.OnRefuse != nil {
 		report := Refusal{Request: r, RemoteAddr: h.clientAddress(r), Status: e.status, Reason: e.reason, Err: e.err()}
@@ -180,13 +182,14 @@ func (h *Hub) writeRefusal(w http.ResponseWriter, r *http.Request, err error) {
 
 // logRefusal logs a refusal, as a warning if the operator may have to change something.
 func (h *Hub) logRefusal(r *http.Request, e *refusal) {
-	log := h.logger.Infof
+	level := slog.LevelInfo
 	switch e.reason {
 	case RefusedOrigin, RefusedLimit, RefusedAddressLimit, RefusedMemory, RefusedNotRunning, RefusedWriter:
-		log = h.logger.Warningf
+		level = slog.LevelWarn
 	}
-	h.logLimited("refused: "+string(e.reason), log, "websocket: handshake refused: status=%d reason=%s address=%v origin=%v host=%v error=%v",
-		e.status, e.reason, logText(h.addressText(r)), logText(r.Header.Get("Origin")), logText(r.Host), logText(e.err().Error()))
+	h.logFields(r.Context(), "refused: "+string(e.reason), level, "handshake refused",
+		slog.Int("status", e.status), slog.String("reason", string(e.reason)), peerText("address", h.addressText(r)),
+		peerText("origin", r.Header.Get("Origin")), peerText("host", r.Host), peerText("error", e.err().Error()))
 }
 
 // responseHeader returns the header of the 101 response: the fields that middleware has
@@ -217,7 +220,7 @@ func (h *Hub) refuseHijacked(nc net.Conn, r *http.Request, err error) {
 	}
 	_ = nc.SetWriteDeadline(time.Now().Add(h.config.HandshakeTimeout)) // without it the peer decides
 	if err := response.Write(nc); err != nil {
-		h.logger.Debugf("websocket: refusal of the handshake from %v not sent: %v", logText(h.addressText(r)), err)
+		h.log(r.Context(), slog.LevelDebug, "refusal of a handshake not sent", peerText("address", h.addressText(r)), peerText("error", err.Error()))
 	}
 }
 

@@ -152,6 +152,10 @@ func TestOnRefuse(t *testing.T) {
 			require.Equal(t, tt.reason, refusals[0].Reason)
 			require.Error(t, refusals[0].Err)
 			require.Same(t, r, refusals[0].Request)
+			for reason, n := range hub.Stats().Refused.All() {
+				require.Equal(t, reason == tt.reason, n == 1, "%s: %d", reason, n)
+			}
+			require.EqualValues(t, 1, hub.Stats().Refused.Total())
 			lines := logs.matching(tt.level, fmt.Sprintf("handshake refused: status=%d reason=%s ", tt.status, tt.reason))
 			require.Len(t, lines, 1, "%q", logs.matching("", ""))
 			require.NotContains(t, lines[0], "\n")

@@ -211,8 +211,8 @@ func (l *eventLog) appendMissingForAll(t *topic, count uint64) (wake uint64) {
 	l.seq++
 	gap := l.missingGap(t, count)
 	for _, p := range t.parts {
-		l.addressed += uint64(p.count)
-		l.used += entryCost
+		l.addressed.Add(uint64(p.count))
+		l.used.Add(entryCost)
 		wake |= l.append(p.shard, entry{kind: entryGap, part: p, arg: gap})
 	}
 	return wake

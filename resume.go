@@ -172,6 +172,7 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 		outcome := Resumed{Complete: from.since == nil}
 		if from.since != nil {
 			outcome.Reason = resumeNone
+			l.countResume(false)
 			reply.setResumed(outcome, false, 0)
 		}
 		wake |= l.appendReply(c, reply)
@@ -192,13 +193,16 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	l.trimHistory(h, l.histories.clock())
 	l.touchHistory(h)
 	outcome, next, missing := h.resume(from, c.ID)
+	if from.since != nil {
+		l.countResume(outcome.Complete)
+	}
 	after := uint64(0)
 	if h.replica != nil && from.since == nil && outcome.Replayed > 0 {
 		after = next - 1 // the client cannot compute it: the engine's offsets may jump
 	}
 	reply.setResumed(outcome, h.conflate, after)
 	if outcome.Replayed > 0 {
-		l.used += entryCost // it does not wait for room, as a reply
+		l.used.Add(entryCost) // it does not wait for room, as a reply
 		wake |= l.append(c.shard, entry{kind: entryCursor, client: c, arg: &cursor{history: h, next: next, routed: h.head, joined: l.seq}})
 	}
 	wake |= l.appendReply(c, reply)
@@ -210,6 +214,15 @@ func (l *eventLog) finishJoin(wake uint64, c *Client, t *topic, from resume, rep
 	}
 	l.unlockAndWake(wake | l.tellPresence(t))
 	return outcome
+}
+
+// countResume counts a join with a position.
+func (l *eventLog) countResume(complete bool) {
+	if complete {
+		l.histories.resumed.Add(1)
+	} else {
+		l.histories.resumedGap.Add(1)
+	}
 }
 
 // resume returns how a client joins: the offset of the first publication that it is sent,
@@ -242,8 +255,8 @@ func (h *history) resume(from resume, clientID string) (_ Resumed, next, missing
 // appendMissing appends a gap notice for publications that c cannot be sent, because the
 // topic's history does not have them. The shard encodes it.
 func (l *eventLog) appendMissing(c *Client, t *topic, missing uint64) uint64 {
-	l.addressed++
-	l.used += entryCost
+	l.addressed.Add(1)
+	l.used.Add(entryCost)
 	gap := l.missingGap(t, missing)
 	return l.append(c.shard, entry{kind: entryGap, client: c, arg: gap})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,7 +164,7 @@ func (c *Client) takeAnswer(m *Message) {
 	defer r.mu.Unlock()
 	answers, ok := r.waiting[m.ID]
 	if !ok {
-		c.hub.logger.Debugf("websocket: answer %q of client %q discarded: no request waits for it", m.ID, c.ID)
+		c.hub.log(c.Context(), slog.LevelDebug, "answer discarded, because no request waits for it", peerText("id", m.ID), peerText("client", c.ID))
 		return
 	}
 	delete(r.waiting, m.ID)

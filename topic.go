@@ -298,7 +298,7 @@ func (l *eventLog) partFor(s *shard, kind TopicKind, name string, options TopicO
 			l.countTopic(t, made)
 			l.wakeHistory(t.history)
 		}
-		l.populated[kind]++
+		l.populated[kind].Add(1)
 		if l.node != nil {
 			l.node.setInterest(target{Audience: kind.audience(), Name: t.name}.Topic(), true)
 		}
@@ -374,7 +374,7 @@ func (l *eventLog) dropIfEmpty(p *part) {
 	l.budget.add(-partCost)
 	if len(t.parts) == 0 {
 		l.countTopic(t, -l.topicCost(t))
-		l.populated[t.kind]--
+		l.populated[t.kind].Add(-1)
 		l.endPresence(t)
 		if t.history != nil {
 			t.history.active = l.histories.clock()

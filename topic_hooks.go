@@ -144,6 +144,7 @@ func (q *membershipHooks) call(c *Client, change membershipChange) {
 			go q.callAll(c) // ends when the queue is empty
 		}
 	}()
+	defer c.shard.counters.callbacks[callingTopicHook].since(c.hub.clock(), c.hub)
 	c.hub.protect(name, "client", c.ID, func() { hook(c, change.topic) }, c)
 	returned = true
 }

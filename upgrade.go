@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -66,6 +67,7 @@ func (h *Hub) Handler() http.Handler {
 // serve performs a handshake and starts the readPump of the new client. It reports
 // whether there is one. fc is the context of the web framework, or nil.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
+	began := h.clock()
 	count, err := h.beginHandshake(r)
 	if err != nil {
 		h.writeRefusal(w, r, err)
@@ -75,6 +77,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
 	if c == nil {
 		return false
 	}
+	c.shard.counters.handshakes.observe(c.connectedAt - began)
 	defer func() { go c.readPump() }() // ends with the connection
 	h.connect(c, fc)
 	return true
@@ -117,7 +120,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 		return nil, err
 	}
 	if err := h.upgrade(w, r, c, agreed); err != nil {
-		h.logger.Debugf("websocket: handshake from %v failed: %v", logText(h.addressText(r)), err)
+		h.log(r.Context(), slog.LevelDebug, "handshake failed", peerText("address", h.addressText(r)), peerText("error", err.Error()))
 		return nil, err
 	}
 	if added = h.addClient(c); !added { // CallbackTimeout passed while the response was written
@@ -200,19 +203,29 @@ func (h *Hub) waitForRun(ctx context.Context) error {
 		return nil
 	default:
 	}
-	timer := time.NewTimer(h.config.HandshakeTimeout)
+	timer, warning := time.NewTimer(h.config.HandshakeTimeout), time.NewTimer(runWarning)
 	defer timer.Stop()
-	select {
-	case <-h.started:
-		return nil
-	case <-h.stop:
-		return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
-	case <-timer.C:
-		return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "hub is not running")
-	case <-ctx.Done():
-		return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "request ended")
+	defer warning.Stop()
+	for {
+		select {
+		case <-h.started:
+			return nil
+		case <-h.stop:
+			return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
+		case <-timer.C:
+			return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "hub is not running")
+		case <-ctx.Done():
+			return refuse(RefusedNotRunning, http.StatusServiceUnavailable, "request ended")
+		case <-warning.C:
+			if h.runMissed.CompareAndSwap(false, true) {
+				h.logger.Warningf("websocket: a handshake has waited for Hub.Run for %v: call it in another goroutine, as in \"go hub.Run(ctx)\"", runWarning)
+			}
+		}
 	}
 }
+
+// runWarning is how long a handshake waits for Run before the hub logs a warning.
+const runWarning = time.Second
 
 // upgrade writes the response with status 101. It hijacks the connection before it
 // calls gorilla: a hijack from inside gorilla needs the deepest stack, for which

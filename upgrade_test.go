@@ -232,3 +232,29 @@ func TestWriterWithoutHijack(t *testing.T) {
 
 // opaqueWriter hides all other methods of a writer.
 type opaqueWriter struct{ http.ResponseWriter }
+
+// TestMissingRunIsLogged makes handshakes with a hub that nothing runs.
+func TestMissingRunIsLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		logs := &logCapture{}
+		hub := websocket.NewHub(logs, websocket.DefaultConfig)
+		done := make(chan struct{}, 2) // the goroutines send, the test receives
+		for range 2 {
+			go func() { // ends with the handshake
+				hub.Handler().ServeHTTP(newRecorder(), handshake(t, t.Context()))
+				done <- struct{}{}
+			}()
+		}
+		time.Sleep(time.Second - 1)
+		synctest.Wait()
+		require.Empty(t, logs.matching("", ""))
+		time.Sleep(time.Second)
+		require.Len(t, logs.matching("", ""), 1)
+		require.Len(t, logs.matching("warning", "go hub.Run(ctx)"), 1)
+		require.NoError(t, hub.Shutdown(t.Context()))
+		<-done
+		<-done
+		require.Len(t, logs.matching("warning", "go hub.Run(ctx)"), 1)
+	})
+}
