@@ -26,7 +26,7 @@ const (
 )
 
 // apiPackages are the directories of the packages whose API is compared.
-var apiPackages = []string{".", "broker/nats", "broker/nats/embedded", "broker/redis", "brokertest", "client", "hubtest", "js", "trace/otel"}
+var apiPackages = []string{".", "broker/nats", "broker/nats/embedded", "broker/redis", "brokertest", "client", "hubtest", "js", "metrics/otel", "metrics/prometheus", "trace/otel"}
 
 // apiNamesOnly are packages of generated code. Only their exported names are compared.
 var apiNamesOnly = []string{"proto", "proto/fbs"}
@@ -282,7 +282,7 @@ func (l *apiList) members(of, kind string, list *ast.FieldList) {
 func TestAPIPackages(t *testing.T) {
 	t.Parallel()
 	var found []string
-	for _, root := range []string{".", "broker/nats", "broker/redis", "trace/otel"} {
+	for _, root := range []string{".", "broker/nats", "broker/redis", "metrics/otel", "metrics/prometheus", "trace/otel"} {
 		require.NoError(t, filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 			require.NoError(t, err)
 			if !entry.IsDir() {

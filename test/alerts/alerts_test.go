@@ -238,3 +238,18 @@ func TestAlertsFire(t *testing.T) {
 	}
 	require.Empty(t, bad, "no such alert")
 }
+
+// TestMetricsAreDocumented looks for each metric in docs/monitoring.md.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/monitoring.md")
+	require.NoError(t, err)
+	for _, s := range liveSeries(t) {
+		name := s.Get(labels.MetricName)
+		if !strings.HasSuffix(name, "_bucket") && !strings.HasSuffix(name, "_count") && !strings.HasSuffix(name, "_sum") {
+			require.Contains(t, string(text), "`"+name+"`")
+		}
+	}
+	for _, rule := range rules(t) {
+		require.Contains(t, string(text), "`"+rule.Alert+"`")
+	}
+}

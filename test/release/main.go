@@ -21,7 +21,7 @@ import (
 
 // published are the directories of the modules that programs depend on, in the
 // order in which they are to be tagged: a module comes after those that it requires.
-var published = []string{".", "broker/nats", "broker/redis", "trace/otel"}
+var published = []string{".", "broker/nats", "broker/redis", "metrics/prometheus", "metrics/otel", "trace/otel"}
 
 func main() {
 	root := flag.String("root", "../..", "the repository")

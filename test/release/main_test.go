@@ -13,16 +13,18 @@ func tree(t *testing.T, version string) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range map[string]string{
-		"go.mod":                  "module example.com/hub\n\ngo 1.25.0\n",
-		"hub.go":                  "package hub\n",
-		"broker/nats/go.mod":      "module example.com/hub/broker/nats\n\nrequire example.com/hub " + version + "\n\nreplace example.com/hub => ../..\n",
-		"broker/redis/go.mod":     "module example.com/hub/broker/redis\n\nrequire example.com/hub " + version + "\n",
-		"trace/otel/go.mod":       "module example.com/hub/trace/otel\n\nrequire example.com/hub " + version + "\n",
-		"examples/gin/go.mod":     "module example.com/hub/examples/gin\n\nrequire example.com/hub " + version + "\n",
-		"js/package.json":         `{"name": "hub", "version": "` + strings.TrimPrefix(version, "v") + `"}`,
-		"version.go":              "package hub\n\nconst version = \"" + strings.TrimPrefix(version, "v") + "\"\n",
-		"js/package-lock.json":    `{"version": "0.0.1", "packages": {"": {"version": "0.0.1"}, "node_modules/ws": {"version": "8.0.0"}}}`,
-		"js/node_modules/ws/a.js": "",
+		"go.mod":                    "module example.com/hub\n\ngo 1.25.0\n",
+		"hub.go":                    "package hub\n",
+		"broker/nats/go.mod":        "module example.com/hub/broker/nats\n\nrequire example.com/hub " + version + "\n\nreplace example.com/hub => ../..\n",
+		"broker/redis/go.mod":       "module example.com/hub/broker/redis\n\nrequire example.com/hub " + version + "\n",
+		"metrics/prometheus/go.mod": "module example.com/hub/metrics/prometheus\n\nrequire example.com/hub " + version + "\n",
+		"metrics/otel/go.mod":       "module example.com/hub/metrics/otel\n\nrequire example.com/hub " + version + "\n",
+		"trace/otel/go.mod":         "module example.com/hub/trace/otel\n\nrequire example.com/hub " + version + "\n",
+		"examples/gin/go.mod":       "module example.com/hub/examples/gin\n\nrequire example.com/hub " + version + "\n",
+		"js/package.json":           `{"name": "hub", "version": "` + strings.TrimPrefix(version, "v") + `"}`,
+		"version.go":                "package hub\n\nconst version = \"" + strings.TrimPrefix(version, "v") + "\"\n",
+		"js/package-lock.json":      `{"version": "0.0.1", "packages": {"": {"version": "0.0.1"}, "node_modules/ws": {"version": "8.0.0"}}}`,
+		"js/node_modules/ws/a.js":   "",
 	} {
 		path := filepath.Join(root, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
