@@ -1,8 +1,10 @@
 package websocket
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -247,9 +249,8 @@ func (c *conn) finish(err error) {
 // lock, so that a slow Logger delays only OnDisconnect of this client.
 func (c *Client) ended() {
 	e := c.closeErr.Load()
-	side, byPeer := "hub", e.byPeer()
-	by := 0
-	if byPeer {
+	side, by := "hub", 0
+	if e.byPeer() {
 		side, by = "peer", 1
 	}
 	i := closeIndex(e.Code)
@@ -274,12 +275,8 @@ func (e *CloseError) byPeer() bool { return e.ByPeer || e.Code == CloseAbnormalC
 
 // byHub reports whether the hub has aborted a connection that it was not closing.
 func (e *CloseError) byHub() bool {
-	switch e.Err {
-	case errWriteTimeout, errReadPumpEnded, errWritePumpEnded, errDrainTimeout, errFlushTimeout:
-		return true
-	default:
-		return false
-	}
+	own := []error{errWriteTimeout, errReadPumpEnded, errWritePumpEnded, errDrainTimeout, errFlushTimeout}
+	return slices.ContainsFunc(own, func(err error) bool { return errors.Is(e.Err, err) })
 }
 
 // logLevel returns the level of the line about the end of a connection. It is a warning if

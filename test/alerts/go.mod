@@ -4,11 +4,13 @@ go 1.26.7
 
 require (
 	github.com/maoxiaoyue/hypgo-websocket v0.1.0
+	github.com/maoxiaoyue/hypgo-websocket/metrics/otel v0.1.0
 	github.com/maoxiaoyue/hypgo-websocket/metrics/prometheus v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/common v0.72.1
 	github.com/prometheus/prometheus v0.316.0
 	github.com/stretchr/testify v1.12.1
+	go.opentelemetry.io/otel/sdk/metric v1.47.0
 )
 
 require (
@@ -72,6 +74,7 @@ require (
 	go.opentelemetry.io/otel v1.47.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
+	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
@@ -97,5 +100,6 @@ require (
 
 replace (
 	github.com/maoxiaoyue/hypgo-websocket => ../..
+	github.com/maoxiaoyue/hypgo-websocket/metrics/otel => ../../metrics/otel
 	github.com/maoxiaoyue/hypgo-websocket/metrics/prometheus => ../../metrics/prometheus
 )
