@@ -241,8 +241,9 @@ func TestMissingRunIsLogged(t *testing.T) {
 		hub := websocket.NewHub(logs, websocket.DefaultConfig)
 		done := make(chan struct{}, 2) // the goroutines send, the test receives
 		for range 2 {
+			r := handshake(t, t.Context())
 			go func() { // ends with the handshake
-				hub.Handler().ServeHTTP(newRecorder(), handshake(t, t.Context()))
+				hub.Handler().ServeHTTP(newRecorder(), r)
 				done <- struct{}{}
 			}()
 		}
