@@ -32,6 +32,11 @@ var callbackNames = [...]string{"readPump", "onConnect", "onMessage", "Authorize
 // runCallback runs a callback of c and reports whether it returned normally. If not,
 // c is closed. OnLeave for a client that leaves meanwhile is called after the callback.
 func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
+	return h.runCallbackSince(c, callback, h.clock(), f)
+}
+
+// runCallbackSince is runCallback for a caller that has read the hub's clock.
+func (h *Hub) runCallbackSince(c *Client, callback uint32, began int64, f func()) bool {
 	defer c.calling.Store(callingNothing)
 	if callback != callingDisconnect {
 		c.hooks.beginCallback(c)
@@ -41,7 +46,7 @@ func (h *Hub) runCallback(c *Client, callback uint32, f func()) bool {
 	}
 	c.calling.Store(callback)
 	if callback != callingHandler { // callHandler counts those
-		defer c.shard.counters.callbacks[callback].since(h.clock(), h)
+		defer c.shard.counters.callbacks[callback].since(began, h)
 	}
 	return h.protect(callbackNames[callback], "client", c.ID, f, c)
 }

@@ -212,6 +212,9 @@ func (h *Hub) Run(ctx context.Context) error {
 // clock returns the nanoseconds since NewHub. It is monotonic and never 0.
 func (h *Hub) clock() int64 { return int64(time.Since(h.epoch)) + 1 }
 
+// clockAt is clock at a time of time.Now.
+func (h *Hub) clockAt(t time.Time) int64 { return int64(t.Sub(h.epoch)) + 1 }
+
 // now returns the current time as a Message.Timestamp.
 func (h *Hub) now() int64 { return time.Now().UnixNano() }
 

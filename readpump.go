@@ -188,11 +188,13 @@ func (c *Client) handle(messageType int, b []byte) {
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())
 		return
 	}
-	now := c.hub.now()
+	at := time.Now() // also for the duration of onMessage: reading the clock is most of the cost of that
+	began, now := c.hub.clockAt(at), at.UnixNano()
 	m.ClientID, m.Timestamp, m.Trace = c.ID, now, validTrace(m.Trace)
 	c.shard.counters.messagesReceived.Add(1)
 	if c.hub.node != nil && !joins(m.Type) && m.Type != typePing && m.Type != typeHello && !isAnswer(m) {
 		c.hub.node.finishJoinsWatched(c)
+		began = c.hub.clock()
 	}
 	if isHubRequest(m.Type) {
 		c.replyToHubRequest(m)
@@ -206,7 +208,7 @@ func (c *Client) handle(messageType int, b []byte) {
 		c.handleRequest(e, m)
 		return
 	}
-	if c.hub.onMessage != nil && !c.hub.runCallback(c, callingMessage, func() { c.hub.onMessage(c, m) }) {
+	if c.hub.onMessage != nil && !c.hub.runCallbackSince(c, callingMessage, began, func() { c.hub.onMessage(c, m) }) {
 		return
 	}
 	request := *m // after the callback, which may have changed, redirected or refused it
