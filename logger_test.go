@@ -123,6 +123,16 @@ func newStructuredLog() structuredLog {
 	return structuredLog{Logger: slog.New(&contextHandler{slog.NewJSONHandler(lines, nil)}), lines: lines}
 }
 
+// LogAttrs also checks that no value is left for handlers to resolve, which some do not.
+func (l structuredLog) LogAttrs(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	for _, a := range attrs {
+		if a.Value.Kind() == slog.KindLogValuer {
+			attrs = append(attrs, slog.String("unresolved", a.Key))
+		}
+	}
+	l.Logger.LogAttrs(ctx, level, message, attrs...)
+}
+
 // lockedBuffer is a buffer that any goroutine may write to.
 type lockedBuffer struct {
 	mu sync.Mutex
