@@ -117,6 +117,8 @@ const (
 type Health struct {
 	// Running is true from Run until shutdown begins.
 	Running bool `json:"running"`
+	// Draining is true from the beginning of Drain on. The hub then accepts no clients.
+	Draining bool `json:"draining"`
 	// Node is the hub's name among the nodes of its cluster; empty without a
 	// broker.
 	Node string `json:"node,omitempty"`
@@ -128,10 +130,14 @@ type Health struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// OK reports whether the hub runs and its broker, if there is one, is up.
+// OK reports whether the hub runs and accepts clients, and its broker, if there is one,
+// is up.
 func (h Health) OK() bool {
-	return h.Running && (h.Broker == BrokerNone || h.Broker == BrokerUp)
+	return h.accepts() && (h.Broker == BrokerNone || h.Broker == BrokerUp)
 }
+
+// accepts reports whether the hub accepts clients.
+func (h Health) accepts() bool { return h.Running && !h.Draining }
 
 // Health returns the current state of the hub. It may be called from any
 // goroutine at any time, also before Run and after shutdown.
@@ -139,6 +145,7 @@ func (h *Hub) Health() Health {
 	health := Health{Broker: BrokerNone}
 	h.mu.Lock()
 	health.Running = h.phase == hubRunning && !h.stopping()
+	health.Draining = h.draining != nil
 	h.mu.Unlock()
 	if n := h.node; n != nil {
 		n.health(&health)

@@ -60,6 +60,7 @@ type Client struct {
 	dropped       atomic.Uint32            // messages that were not delivered to the client; any goroutine
 	connectedAt   int64                    // hub clock at the end of the handshake; set before the client is registered
 	visible       atomic.Bool              // between register and unregister
+	takesGoaway   atomic.Bool              // its hub:hello has the feature; read by a drain
 	user          atomic.Pointer[string]   // nil means ""
 	openKeys      atomic.Pointer[pipeline] // opens the client's messages, or nil
 

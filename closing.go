@@ -16,7 +16,7 @@ import (
 //	connOpen        messages are accepted and written
 //	   │
 //	   │ startClosing, called by
-//	   │   close       Client.Close, expiry, shutdown: the backlog is written first
+//	   │   close       Client.Close, expiry, drain, shutdown: the backlog is written first
 //	   │   closeNow    a broken rule, a failed callback, silence: the backlog is dropped
 //	   │   peerClosed  the peer's Close frame: as closeNow, with the peer's code
 //	   │   evict       a slow consumer (backlog.go): as closeNow, counted as evicted
@@ -212,6 +212,13 @@ func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state != connOpen
+}
+
+// hasEnded reports whether the socket is closed, or about to be.
+func (c *conn) hasEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == connEnded
 }
 
 // finish closes the socket. It gives the writePump linger() to write what it has. Only

@@ -220,6 +220,8 @@ func wireSamples() []wireSample {
 		hub("gap-all", websocket.Message{Type: "gap"}, map[string]string{
 			"all": "true", "count": "5000", "first": strconv.FormatInt(sampleTime-2e9, 10), "last": strconv.FormatInt(sampleTime, 10), "reason": "slow_consumer",
 		}),
+		request("hello-goaway", websocket.Message{Type: "hub:hello", ID: "4", Data: []byte(`{"features":["goaway"]}`)}, nil),
+		hub("goaway", websocket.Message{Type: "hub:goaway", Data: []byte(`{"delay":6250}`)}, nil),
 	}
 }
 

@@ -185,7 +185,7 @@ func (s *shard) apply(e *entry, r *round) {
 		s.routedCost += entryCost
 		s.routeGap(e, r)
 	case entryShutdown:
-		s.shutdownErr = &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
+		s.shutdownErr = newShutdownError()
 		for _, c := range s.clients {
 			s.flush(c)
 			c.conn.close(s.shutdownErr)

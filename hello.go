@@ -63,6 +63,7 @@ func (c *Client) replyToHubRequest(m *Message) {
 		c.replyToPublished(m)
 		return
 	case typeHello:
+		c.learnFeatures(m.Data)
 		reply := func() {
 			ack.Data = c.helloData()
 			c.sendReply(&ack)
@@ -73,6 +74,20 @@ func (c *Client) replyToHubRequest(m *Message) {
 		return
 	}
 	c.sendReply(&ack)
+}
+
+// featureGoaway is the feature of clients that understand hub:goaway.
+const featureGoaway = "goaway"
+
+// learnFeatures records the features that the client names in its hub:hello. Data that
+// cannot be read names none.
+func (c *Client) learnFeatures(data []byte) {
+	var told struct {
+		Features []string `json:"features"`
+	}
+	if len(data) > 0 && json.Unmarshal(data, &told) == nil && slices.Contains(told.Features, featureGoaway) {
+		c.takesGoaway.Store(true)
+	}
 }
 
 // sendReply sends a reply to a request of this client.

@@ -56,9 +56,10 @@ type Hub struct {
 
 	mu        sync.Mutex // guards the fields below
 	phase     hubPhase
-	served    bool // there was a connection: SetCallbacks is no longer allowed
-	cut       bool // DrainTimeout has passed: new connections are aborted at once
-	abandoned bool // CallbackTimeout has passed: handshakes that finish now are rejected
+	served    bool   // there was a connection: SetCallbacks is no longer allowed
+	cut       bool   // DrainTimeout has passed: new connections are aborted at once
+	abandoned bool   // CallbackTimeout has passed: handshakes that finish now are rejected
+	draining  *drain // of Drain, from its beginning on; nil before
 	live      peakMap[*Client, struct{}]
 	conns     int                                // handshakes and connections
 	addresses peakMap[netip.Addr, *addressCount] // of conns; empty without MaxClientsPerAddress
@@ -140,9 +141,11 @@ func NewHub(logger Logger, config Config) *Hub {
 // Config.HandshakeTimeout.
 //
 // Shutdown refuses new handshakes with status 503. It sends every client its queued
-// messages and a Close frame with CloseGoingAway. Connections that are still open
-// after Config.DrainTimeout are aborted. It then waits for running callbacks, at most
-// Config.CallbackTimeout.
+// messages and a Close frame with CloseGoingAway. If there are more than 256 clients, the
+// Close frames are spread evenly over a millisecond for each client, and at most over half
+// of Config.DrainTimeout. Connections that are still open after DrainTimeout are aborted.
+// It then waits for running callbacks, at most Config.CallbackTimeout. Call Drain first to
+// spread the clients over a longer time.
 //
 // Run returns nil when all connections and goroutines of the hub have ended. It
 // returns a *CallbackTimeoutError if callbacks were still running, and the error of
@@ -189,7 +192,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-h.stop:
 	}
-	stuck := h.drain()
+	stuck := h.endAll()
 	close(stopReports)
 	if !waitFor(dropsReported, h.config.CallbackTimeout) {
 		stuck = append(stuck, "OnDrop")

@@ -23,6 +23,7 @@ const (
 	typeHistory     = "hub:history"
 	typePresence    = "hub:presence"
 	typePublished   = "hub:published"
+	typeGoaway      = "hub:goaway" // from the hub only
 )
 
 // channel returns m.Channel, or "" for a nil m, which prepare refuses.

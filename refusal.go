@@ -98,6 +98,8 @@ const (
 	RefusedNotRunning RefusalReason = "not_running"
 	// RefusedClosed means that the hub is shutting down or has shut down (503).
 	RefusedClosed RefusalReason = "closed"
+	// RefusedDraining means that Hub.Drain was called (503).
+	RefusedDraining RefusalReason = "draining"
 	// RefusedHook means that CheckOrigin or ClientID panicked (500).
 	RefusedHook RefusalReason = "hook"
 	// RefusedWriter means that the http.ResponseWriter cannot hand over the connection (500).

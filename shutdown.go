@@ -42,9 +42,10 @@ func (h *Hub) beginStop() {
 	}
 }
 
-// drain ends every connection and every hub goroutine. It returns the names of the
+// endAll ends every connection and every hub goroutine. It returns the names of the
 // callbacks that are still running after CallbackTimeout.
-func (h *Hub) drain() (stuck []string) {
+func (h *Hub) endAll() (stuck []string) {
+	begin := time.Now()
 	h.mu.Lock()
 	h.phase = hubStopping
 	h.beginStop()
@@ -53,9 +54,10 @@ func (h *Hub) drain() (stuck []string) {
 	}
 	h.mu.Unlock()
 	h.events.close()
+	h.closeMany(begin)
 	h.events.appendAll(entryShutdown)
 
-	if !waitFor(h.drained, h.config.DrainTimeout) {
+	if !waitFor(h.drained, h.config.DrainTimeout-time.Since(begin)) {
 		h.mu.Lock()
 		h.cut = true
 		h.mu.Unlock()
@@ -74,6 +76,28 @@ func (h *Hub) drain() (stuck []string) {
 		stuck = append(stuck, "Broker")
 	}
 	return stuck
+}
+
+// A shutdown closes up to fewClients clients at once. More are closed one by one, spread
+// evenly over shutdownPace for each, and at most over half of DrainTimeout: the last ones
+// have the other half to accept their queued messages.
+const (
+	fewClients   = 256
+	shutdownPace = time.Millisecond
+)
+
+// closeMany closes the clients one by one if there are many.
+func (h *Hub) closeMany(begin time.Time) {
+	clients := h.liveClients()
+	if len(clients) <= fewClients {
+		return // entryShutdown closes them
+	}
+	window := min(time.Duration(len(clients))*shutdownPace, h.config.DrainTimeout/2)
+	h.closeInTurn(departures(clients, 0, window), begin, newShutdownError(), h.drained, nil)
+}
+
+func newShutdownError() *CloseError {
+	return &CloseError{Code: CloseGoingAway, Reason: "server is shutting down"}
 }
 
 // waitFor waits until done is closed, at most d, and reports whether it was closed.
@@ -113,10 +137,15 @@ func (h *Hub) eachLive(f func(*Client)) {
 	}
 }
 
-// liveClients returns the clients that shutdown has to end.
+// liveClients returns the clients whose connections have not ended, in random order.
 func (h *Hub) liveClients() []*Client {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.liveClientsLocked()
+}
+
+// liveClientsLocked is liveClients for callers that have locked the hub.
+func (h *Hub) liveClientsLocked() []*Client {
 	clients := make([]*Client, 0, len(h.live.m))
 	for c := range h.live.m {
 		clients = append(clients, c)
@@ -148,9 +177,10 @@ func (h *Hub) beginHandshake(r *http.Request) (*addressCount, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.refusalLocked(); err != nil {
+		return nil, err
+	}
 	switch {
-	case h.phase >= hubStopping || h.stopping():
-		return nil, refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
 	case h.config.MaxClients > 0 && h.conns >= h.config.MaxClients:
 		return nil, refuse(RefusedLimit, http.StatusServiceUnavailable, "hub is full")
 	case h.config.MaxHandshakes > 0 && h.handshakes.Load() >= int64(h.config.MaxHandshakes):
@@ -165,18 +195,39 @@ func (h *Hub) beginHandshake(r *http.Request) (*addressCount, error) {
 	return count, nil
 }
 
+// refusal returns the refusal of all handshakes, or nil while the hub accepts clients.
+func (h *Hub) refusal() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refusalLocked()
+}
+
+// refusalLocked is refusal for callers that have locked the hub.
+func (h *Hub) refusalLocked() error {
+	switch {
+	case h.phase >= hubStopping || h.stopping():
+		return refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
+	case h.draining != nil:
+		return refuse(RefusedDraining, http.StatusServiceUnavailable, drainReason)
+	}
+	return nil
+}
+
 // addClient adds c to the clients that shutdown ends. It reports false if shutdown no
-// longer waits for clients.
+// longer waits for clients. A client whose response was written while a drain began has
+// no slot and is closed at once.
 func (h *Hub) addClient(c *Client) bool {
 	h.mu.Lock()
-	abandoned, cut := h.abandoned, h.cut
+	abandoned, cut, draining := h.abandoned, h.cut, h.draining
 	if !abandoned {
 		h.served = true
 		h.live.put(c, struct{}{})
 	}
 	h.mu.Unlock()
 	if cut && !abandoned {
-		c.conn.abort(errDrainTimeout) // drain has already aborted the other connections
+		c.conn.abort(errDrainTimeout) // endAll has already aborted the other connections
+	} else if draining != nil {
+		c.conn.close(draining.cause)
 	}
 	return !abandoned
 }
@@ -189,8 +240,14 @@ func (h *Hub) connectionDone(c *Client, count *addressCount) {
 	h.uncountAddress(count)
 	h.live.remove(c)
 	h.conns--
-	if h.phase == hubStopping && h.conns == 0 {
+	if h.conns > 0 {
+		return
+	}
+	if h.phase == hubStopping {
 		close(h.drained)
+	}
+	if h.draining != nil { // it happens once, because no handshake begins any more
+		close(h.draining.empty)
 	}
 }
 

@@ -114,8 +114,7 @@ func (h *Hub) handshake(w http.ResponseWriter, r *http.Request) (*Client, error)
 			h.ids.free(c)
 		}
 	}()
-	if h.stopping() { // shutdown may have begun while a hook ran
-		err := refuse(RefusedClosed, http.StatusServiceUnavailable, "hub closed")
+	if err := h.refusal(); err != nil { // shutdown or a drain may have begun while a hook ran
 		h.writeRefusal(w, r, err)
 		return nil, err
 	}

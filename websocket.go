@@ -95,6 +95,7 @@
 //   - error as the reply to a control message that failed, with its ID, a code and a
 //     text
 //   - gap to a client that messages were dropped for, see [Gap]
+//   - hub:goaway to a client that is to reconnect later, see [Hub.Drain]
 //
 // # Further reading
 //
