@@ -30,7 +30,7 @@ type connState uint8
 
 const (
 	connOpen     connState = iota // requests are written, messages are handled
-	connDraining                  // as connOpen, and the Close frame follows when the queue is empty
+	connDraining                  // as connOpen, and the Close frame follows when the queue is empty; see also leave
 	connClosing                   // the Close frame is written before the queue, messages are discarded
 	connClosed                    // both loops have returned, requests are refused
 )
@@ -71,6 +71,8 @@ type conn struct {
 	pong        *string             // payload of the latest unanswered ping
 	pacing      pacing
 	heartbeat   *time.Timer   // runs beat; nil without a heartbeat
+	leaveTimer  *time.Timer   // runs leave; nil before hub:goaway
+	leaving     bool          // leave has begun to close the connection: requests wait for the next one
 	probed      time.Duration // time of the heartbeat's latest ping by socket.now; 0 if something was received since
 }
 
@@ -133,7 +135,7 @@ func (cn *conn) nextStep(rateLimited bool) (next step, payload []byte) {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
 	switch {
-	case cn.state == connClosing || cn.state == connDraining && len(cn.queue) == 0:
+	case cn.state == connClosing || cn.state == connDraining && len(cn.queue) == 0 && !cn.awaitsReply():
 		return stepClose, cn.closeFrame
 	case cn.hello != nil:
 		r := cn.hello
@@ -284,6 +286,9 @@ func (cn *conn) wait() *websocket.CloseError {
 	}
 	if cn.heartbeat != nil {
 		cn.heartbeat.Stop()
+	}
+	if cn.leaveTimer != nil {
+		cn.leaveTimer.Stop()
 	}
 	return cn.cause
 }

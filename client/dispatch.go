@@ -25,6 +25,9 @@ func (c *Client) receive(cn *conn, m *websocket.Message) {
 			c.inbox.putError(e)
 		}
 		return
+	case typeGoaway:
+		cn.goaway(m.Data)
+		return
 	case typeGap:
 		gap, err := c.control.decodeGap(m.Data)
 		if err != nil {

@@ -15,6 +15,7 @@ const (
 	typeHistory   = "hub:history"
 	typePresence  = "hub:presence"
 	typePublished = "hub:published"
+	typeGoaway    = "hub:goaway" // from the hub: reconnect after a delay
 )
 
 // defaultHeartbeat is the heartbeat until the hub has told its own.
@@ -91,7 +92,7 @@ func (c *Client) Limits() (limits Limits, ok bool) {
 // helloRequest returns the request with which a connection begins. onReply runs on the
 // read loop, with c.mu locked, after the reply has been recorded.
 func (c *Client) helloRequest(cn *conn, onReply func()) (*request, error) {
-	m := &websocket.Message{Type: typeHello, ID: c.newID()}
+	m := &websocket.Message{Type: typeHello, ID: c.newID(), Data: helloData}
 	frame, err := c.encode(m)
 	if err != nil {
 		return nil, err
@@ -135,14 +136,14 @@ func (c *Client) pacing() pacing {
 	if p.heartbeat == 0 {
 		p.heartbeat = defaultHeartbeat
 		if ms := c.hello.Heartbeat; ms > 0 {
-			p.heartbeat = time.Duration(min(ms, maxHeartbeat.Milliseconds())) * time.Millisecond
+			p.heartbeat = time.Duration(min(ms, maxDelay.Milliseconds())) * time.Millisecond
 		}
 	}
 	return p
 }
 
-// maxHeartbeat bounds the heartbeat that a hub can tell, so that no timer overflows.
-const maxHeartbeat = 24 * time.Hour
+// maxDelay bounds the times that a hub can tell, so that no timer overflows.
+const maxDelay = 24 * time.Hour
 
 // nineTenths returns the rate that stays below a hub's rate, or -1 for no limit.
 func nineTenths(rate int64) int64 {

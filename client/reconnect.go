@@ -37,7 +37,7 @@ func (c *Client) run() {
 		delay := backoff(failures, c.options.BackoffMin, c.options.BackoffMax)
 		delay += min(o.retryAfter, c.options.BackoffMax, math.MaxInt64-delay)
 		failures++
-		if requested {
+		if requested || o.moved && h.lasted >= c.options.BackoffMin { // otherwise a hub could make the client reconnect in a loop
 			delay, failures = 0, 0
 		}
 		c.setState(StateChange{State: Disconnected, Err: o.err, WillRetry: true, RetryIn: delay})
@@ -100,6 +100,7 @@ type outcome struct {
 	err        error // why there is no connection any more
 	retry      bool
 	retryAfter time.Duration // the hub's Retry-After
+	moved      bool          // the hub has asked for another connection now
 }
 
 // attempt connects, serves the connection and returns when it has ended.
@@ -130,7 +131,7 @@ func (c *Client) attempt(h *history) outcome {
 		c.lastFailure.Store(&failure)
 	}
 	h.renewToken = cause.Code == websocket.CloseUnauthorized
-	return outcome{err: cause, retry: c.reconnects(cause) && (h.connected || c.options.RetryDial)}
+	return outcome{err: cause, retry: c.reconnects(cause) && (h.connected || c.options.RetryDial), moved: cn.moved()}
 }
 
 // reconnects reports whether a connection that ended with cause is followed by

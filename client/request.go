@@ -34,8 +34,8 @@ type reply struct {
 
 var errConnClosed = errors.New("websocket: connection closed")
 
-// send queues r. It waits for space in the queue until ctx ends. It returns
-// errConnClosed if the connection ended before r was queued.
+// send queues r. It waits for space in the queue until ctx ends, and for the end of a
+// connection that the client leaves. It returns errConnClosed if the connection ended before r was queued.
 func (cn *conn) send(ctx context.Context, r *request) error {
 	for {
 		cn.mu.Lock()
@@ -43,7 +43,7 @@ func (cn *conn) send(ctx context.Context, r *request) error {
 			cn.mu.Unlock()
 			return errConnClosed
 		}
-		if cn.queuedBytes+len(r.frame) <= cn.client.options.OutboundLimit || cn.queuedBytes == 0 {
+		if !cn.leaving && (cn.queuedBytes+len(r.frame) <= cn.client.options.OutboundLimit || cn.queuedBytes == 0) {
 			cn.enqueue(r)
 			cn.mu.Unlock()
 			return nil
@@ -116,7 +116,7 @@ func (cn *conn) cancel(r *request) (canceled, sent bool) {
 	if cn.pending[r.id] != r {
 		return false, false
 	}
-	delete(cn.pending, r.id)
+	cn.endPending(r.id)
 	if !r.dequeued {
 		cn.queue = slices.DeleteFunc(cn.queue, func(q *request) bool { return q == r })
 		cn.freeSpace(len(r.frame))
@@ -124,11 +124,22 @@ func (cn *conn) cancel(r *request) (canceled, sent bool) {
 	return true, r.dequeued
 }
 
+// endPending records that no reply is awaited for an ID. cn.mu is locked.
+func (cn *conn) endPending(id string) {
+	delete(cn.pending, id)
+	if cn.leaving {
+		cn.wakeWriter() // for the Close frame
+	}
+}
+
+// awaitsReply reports whether leave waits for the reply to a request. cn.mu is locked.
+func (cn *conn) awaitsReply() bool { return cn.leaving && len(cn.pending) > 0 }
+
 // handleReply passes the hub's reply to the request with this ID.
 func (cn *conn) handleReply(id string, result reply) {
 	cn.mu.Lock()
 	r := cn.pending[id]
-	delete(cn.pending, id)
+	cn.endPending(id)
 	cn.mu.Unlock()
 	if r == nil {
 		return // canceled
