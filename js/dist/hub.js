@@ -403,10 +403,10 @@ function createRepeat(core, { add, U: release }, { fail, n: finish, pending, req
   const answered = () => {
     if (--asked) return;
     for (const call of pending.values()) {
-      if (call.h.sent) continue;
+      if (call.e.sent) continue;
       if (call.d && !call.G) call.d.u = call.d.ask();
-      if (call.e) add(call.h);
-      delete call.e;
+      if (call.f) add(call.e);
+      delete call.f;
     }
     release();
   };
@@ -423,7 +423,7 @@ function createRepeat(core, { add, U: release }, { fail, n: finish, pending, req
     W() {
       if (asked) return;
       asked = 1;
-      for (const [id, { h: item, e: lost, d: publication }] of pending) {
+      for (const [id, { e: item, f: lost, d: publication }] of pending) {
         if (!lost || !item.sent) continue;
         const { exceptSelf, key, u: question } = publication;
         const take = (_error, reply) => {
@@ -531,8 +531,8 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     changed();
   };
   const ask = (topic) => {
-    if (topic.f) return;
-    topic.f = true;
+    if (topic.g) return;
+    topic.g = true;
     const handles = [...topic.a];
     if (handles.some(({ begin }) => !begin)) askFor(topic);
     for (const handle of handles) if (handle.begin) askFor(topic, handle);
@@ -550,7 +550,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
         changed();
         return;
       }
-      if (!own) topic.f = false;
+      if (!own) topic.g = false;
       if (["unavailable", "disconnected"].includes(error.code)) return;
       for (const handle of handles) drop(topic, handle);
       if (!topic.a.size) remove(topic);
@@ -580,7 +580,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     const key = keyOf(kind, name);
     let topic = topics.get(key);
     const leave = (ended) => topic && drop(topic, ended) && !topic.a.size ? unsubscribe(kind, name) : Promise.resolve();
-    const handle = createSubscription({ kind, name }, onMessage, checked, core.g, leave);
+    const handle = createSubscription({ kind, name }, onMessage, checked, core.h, leave);
     core.history?.z(handle, begin);
     core.presence?.z(handle, checked);
     if (core.o() || checked.signal?.aborted) {
@@ -593,7 +593,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
       core.history?.B(topic, handle);
       handle.H();
       core.presence?.B(topic, handle);
-    } else if (topic.f && begin) askFor(topic, handle);
+    } else if (topic.g && begin) askFor(topic, handle);
     else if (core.i()) ask(topic);
     return handle.sub;
   };
@@ -635,7 +635,7 @@ function createTopics(core, { encode: encode2 }, { call, request }, changed) {
     /** Forgets the memberships of a lost connection. */
     reset() {
       for (const [key, topic] of topics) {
-        topic.f = topic.active = false;
+        topic.g = topic.active = false;
         if (topic.members) topic.members.v = false;
         for (const { sub } of topic.a) sub.state = "pending";
         if (!topic.a.size) topics.delete(key);
@@ -785,7 +785,7 @@ function createMembers() {
     /** True after the hub has told the members on this connection. Until then changes are not reported. */
     v: false,
     /** The latest request for the members, until its reply. */
-    f: void 0,
+    g: void 0,
     /** The members, those that joined first first. */
     list: () => [...members.values()].sort((a, b) => a.since - b.since || (a.clientId < b.clientId ? -1 : 1)),
     /** Puts the members that the hub has told in the place of all. */
@@ -832,16 +832,16 @@ function createPresence(core, { request }, topics) {
     const { a: handles, kind, name } = topic;
     if (!isFollowed(topic)) return;
     if (!core.p.includes("presence")) {
-      core.g.l(new HubError("unsupported", "the hub has no presence", { target: name }));
+      core.h.l(new HubError("unsupported", "the hub has no presence", { target: name }));
       return;
     }
     const members = topic.members ?? (topic.members = createMembers());
-    const asked = members.f = {};
+    const asked = members.g = {};
     request({ type: "hub:presence", data: nameOf(kind, name) }, (error, reply) => {
-      if (topic.members !== members || members.f !== asked || error?.code === "disconnected") return;
-      members.f = void 0;
+      if (topic.members !== members || members.g !== asked || error?.code === "disconnected") return;
+      members.g = void 0;
       if (error) {
-        if (error.code !== "unavailable") core.g.l(error);
+        if (error.code !== "unavailable") core.h.l(error);
         return;
       }
       members.set(reply.json().members ?? []);
@@ -860,7 +860,7 @@ function createPresence(core, { request }, topics) {
         const change = all.aa(members);
         if (!change) return;
         members = all.list();
-        void core.g.run(onPresence, change);
+        void core.h.run(onPresence, change);
       };
     },
     /** Handles that a subscription has joined a topic in which the client is already. */
@@ -868,7 +868,7 @@ function createPresence(core, { request }, topics) {
       const { members } = topic;
       if (!handle.q) return;
       if (members?.v) handle.q(members);
-      else if (!members?.f) ask(topic);
+      else if (!members?.g) ask(topic);
     },
     /** Forgets the members if no subscription follows them any more. */
     X(topic) {
@@ -915,7 +915,7 @@ function createRequests(core, { encode: encode2, K: measure, send }, { call }) {
     } catch (error) {
       let data = { code: "internal", message: "internal error" };
       if (error instanceof HubError) data = { code: error.code, message: error.message };
-      else core.g.fail(error);
+      else core.h.fail(error);
       item = measure({ type: "error", id, data });
     }
     if (core.i() && core.connection === connection) send(item);
@@ -950,11 +950,11 @@ function createCalls(core, { add, encode: encode2, ca: enqueue, K: measure, remo
     }
     pending.delete(id);
     cancel(ended.timer);
-    remove(ended.h);
+    remove(ended.e);
     ended.N(error, reply);
   };
   const sendLater = (id, request2, refusal) => {
-    const { h: item, da: refusals = 0 } = request2;
+    const { e: item, da: refusals = 0 } = request2;
     item.sent = false;
     Object.assign(request2, { G: refusal, da: refusals + 1 });
     request2.timer = after(jitter(options.backoff, refusals), () => {
@@ -964,13 +964,13 @@ function createCalls(core, { add, encode: encode2, ca: enqueue, K: measure, remo
     });
   };
   const fail = (id, error) => {
-    error.outcomeUnknown = Boolean(pending.get(id)?.h.sent);
+    error.outcomeUnknown = Boolean(pending.get(id)?.e.sent);
     finish(id, error);
   };
   const request = (fields, settle = noop, send = add, repeats) => {
     const id = `${++lastId}`;
     const item = measure({ ...fields, id });
-    pending.set(id, { h: item, N: settle, M: repeats });
+    pending.set(id, { e: item, N: settle, M: repeats });
     send(item);
   };
   return {
@@ -1003,7 +1003,7 @@ function createCalls(core, { add, encode: encode2, ca: enqueue, K: measure, remo
       });
       calls++;
       if (publication) publication.u = publication.ask();
-      pending.set(id, { d: publication, h: item, N: settle, O: !leaves });
+      pending.set(id, { d: publication, e: item, N: settle, O: !leaves });
       try {
         transmit(item);
       } catch (error) {
@@ -1012,12 +1012,12 @@ function createCalls(core, { add, encode: encode2, ca: enqueue, K: measure, remo
       return promise;
     },
     /** Ends the requests that need a lost connection and cannot be sent again, or all of a closed client. */
-    e(newError, all) {
+    f(newError, all) {
       core.history?.reset();
       for (const [id, call] of pending) {
-        if (!all && call.O && !call.h.sent) continue;
-        call.e = newError();
-        if (all || !call.d?.u) fail(id, call.e);
+        if (!all && call.O && !call.e.sent) continue;
+        call.f = newError();
+        if (all || !call.d?.u) fail(id, call.f);
       }
     }
   };
@@ -1273,7 +1273,7 @@ function createHello(core, { limit, send }, { request }, settled) {
         settled();
         core.connection.Q(options.heartbeat ?? heartbeat);
       };
-      request({ type: "hub:hello" }, take, send);
+      request({ type: "hub:hello", data: { features: ["goaway"] } }, take, send);
     },
     /** Sends a request that does nothing. */
     ping() {
@@ -1351,7 +1351,7 @@ function createMethods(core, { encode: encode2, L: transmit }, { call }, { subsc
       core.w();
       transmit(item);
     } catch (error) {
-      core.g.l(error);
+      core.h.l(error);
     }
     return Promise.resolve({ local: false });
   });
@@ -1440,6 +1440,10 @@ function createOutbox(core) {
     held.add(item);
     queuedBytes += item.size;
   };
+  const hold = () => {
+    held = /* @__PURE__ */ new Set([...queue, ...held ?? []]);
+    queue = /* @__PURE__ */ new Set();
+  };
   const release = () => {
     for (const item of held ?? []) queue.add(item);
     held = void 0;
@@ -1450,6 +1454,7 @@ function createOutbox(core) {
     send,
     add,
     ca: enqueue,
+    hold,
     remove,
     U: release,
     /** Encodes a message. Throws if it is above the hub's limit: the hub would close the connection, and the client with it. */
@@ -1474,8 +1479,7 @@ function createOutbox(core) {
      * again only if it is known for which user it was sent.
      */
     ia(first) {
-      held = /* @__PURE__ */ new Set([...queue, ...held ?? []]);
-      queue = /* @__PURE__ */ new Set();
+      hold();
       pacing.limit(safeLimits);
       first();
       if (!core.history || !core.features.includes("history")) release();
@@ -1499,7 +1503,7 @@ function createOutbox(core) {
 // src/receiver.ts
 function createReceiver(core, calls, topics, hello) {
   const { codec } = core.options;
-  const { S: emit, l: report } = core.g;
+  const { S: emit, l: report } = core.h;
   let missed;
   let lastTimestampNs = BigInt(0);
   return {
@@ -1526,7 +1530,7 @@ function createReceiver(core, calls, topics, hello) {
       }
     },
     /** Records that the connection is lost. */
-    e() {
+    f() {
       missed ?? (missed = { from: core.connection.received(), lastTimestampNs });
     },
     /** Tells that a lost connection was replaced, if all topics are restored. */
@@ -1571,7 +1575,7 @@ var closeCodes = /* @__PURE__ */ (() => {
 // src/reconnect.ts
 var hint = "handshake failed: origin or token refused, CSP, TLS, or server away; see the server's log and the browser's console";
 var statusOf = (error) => Number(/response: (\d+)/.exec(`${error}`)?.[1]);
-function createReconnect({ options, g: listeners }) {
+function createReconnect({ options, h: listeners }) {
   const { backoff, getToken, shouldReconnect } = options;
   let failures = 0;
   const reconnect = {
@@ -1616,7 +1620,7 @@ function createSession(url, given, client, features) {
   const core = {
     client,
     options,
-    g: listeners,
+    h: listeners,
     kinds: kinds2,
     D: noop,
     features: [],
@@ -1647,7 +1651,7 @@ function createSession(url, given, client, features) {
   for (const { C: install } of features) Object.assign(client, install(core, outbox, calls, topics));
 }
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
-  const { client, options, g: listeners, i: isOpen, o: isClosed, A: newClosedError } = core;
+  const { client, options, h: listeners, i: isOpen, o: isClosed, A: newClosedError } = core;
   const reconnect = createReconnect(core);
   let retryTimer;
   let openedAt = 0;
@@ -1662,7 +1666,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     retryTimer = void 0;
     void dial(core, url, reconnect.renew, {
       opened: opened2,
-      message: receiver.receive,
+      message,
       ping: hello.ping,
       ended: (close2, final) => final ? finish(close2) : lost(close2)
     });
@@ -1680,11 +1684,26 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     notify(previous);
     receiver.resumed();
   };
-  const lost = (close2, now) => {
+  const message = (message2) => {
+    if (message2.type !== "hub:goaway") return receiver.receive(message2);
+    cancel(retryTimer);
+    retryTimer = after(message2.json().delay, () => leave(20));
+  };
+  const leave = (turns) => {
+    outbox.hold();
+    if (turns && [...calls.pending.values()].some(({ e: item }) => item.sent)) retryTimer = after(50, () => leave(turns - 1));
+    else replace({ code: 1012, reason: "goaway" });
+  };
+  const replace = (close2, always) => {
+    void core.connection.close(1e3, "");
+    lost(close2, true, always);
+  };
+  const lost = (close2, now, always) => {
     if (isClosed()) return;
+    cancel(retryTimer);
     const wasOpen = isOpen();
     if (wasOpen) {
-      receiver.e();
+      receiver.f();
       reconnect.ka(Date.now() - openedAt);
       topics.reset();
     } else if (core.connection) {
@@ -1694,8 +1713,8 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const previous = client.state;
     client.state = "reconnecting";
     const { code, reason, error } = close2;
-    calls.e(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
-    if (!now && !reconnect.la(close2, wasOpen)) finish(close2, previous);
+    calls.f(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
+    if (!always && !reconnect.la(close2, wasOpen)) finish(close2, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect2, retryIn);
@@ -1710,7 +1729,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     core.connection = void 0;
     core.D(newClosedError());
     topics.close(core.P ? void 0 : newClosedError());
-    calls.e(newClosedError, true);
+    calls.f(newClosedError, true);
     const unsent = outbox.clear();
     if (unsent) listeners.l(new HubError("closed", `${unsent} messages were not sent`));
     notify(previous, close2);
@@ -1745,8 +1764,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     reconnect() {
       core.w();
       if (isOpen()) {
-        void core.connection.close(1e3, "");
-        lost({ code: 1e3, reason: "reconnect" }, true);
+        replace({ code: 1e3, reason: "reconnect" }, true);
       } else if (retryTimer) {
         connect2();
       }

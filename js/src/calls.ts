@@ -84,7 +84,6 @@ export function createCalls(core: Core, { add, encode, enqueue, measure, remove,
     finish,
     fail,
     request,
-
     /** Sends a request of the application and returns a promise. `read` turns the reply into its value. */
     call<T>(
       fields: MessageFields,

@@ -31,7 +31,7 @@ export function createHello(core: Core, { limit, send }: Outbox, { request }: Ca
         settled();
         core.connection!.startHeartbeat(options.heartbeat ?? heartbeat);
       };
-      request({ type: "hub:hello" }, take, send);
+      request({ type: "hub:hello", data: { features: ["goaway"] } }, take, send);
     },
 
     /** Sends a request that does nothing. */

@@ -77,6 +77,12 @@ export function createOutbox(core: Core) {
     queuedBytes += item.size;
   };
 
+  /** Makes all frames that are not sent yet wait for `release`. */
+  const hold = () => {
+    held = new Set([...queue, ...(held ?? [])]);
+    queue = new Set();
+  };
+
   /** Sends the frames that were held. */
   const release = () => {
     for (const item of held ?? []) queue.add(item);
@@ -89,6 +95,7 @@ export function createOutbox(core: Core) {
     send,
     add,
     enqueue,
+    hold,
     remove,
     release,
 
@@ -116,8 +123,7 @@ export function createOutbox(core: Core) {
      * again only if it is known for which user it was sent.
      */
     restart(first: () => void) {
-      held = new Set([...queue, ...(held ?? [])]);
-      queue = new Set();
+      hold();
       pacing.limit(safeLimits);
       first();
       if (!core.history || !core.features.includes("history")) release();

@@ -11,11 +11,12 @@ import { createHello, type Hello } from "./hello.js";
 import { createListeners } from "./listeners.js";
 import { createMethods } from "./methods.js";
 import { watchNetwork } from "./network.js";
+import type { Message } from "./message.js";
 import type { Options, State } from "./options.js";
 import { createOutbox, type Outbox } from "./outbox.js";
 import { createReceiver, type Receiver } from "./receiver.js";
 import { createReconnect } from "./reconnect.js";
-import { cancel } from "./timers.js";
+import { after, cancel } from "./timers.js";
 import { createTopics, type Topics } from "./topics.js";
 
 /** Gives a client its methods, and everything behind them. */
@@ -81,7 +82,7 @@ function createLife(
 ) {
   const { client, options, listeners, isOpen, isClosed, newClosedError } = core;
   const reconnect = createReconnect(core);
-  let retryTimer: unknown; // set while the client waits for the next attempt
+  let retryTimer: unknown; // set while the client waits for the next attempt, and for its slot after hub:goaway
   let openedAt = 0;
   let closing: Promise<void> | undefined; // resolves when the last connection has ended
   let stopWatching: (() => void)[] = [];
@@ -96,7 +97,7 @@ function createLife(
     retryTimer = undefined;
     void dial(core, url, reconnect.renew, {
       opened,
-      message: receiver.receive,
+      message,
       ping: hello.ping,
       ended: (close, final) => (final ? finish(close) : lost(close)),
     });
@@ -117,9 +118,30 @@ function createLife(
     receiver.resumed();
   };
 
-  /** Handles the end of a connection or a failed attempt. */
-  const lost = (close: Close, now?: boolean) => {
+  const message = (message: Message) => {
+    if (message.type !== "hub:goaway") return receiver.receive(message);
+    // The hub drains, and has chosen the time at which this client reconnects.
+    cancel(retryTimer);
+    retryTimer = after(message.json().delay, () => leave(20));
+  };
+
+  /** Replaces the connection when the hub has replied to what was sent, at the latest after a number of turns. */
+  const leave = (turns: number) => {
+    outbox.hold();
+    if (turns && [...calls.pending.values()].some(({ item }) => item.sent)) retryTimer = after(50, () => leave(turns - 1));
+    else replace({ code: 1012, reason: "goaway" });
+  };
+
+  /** Replaces the open connection by a new one at once. */
+  const replace = (close: Close, always?: boolean) => {
+    void core.connection!.close(1000, "");
+    lost(close, true, always);
+  };
+
+  /** Handles the end of a connection or a failed attempt. `now`: without a wait. `always`: without asking whether to reconnect. */
+  const lost = (close: Close, now?: boolean, always?: boolean) => {
     if (isClosed()) return;
+    cancel(retryTimer);
     const wasOpen = isOpen();
     if (wasOpen) {
       receiver.lost();
@@ -133,7 +155,7 @@ function createLife(
     client.state = "reconnecting";
     const { code, reason, error } = close;
     calls.lost(() => new HubError("disconnected", `the connection was lost: ${code} ${reason}`.trim(), { cause: error }));
-    if (!now && !reconnect.allows(close, wasOpen)) finish(close, previous);
+    if (!always && !reconnect.allows(close, wasOpen)) finish(close, previous);
     if (isClosed()) return;
     const retryIn = now ? 0 : reconnect.wait();
     retryTimer = setTimeout(connect, retryIn);
@@ -189,8 +211,7 @@ function createLife(
     reconnect() {
       core.checkNotClosed();
       if (isOpen()) {
-        void core.connection!.close(1000, "");
-        lost({ code: 1000, reason: "reconnect" }, true);
+        replace({ code: 1000, reason: "reconnect" }, true);
       } else if (retryTimer) {
         connect();
       }

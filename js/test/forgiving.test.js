@@ -435,6 +435,76 @@ test("reconnect replaces the connection, or ends the wait", async (t) => {
   assert.throws(() => client.reconnect(), { code: "closed" });
 });
 
+const goaway = (socket, delay) => socket.deliver({ type: "hub:goaway", data: Buffer.from(JSON.stringify({ delay })) });
+
+test("after hub:goaway the client reconnects at its time, and no call fails", async (t) => {
+  const context = await setup(t);
+  const { client, events, tick, WebSocket } = context;
+  assert.deepEqual(JSON.parse(Buffer.from(context.socket.toHub[0].data)), { features: ["goaway"] });
+  client.subscribe("c", noop);
+  context.socket.welcome();
+  context.socket.ackAll();
+  const [first] = WebSocket.sockets;
+  goaway(first, 9000);
+  goaway(first, 5000);
+  const before = client.publish("c", 1);
+  await tick(4999);
+  assert.deepEqual([client.state, first.closed], ["open", undefined]);
+  await tick(1);
+  const after = client.publish("c", 2);
+  await tick(900);
+  assert.deepEqual([client.state, WebSocket.sockets.length], ["open", 1], "a reply is awaited");
+  assert.deepEqual(first.types, ["subscribe", "publish"], "nothing more is sent");
+  first.ackAll();
+  await tick(50);
+  assert.ok(first.closed);
+  assert.deepEqual(events.states.at(-1), { state: "reconnecting", previous: "open", code: 1012, reason: "goaway", retryIn: 0 });
+  assert.deepEqual(await before, { local: false });
+  await tick(0);
+  assert.equal(WebSocket.sockets.length, 2);
+  context.socket.accept();
+  context.socket.welcome();
+  context.socket.ackAll();
+  assert.deepEqual(context.socket.types, ["subscribe", "publish"]);
+  assert.deepEqual(await after, { local: false });
+  await tick(10_000);
+  assert.deepEqual([client.state, WebSocket.sockets.length], ["open", 2]);
+  assert.deepEqual(events.errors, []);
+});
+
+test("after hub:goaway a reply is awaited for a second", async (t) => {
+  const context = await setup(t);
+  const { client, tick, WebSocket } = context;
+  context.socket.welcome();
+  goaway(context.socket, 0);
+  const call = client.publish("c", 1);
+  await tick(1);
+  for (let ms = 0; ms < 1000; ms += 50) {
+    assert.equal(client.state, "open");
+    await tick(50);
+  }
+  assert.equal(client.state, "reconnecting");
+  await assertRejected(call, "disconnected", true);
+  await tick(0);
+  assert.equal(WebSocket.sockets.length, 2);
+});
+
+test("a lost or closed connection forgets hub:goaway, and shouldReconnect decides", async (t) => {
+  const context = await setup(t, { shouldReconnect: ({ code }) => code !== 1012 });
+  const { client, tick, WebSocket } = context;
+  goaway(context.socket, 2000);
+  context.socket.drop();
+  await tick(500);
+  context.socket.accept();
+  context.socket.welcome();
+  await tick(5000);
+  assert.deepEqual([client.state, WebSocket.sockets.length], ["open", 2]);
+  goaway(context.socket, 1000);
+  await tick(1000);
+  assert.deepEqual([client.state, WebSocket.sockets.length], ["closed", 2]);
+  assert.ok(context.socket.closed);
+});
+
 test("each connection begins with hub:hello, and the client tells who it is", async (t) => {
   const context = await setup(t);
   assert.deepEqual([context.client.id, context.client.user, context.client.limits], ["", "", undefined]);
