@@ -71,5 +71,7 @@ func setCallbacks(hub *websocket.Hub) {
 func routes(hub *websocket.Hub) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws", hub.Handler())
+	mux.Handle("GET /live", hub.LiveHandler())   // for a supervisor
+	mux.Handle("GET /ready", hub.ReadyHandler()) // for a load balancer
 	return mux
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"testing"
@@ -53,6 +55,11 @@ func TestPublishReachesSubscriber(t *testing.T) {
 		p.Subscribe("news")
 		p.Publish("news", `{"headline":"Hello"}`)
 		p.Expect(websocket.Message{Type: "message", Channel: "news", Data: []byte(`{"headline":"Hello"}`)})
+		for _, path := range []string{"/live", "/ready"} {
+			w := httptest.NewRecorder()
+			routes(hub).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			require.Equal(t, http.StatusOK, w.Code, path)
+		}
 		h.Stop()
 		require.NoError(t, <-ended)
 	})

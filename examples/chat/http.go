@@ -18,6 +18,8 @@ import (
 func (c *chat) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws", c.hub.Handler())
+	mux.Handle("GET /live", c.hub.LiveHandler())
+	mux.Handle("GET /ready", c.hub.ReadyHandler())
 	mux.Handle("GET /hub.js", js.Handler())
 	// Scripts of other sites cannot fetch keys.
 	mux.Handle("POST /api/key", http.NewCrossOriginProtection().Handler(http.HandlerFunc(c.issueKey)))

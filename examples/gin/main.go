@@ -53,6 +53,8 @@ func newRouter(hub *websocket.Hub) *gin.Engine {
 	r := gin.New()
 	r.Use(gin.Recovery())
 	r.GET("/ws", identify, websocket.Route[*gin.Context](hub))
+	r.GET("/live", gin.WrapH(hub.LiveHandler()))
+	r.GET("/ready", gin.WrapH(hub.ReadyHandler()))
 	return r
 }
 

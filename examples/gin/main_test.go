@@ -31,10 +31,13 @@ func TestMiddlewareRefusesHandshake(t *testing.T) {
 }
 
 // Only the hub's route needs a user.
-func TestOtherPathsAreNotFound(t *testing.T) {
-	w := httptest.NewRecorder()
-	newRouter(newHub()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	require.Equal(t, http.StatusNotFound, w.Code)
+func TestOtherPaths(t *testing.T) {
+	h := start(t)
+	for path, status := range map[string]int{"/": http.StatusNotFound, "/live": http.StatusOK, "/ready": http.StatusOK} {
+		w := httptest.NewRecorder()
+		newRouter(h.Hub).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		require.Equal(t, status, w.Code, path)
+	}
 }
 
 // start runs the hub behind the router until the test ends.
