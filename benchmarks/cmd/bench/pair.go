@@ -214,6 +214,12 @@ const (
 	mSkipped      = "skipped"              // messages that were missing when a later one arrived
 	mGaps         = "gaps"                 // messages that announced a gap
 	mHeal         = "heal_seconds"         // from the end of an outage to the last late message
+	mClients      = "clients"              // that a node had when it drained
+	mLeft         = "clients_left"         // of them, by themselves
+	mClosed       = "clients_closed"       // of them, by the hub
+	mTook         = "drain_seconds"        //
+	mPeak         = "peak_ratio"           // most reconnects within a second, divided by those of an even spread
+	mRepeated     = "repeated"             // deliveries
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages
 	mCount        = "deliveries"           //

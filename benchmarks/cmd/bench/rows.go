@@ -256,6 +256,10 @@ func init() { // an initializer of rows would refer to itself through the functi
 			},
 			run: clusterHeal,
 		},
+		{
+			name: "drain", title: "two nodes with 2,000 clients drain in 10 s and restart, one after the other; 5 messages/s to all clients, with history",
+			systems: []string{ours, oursNATS}, columns: drainColumns, goals: drainGoals(), run: drain,
+		},
 	}
 }
 

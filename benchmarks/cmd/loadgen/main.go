@@ -86,5 +86,15 @@ func controls(f *fleet) http.Handler {
 	child.Handle(mux, "/probe", func(ctx context.Context, p api.Probe) (api.ProbeResult, error) {
 		return probe(ctx, p)
 	})
+	var roaming *roamers // the driver calls the next three one after the other
+	child.Handle(mux, "/roam", func(_ context.Context, o api.Roam) (_ struct{}, err error) {
+		roaming, err = roam(context.Background(), o)
+		return struct{}{}, err
+	})
+	child.Handle(mux, "/nodes", func(_ context.Context, nodes []string) (struct{}, error) {
+		roaming.balancer.set(nodes)
+		return struct{}{}, nil
+	})
+	child.Handle(mux, "/roamed", func(context.Context, struct{}) (api.Roamed, error) { return roaming.end(), nil })
 	return mux
 }

@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -61,6 +62,14 @@ type system interface {
 	flush()
 	// members returns the number of connections that have joined and not left.
 	members() int
+}
+
+// drainer is a system that can send its clients away.
+type drainer interface {
+	// ready responds with 200 while the system accepts clients.
+	ready() http.Handler
+	// drain returns when the clients are gone and the system has shut down.
+	drain(ctx context.Context, o api.Drain) (api.Drained, error)
 }
 
 // systems has a constructor for each system, by name. Each system's file adds
@@ -128,6 +137,9 @@ func run() error {
 
 	mux := http.NewServeMux()
 	mux.Handle("/ws", sys)
+	if d, ok := sys.(drainer); ok {
+		mux.Handle("/ready", d.ready())
+	}
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	ws, err := child.Listen()
 	if err != nil {
@@ -182,6 +194,13 @@ func controls(sys system) http.Handler {
 		return u, nil
 	})
 	child.Handle(mux, "/profile", func(_ context.Context, name string) (struct{}, error) { return struct{}{}, profile(name) })
+	child.Handle(mux, "/drain", func(ctx context.Context, o api.Drain) (api.Drained, error) {
+		d, ok := sys.(drainer)
+		if !ok {
+			return api.Drained{}, errors.New("this system does not drain")
+		}
+		return d.drain(ctx, o)
+	})
 	child.Handle(mux, "/members", func(context.Context, struct{}) (int, error) { return sys.members(), nil })
 	return mux
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/benchmarks/internal/api"
@@ -130,3 +131,16 @@ func (h *oursHub) publish(target int, p []byte) error {
 func (h *oursHub) flush() {}
 
 func (h *oursHub) members() int { return int(h.n.Load()) }
+
+func (h *oursHub) ready() http.Handler { return h.hub.ReadyHandler() }
+
+func (h *oursHub) drain(ctx context.Context, o api.Drain) (api.Drained, error) {
+	began := time.Now()
+	r, err := h.hub.Drain(ctx, websocket.DrainOptions{Window: o.Window, Delay: o.Delay})
+	if err == nil {
+		err = h.hub.Shutdown(ctx)
+	}
+	return api.Drained{
+		Clients: r.Clients, Left: r.Left, Closed: r.Closed, Cut: r.Cut, Began: began.UnixNano(), Took: time.Since(began),
+	}, err
+}

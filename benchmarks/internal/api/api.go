@@ -285,3 +285,38 @@ func ServeSync(c net.Conn, handle func(op byte, a, b uint64) Arrived) {
 		}
 	}
 }
+
+// Roam makes the load generator connect clients of package client to a cluster, through a
+// balancer that asks the nodes for readiness. One more client publishes to a channel that
+// all have subscribed to.
+type Roam struct {
+	Nodes   []string      `json:"nodes"` // addresses
+	Clients int           `json:"clients"`
+	Rate    float64       `json:"rate"`  // publications per second
+	Check   time.Duration `json:"check"` // time between two questions of the balancer
+}
+
+// Roamed is what the clients of Roam have seen.
+type Roamed struct {
+	Reconnects []int64  `json:"reconnects"` // Unix nanoseconds
+	Published  uint64   `json:"published"`
+	Missed     uint64   `json:"missed"`   // publications, once for each client
+	Repeated   uint64   `json:"repeated"` // the same
+	Errors     []string `json:"errors"`   // of calls, and gaps; the first few
+}
+
+// Drain makes a server drain and shut down.
+type Drain struct {
+	Window time.Duration `json:"window"`
+	Delay  time.Duration `json:"delay"`
+}
+
+// Drained is the result of a Drain.
+type Drained struct {
+	Clients int           `json:"clients"`
+	Left    int           `json:"left"` // by themselves
+	Closed  int           `json:"closed"`
+	Cut     int           `json:"cut"`
+	Began   int64         `json:"began"` // Unix nanoseconds
+	Took    time.Duration `json:"took"`
+}
