@@ -364,8 +364,8 @@ type Config struct {
 
 	// Shutdown.
 	//
-	// DrainTimeout is the maximum time that shutdown waits for clients to accept their
-	// queued messages. Defaults to 5 s.
+	// DrainTimeout is the maximum time that shutdown, and Drain after its last slot, wait
+	// for clients to accept their queued messages. Defaults to 5 s.
 	DrainTimeout time.Duration
 	// CallbackTimeout is the maximum time that shutdown waits for running callbacks
 	// after that. Defaults to 30 s.

@@ -216,10 +216,11 @@ func (d *drain) result() DrainResult {
 	}
 	result.Clients = len(clients)
 	for _, c := range clients {
-		cause := c.closeErr.Load()
-		switch {
-		case !c.conn.hasEnded():
+		if !c.conn.hasEnded() {
 			result.Remaining++
+			continue
+		}
+		switch cause := c.closeErr.Load(); {
 		case cause == d.cause:
 			result.Closed++
 		case cause.Err == errDrainTimeout, !cause.ByPeer && cause.Code == d.cause.Code && cause.Reason == d.cause.Reason:

@@ -1,10 +1,12 @@
 package websocket_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -300,6 +303,38 @@ func TestHandshakeDuringDrain(t *testing.T) {
 		(<-peer).requireBusy("hub is draining")
 		require.Zero(t, <-drained)
 		hub.stop()
+	})
+}
+
+// A client whose handshake response is written while the drain begins has no slot.
+func TestHandshakeResponseReadDuringDrain(t *testing.T) {
+	t.Parallel()
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			hub := runFake(t, p, websocket.DefaultConfig, subscribeAll("news"))
+			server, client := testnet.Pair(1 << 16)
+			defer client.Close()
+			server.SetWindow(20) // less than the response
+			served := hub.accept(server)
+			_, err := client.Write([]byte(handshakeRequest))
+			require.NoError(t, err)
+			synctest.Wait()
+			start := time.Now()
+			time.AfterFunc(5*time.Second, func() { server.SetWindow(1 << 16) })
+			result, err := hub.Drain(t.Context(), websocket.DrainOptions{})
+			require.NoError(t, err)
+			require.Zero(t, result, "it was no client when the drain began")
+			require.LessOrEqual(t, time.Since(start), 6*time.Second, "the peer has a second to answer the Close frame")
+			<-served
+			reader := bufio.NewReader(client)
+			response, err := http.ReadResponse(reader, nil)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusSwitchingProtocols, response.StatusCode)
+			frame, err := io.ReadAll(reader)
+			require.NoError(t, err)
+			require.Equal(t, "\x88\x11\x03\xf4hub is draining", string(frame))
+			hub.stop()
+		})
 	})
 }
 

@@ -32,15 +32,17 @@ func RequireBroker() ReadyOption { return ReadyOption{Health.OK} }
 // ReadyHandler returns an http.Handler for readiness probes and the health checks of a
 // balancer, which sends new clients only to nodes that are ready. It responds with the
 // hub's Health in JSON. The status is 200 while the hub accepts clients, and 503 before
-// Run, from Drain on and from Shutdown on. The broker does not count unless RequireBroker
-// is among the options: a node without its engine serves the clients that it has.
+// Run, from Drain on and from Shutdown on. It is 503 too until the broker has connected or
+// failed to connect for the first time, so that the first clients of a node that starts
+// miss nothing. After that the broker does not count unless RequireBroker is among the
+// options: a node without its engine serves the clients that it has.
 //
 // What LiveHandler says about Health.Reason holds here too. The handler may be used for
 // several routes and by any number of goroutines.
 func (h *Hub) ReadyHandler(options ...ReadyOption) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		health := h.Health()
-		ready := health.accepts()
+		ready := health.accepts() && health.Broker != BrokerStarting
 		for _, o := range options {
 			ready = ready && (o.ready == nil || o.ready(health))
 		}

@@ -65,13 +65,15 @@ func TestHealthHandlers(t *testing.T) {
 	})
 }
 
-// A node whose engine is away is ready, unless the application wants otherwise.
+// A node whose engine is away is ready, unless the application wants otherwise. One whose
+// broker has not connected yet is not.
 func TestReadyWithoutBroker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := brokertest.NewMemory(1 << 20)
 		config := websocket.DefaultConfig
-		config.Broker = memory.Broker()
+		broker := &lateBroker{memory.Broker(), make(chan struct{})}
+		config.Broker = broker
 		hub := runFake(t, paths[0], config)
 		requireReady := func(without, with int) {
 			t.Helper()
@@ -83,6 +85,8 @@ func TestReadyWithoutBroker(t *testing.T) {
 			status, _ = statusOf(t, hub.LiveHandler())
 			require.Equal(t, 200, status)
 		}
+		requireReady(503, 503) // the first clients would miss messages
+		close(broker.release)
 		require.NoError(t, hub.BrokerReady(t.Context()))
 		requireReady(200, 200)
 		memory.Stop()

@@ -116,6 +116,7 @@ func TestOnRefuse(t *testing.T) {
 			*r = *r.WithContext(ctx)
 		})},
 		{websocket.RefusedClosed, 503, "info", nil, upgrade(nil)},
+		{websocket.RefusedDraining, 503, "info", nil, upgrade(nil)},
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt.reason, tt.status), func(t *testing.T) {
@@ -140,8 +141,13 @@ func TestOnRefuse(t *testing.T) {
 					<-ran // ErrHubClosed if Run was later than Shutdown
 				}()
 			}
-			if tt.reason == websocket.RefusedClosed {
+			switch tt.reason {
+			case websocket.RefusedClosed:
 				require.NoError(t, hub.Shutdown(t.Context()))
+			case websocket.RefusedDraining:
+				<-hub.Started()
+				_, err := hub.Drain(t.Context(), websocket.DrainOptions{})
+				require.NoError(t, err)
 			}
 			r := tt.request(t)
 			r.RemoteAddr = "192.0.2.1\nforged" // RealIP middleware sets it from a header

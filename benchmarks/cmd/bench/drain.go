@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,8 +102,9 @@ func drain(ctx context.Context, b *bench, s spec) (all []result, err error) {
 			fmt.Sprintf("node %d", i+1),
 			sample{
 				mClients: float64(d.Clients), mLeft: float64(d.Left), mClosed: float64(d.Closed + d.Cut), mTook: d.Took.Seconds(),
-				mPeak: peak(seen.Reconnects, d.Began, int64(drainDelay+window+5*time.Second)) * window.Seconds() / (drainBucket.Seconds() * float64(d.Clients)),
-				mLost: float64(seen.Missed), mRepeated: float64(seen.Repeated), mErrors: float64(len(seen.Errors)),
+				mPeak:  float64(peak(seen.Reconnects, d.Began+int64(drainDelay))) * window.Seconds() / (drainBucket.Seconds() * float64(d.Clients)),
+				mStall: seen.Stall.Seconds() * 1e3,
+				mLost:  float64(seen.Missed), mRepeated: float64(seen.Repeated), mErrors: float64(len(seen.Errors)),
 			},
 			strings.Join(seen.Errors, "; "),
 		})
@@ -110,23 +112,16 @@ func drain(ctx context.Context, b *bench, s spec) (all []result, err error) {
 	return all, nil
 }
 
-// peak returns the largest number of times within a bucket, of those from began on for the
-// time long. The buckets begin at every time, so that no border halves a peak.
-func peak(times []int64, began, long int64) float64 {
-	most := 0
-	for first := range times {
-		if at := times[first] - began; at < 0 || at > long {
-			continue
+// peak returns the largest number of times in a bucket. The first of 15 buckets begins at
+// began.
+func peak(times []int64, began int64) int {
+	var buckets [15]int
+	for _, t := range times {
+		if at := (t - began) / int64(drainBucket); t >= began && at < int64(len(buckets)) {
+			buckets[at]++
 		}
-		count := 0
-		for _, t := range times[first:] {
-			if t-times[first] < int64(drainBucket) {
-				count++
-			}
-		}
-		most = max(most, count)
 	}
-	return float64(most)
+	return slices.Max(buckets[:])
 }
 
 // wait waits for d.

@@ -219,6 +219,7 @@ const (
 	mClosed       = "clients_closed"       // of them, by the hub
 	mTook         = "drain_seconds"        //
 	mPeak         = "peak_ratio"           // most reconnects within a second, divided by those of an even spread
+	mStall        = "longest_stall_ms"     // of the load generator: a timer was late by that
 	mRepeated     = "repeated"             // deliveries
 	mErrors       = "publish_errors"       //
 	mBad          = "undecodable"          // messages

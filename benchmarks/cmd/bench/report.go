@@ -221,7 +221,7 @@ var (
 	healColumns = slices.Concat([]column{{head: "seconds to heal", metric: mHeal, spread: true}, {head: "gaps", metric: mGaps, worst: true}, {head: "skipped", metric: mSkipped, worst: true},
 		{head: "deliveries", metric: mCount}, {head: "publish errors", metric: mErrors, worst: true}}, lossColumns, tailColumns)
 	drainColumns = []column{{head: "clients", metric: mClients}, {head: "left by themselves", metric: mLeft}, {head: "closed by the hub", metric: mClosed},
-		{head: "seconds", metric: mTook}, {head: "peak of reconnects per second, of the even spread", metric: mPeak, worst: true},
+		{head: "seconds", metric: mTook}, {head: "peak of reconnects per second, of the even spread", metric: mPeak, spread: true}, {head: "longest stall, ms", metric: mStall, worst: true},
 		{head: "missed", metric: mLost, worst: true}, {head: "repeated", metric: mRepeated, worst: true}, {head: "failed calls and gaps", metric: mErrors, worst: true}}
 	slowColumns  = slices.Concat([]column{cpuColumn, memColumn, evictColumn, {head: "p99 µs", metric: mP99, spread: true}}, lossColumns, tailColumns)
 	churnColumns = slices.Concat([]column{{head: "CPU µs/cycle", metric: mCPU, spread: true}, {head: "cycles/s", metric: mPerSec},

@@ -81,6 +81,7 @@ func roam(ctx context.Context, o api.Roam) (*roamers, error) {
 		r.members = append(r.members, m)
 	}
 	r.stopped.Go(func() { r.publish(publisher, o.Rate) }) // ends with stop
+	r.stopped.Go(r.watchStalls)                           // ends with stop
 	return r, nil
 }
 
@@ -124,6 +125,23 @@ func (r *roamers) publish(c *hubclient.Client, rate float64) {
 		cancel()
 		r.mu.Lock()
 		r.published = n
+		r.mu.Unlock()
+	}
+}
+
+// watchStalls measures how late timers are, because the machine is busy.
+func (r *roamers) watchStalls() {
+	const tick = 10 * time.Millisecond
+	for timer := time.NewTimer(tick); ; {
+		due := time.Now().Add(tick)
+		timer.Reset(tick)
+		select {
+		case <-r.stop:
+			return
+		case <-timer.C:
+		}
+		r.mu.Lock()
+		r.result.Stall = max(r.result.Stall, time.Since(due))
 		r.mu.Unlock()
 	}
 }

@@ -298,11 +298,12 @@ type Roam struct {
 
 // Roamed is what the clients of Roam have seen.
 type Roamed struct {
-	Reconnects []int64  `json:"reconnects"` // Unix nanoseconds
-	Published  uint64   `json:"published"`
-	Missed     uint64   `json:"missed"`   // publications, once for each client
-	Repeated   uint64   `json:"repeated"` // the same
-	Errors     []string `json:"errors"`   // of calls, and gaps; the first few
+	Reconnects []int64       `json:"reconnects"` // Unix nanoseconds
+	Published  uint64        `json:"published"`
+	Missed     uint64        `json:"missed"`   // publications, once for each client
+	Repeated   uint64        `json:"repeated"` // the same
+	Stall      time.Duration `json:"stall"`    // the longest: a timer was late by that
+	Errors     []string      `json:"errors"`   // of calls, and gaps; the first few
 }
 
 // Drain makes a server drain and shut down.
