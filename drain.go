@@ -3,6 +3,7 @@ package websocket
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -223,7 +224,7 @@ func (d *drain) result() DrainResult {
 		switch cause := c.closeErr.Load(); {
 		case cause == d.cause:
 			result.Closed++
-		case cause.Err == errDrainTimeout, !cause.ByPeer && cause.Code == d.cause.Code && cause.Reason == d.cause.Reason:
+		case errors.Is(cause.Err, errDrainTimeout), !cause.ByPeer && cause.Code == d.cause.Code && cause.Reason == d.cause.Reason:
 			result.Cut++ // abort has replaced the cause by a copy with its error
 		default:
 			result.Left++

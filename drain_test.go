@@ -62,7 +62,7 @@ func (p *drainPeer) watch(begin time.Time, obeys bool) {
 			continue
 		}
 		p.toldAt = time.Since(begin)
-		p.told = time.Duration(m.Data.(map[string]any)["delay"].(float64)) * time.Millisecond
+		p.told = time.Duration(m.Data.(map[string]any)["delay"].(float64) * 1e6) // from milliseconds
 		if obeys {
 			time.AfterFunc(p.told, func() {
 				close(left)
@@ -320,11 +320,11 @@ func TestHandshakeResponseReadDuringDrain(t *testing.T) {
 			require.NoError(t, err)
 			synctest.Wait()
 			start := time.Now()
-			time.AfterFunc(5*time.Second, func() { server.SetWindow(1 << 16) })
+			time.AfterFunc(3*time.Second, func() { server.SetWindow(1 << 16) })
 			result, err := hub.Drain(t.Context(), websocket.DrainOptions{})
 			require.NoError(t, err)
 			require.Zero(t, result, "it was no client when the drain began")
-			require.LessOrEqual(t, time.Since(start), 6*time.Second, "the peer has a second to answer the Close frame")
+			require.LessOrEqual(t, time.Since(start), 4*time.Second, "the peer has a second to answer the Close frame")
 			<-served
 			reader := bufio.NewReader(client)
 			response, err := http.ReadResponse(reader, nil)
