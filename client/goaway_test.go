@@ -277,9 +277,9 @@ func (n *restartNode) restart(t *testing.T, memory *brokertest.Memory) {
 	config.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
 		return websocket.TopicOptions{History: websocket.HistoryOptions{Messages: 10_000}}
 	}
-	hub, pipes := websocket.NewHub(noLogger{}, config), newPipeListener()
-	n.running.Go(func() { _ = hub.Run(context.Background()) })   // ends with Shutdown
-	n.running.Go(func() { _ = hub.Serve(pipes, hub.Handler()) }) // ends with Shutdown
+	hub, pipes := websocket.NewHub(noLogger{}, config), newPipeListener(t)
+	n.running.Go(func() { _ = hub.Run(context.Background()) }) // ends with Shutdown
+	pipes.serve(hub.Handler(), hub)
 	require.NoError(t, hub.BrokerReady(t.Context()))
 	n.hub.Store(hub)
 	n.pipes.Store(pipes)
