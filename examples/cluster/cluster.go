@@ -24,7 +24,8 @@ type options struct {
 	dir      string // of the engine
 	engine   string // the URL of a running engine, or ""
 	announce time.Duration
-	log      io.Writer // gets the logs of all processes
+	window   time.Duration // of a node that drains
+	log      io.Writer     // gets the logs of all processes
 }
 
 // cluster is the nodes, the engine and the front. A real cluster runs them on several
@@ -65,7 +66,10 @@ func newCluster(o options) (*cluster, error) {
 			if s.url != "" {
 				addr = s.addr()
 			}
-			return []string{"node", "-child", "-addr", addr, "-engine", o.engine, "-announce", o.announce.String()}
+			return []string{
+				"node", "-child", "-addr", addr, "-engine", o.engine, "-announce", o.announce.String(),
+				"-window", o.window.String(), "-proxies", "127.0.0.1,::1", // the front
+			}
 		}
 		if err := n.start(); err != nil {
 			return nil, errors.Join(err, c.close())

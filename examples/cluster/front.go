@@ -12,7 +12,7 @@ import (
 )
 
 // front returns the handler of the front: a reverse proxy that sends each request to the
-// next node that accepts a connection, so a client is not bound to a node; and /control,
+// next node that accepts it, so a client is not bound to a node; and /control,
 // with which the page starts and ends servers. Whoever reaches the front may do that,
 // which is for a demonstration only.
 func (c *cluster) front() http.Handler {
@@ -32,7 +32,7 @@ func (c *cluster) front() http.Handler {
 		},
 	}
 	proxy := &httputil.ReverseProxy{
-		Transport: transport,
+		Transport: nextNode{transport, len(c.nodes)},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "cluster"})
 			r.Out.Host = r.In.Host // the hub compares it with the Origin header
@@ -48,6 +48,25 @@ func (c *cluster) front() http.Handler {
 	mux.Handle("POST /control", http.NewCrossOriginProtection().Handler(http.HandlerFunc(c.control)))
 	mux.Handle("/", proxy)
 	return mux
+}
+
+// nextNode is a transport that asks another node if one responds with 503, as a node that
+// drains does.
+type nextNode struct {
+	transport *http.Transport
+	nodes     int
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n nextNode) RoundTrip(r *http.Request) (*http.Response, error) {
+	for range n.nodes - 1 {
+		response, err := n.transport.RoundTrip(r)
+		if err != nil || response.StatusCode != http.StatusServiceUnavailable || r.Method != http.MethodGet {
+			return response, err
+		}
+		_ = response.Body.Close() // the response is not used
+	}
+	return n.transport.RoundTrip(r)
 }
 
 // showServers responds with the state of every server.

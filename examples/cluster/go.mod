@@ -6,23 +6,30 @@ require (
 	github.com/maoxiaoyue/hypgo-websocket v0.1.0
 	github.com/maoxiaoyue/hypgo-websocket/broker/nats v0.1.0
 	github.com/maoxiaoyue/hypgo-websocket/broker/redis v0.1.0
+	github.com/maoxiaoyue/hypgo-websocket/metrics/prometheus v0.1.0
+	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )
 
 require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
+	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/google/flatbuffers v25.12.19+incompatible // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/gorilla/websocket v1.5.3 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/minio/highwayhash v1.0.4 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
 	github.com/nats-io/nats.go v1.55.0 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
+	github.com/prometheus/client_model v0.6.3 // indirect
+	github.com/prometheus/common v0.72.0 // indirect
+	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
@@ -36,4 +43,5 @@ replace (
 	github.com/maoxiaoyue/hypgo-websocket => ../..
 	github.com/maoxiaoyue/hypgo-websocket/broker/nats => ../../broker/nats
 	github.com/maoxiaoyue/hypgo-websocket/broker/redis => ../../broker/redis
+	github.com/maoxiaoyue/hypgo-websocket/metrics/prometheus => ../../metrics/prometheus
 )

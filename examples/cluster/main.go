@@ -10,7 +10,7 @@
 // nodes. When a node ends, its tabs move to another one and miss nothing. Try it with the
 // buttons of the page, or with commands:
 //
-//	stop 2         the node closes its connections and ends
+//	stop 2         the node drains, which sends its tabs to other nodes, and ends
 //	kill 2         the node's process is killed
 //	kill engine    nothing can be published until "start engine"
 //	start 2
@@ -20,9 +20,26 @@
 // nodes use a server that runs already, for example -engine redis://localhost:6379.
 //
 // "cluster node" runs one node, for a cluster on several machines: see its flags with -h.
+// Every flag can be set by an environment variable instead, which is how a node is
+// configured in a container. Two nodes on one machine, with Redis:
+//
+//	export CLUSTER_ENGINE=redis://localhost:6379 CLUSTER_SECRET=$(openssl rand -hex 32)
+//	CLUSTER_ADDR=localhost:8081 go run . node &
+//	CLUSTER_ADDR=localhost:8082 go run . node &
+//
+//	CLUSTER_ADDR       address of the node, as browsers find it
+//	CLUSTER_ENGINE     nats://... or redis://...
+//	CLUSTER_SECRET     64 hexadecimal digits, the same for all nodes
+//	CLUSTER_ANNOUNCE   time between announcements, 1s
+//	CLUSTER_WINDOW     time over which a node that ends sends its tabs away, 10s
+//	CLUSTER_PROXIES    addresses of reverse proxies, separated by commas
+//
+// A node drains when it gets SIGTERM. It has Prometheus metrics at /metrics, and health
+// checks at /live and /ready. Serve these three to the operators only.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -34,6 +51,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
 func main() {
@@ -66,8 +85,21 @@ func run(args []string) error {
 	return errUsage
 }
 
-// parse parses the flags. check returns the first problem of their values, or "".
+// environment begins the names of the environment variables that set flags.
+const environment = "CLUSTER_"
+
+// parse parses the flags, for which environment variables are the defaults. check returns
+// the first problem of their values, or "".
 func parse(flags *flag.FlagSet, args []string, check func() string) error {
+	var invalid string
+	flags.VisitAll(func(f *flag.Flag) {
+		name := environment + strings.ToUpper(f.Name)
+		if v := os.Getenv(name); v != "" && f.Name != "child" {
+			if err := flags.Set(f.Name, v); err != nil {
+				invalid = fmt.Sprintf("%s=%q: %v", name, v, err)
+			}
+		}
+	})
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(0) // flags has printed the help
@@ -75,7 +107,7 @@ func parse(flags *flag.FlagSet, args []string, check func() string) error {
 	if err != nil {
 		return errUsage // flags has printed the error
 	}
-	problem := check()
+	problem := cmp.Or(invalid, check())
 	if flags.NArg() > 0 {
 		problem = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
 	}
@@ -94,6 +126,7 @@ func clusterCommand(args []string) error {
 	flags.StringVar(&o.dir, "dir", "cluster-data", "`folder` in which the NATS server stores")
 	flags.StringVar(&o.engine, "engine", "", "`URL` of a running engine, nats://... or redis://...; without it a NATS server is started")
 	flags.DurationVar(&o.announce, "announce", time.Second, "time between announcements of a node; when it has missed three, its members leave")
+	flags.DurationVar(&o.window, "window", 2*time.Second, "time over which a node that stops sends its tabs away")
 	err := parse(flags, args, func() string {
 		switch {
 		case o.nodes < 1 || o.nodes > 9:
@@ -102,6 +135,8 @@ func clusterCommand(args []string) error {
 			return "-dir must not be empty"
 		case o.announce < 10*time.Millisecond:
 			return "-announce must be at least 10ms"
+		case o.window < 0 || o.window > stopTime/2:
+			return fmt.Sprintf("-window must be at most %v", stopTime/2)
 		}
 		return errorText(checkAddr(*addr), checkEngine(o.engine))
 	})
@@ -131,30 +166,41 @@ func clusterCommand(args []string) error {
 
 func nodeCommand(args []string) error {
 	flags := flag.NewFlagSet("cluster node", flag.ContinueOnError)
-	addr := flags.String("addr", "localhost:8090", "address of the node, `host:port`, as browsers find it; it is also the node's name")
-	engine := flags.String("engine", "", "`URL` of the engine, nats://... or redis://...")
-	announce := flags.Duration("announce", time.Second, "time between announcements, the same for all nodes")
+	var o nodeOptions
+	flags.StringVar(&o.addr, "addr", "localhost:8090", "address of the node, `host:port`, as browsers find it; it is also the node's name")
+	flags.StringVar(&o.engine, "engine", "", "`URL` of the engine, nats://... or redis://...")
+	flags.DurationVar(&o.announce, "announce", time.Second, "time between announcements, the same for all nodes")
+	flags.DurationVar(&o.window, "window", 10*time.Second, "time over which the node sends its tabs away when it ends")
+	proxies := flags.String("proxies", "", "`addresses` of reverse proxies, separated by commas")
 	child := flags.Bool("child", false, "end with the standard input; the cluster sets it")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "Usage of cluster node:")
 		flags.PrintDefaults()
 		fmt.Fprintf(flags.Output(), "The environment variable %s has the secret of all nodes, 64 hexadecimal digits.\n", secretVariable)
+		fmt.Fprintf(flags.Output(), "Environment variables set flags too: %sENGINE is -engine.\n", environment)
 	}
 	err := parse(flags, args, func() string {
 		switch {
-		case *engine == "":
+		case o.engine == "":
 			return "-engine is missing"
-		case *announce < 10*time.Millisecond:
+		case o.announce < 10*time.Millisecond:
 			return "-announce must be at least 10ms"
+		case o.window < 0:
+			return "-window must not be negative"
 		}
-		return errorText(checkAddr(*addr), checkEngine(*engine))
+		if *proxies != "" {
+			o.proxies = strings.Split(*proxies, ",")
+		}
+		config := websocket.Config{TrustedProxies: o.proxies}
+		return errorText(checkAddr(o.addr), checkEngine(o.engine), config.Validate())
 	})
 	if err != nil {
 		return err
 	}
 	ctx, stop := lifetime(*child)
 	defer stop()
-	return runNode(ctx, *addr, *engine, *announce)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	return runNode(ctx, o)
 }
 
 func engineCommand(args []string) error {

@@ -9,12 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,7 +54,7 @@ func eventually(t *testing.T, condition func() bool, what ...any) {
 // of the test.
 func start(t *testing.T, dir, engine string) (c *cluster, front string, stop func()) {
 	t.Helper()
-	c, err := newCluster(options{host: "127.0.0.1", nodes: 3, dir: dir, engine: engine, announce: 200 * time.Millisecond, log: io.Discard})
+	c, err := newCluster(options{host: "127.0.0.1", nodes: 3, dir: dir, engine: engine, announce: 200 * time.Millisecond, window: 200 * time.Millisecond, log: io.Discard})
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -66,7 +68,7 @@ func start(t *testing.T, dir, engine string) (c *cluster, front string, stop fun
 	t.Cleanup(stop)
 	for _, n := range c.nodes {
 		eventually(t, func() bool {
-			status, health := get(t, n.url+"/health")
+			status, health := get(t, n.url+"/ready")
 			return status == http.StatusOK && strings.Contains(health, `"broker":"up"`)
 		})
 	}
@@ -275,6 +277,12 @@ func TestNATS(t *testing.T) {
 }
 
 func TestRedis(t *testing.T) {
+	testAcrossNodes(t, "", startRedis(t))
+}
+
+// startRedis starts a Redis server and returns its URL.
+func startRedis(t *testing.T) string {
+	t.Helper()
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Skip("redis-server is not installed")
@@ -290,7 +298,61 @@ func TestRedis(t *testing.T) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	})
-	testAcrossNodes(t, "", "redis://"+net.JoinHostPort(host, port))
+	return "redis://" + net.JoinHostPort(host, port)
+}
+
+// TestNodesByEnvironment runs two nodes as a container would, and drains one of them.
+func TestNodesByEnvironment(t *testing.T) {
+	t.Run("Redis", func(t *testing.T) { testByEnvironment(t, startRedis(t)) })
+	t.Run("NATS", func(t *testing.T) {
+		engine := &server{name: "engine", log: io.Discard, args: func(*server) []string {
+			return []string{"engine", "-child", "-listen", "127.0.0.1:0", "-dir", t.TempDir()}
+		}}
+		require.NoError(t, engine.start())
+		t.Cleanup(func() { require.NoError(t, engine.end(false)) })
+		testByEnvironment(t, engine.url)
+	})
+}
+
+func testByEnvironment(t *testing.T, engine string) {
+	c := &cluster{}
+	logs := make([]bytes.Buffer, 2) // may be read when the node has ended
+	for i := range logs {
+		n := &server{name: fmt.Sprint("node ", i+1), log: &logs[i], args: func(*server) []string { return []string{"node"} }, env: []string{
+			"CLUSTER_ADDR=127.0.0.1:0", "CLUSTER_ENGINE=" + engine, "CLUSTER_ANNOUNCE=200ms", "CLUSTER_WINDOW=200ms",
+			secretVariable + "=" + strings.Repeat("5a", 32),
+		}}
+		require.NoError(t, n.start())
+		c.nodes = append(c.nodes, n)
+	}
+	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			_ = n.process.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+			<-n.process.ended
+		}
+	})
+	for _, n := range c.nodes {
+		eventually(t, func() bool {
+			status, health := get(t, n.url+"/ready")
+			return status == http.StatusOK && strings.Contains(health, `"broker":"up"`)
+		})
+		status, _ := get(t, n.url+"/live")
+		require.Equal(t, http.StatusOK, status)
+	}
+	ann, bob := c.open(t, "Ann", "json", 0, true), c.open(t, "Bob", "json", 1, false)
+	bob.sees(t, "Ann at "+c.nodes[0].addr(), "Bob at "+c.nodes[1].addr())
+	_, metrics := get(t, c.nodes[0].url+"/metrics")
+	require.Contains(t, metrics, "\nwebsocket_connections 1\n")
+
+	stop, stop2 := ann.talk(t), bob.talk(t)
+	eventually(t, func() bool { return len(ann.got()) > 20 })
+	require.NoError(t, c.nodes[0].process.cmd.Process.Signal(syscall.SIGTERM))
+	before := len(bob.got())
+	eventually(t, func() bool { return ann.at() == c.nodes[1].addr() && len(bob.got()) > before+20 })
+	<-c.nodes[0].process.ended
+	require.True(t, c.nodes[0].process.cmd.ProcessState.Success())
+	require.Contains(t, logs[0].String(), "drained")
+	requireSame(t, append(stop(), stop2()...), ann, bob)
 }
 
 // testAcrossNodes tests history, order and presence across nodes.
@@ -377,8 +439,9 @@ func TestEngineKilled(t *testing.T) {
 			var refused *client.Error
 			return errors.As(bob.say(ctx, late), &refused) && refused.Code == client.CodeUnavailable
 		}, "publishing fails")
-		status, health := get(t, c.nodes[0].url+"/health")
-		require.Equal(t, http.StatusServiceUnavailable, status, health)
+		status, health := get(t, c.nodes[0].url+"/ready")
+		require.Equal(t, http.StatusOK, status, "a node without its engine still serves its tabs")
+		require.Contains(t, health, `"broker":"down"`)
 		require.NoError(t, c.run("start", "engine"))
 		require.NoError(t, bob.say(within(t), late), "the engine may have kept it when it was killed")
 		all = append(all, "Bob: "+late)
@@ -413,7 +476,7 @@ func TestHistorySurvivesRestart(t *testing.T) {
 
 func TestPageKeysAndHealthFromAnyNode(t *testing.T) {
 	c, front, _ := start(t, t.TempDir(), "")
-	for _, path := range []string{"/", "/page.js", "/hub.js", "/page.css", "/health"} {
+	for _, path := range []string{"/", "/page.js", "/hub.js", "/page.css", "/live", "/ready", "/metrics"} {
 		for _, host := range []string{front, c.nodes[0].addr(), c.nodes[1].addr(), c.nodes[2].addr()} {
 			status, _ := get(t, "http://"+host+path)
 			require.Equal(t, http.StatusOK, status, path)
@@ -466,6 +529,25 @@ func TestPageKeysAndHealthFromAnyNode(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, status)
 }
 
+// The front asks another node if one drains.
+func TestFrontAvoidsDrainingNode(t *testing.T) {
+	serve := func(status int) *server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		t.Cleanup(s.Close)
+		return &server{url: s.URL}
+	}
+	status := func(method string, nodes ...*server) int {
+		w := httptest.NewRecorder()
+		(&cluster{nodes: nodes}).front().ServeHTTP(w, httptest.NewRequest(method, "/", nil))
+		return w.Code
+	}
+	draining, works := serve(http.StatusServiceUnavailable), serve(http.StatusOK)
+	require.Equal(t, http.StatusOK, status("GET", works, draining, draining))
+	require.Equal(t, http.StatusOK, status("GET", draining, draining, works))
+	require.Equal(t, http.StatusServiceUnavailable, status("GET", draining, draining))
+	require.Equal(t, http.StatusServiceUnavailable, status("POST", works, draining), "its body is read")
+}
+
 func TestCommands(t *testing.T) {
 	c, front, _ := start(t, t.TempDir(), "")
 	var out bytes.Buffer
@@ -494,10 +576,15 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"jump"}, {"-nodes", "0"}, {"-nodes", "x"}, {"-dir", ""}, {"-engine", "http://localhost"}, {"-engine", "redis://localhost/x"}, {"-addr", "8080"},
 		{"-addr", ":8080"}, {"-addr", "0.0.0.0:8080"}, {"-announce", "0"}, {"-jump"}, {"more"}, {"-nodes", "3", "more"},
-		{"node"}, {"node", "-engine", "nats://localhost", "-addr", "x"}, {"engine", "-listen", "x"}, {"engine", "more"},
+		{"node"}, {"node", "-engine", "nats://localhost", "-window", "-1s"}, {"node", "-engine", "nats://localhost", "-proxies", "proxy"},
+		{"-window", "1h"}, {"node", "-engine", "nats://localhost", "-addr", "x"}, {"engine", "-listen", "x"}, {"engine", "more"},
 	} {
 		require.ErrorIs(t, run(args), errUsage, args)
 	}
+	t.Setenv("CLUSTER_ANNOUNCE", "soon")
+	require.ErrorIs(t, run([]string{"node", "-engine", "nats://localhost", "-addr", "localhost:0"}), errUsage)
+	t.Setenv("CLUSTER_ANNOUNCE", "")
+	t.Setenv("CLUSTER_ENGINE", "nats://localhost")
 	t.Setenv(secretVariable, "x")
-	require.ErrorContains(t, run([]string{"node", "-engine", "nats://localhost", "-addr", "localhost:0"}), secretVariable)
+	require.ErrorContains(t, run([]string{"node", "-addr", "localhost:0"}), secretVariable)
 }

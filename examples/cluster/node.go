@@ -17,8 +17,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/js"
+	wsprometheus "github.com/maoxiaoyue/hypgo-websocket/metrics/prometheus"
 )
 
 // secretVariable is the environment variable with the secret that seals tickets. The
@@ -34,45 +39,61 @@ type node struct {
 	secret []byte
 }
 
-// runNode runs a node until ctx ends. It prints the node's URL. When it ends, the hub
-// closes all connections with code 1001 (going away), after which clients look for
-// another node.
-func runNode(ctx context.Context, addr, engine string, announce time.Duration) error {
+// nodeOptions configure a node.
+type nodeOptions struct {
+	addr     string
+	engine   string
+	announce time.Duration
+	window   time.Duration // over which it sends its clients away when it ends
+	proxies  []string
+}
+
+// runNode runs a node until ctx ends. It prints the node's URL. When ctx ends the hub
+// drains: it tells each client when to go to another node, and refuses new ones.
+func runNode(ctx context.Context, o nodeOptions) error {
 	secret, err := hex.DecodeString(os.Getenv(secretVariable))
 	if err != nil || len(secret) != 32 {
 		return fmt.Errorf("the environment variable %s needs 64 hexadecimal digits, the same for all nodes", secretVariable)
 	}
-	broker, err := newBroker(engine)
+	broker, err := newBroker(o.engine)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", addr)
+	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
 	}
-	host, _, _ := net.SplitHostPort(addr) // net.Listen has accepted it
-	n := newNode(net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)), broker, secret, announce)
-	ctx, end := context.WithCancel(ctx)
+	host, _, _ := net.SplitHostPort(o.addr) // net.Listen has accepted it
+	o.addr = net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	n := newNode(o, broker, secret)
+	running, end := context.WithCancel(context.Background())
 	defer end()
 	ran := make(chan error, 1)
-	go func() { ran <- n.hub.Run(ctx) }() // returns after ctx ends
-	go n.watch(ctx)                       // returns after ctx ends
+	go func() { ran <- n.hub.Run(running) }() // returns after end
+	go n.watch(running)                       // returns after end
+	drained := context.AfterFunc(ctx, func() {
+		defer end()
+		result, err := n.hub.Drain(running, websocket.DrainOptions{Window: max(o.window, time.Millisecond)})
+		n.log.Info("drained", "result", result, "error", err)
+	})
+	defer drained()
 	fmt.Println("http://" + n.name)
-	err = n.hub.Serve(listener, n.handler())
-	end() // if Serve failed, ctx has not ended yet
+	err = n.hub.Serve(listener, n.handler()) // returns when the hub has ended
+	end()                                    // if Serve failed, the hub runs
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
 	return errors.Join(err, <-ran)
 }
 
-func newNode(name string, broker websocket.Broker, secret []byte, announce time.Duration) *node {
-	n := &node{name: name, log: slog.Default().With("node", name), secret: secret}
-	n.host, _, _ = net.SplitHostPort(name)
+func newNode(o nodeOptions, broker websocket.Broker, secret []byte) *node {
+	n := &node{name: o.addr, log: slog.Default().With("node", o.addr), secret: secret}
+	n.host, _, _ = net.SplitHostPort(o.addr)
 	config := websocket.DefaultConfig
 	config.Broker = broker
-	config.NodeName = name
-	config.AnnounceInterval = announce
+	config.NodeName = o.addr
+	config.AnnounceInterval = o.announce
+	config.TrustedProxies = o.proxies
 	config.MaxMessageSize = 64 << 10 // enough for a list of several hundred members
 	config.MessageRate = 20
 	config.MaxSubscriptions = maxRoomsPerTab
@@ -129,24 +150,18 @@ func (n *node) handler() http.Handler {
 	if err != nil {
 		panic(err) // the name is invalid
 	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(wsprometheus.NewCollector(n.hub), collectors.NewGoCollector())
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /live", n.hub.LiveHandler())
+	mux.Handle("GET /ready", n.hub.ReadyHandler()) // a node without its engine still serves its tabs
 	mux.Handle("GET /ws", n.hub.Handler())
 	mux.Handle("GET /hub.js", js.Handler())
 	mux.HandleFunc("POST /api/key", n.issueKey)
-	mux.HandleFunc("GET /health", n.health)
 	mux.HandleFunc("GET /control", noServers)
 	mux.Handle("GET /", n.guarded(http.FileServerFS(page)))
 	return mux
-}
-
-// health handles the health checks of a load balancer.
-func (n *node) health(w http.ResponseWriter, _ *http.Request) {
-	health := n.hub.Health()
-	w.Header().Set("Content-Type", "application/json")
-	if !health.OK() {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_, _ = w.Write(encode(health)) // fails only if the balancer has disconnected
 }
 
 // noServers tells the page that it can start and end no servers. The front answers
