@@ -115,12 +115,15 @@ type RefusalStats struct {
 	Closed       uint64 `json:"closed"`
 	Hook         uint64 `json:"hook"`
 	Writer       uint64 `json:"writer"`
+	AddressLimit uint64 `json:"address_limit"`
+	Draining     uint64 `json:"draining"`
 }
 
 // refusalReasons are the reasons in the order of the fields of RefusalStats.
 var refusalReasons = [...]RefusalReason{
 	RefusedNotWebSocket, RefusedMalformed, RefusedCodec, RefusedOrigin, RefusedClientID, RefusedDuplicateID,
 	RefusedLimit, RefusedMemory, RefusedNotRunning, RefusedClosed, RefusedHook, RefusedWriter,
+	RefusedAddressLimit, RefusedDraining,
 }
 
 // refusals counts refused handshakes, by index in refusalReasons.
@@ -142,7 +145,7 @@ func (r *refusals) stats() (st RefusalStats) {
 func (r *RefusalStats) fields() [len(refusalReasons)]*uint64 {
 	return [...]*uint64{
 		&r.NotWebSocket, &r.Malformed, &r.Codec, &r.Origin, &r.ClientID, &r.DuplicateID,
-		&r.Limit, &r.Memory, &r.NotRunning, &r.Closed, &r.Hook, &r.Writer,
+		&r.Limit, &r.Memory, &r.NotRunning, &r.Closed, &r.Hook, &r.Writer, &r.AddressLimit, &r.Draining,
 	}
 }
 
