@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -183,7 +185,12 @@ func TestClientWithoutAddress(t *testing.T) {
 	config.MaxClientsPerAddress = 1
 	f := runFake(t, paths[0], config)
 	for range 2 {
-		f.connect(1<<10, http.Header{"X-Forwarded-For": {"198.51.100.1"}})
+		server, client := testnet.Pair(1 << 10)
+		server.SetRemoteAddr(&net.UnixAddr{Name: "@", Net: "unix"})
+		served := f.accept(server)
+		_, _, err := dialOver(client, http.Header{"X-Forwarded-For": {"198.51.100.1"}})
+		require.NoError(t, err)
+		<-served
 	}
 	for c := range f.Clients() {
 		require.Equal(t, netip.Addr{}, c.RemoteAddr())

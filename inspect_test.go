@@ -53,7 +53,7 @@ func TestInspect(t *testing.T) {
 			require.WithinDuration(t, connected, info.ConnectedAt, 0)
 			info.ConnectedAt = time.Time{}
 			require.Equal(t, websocket.ClientInfo{
-				ID: "a", User: "zoë", RemoteAddr: "peer.test:1", Codec: "msgpack", Sealed: true,
+				ID: "a", User: "zoë", RemoteAddr: "127.0.0.1", Codec: "msgpack", Sealed: true,
 				TopicCount: 2, Topics: []websocket.TopicInfo{
 					{Kind: "channel", Name: "news", Members: 1, Position: &websocket.Position{Offset: 1}},
 					{Kind: "room", Name: "lobby", Members: 1, Position: &websocket.Position{}},

@@ -38,9 +38,9 @@ func TestEndsOfConnectionsAreLogged(t *testing.T) {
 		count             websocket.CloseCount
 		end               func(t *testing.T, hub *fakeHub, peer *fakePeer, c *websocket.Client)
 	}{
-		{"close", "info", `code=1000 reason="enough\n" by=hub client="c" address="peer.test:1" age=1m`, websocket.CloseCount{Code: 1000, ByHub: 1}, closeWith(1000)},
+		{"close", "info", `code=1000 reason="enough\n" by=hub client="c" address="127.0.0.1" age=1m`, websocket.CloseCount{Code: 1000, ByHub: 1}, closeWith(1000)},
 		{"own code", "info", `code=4000 `, websocket.CloseCount{Code: 0, ByHub: 1}, closeWith(4000)},
-		{"peer closes", "debug", `code=1000 reason="enough\n" by=peer client="c" address="peer.test:1" age=1m`, websocket.CloseCount{Code: 1000, ByPeer: 1}, peerCloses(1000)},
+		{"peer closes", "debug", `code=1000 reason="enough\n" by=peer client="c" address="127.0.0.1" age=1m`, websocket.CloseCount{Code: 1000, ByPeer: 1}, peerCloses(1000)},
 		{"peer leaves", "debug", `code=1001 `, websocket.CloseCount{Code: 1001, ByPeer: 1}, peerCloses(1001)},
 		{"peer complains", "info", `code=1007 `, websocket.CloseCount{Code: 1007, ByPeer: 1}, peerCloses(1007)},
 		{"peer cuts", "debug", `code=1006 reason="unexpected EOF" by=peer `, websocket.CloseCount{Code: 1006, ByPeer: 1}, func(t *testing.T, _ *fakeHub, peer *fakePeer, _ *websocket.Client) {
@@ -54,7 +54,7 @@ func TestEndsOfConnectionsAreLogged(t *testing.T) {
 			_, err := peer.NetConn().Write([]byte{0xf1, 0x80, 0, 0, 0, 0})
 			require.NoError(t, err)
 		}},
-		{"slow", "warning", `code=1013 reason="slow consumer: backlog limit reached" by=hub client="c" address="peer.test:1" age=1m`, websocket.CloseCount{Code: 1013, ByHub: 1}, func(t *testing.T, hub *fakeHub, _ *fakePeer, _ *websocket.Client) {
+		{"slow", "warning", `code=1013 reason="slow consumer: backlog limit reached" by=hub client="c" address="127.0.0.1" age=1m`, websocket.CloseCount{Code: 1013, ByHub: 1}, func(t *testing.T, hub *fakeHub, _ *fakePeer, _ *websocket.Client) {
 			for range 20 {
 				require.NoError(t, hub.Broadcast(make([]byte, 900)))
 				synctest.Wait()
@@ -197,7 +197,7 @@ func TestStructuredLogger(t *testing.T) {
 		delete(lines[0], "origin")
 		delete(lines[0], "error")
 		require.Equal(t, map[string]any{
-			"level": "WARN", "msg": "websocket: handshake refused", "status": 403.0, "reason": "origin", "address": "192.0.2.1:1", "host": "hub.test", "trace": "4bf92f",
+			"level": "WARN", "msg": "websocket: handshake refused", "status": 403.0, "reason": "origin", "address": "192.0.2.1", "host": "hub.test", "trace": "4bf92f",
 		}, lines[0])
 		for range 10 {
 			refuse()
@@ -217,7 +217,7 @@ func TestStructuredLogger(t *testing.T) {
 		delete(lines[0], "age")
 		require.Equal(t, map[string]any{
 			"level": "INFO", "msg": "websocket: connection closed", "code": 1001.0, "reason": "server is shutting down", "by": "hub",
-			"client": "anna \"x\"", "address": "peer.test:1", "dropped": 0.0,
+			"client": "anna \"x\"", "address": "127.0.0.1", "dropped": 0.0,
 		}, lines[0])
 	})
 }

@@ -474,7 +474,9 @@ func TestClusterContinuity(t *testing.T) {
 			}
 			ready(t, hubs...) // the engine may have been paused at last
 			require.NoError(t, publishNumber(hubs[0], 1000))
-			synctest.Wait()
+			for _, m := range members {
+				m.until("1000")
+			}
 			page, err := hubs[1].History(t.Context(), websocket.ChannelTopic, "h", websocket.HistoryQuery{Limit: 1000})
 			require.NoError(t, err)
 			var kept []string
@@ -482,7 +484,6 @@ func TestClusterContinuity(t *testing.T) {
 				kept = append(kept, string(m.Data))
 			}
 			for i, m := range members {
-				m.until("1000")
 				m.leave()
 				run := fmt.Sprintf("seed %d member %d %v", seed, i, m.got)
 				if !lossy {

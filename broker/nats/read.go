@@ -246,7 +246,8 @@ func (r *reader) take(m *nats.Msg, sequence, after uint64, keep websocket.Histor
 		r.size += int64(len(m.Data))
 	}
 	r.previous = sequence
-	for keep.Bytes > 0 && r.size > keep.Bytes {
+	// A server that is behind its leader tells too low a number of newer messages.
+	for keep.Bytes > 0 && r.size > keep.Bytes || keep.Messages > 0 && len(r.records) > keep.Messages {
 		r.size -= int64(len(r.records[0].Payload))
 		r.trimmed = r.history.sequence(r.records[0].Position.Offset)
 		r.records = r.records[1:]
