@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/client"
@@ -43,6 +44,7 @@ var (
 	_ = rand.Text
 	_ http.Handler
 	_ sync.Map
+	_ time.Duration
 )
 
 // The application's own names.
@@ -51,7 +53,7 @@ type myCodec struct{ websocket.JSONCodec }
 func userOf(token string) (string, error)       { return token, nil }
 func mayUse(user, target string) (bool, error) { return user == target, nil }
 
-func sample(ctx context.Context, hub *websocket.Hub, %s logger *slog.Logger, aesKey, hmacKey []byte) error {
+func sample(ctx context.Context, hub *websocket.Hub, mux *http.ServeMux, %s logger *slog.Logger, aesKey, hmacKey []byte) error {
 	log.SetFlags(0)
 	{
 		%s

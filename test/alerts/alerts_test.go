@@ -60,7 +60,7 @@ func liveSeries(t *testing.T) []labels.Labels {
 			}
 			for _, name := range names {
 				b := labels.NewBuilder(labels.EmptyLabels())
-				b.Set(labels.MetricName, name)
+				b.Set(model.MetricNameLabel, name)
 				for _, label := range m.Label {
 					b.Set(label.GetName(), label.GetValue())
 				}
@@ -91,7 +91,7 @@ func requireSeries(t *testing.T, series []labels.Labels, expr string) (names []s
 		}
 		i := slices.IndexFunc(series, matches)
 		require.GreaterOrEqual(t, i, 0, "no series for %v in %s", selector, expr)
-		names = append(names, series[i].Get(labels.MetricName))
+		names = append(names, series[i].Get(model.MetricNameLabel))
 	}
 	return names
 }
@@ -169,7 +169,7 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	for _, s := range series {
-		name := s.Get(labels.MetricName)
+		name := s.Get(model.MetricNameLabel)
 		if strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_sum") {
 			continue
 		}
@@ -244,7 +244,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/monitoring.md")
 	require.NoError(t, err)
 	for _, s := range liveSeries(t) {
-		name := s.Get(labels.MetricName)
+		name := s.Get(model.MetricNameLabel)
 		if !strings.HasSuffix(name, "_bucket") && !strings.HasSuffix(name, "_count") && !strings.HasSuffix(name, "_sum") {
 			require.Contains(t, string(text), "`"+name+"`")
 		}
