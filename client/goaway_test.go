@@ -207,6 +207,7 @@ func TestRollingRestart(t *testing.T) {
 		close(stop)
 		publishing.Wait()
 		time.Sleep(time.Minute)
+		synctest.Wait() // also for the race detector
 		total := published.Load()
 		require.Greater(t, total, uint64(200))
 		for _, m := range members {
