@@ -26,8 +26,8 @@ type DrainOptions struct {
 type DrainResult struct {
 	// Clients is the number of connections that the hub had.
 	Clients int
-	// Left counts those that ended before the hub closed them. Most of them are clients
-	// that reconnected in their slot, as the hub had told them.
+	// Left counts those that ended in another way before the drain closed them. Most of
+	// them are clients that reconnected in their slot, as the hub had told them.
 	Left int
 	// Closed counts those that the hub closed with CloseServiceRestart after it had sent
 	// the queued messages.
@@ -54,7 +54,7 @@ const (
 
 // Drain sends all clients away, evenly over a time, so that the other nodes are not
 // flooded by reconnecting clients. It returns when all connections and their callbacks
-// have ended. A hub without clients returns at once. Call Shutdown afterwards: Drain does
+// have ended; without connections and handshakes at once, also if there is a Delay. Call Shutdown afterwards: Drain does
 // not end Run.
 //
 // From the beginning of Drain on, new handshakes get status 503 (RefusedDraining),
@@ -68,12 +68,13 @@ const (
 // closes a client in its slot, or two seconds later if it was told, with
 // CloseServiceRestart, behind its queued messages. Connections that have not accepted
 // these Config.DrainTimeout after the last slot are aborted. After that Drain waits for
-// callbacks that are still running, at most Config.CallbackTimeout.
+// callbacks that are still running, at most Config.CallbackTimeout, and returns a
+// *CallbackTimeoutError if some are.
 //
 // If ctx ends first, Drain returns the result until then and ctx's error, and the drain
 // continues. Shutdown may be called at any time and ends it: Drain then returns
 // ErrHubClosed with the result until then. Other errors: ErrHubNotRunning before Run, and
-// ErrHubClosed after shutdown has begun.
+// ErrHubClosed after shutdown has begun without a drain.
 //
 // A drain cannot be undone. A second call waits for the end of the first drain too and
 // returns the same result; its options are ignored. Drain may be called from any
@@ -107,7 +108,7 @@ type drain struct {
 	final   DrainResult // set when done
 }
 
-// departure is the time at which a client is closed, since the first.
+// departure is the time at which a client is closed, since the drain began.
 type departure struct {
 	client *Client
 	at     time.Duration
@@ -118,12 +119,12 @@ func (h *Hub) beginDrain(options DrainOptions) (*drain, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case h.draining != nil:
+		return h.draining, nil
 	case h.phase >= hubStopping || h.stopping():
 		return nil, ErrHubClosed
 	case h.phase == hubNew:
 		return nil, ErrHubNotRunning
-	case h.draining != nil:
-		return h.draining, nil
 	}
 	d := &drain{
 		hub: h, window: options.Window, delay: max(options.Delay, 0),
@@ -176,14 +177,16 @@ func (d *drain) sendAway() error {
 		return d.ended()
 	}
 	h.eachLive(func(c *Client) { c.conn.abort(errDrainTimeout) })
-	d.wait(h.config.CallbackTimeout)
+	if !d.wait(h.config.CallbackTimeout) {
+		return &CallbackTimeoutError{Callbacks: h.runningCallbacks()}
+	}
 	return d.ended()
 }
 
-// wait waits at most most until all connections have ended or shutdown begins. It reports
-// whether that was so.
-func (d *drain) wait(most time.Duration) bool {
-	timer := time.NewTimer(most)
+// wait waits until all connections have ended or shutdown begins. It reports false if
+// neither happens within limit.
+func (d *drain) wait(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-d.empty:

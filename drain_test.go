@@ -382,3 +382,40 @@ func TestShutdownSpreadsCloses(t *testing.T) {
 		})
 	}
 }
+
+// Clients that a shutdown has not closed yet are served.
+func TestShutdownServesThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		config.ClientID = queryID
+		hub := runFake(t, paths[0], config)
+		connectDrainPeers(t, hub, 500)
+		go hub.stop() // ends with the shutdown
+		time.Sleep(100 * time.Millisecond)
+		served := 0
+		for c := range hub.Clients() {
+			require.NoError(t, c.Send(&websocket.Message{Type: "news", Data: []byte(`1`)}))
+			served++
+		}
+		require.Greater(t, served, 300)
+	})
+}
+
+func TestDrainNamesCallbacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		gate := make(chan struct{})
+		config.OnMessage = func(*websocket.Client, *websocket.Message) { <-gate }
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		defer close(gate)
+		p := hub.connect(1<<16, nil)
+		defer p.Close()
+		send(t, p, `{"type":"mine"}`)
+		synctest.Wait()
+		_, err := hub.Drain(t.Context(), websocket.DrainOptions{Window: time.Second})
+		var stuck *websocket.CallbackTimeoutError
+		require.ErrorAs(t, err, &stuck)
+		require.Len(t, stuck.Callbacks, 1)
+	})
+}

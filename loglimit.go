@@ -14,7 +14,7 @@ import (
 const (
 	logBurst    = 5
 	logInterval = time.Minute
-	maxLogKinds = 64 // further kinds share one count
+	maxLogKinds = 256 // further kinds share one count
 )
 
 // logLimiter limits how many lines of each kind are logged, for lines that any peer can

@@ -63,6 +63,9 @@ func (h *Hub) prepare(m *Message, defaultType, name string, to audience) (*publi
 	if strings.HasPrefix(out.ID, hubPrefix) {
 		out.ID = "" // an application that passes a client's message on must not make it a request of the hub's
 	}
+	if strings.HasPrefix(out.Type, hubPrefix) {
+		out.Type = "" // the same for messages of the hub, such as hub:goaway
+	}
 	if to != toClients {
 		if err := checkKey(out.Key); err != nil {
 			return nil, err

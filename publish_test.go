@@ -163,3 +163,17 @@ func TestTooLargeNamesLimit(t *testing.T) {
 		require.EqualError(t, err, fmt.Sprintf("websocket: message too large: %d bytes, but %s allows 2000", got.Size, got.LimitedBy))
 	}
 }
+
+// An application that passes a client's message on does not send it as one of the hub's.
+func TestReservedTypesAreNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := websocket.DefaultConfig
+		hub := runFake(t, paths[0], config)
+		defer hub.stop()
+		p := hub.connect(1<<16, nil)
+		defer p.Close()
+		require.NoError(t, onlyClient(t, hub).Subscribe("news"))
+		require.NoError(t, hub.PublishToChannel("news", &websocket.Message{Type: "hub:goaway", Data: []byte(`{"delay":0}`)}))
+		require.Equal(t, "message", readJSON(t, p)["type"])
+	})
+}

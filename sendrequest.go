@@ -161,13 +161,13 @@ func isAnswer(m *Message) bool {
 func (c *Client) takeAnswer(m *Message) {
 	r := c.requestState()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	answers, ok := r.waiting[m.ID]
+	delete(r.waiting, m.ID)
+	r.mu.Unlock()
 	if !ok {
 		c.hub.log(c.Context(), slog.LevelDebug, "answer discarded, because no request waits for it", peerText("id", m.ID), peerText("client", c.ID))
 		return
 	}
-	delete(r.waiting, m.ID)
 	answers <- m.Clone() // has room
 }
 

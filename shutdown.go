@@ -23,8 +23,11 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		h.phase = hubStopped
 		close(h.done)
 	}
+	stopped := h.phase == hubStopped
 	h.mu.Unlock()
-	h.events.close()
+	if stopped {
+		h.events.close()
+	}
 	select {
 	case <-h.done:
 		return h.result
@@ -53,8 +56,8 @@ func (h *Hub) endAll() (stuck []string) {
 		close(h.drained)
 	}
 	h.mu.Unlock()
-	h.events.close()
 	h.closeMany(begin)
+	h.events.close() // not before: those that are still connected are served
 	h.events.appendAll(entryShutdown)
 
 	if !waitFor(h.drained, h.config.DrainTimeout-time.Since(begin)) {
@@ -157,8 +160,15 @@ func (h *Hub) liveClientsLocked() []*Client {
 // returns the names of the callbacks that are still running.
 func (h *Hub) abandon() (callbacks []string) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.abandoned = true
+	h.mu.Unlock()
+	return h.runningCallbacks()
+}
+
+// runningCallbacks describes the callbacks that are running.
+func (h *Hub) runningCallbacks() (callbacks []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for c := range h.live.m {
 		callbacks = append(callbacks, fmt.Sprintf("%s of client %q", callbackNames[c.calling.Load()], c.ID))
 	}

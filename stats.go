@@ -74,7 +74,8 @@ type Stats struct {
 	Since time.Time `json:"since"`
 	// PendingHandshakes is the number of handshakes under way. Handshakes has the durations
 	// of those that made a connection, with the wait for Run and the hooks; its Count equals
-	// TotalConnections. Refused counts the others by reason.
+	// TotalConnections. Refused counts the others by reason, except those that failed
+	// while the response was written.
 	PendingHandshakes int          `json:"pending_handshakes"`
 	Handshakes        Histogram    `json:"handshakes"`
 	Refused           RefusalStats `json:"refused"`

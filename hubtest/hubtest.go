@@ -44,6 +44,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -127,6 +128,9 @@ func Start(t TB, config websocket.Config) *Hub {
 	}
 	h.ran = make(chan error, 1)
 	go func() { h.ran <- h.Run(context.Background()) }() // ends with Stop
+	for !h.Health().Running {                            // a moment
+		runtime.Gosched()
+	}
 	return h
 }
 

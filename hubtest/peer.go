@@ -481,8 +481,9 @@ func (p *Peer) PublishRoom(id, data string) {
 	p.must(websocket.Message{Type: "publish_room", Channel: id, Data: []byte(data)})
 }
 
-// Sync waits until everything that was published or sent to the peer before the call has
-// arrived, or has been announced as lost. It sends a "hub:ping", whose reply has its place
+// Sync waits until everything that was published on the peer's node or sent to the peer before
+// the call has arrived, or has been announced as lost. For publications of other nodes call
+// synctest.Wait before. It sends a "hub:ping", whose reply has its place
 // behind all that. The exception is a topic with a history that the peer has fallen behind in:
 // its publications may follow later.
 func (p *Peer) Sync() {

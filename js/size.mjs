@@ -6,12 +6,12 @@ import { build } from "esbuild";
 
 const use = (names, call) => `import { ${names} } from "./dist/hub.js"; ${call}.then(console.log);`;
 const applications = {
-  "JSON, no features": [9_940, use("connectWith", 'connectWith([], "/ws")')],
-  "JSON, presence": [10_770, use("connectWith, presence", 'connectWith([presence], "/ws")')],
-  "JSON, requests": [10_230, use("connectWith, requests", 'connectWith([requests], "/ws")')],
-  "JSON, history": [11_230, use("connectWith, history", 'connectWith([history], "/ws")')],
-  "JSON only": [12_320, use("connect", 'connect("/ws")')],
-  everything: [16_660, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
+  "JSON, no features": [9_970, use("connectWith", 'connectWith([], "/ws")')],
+  "JSON, presence": [10_800, use("connectWith, presence", 'connectWith([presence], "/ws")')],
+  "JSON, requests": [10_260, use("connectWith, requests", 'connectWith([requests], "/ws")')],
+  "JSON, history": [11_260, use("connectWith, history", 'connectWith([history], "/ws")')],
+  "JSON only": [12_350, use("connect", 'connect("/ws")')],
+  everything: [16_690, 'import * as hub from "./dist/hub.js"; console.log(hub);'],
 };
 
 for (const [name, [limit, contents]] of Object.entries(applications)) {

@@ -1653,6 +1653,7 @@ function createSession(url, given, client, features) {
 function createLife(core, url, outbox, calls, topics, hello, receiver) {
   const { client, options, h: listeners, i: isOpen, o: isClosed, A: newClosedError } = core;
   const reconnect = createReconnect(core);
+  let leaving = false;
   let retryTimer;
   let openedAt = 0;
   let closing;
@@ -1675,6 +1676,7 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
     const previous = client.state;
     client.state = "open";
     openedAt = Date.now();
+    leaving = false;
     reconnect.renew = false;
     outbox.ia(() => {
       hello.ha();
@@ -1686,17 +1688,20 @@ function createLife(core, url, outbox, calls, topics, hello, receiver) {
   };
   const message = (message2) => {
     if (message2.type !== "hub:goaway") return receiver.receive(message2);
+    const delay = message2.json()?.delay;
+    if (leaving || !(delay >= 0)) return;
     cancel(retryTimer);
-    retryTimer = after(message2.json().delay, () => leave(20));
+    retryTimer = after(delay, () => leave(20));
   };
   const leave = (turns) => {
+    leaving = true;
     outbox.hold();
     if (turns && [...calls.pending.values()].some(({ e: item }) => item.sent)) retryTimer = after(50, () => leave(turns - 1));
-    else replace({ code: 1012, reason: "goaway" });
+    else replace({ code: 1012, reason: "goaway" }, false, Date.now() - openedAt > 1e3);
   };
-  const replace = (close2, always) => {
+  const replace = (close2, always, now = true) => {
     void core.connection.close(1e3, "");
-    lost(close2, true, always);
+    lost(close2, now, always);
   };
   const lost = (close2, now, always) => {
     if (isClosed()) return;

@@ -82,6 +82,7 @@ function createLife(
 ) {
   const { client, options, listeners, isOpen, isClosed, newClosedError } = core;
   const reconnect = createReconnect(core);
+  let leaving = false; // since the slot of hub:goaway
   let retryTimer: unknown; // set while the client waits for the next attempt, and for its slot after hub:goaway
   let openedAt = 0;
   let closing: Promise<void> | undefined; // resolves when the last connection has ended
@@ -108,6 +109,7 @@ function createLife(
     const previous = client.state;
     client.state = "open";
     openedAt = Date.now();
+    leaving = false;
     reconnect.renew = false;
     outbox.restart(() => {
       hello.greet();
@@ -121,21 +123,24 @@ function createLife(
   const message = (message: Message) => {
     if (message.type !== "hub:goaway") return receiver.receive(message);
     // The hub drains, and has chosen the time at which this client reconnects.
+    const delay = message.json()?.delay;
+    if (leaving || !(delay >= 0)) return;
     cancel(retryTimer);
-    retryTimer = after(message.json().delay, () => leave(20));
+    retryTimer = after(delay, () => leave(20));
   };
 
   /** Replaces the connection when the hub has replied to what was sent, at the latest after a number of turns. */
   const leave = (turns: number) => {
+    leaving = true;
     outbox.hold();
     if (turns && [...calls.pending.values()].some(({ item }) => item.sent)) retryTimer = after(50, () => leave(turns - 1));
-    else replace({ code: 1012, reason: "goaway" });
+    else replace({ code: 1012, reason: "goaway" }, false, Date.now() - openedAt > 1000); // a hub that sends it at once gets no loop
   };
 
   /** Replaces the open connection by a new one at once. */
-  const replace = (close: Close, always?: boolean) => {
+  const replace = (close: Close, always?: boolean, now = true) => {
     void core.connection!.close(1000, "");
-    lost(close, true, always);
+    lost(close, now, always);
   };
 
   /** Handles the end of a connection or a failed attempt. `now`: without a wait. `always`: without asking whether to reconnect. */
