@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,6 +61,27 @@ func (l *logLimiter) allow(kind string, now int64) (left int, ok bool) {
 	count.logged++
 	left, count.left = count.left, 0
 	return left, true
+}
+
+// rest returns how many lines of each kind were left out since the last one, and forgets it.
+func (l *logLimiter) rest() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rest := make(map[string]int)
+	for kind, count := range l.kinds {
+		if count.left > 0 {
+			rest[kind], count.left = count.left, 0
+		}
+	}
+	return rest
+}
+
+// logRest logs how many lines were left out that no later line has told.
+func (h *Hub) logRest() {
+	rest := h.logLimit.rest()
+	for _, kind := range slices.Sorted(maps.Keys(rest)) {
+		h.log(context.Background(), slog.LevelInfo, "log lines were left out", peerText("kind", kind), slog.Int("left_out", rest[kind]))
+	}
 }
 
 // leftOut ends a line of text with the number of lines that were left out before it.

@@ -249,8 +249,12 @@ func TestRefusalsAreLogged(t *testing.T) {
 		lines = logs.matching("", "")
 		require.Len(t, lines, 6)
 		require.Contains(t, lines[5], "(96 similar lines were left out)")
+		for range 10 {
+			refuse("https://evil.example")
+		}
 		require.NoError(t, hub.Shutdown(t.Context()))
 		require.NoError(t, <-ran)
+		require.Len(t, logs.matching("", `log lines were left out: kind="refused: origin" left_out=6`), 1)
 	})
 }
 

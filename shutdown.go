@@ -78,6 +78,7 @@ func (h *Hub) endAll() (stuck []string) {
 	if h.node != nil && !h.node.stop() {
 		stuck = append(stuck, "Broker")
 	}
+	h.logRest()
 	return stuck
 }
 
