@@ -49,6 +49,7 @@ func TestLiveHub(t *testing.T) {
 	hub := websocket.NewHub(nil, config)
 	ran := make(chan error, 1)
 	go func() { ran <- hub.Run(context.Background()) }() // ends with the hub
+	require.NoError(t, hub.BrokerReady(t.Context())) // otherwise a gap may come before the reply
 	server := httptest.NewServer(hub.Handler())
 	defer server.Close()
 	peer, _, err := (&websocket.Dialer{}).Dial("ws"+strings.TrimPrefix(server.URL, "http"), nil)
@@ -56,7 +57,6 @@ func TestLiveHub(t *testing.T) {
 	require.NoError(t, peer.WriteJSON(map[string]any{"type": "subscribe", "id": "1", "data": map[string]any{"channel": "news"}}))
 	_, _, err = peer.ReadMessage()
 	require.NoError(t, err)
-	require.NoError(t, hub.BrokerReady(t.Context()))
 	families := gather(t, wsprometheus.NewCollector(hub))
 	value := func(name string) float64 {
 		require.Contains(t, families, name)
