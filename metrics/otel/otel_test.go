@@ -51,6 +51,7 @@ func TestLiveHub(t *testing.T) {
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	registration, err := wsotel.Register(hub, provider)
 	require.NoError(t, err)
+	require.NoError(t, hub.BrokerReady(t.Context())) // otherwise a gap may come before the reply
 	server := httptest.NewServer(hub.Handler())
 	defer server.Close()
 	peer, _, err := (&websocket.Dialer{}).Dial("ws"+strings.TrimPrefix(server.URL, "http"), nil)
@@ -58,7 +59,6 @@ func TestLiveHub(t *testing.T) {
 	require.NoError(t, peer.WriteJSON(map[string]any{"type": "subscribe", "id": "1", "data": map[string]any{"channel": "news"}}))
 	_, _, err = peer.ReadMessage()
 	require.NoError(t, err)
-	require.NoError(t, hub.BrokerReady(t.Context()))
 	metrics := collect(t, reader)
 	names := regexp.MustCompile(`^websocket\.hub\.[a-z_]+(\.[a-z_]+)*$`)
 	for name, m := range metrics {

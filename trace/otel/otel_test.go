@@ -104,6 +104,8 @@ func TestTraceAcrossNodes(t *testing.T) {
 		got := read(t, p)
 		require.NoError(t, p.WriteJSON(&websocket.Message{Type: "seen", Channel: "news", ID: "7", Trace: got.Trace}))
 		require.Equal(t, "seen", <-handled)
+		require.NoError(t, p.WriteJSON(&websocket.Message{Type: "hub:ping", ID: "ended"})) // the reply comes after the span
+		read(t, p)
 	}
 	request.End()
 
