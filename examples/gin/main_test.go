@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -33,6 +34,9 @@ func TestMiddlewareRefusesHandshake(t *testing.T) {
 // Only the hub's route needs a user.
 func TestOtherPaths(t *testing.T) {
 	h := start(t)
+	for !h.Health().Running { // a moment
+		runtime.Gosched()
+	}
 	for path, status := range map[string]int{"/": http.StatusNotFound, "/live": http.StatusOK, "/ready": http.StatusOK} {
 		w := httptest.NewRecorder()
 		newRouter(h.Hub).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
