@@ -28,9 +28,7 @@ func TestGoaway(t *testing.T) {
 		require.NoError(t, errOf(c.Subscribe(t.Context(), "kept", nil)))
 		time.Sleep(time.Minute)
 		begin := time.Now()
-		send := func(data string) {
-			require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: "hub:goaway", Data: []byte(data)}))
-		}
+		send := p.goaway
 		send(`{"delay":90000}`)
 		send(`"not an object"`)
 		send(`{"delay":5000}`) // replaces the first
@@ -64,8 +62,8 @@ func TestGoaway(t *testing.T) {
 func TestGoawayAsksReconnect(t *testing.T) {
 	t.Parallel()
 	o := client.Options{Reconnect: func(*websocket.CloseError) bool { return false }}
-	inBubble(t, o, nil, func(t *testing.T, s *server, _ *pipeListener, c *client.Client, rec *recorder) {
-		require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: "hub:goaway", Data: []byte(`{"delay":1000}`)}))
+	inBubble(t, o, nil, func(t *testing.T, _ *server, p *pipeListener, c *client.Client, _ *recorder) {
+		p.goaway(`{"delay":1000}`)
 		<-c.Done()
 		require.Equal(t, websocket.CloseGoingAway, closeErrorOf(t, c.Err()).Code)
 	})
@@ -83,11 +81,11 @@ func TestGoawayLosesNoCall(t *testing.T) {
 			}
 		}
 	}
-	inBubble(t, client.Options{}, configure, func(t *testing.T, s *server, _ *pipeListener, c *client.Client, rec *recorder) {
+	inBubble(t, client.Options{}, configure, func(t *testing.T, s *server, p *pipeListener, c *client.Client, rec *recorder) {
 		release = make(chan struct{})
 		rec.waitState(t, client.Connected)
 		time.Sleep(time.Minute)
-		require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: "hub:goaway", Data: []byte(`{"delay":1000}`)}))
+		p.goaway(`{"delay":1000}`)
 		require.NoError(t, c.Send(t.Context(), &websocket.Message{Type: "slow"})) // the hub reads nothing behind it
 		results := make(chan error, 2)
 		go func() { results <- c.Publish(t.Context(), "before", nil) }()
@@ -108,7 +106,7 @@ func TestGoawayLosesNoCall(t *testing.T) {
 		release = make(chan struct{})
 		time.Sleep(time.Minute)
 		begin := time.Now()
-		require.NoError(t, s.onlyClient().Send(&websocket.Message{Type: "hub:goaway", Data: []byte(`{"delay":1000}`)}))
+		p.goaway(`{"delay":1000}`)
 		require.NoError(t, c.Send(t.Context(), &websocket.Message{Type: "slow"}))
 		require.ErrorIs(t, c.Publish(t.Context(), "lost", nil), client.ErrOutcomeUnknown)
 		rec.waitState(t, client.Connected)

@@ -395,6 +395,8 @@ type pipeListener struct {
 	wrap func(net.Conn) net.Conn // wraps the client's end of a connection
 	held <-chan struct{}         // dial waits until it is closed; nil does not wait
 	hub  atomic.Pointer[hubtest.Hub]
+
+	theirs atomic.Pointer[net.Conn] // the hub's end of the latest connection
 }
 
 func newPipeListener(t *testing.T) *pipeListener {
@@ -420,8 +422,16 @@ func (p *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) 
 		}
 	}
 	ours, theirs := net.Pipe()
+	p.theirs.Store(&theirs)
 	p.hub.Load().ServeConn(theirs)
 	return p.wrap(ours), nil
+}
+
+// goaway sends hub:goaway in JSON as a hub does that drains, while the hub sends nothing.
+func (p *pipeListener) goaway(data string) {
+	text := `{"type":"hub:goaway","data":` + data + `,"timestamp":1}`
+	_, err := (*p.theirs.Load()).Write(append([]byte{0x81, byte(len(text))}, text...)) // a text frame (RFC 6455 section 5.2)
+	require.NoError(p.t, err)
 }
 
 // inBubble runs test with a hub and a client in fake time.
