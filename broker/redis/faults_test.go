@@ -209,7 +209,7 @@ func (c *heldConn) Read(b []byte) (int, error) {
 
 // TestTopicsOfAReconnect subscribes and unsubscribes while the broker reconnects: after it
 // has subscribed to its topics again and before the server has confirmed that. It must come
-// up, with the new topics.
+// up, with the new topics, and the subscription that waited must be in force.
 func TestTopicsOfAReconnect(t *testing.T) {
 	onEach(t, func(t *testing.T, server string) {
 		e := startEngine(t, server)
@@ -234,13 +234,15 @@ func TestTopicsOfAReconnect(t *testing.T) {
 		require.NoError(t, e.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err())
 		require.Error(t, a.next())
 		receive(t, reached)
-		require.ErrorIs(t, a.Subscribe(t.Context(), []string{"c.new"}), websocket.ErrBrokerUnavailable)
+		waiting := make(chan error, 1)
+		go func() { waiting <- a.Subscribe(t.Context(), []string{"c.new"}) }() // waits for the confirmation
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, a.Subscribe(ended, []string{"c.later"}))
 		require.NoError(t, a.Unsubscribe(t.Context(), []string{"c.gone"}))
 		close(release)
 		require.NoError(t, a.next(), "the broker comes up")
+		require.NoError(t, receive(t, waiting))
 		for _, topic := range []string{"c.old", "c.new", "c.later"} {
 			require.NoError(t, a.Publish(t.Context(), []websocket.BrokerMessage{{Topic: topic, Payload: []byte(topic)}}))
 			require.Equal(t, topic, receive(t, a.payloads))
