@@ -106,7 +106,7 @@ for (const codec of Object.keys(codecs)) {
       let complete;
       const all = new Promise((resolve) => (complete = resolve));
       const fromHub = file.messages.filter((vector) => vector.codec === codec && vector.from === "hub");
-      const plain = fromHub.filter(({ type }) => !["ack", "error", "gap"].includes(type));
+      const plain = fromHub.filter(({ type }) => !["ack", "error", "gap", "hub:goaway"].includes(type));
       const gaps = [];
       const errors = [];
       const client = new HubClient("ws://hub.test/", {
