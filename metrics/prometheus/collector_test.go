@@ -49,7 +49,7 @@ func TestLiveHub(t *testing.T) {
 	hub := websocket.NewHub(nil, config)
 	ran := make(chan error, 1)
 	go func() { ran <- hub.Run(context.Background()) }() // ends with the hub
-	require.NoError(t, hub.BrokerReady(t.Context())) // otherwise a gap may come before the reply
+	require.NoError(t, hub.BrokerReady(t.Context()))     // otherwise a gap may come before the reply
 	server := httptest.NewServer(hub.Handler())
 	defer server.Close()
 	peer, _, err := (&websocket.Dialer{}).Dial("ws"+strings.TrimPrefix(server.URL, "http"), nil)
