@@ -277,20 +277,26 @@ func (b *cutBroker) Publish(ctx context.Context, batch []websocket.BrokerMessage
 	return b.HistoryBroker.Publish(ctx, batch)
 }
 
+// nodesWithCut returns two hubs with presence in all topics. The second is node "cut".
+func nodesWithCut(t *testing.T) ([]*fakeHub, *cutBroker) {
+	engine := brokertest.NewMemory(0)
+	link := &cutBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
+	change := func(c *websocket.Config) {
+		c.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
+			return websocket.TopicOptions{Presence: true}
+		}
+	}
+	hubs := nodes(t, engine, 1, nil, change)
+	hubs = append(hubs, nodes(t, engine, 1, nil, change, func(c *websocket.Config) { c.NodeName, c.Broker = "cut", link })...)
+	ready(t, hubs...)
+	return hubs, link
+}
+
 // TestLeavingInAnOutage has the last member of a node leave while only that node is cut off.
 func TestLeavingInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		link := &cutBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
-		change := func(c *websocket.Config) {
-			c.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
-				return websocket.TopicOptions{Presence: true}
-			}
-		}
-		hubs := nodes(t, engine, 1, nil, change)
-		hubs = append(hubs, nodes(t, engine, 1, nil, change, func(c *websocket.Config) { c.NodeName, c.Broker = "cut", link })...)
+		hubs, link := nodesWithCut(t)
 		defer stopAll(hubs)
-		ready(t, hubs...)
 		a, b := observe(t, hubs[0], "a"), observe(t, hubs[1], "b")
 		defer a.end()
 		settle()
@@ -311,17 +317,8 @@ func TestLeavingInAnOutage(t *testing.T) {
 // the connection to the engine stays up.
 func TestLeavingWhilePublishingFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		engine := brokertest.NewMemory(0)
-		link := &cutBroker{HistoryBroker: engine.Broker().(websocket.HistoryBroker)}
-		change := func(c *websocket.Config) {
-			c.TopicOptions = func(websocket.TopicKind, string) websocket.TopicOptions {
-				return websocket.TopicOptions{Presence: true}
-			}
-		}
-		hubs := nodes(t, engine, 1, nil, change)
-		hubs = append(hubs, nodes(t, engine, 1, nil, change, func(c *websocket.Config) { c.NodeName, c.Broker = "cut", link })...)
+		hubs, link := nodesWithCut(t)
 		defer stopAll(hubs)
-		ready(t, hubs...)
 		a, b, c := observe(t, hubs[0], "a"), observe(t, hubs[1], "b"), observe(t, hubs[1], "c")
 		defer a.end()
 		defer c.end()
