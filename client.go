@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gorilla/websocket"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/seal"
 	"github.com/maoxiaoyue/hypgo-websocket/internal/wsproto"
 )
@@ -43,7 +42,6 @@ type Client struct {
 	conn  conn
 	hub   *Hub
 	codec *guardedCodec
-	ws    *websocket.Conn
 
 	request       *http.Request
 	cancelRequest context.CancelFunc

@@ -117,6 +117,7 @@ func (c *conn) leave(next connState, cause *CloseError) {
 	c.client.closeErr.CompareAndSwap(nil, cause) // Client.Close may have set it
 	c.client.hub.events.unregister(c.client)
 	c.client.left()
+	c.endSilence()
 }
 
 // startClosing makes the Close frame, which the caller or the writePump writes. The

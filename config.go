@@ -22,8 +22,9 @@ import (
 type Config struct {
 	// Messages and connections.
 	//
-	// ReadBufferSize is the size of each connection's read buffer. Messages may be
-	// larger. Defaults to 512.
+	// ReadBufferSize is the size of the read buffer that each connection has while it is
+	// awake (see HibernateAfter). Messages may be larger. Less than 288 means 288. Defaults
+	// to 512.
 	ReadBufferSize int
 	// WriteBufferSize is not used; the field exists for compatibility with HypGo.
 	// Defaults to 512.
@@ -61,6 +62,14 @@ type Config struct {
 	WriteTimeout time.Duration
 	PongTimeout  time.Duration
 	PingInterval time.Duration
+	// HibernateAfter is the time of silence after which a connection hibernates: its
+	// goroutine and buffers are freed until the client sends something. For each silence
+	// the hub adds up to a quarter at random. Nothing else changes: messages to the client,
+	// pings, expiry and all calls work as before. A connection hibernates only between two
+	// messages, and only if the operating system can watch it: TCP and TLS on Linux, without
+	// a wrapper of the application's around it. A ping or pong wakes it for a moment.
+	// Defaults to 5 s; negative means never.
+	HibernateAfter time.Duration
 
 	// Codecs, compression and security.
 	//
@@ -474,10 +483,14 @@ const (
 	defaultByteRate        = 4 << 20
 	defaultHeaderBytes     = 16 << 10
 	defaultMessageTimeout  = 60 * time.Second
+	defaultHibernate       = 5 * time.Second
 	maxNodeName            = 255
 	minDuration            = time.Millisecond
 	maxShards              = 64 // the log marks the shards to wake in a uint64
 )
+
+// usualHibernateAfter is the default of Config.HibernateAfter. Tests change it.
+var usualHibernateAfter = defaultHibernate
 
 // Validate returns an error that names the first invalid field, or nil. NewHub panics
 // with the same error.
@@ -517,6 +530,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.MessageRate, defaultMessageRate)
 	setDefault(&d.ByteRate, defaultByteRate)
 	setDefault(&d.MessageTimeout, defaultMessageTimeout)
+	setDefault(&d.HibernateAfter, usualHibernateAfter)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	d.TrustedProxies = slices.Clone(d.TrustedProxies)
 	setDefault(&d.MemoryBudget, max(defaultMemoryBudget, d.leastBudget()))
@@ -668,6 +682,7 @@ func (c *Config) validateDurations() error {
 		{"HandshakeTimeout", c.HandshakeTimeout},
 		{"FloodTimeout", c.FloodTimeout},
 		{"MessageTimeout", c.MessageTimeout},
+		{"HibernateAfter", c.HibernateAfter},
 		{"PresenceInterval", c.PresenceInterval},
 		{"BrokerTimeout", c.BrokerTimeout},
 		{"AnnounceInterval", c.AnnounceInterval},

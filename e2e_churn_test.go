@@ -136,7 +136,7 @@ func TestChurn(t *testing.T) {
 	// Only the goroutines of the hub and of the server may remain.
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	own := runtime.GOMAXPROCS(0) + 4
+	own := runtime.GOMAXPROCS(0) + 5
 	for deadline := time.Now().Add(patience); len(otherGoroutines()) > before+own; <-poll.C {
 		require.True(t, time.Now().Before(deadline), "%d goroutines remain", len(otherGoroutines())-before)
 	}

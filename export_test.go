@@ -9,6 +9,10 @@ import (
 // that makes Run return ErrHubClosed.
 func (h *Hub) Started() <-chan struct{} { return h.started }
 
+// SetUsualHibernateAfter sets the default of Config.HibernateAfter. It is called before
+// any test runs.
+func SetUsualHibernateAfter(after time.Duration) { usualHibernateAfter = after }
+
 // Unsent returns the number of messages that are addressed but not sent. Benchmarks call
 // it often: it reads fewer counters than Stats.
 func (h *Hub) Unsent() uint64 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 )
 
 // Hub holds clients, channels and rooms, and delivers messages to them. NewHub makes
@@ -41,6 +42,7 @@ type Hub struct {
 	proxies    []netip.Prefix // of Config.TrustedProxies
 	budget     budget
 	watch      callbackWatch
+	watcher    transport.Watcher // of hibernating connections
 	drops      dropReports
 	unsent     unsentReports
 

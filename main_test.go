@@ -8,10 +8,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	websocket "github.com/maoxiaoyue/hypgo-websocket"
 )
 
 // TestMain fails if a goroutine of a hub, server or peer is left after the tests.
+//
+// HIBERNATE_AFTER is the default of Config.HibernateAfter for all tests: with "1ms"
+// connections hibernate whenever they can.
 func TestMain(m *testing.M) {
+	if text := os.Getenv("HIBERNATE_AFTER"); text != "" {
+		after, err := time.ParseDuration(text)
+		if err != nil {
+			panic(err)
+		}
+		websocket.SetUsualHibernateAfter(after)
+	}
 	code := m.Run()
 	if code == 0 {
 		http.DefaultClient.CloseIdleConnections()

@@ -13,6 +13,7 @@ import (
 // The timer is not stopped at the end of the message: it fires at most once for each
 // MessageTimeout, and most messages cost no operation of a timer.
 type messageTimeout struct {
+	conn  *conn
 	due   int64        // hub clock; 0 between messages; owned by the readPump
 	limit atomic.Int64 // due, for the timer; 0 while no message waits for the socket
 	armed atomic.Bool  // the timer runs
@@ -31,8 +32,8 @@ func (c *conn) waitToRead() error {
 	}
 	t := c.in.timeout
 	if t == nil {
-		t = &messageTimeout{}
-		t.timer = time.AfterFunc(math.MaxInt64, c.messageDue) // stopped by endTimeout
+		t = &messageTimeout{conn: c}
+		t.timer = time.AfterFunc(math.MaxInt64, t.fire) // stopped by endTimeout
 		c.in.timeout = t
 	}
 	if t.due == 0 {
@@ -66,17 +67,18 @@ func (in *inbound) endMessage() {
 	}
 }
 
-// endTimeout stops the timer when nothing is read any more.
+// endTimeout stops the timer when the reader is not used any more.
 func (in *inbound) endTimeout() {
 	if in.timeout != nil {
 		in.timeout.timer.Stop()
+		in.timeout = nil
 	}
 }
 
-// messageDue is called by the timer. It closes the connection if the message is due, and
-// sets the timer anew if it is due later.
-func (c *conn) messageDue() {
-	t := c.in.timeout
+// fire is called by the timer. It closes the connection if the message is due, and sets the
+// timer anew if it is due later.
+func (t *messageTimeout) fire() {
+	c := t.conn
 	t.armed.Store(false)
 	limit := t.limit.Load()
 	if limit == 0 {

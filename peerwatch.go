@@ -1,7 +1,9 @@
 package websocket
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,6 +135,7 @@ type readAhead struct {
 	delivered sync.Cond       // signalled when reading has become false
 	buf       []byte          // read ahead and not taken yet
 	charged   int64           // bytes of buf that the client is charged for
+	timedOut  bool            // the last read has ended with the deadline of timeSilence
 	ended     bool            // nothing is taken any more
 	err       error           // end of the input, behind buf
 	checker   wsproto.Checker // has checked everything up to the end of buf
@@ -145,9 +148,8 @@ func (a *readAhead) waitForCopy() {
 	defer a.mu.Unlock()
 }
 
-// readSocket reads from the socket for the readPump, first the bytes that were read
-// ahead.
-func (c *conn) readSocket(b []byte) (int, error) {
+// readAhead is a read from the socket, but returns first what was read ahead.
+func (c *conn) readAhead(b []byte) (int, error) {
 	a := c.ahead.Load()
 	if a == nil {
 		return c.socket.Read(b)
@@ -157,6 +159,10 @@ func (c *conn) readSocket(b []byte) (int, error) {
 		a.delivered.Wait() // for the read that has begun
 	}
 	n, err := copy(b, a.buf), a.err
+	if a.timedOut && n == 0 && err == nil {
+		err = os.ErrDeadlineExceeded
+	}
+	a.timedOut = false
 	a.buf = a.buf[n:]
 	if len(a.buf) > 0 {
 		err = nil
@@ -246,6 +252,10 @@ func (a *readAhead) readOnce(c *conn) {
 	a.mu.Unlock()
 	n, err := c.socket.Read(b)
 	a.mu.Lock()
+	if a.timedOut = errors.Is(err, os.ErrDeadlineExceeded); a.timedOut {
+		c.setDeadline(time.Time{})
+		err = nil
+	}
 	a.err = err
 	if a.ended {
 		return

@@ -24,11 +24,13 @@ type inbound struct {
 	timeout   *messageTimeout
 }
 
-// begin initializes in for a new connection.
+// begin initializes in for a connection.
 func (in *inbound) begin(config *Config, deflate bool) {
-	in.checker = wsproto.NewChecker(deflate, wsproto.WireLimit(config.MaxMessageSize))
-	in.messages = newRateLimit(config.MessageRate)
-	in.bytes = newRateLimit(config.ByteRate)
+	*in = inbound{
+		checker:  wsproto.NewChecker(deflate, wsproto.WireLimit(config.MaxMessageSize)),
+		messages: newRateLimit(config.MessageRate),
+		bytes:    newRateLimit(config.ByteRate),
+	}
 }
 
 // errLeftWhileLimited ends the reading of a client that has left: its input beyond its
@@ -82,7 +84,7 @@ const (
 // and closes the connection if the input had a violation. It also closes a connection that
 // it has delayed for Config.FloodTimeout without a break.
 func (c *conn) waitForRate() error {
-	in := &c.in
+	in := c.in
 	c.replyToPing()
 	if in.violation != nil {
 		c.closeNow(in.violation.Code, in.violation.Reason)

@@ -13,14 +13,23 @@ import (
 	"github.com/maoxiaoyue/hypgo-websocket/internal/flate"
 )
 
-// readPump reads from one client until its connection ends, and ends the client in the
-// hub. The deferred calls also run when a callback ends the goroutine.
+// readPump reads from one client until it hibernates or its connection ends, and ends the
+// client in the hub. The deferred calls also run when a callback ends the goroutine.
 func (c *Client) readPump() {
-	defer c.hub.connectionDone(c, c.addressCount)
 	err := errReadPumpEnded
-	defer func() { c.disconnect(err) }()
-	err = c.readMessages()
-	c.discardInput()
+	defer func() {
+		if !errors.Is(err, errHibernating) {
+			defer c.hub.connectionDone(c, c.addressCount)
+			c.disconnect(err)
+		}
+	}()
+	if c.conn.in == nil {
+		c.hub.upgrader.spareReader().begin(&c.conn)
+		c.conn.in.woken = true
+	}
+	if err = c.readMessages(); !errors.Is(err, errHibernating) {
+		c.discardInput()
+	}
 }
 
 // disconnect waits for the end of the connection, which the client may have left
@@ -28,6 +37,7 @@ func (c *Client) readPump() {
 func (c *Client) disconnect(err error) {
 	c.conn.finish(err)
 	c.conn.endAhead()
+	c.conn.dropReader()
 	c.hub.events.forget(c)
 	if c.hub.node != nil {
 		c.hub.node.finishJoins(c)
@@ -44,22 +54,11 @@ func (c *Client) disconnect(err error) {
 
 // readMessages handles messages until nothing more can be read, and returns the reason.
 func (c *Client) readMessages() error {
-	c.ws.SetPingHandler(func(payload string) error {
-		c.conn.in.pong = &payload
-		return nil
-	})
-	c.ws.SetPongHandler(func(payload string) error {
-		c.conn.notePong(payload)
-		return nil
-	})
-	c.ws.SetCloseHandler(func(code int, reason string) error {
-		c.gotClose = true
-		c.conn.peerClosed(code, reason)
-		return nil
-	})
-	defer c.conn.in.endTimeout()
 	for {
-		messageType, r, err := c.ws.NextReader()
+		if err := c.nextFrame(); err != nil {
+			return readError(err)
+		}
+		messageType, r, err := c.conn.in.ws.NextReader()
 		if err == nil {
 			err = c.readMessage(messageType, r)
 		}
@@ -263,7 +262,7 @@ func (c *Client) discardInput() {
 // frame, and any other error as it is.
 func readError(err error) error {
 	var ce *websocket.CloseError
-	if errors.As(err, &ce) && ce.Code == CloseAbnormalClosure {
+	if errors.Is(err, io.EOF) || errors.As(err, &ce) && ce.Code == CloseAbnormalClosure {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -73,6 +73,7 @@ func (h *Hub) endAll() (stuck []string) {
 	}
 	h.events.appendAll(entryStop)
 	h.running.Wait()
+	h.watcher.Close()
 	h.events.closeHistories()
 	h.events.closePresences()
 	if h.node != nil && !h.node.stop() {

@@ -70,7 +70,7 @@ func TestRunAndShutdown(t *testing.T) {
 	t.Run("a callback does not return", func(t *testing.T) {
 		t.Parallel()
 		config := websocket.DefaultConfig
-		config.DrainTimeout, config.CallbackTimeout = 20*time.Millisecond, 20*time.Millisecond
+		config.DrainTimeout, config.CallbackTimeout = 20*time.Millisecond, time.Second
 		release := make(chan struct{})
 		b := setup(t, withQueryID(config), options{runError: true, onMessage: func(*websocket.Client, *websocket.Message) { <-release }})
 		p, _ := b.connect(t, dialing{query: "id=alice"})

@@ -18,6 +18,7 @@ type counters struct {
 	announced        atomic.Uint64
 	drops            [dropReasons]atomic.Uint64
 	deferred         atomic.Uint64                     // publications that a cursor will find in the history
+	hibernating      atomic.Int64                      // connections that hibernate
 	queuedBytes      atomic.Int64                      // cost of the messages that connections have queued or are writing
 	closes           [len(closeCodes)][2]atomic.Uint64 // by code, by the hub and by the peer
 	handshakes       histogram
@@ -31,6 +32,9 @@ type Stats struct {
 	// number of connected clients.
 	TotalConnections  uint64 `json:"total_connections"`
 	ActiveConnections int    `json:"active_connections"`
+	// Hibernating is the number of connected clients that hibernate, see
+	// Config.HibernateAfter.
+	Hibernating int64 `json:"hibernating"`
 	// TotalChannels and TotalRooms are the numbers of channels and rooms that have
 	// members. Hub.Channels and Hub.Rooms iterate over their names.
 	TotalChannels int `json:"total_channels"`
@@ -297,6 +301,7 @@ func (h *Hub) Stats() Stats {
 		st.Dropped.History += c.drops[dropHistory].Load()
 		st.MessagesAddressed -= c.deferred.Load()
 		st.QueuedBytes += c.queuedBytes.Load()
+		st.Hibernating += c.hibernating.Load()
 		for i := range st.Closes {
 			st.Closes[i].ByHub += c.closes[i][0].Load()
 			st.Closes[i].ByPeer += c.closes[i][1].Load()

@@ -24,7 +24,10 @@ type Dialer = websocket.Dialer
 // upgrader is shared by all handshakes.
 type upgrader struct {
 	gorilla         websocket.Upgrader
-	buffers         sync.Pool
+	bufferSize      int           // of a reader
+	writeBuffers    sync.Pool     // of gorilla, which writes nothing but Close frames
+	buffers         sync.Pool     // *bufio.Reader of readers that have ended
+	readers         sync.Pool     // *reader that no connection uses
 	origins         []string      // of Config.originPatterns; read-only after init
 	protocolHeaders []http.Header // by codec index: the response header that selects the codec; read-only after init
 }
@@ -34,16 +37,19 @@ func (u *upgrader) init(config *Config) {
 	for _, c := range config.Codecs {
 		u.protocolHeaders = append(u.protocolHeaders, http.Header{"Sec-Websocket-Protocol": {c.Name()}})
 	}
+	u.bufferSize = max(config.ReadBufferSize, minReadBuffer)
 	u.gorilla = websocket.Upgrader{
 		HandshakeTimeout:  config.HandshakeTimeout,
-		ReadBufferSize:    config.ReadBufferSize,
 		WriteBufferSize:   config.WriteBufferSize,
-		WriteBufferPool:   &u.buffers,
+		WriteBufferPool:   &u.writeBuffers,
 		EnableCompression: true,                                                    // withAgreement removes offers that were not accepted
 		CheckOrigin:       func(*http.Request) bool { return true },                // checkHandshake has checked the origin
 		Error:             func(http.ResponseWriter, *http.Request, int, error) {}, // no HTTP error can be written after the hijack
 	}
 }
+
+// minReadBuffer is larger than 256 bytes: gorilla uses no smaller buffer that it has not made.
+const minReadBuffer = 288
 
 // Handler returns an http.Handler that accepts WebSocket handshakes, for net/http and
 // every router that takes an http.Handler:
@@ -247,8 +253,9 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 	if agreed.named {
 		header = h.upgrader.protocolHeaders[agreed.codec]
 	}
+	var in *reader
 	defer func() {
-		if c.ws == nil {
+		if in == nil {
 			_ = c.conn.Conn.Close() // gorilla may have closed it
 		}
 	}()
@@ -257,11 +264,10 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, c *Client, agreed 
 		h.refuseHijacked(nc, r, err)
 		return err
 	}
-	c.ws, err = h.upgrader.gorilla.Upgrade(&hijacked{w, &c.conn, rw}, withAgreement(r, agreed), responseHeader(set, header))
-	if err != nil {
+	if in, err = h.upgrader.newReader(&c.conn, w, withAgreement(r, agreed), rw.Writer, responseHeader(set, header)); err != nil {
 		return err
 	}
-	c.conn.in.begin(&h.config, agreed.deflate)
+	in.begin(&c.conn)
 	c.conn.upgraded.Store(true)
 	c.connectedAt = h.clock()
 	c.conn.lastRead.Store(c.connectedAt)
@@ -301,10 +307,10 @@ func withAgreement(r *http.Request, agreed agreement) *http.Request {
 	return changed
 }
 
-// hijacked makes gorilla use conn, which wraps the server's connection.
+// hijacked makes gorilla use conn, which leads to the server's connection.
 type hijacked struct {
 	http.ResponseWriter
-	conn *conn
+	conn *source
 	rw   *bufio.ReadWriter
 }
 

@@ -79,8 +79,8 @@ func (c *Conn) SetRemoteAddr(a net.Addr) { c.remote = a }
 func (c *Conn) SetReadRate(bytesPerSecond int) {
 	c.in.mu.Lock()
 	c.in.rate = bytesPerSecond
+	c.in.notify()
 	c.in.mu.Unlock()
-	c.in.changed.Broadcast()
 }
 
 // ResetAfterRead resets the connection, like Reset, once this end has read n more bytes.
@@ -108,10 +108,19 @@ func (c *Conn) Pending() int {
 
 // Plain returns c with the methods of net.Conn, so that it is no transport.Conn. It
 // survives write deadlines, as a Unix socket does.
-func (c *Conn) Plain() net.Conn { return plain{c} }
+func (c *Conn) Plain() net.Conn { return plain{c, c} }
 
 // plain is the result of Plain.
-type plain struct{ net.Conn }
+type plain struct {
+	net.Conn
+	conn *Conn
+}
+
+// Watch implements a part of transport.Conn, as if a socket were beneath TLS.
+func (p plain) Watch(w *transport.Watcher, waker transport.Waker) bool { return p.conn.Watch(w, waker) }
+
+// Unwatch is like Watch.
+func (p plain) Unwatch(w *transport.Watcher) { p.conn.Unwatch(w) }
 
 // SurvivesWriteDeadline returns true.
 func (plain) SurvivesWriteDeadline() bool { return true }
@@ -171,6 +180,18 @@ func (c *Conn) PeerClosed() bool {
 	defer c.in.mu.Unlock()
 	return c.in.wasReset || c.in.readerClosed || c.in.writerClosed && !c.in.silent
 }
+
+// Watchable returns true.
+func (c *Conn) Watchable() bool { return true }
+
+// Watch implements transport.Conn.
+func (c *Conn) Watch(_ *transport.Watcher, waker transport.Waker) bool {
+	c.in.watch(waker)
+	return true
+}
+
+// Unwatch implements transport.Conn.
+func (c *Conn) Unwatch(*transport.Watcher) { c.in.watch(nil) }
 
 // TryWrite implements transport.Conn.
 func (c *Conn) TryWrite(b []byte, _ bool) (int, error) { return c.writeSome(b, false) }
@@ -246,6 +267,24 @@ type pipe struct {
 	left      int       // bytes that are read before the connection is reset; negative means no limit
 
 	readBy, writeBy deadline
+	waker           transport.Waker // see Conn.Watch; nil if the reader's end is not watched
+}
+
+// notify wakes all that wait for a change. The caller holds mu.
+func (p *pipe) notify() {
+	p.changed.Broadcast()
+	ended := p.wasReset || p.readerClosed || p.left == 0
+	if p.waker != nil && (ended || !p.silent && p.rate != 0 && (len(p.buf) > 0 || p.writerClosed)) {
+		go p.waker.Wake() // on a goroutine of its own, because the caller may hold its lock
+		p.waker = nil
+	}
+}
+
+func (p *pipe) watch(waker transport.Waker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waker = waker
+	p.notify()
 }
 
 type deadline struct {
@@ -284,7 +323,7 @@ func (p *pipe) read(b []byte) (int, error) {
 				if p.left > 0 {
 					p.left -= n
 				}
-				p.changed.Broadcast()
+				p.notify()
 				return n, nil
 			}
 		case p.writerClosed:
@@ -310,8 +349,8 @@ func (p *pipe) readable() int {
 			time.AfterFunc(wait, func() {
 				p.mu.Lock()
 				p.nextTimer = false
+				p.notify()
 				p.mu.Unlock()
-				p.changed.Broadcast()
 			})
 		}
 		return 0
@@ -324,8 +363,8 @@ func (p *pipe) readable() int {
 func (p *pipe) resetAfter(n int) {
 	p.mu.Lock()
 	p.left = n
+	p.notify()
 	p.mu.Unlock()
-	p.changed.Broadcast()
 }
 
 // writable reports whether a write is accepted. A pipe that was full is not writable
@@ -358,7 +397,7 @@ func (p *pipe) write(b []byte, wait bool) (int, error) {
 		case p.writable():
 			n := min(len(b), p.window-len(p.buf))
 			p.buf = append(p.buf, b[:n]...)
-			p.changed.Broadcast()
+			p.notify()
 			return n, nil
 		case !wait:
 			return 0, nil
@@ -370,24 +409,24 @@ func (p *pipe) write(b []byte, wait bool) (int, error) {
 func (p *pipe) setWindow(n int) {
 	p.mu.Lock()
 	p.window = n
+	p.notify()
 	p.mu.Unlock()
-	p.changed.Broadcast()
 }
 
 // close sets by, which is readerClosed or writerClosed.
 func (p *pipe) close(by *bool) {
 	p.mu.Lock()
 	*by = true
+	p.notify()
 	p.mu.Unlock()
-	p.changed.Broadcast()
 }
 
 func (p *pipe) reset() {
 	p.mu.Lock()
 	p.wasReset = true
 	p.buf = nil
+	p.notify()
 	p.mu.Unlock()
-	p.changed.Broadcast()
 }
 
 func (p *pipe) setDeadline(d *deadline, t time.Time) {
@@ -406,9 +445,9 @@ func (p *pipe) setDeadline(d *deadline, t time.Time) {
 		d.timer = time.AfterFunc(time.Until(t), func() {
 			p.mu.Lock()
 			d.expired = true
+			p.notify()
 			p.mu.Unlock()
-			p.changed.Broadcast()
 		})
 	}
-	p.changed.Broadcast()
+	p.notify()
 }

@@ -38,7 +38,7 @@ func (c *CutConn) limit(n int, after error) {
 }
 
 // Plain is like Conn.Plain.
-func (c *CutConn) Plain() net.Conn { return plain{c} }
+func (c *CutConn) Plain() net.Conn { return plain{c, c.Conn} }
 
 // limited writes as much of b as the limit allows. Like the kernel, it returns an
 // error only if nothing could be written.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 )
 
 // DiscardConn accepts every write at once and never has anything to read: for
@@ -47,6 +49,15 @@ func (c *DiscardConn) Progress() (mark uint32, ok bool) { return 0, false }
 
 // PeerClosed returns false.
 func (c *DiscardConn) PeerClosed() bool { return false }
+
+// Watchable returns false.
+func (c *DiscardConn) Watchable() bool { return false }
+
+// Watch returns false.
+func (c *DiscardConn) Watch(*transport.Watcher, transport.Waker) bool { return false }
+
+// Unwatch does nothing.
+func (c *DiscardConn) Unwatch(*transport.Watcher) {}
 
 // Abort is like Close.
 func (c *DiscardConn) Abort() { _ = c.Close() }

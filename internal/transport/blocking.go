@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -27,10 +28,32 @@ type blocking struct {
 	mu           sync.Mutex
 	writeTimeout *time.Timer   // set by SetWriteDeadline; nil if none runs
 	aborted      chan struct{} // made by Abort if it needs a goroutine, which closes it
+	beneath      watchable     // what Watch watches, or nil
+}
+
+// watchable is a part of Conn.
+type watchable interface {
+	Watch(w *Watcher, waker Waker) bool
+	Unwatch(w *Watcher)
 }
 
 func newBlocking(nc net.Conn) *blocking {
-	return &blocking{Conn: nc, survives: survivesDeadline(nc)}
+	return &blocking{Conn: nc, survives: survivesDeadline(nc), beneath: watchableBeneath(nc)}
+}
+
+// watchableBeneath returns what tells whether nc has input, or nil. Under TLS that is the
+// socket: a read that ended with a deadline has found no complete record in the buffers of
+// TLS. Other wrappers may have buffers of their own.
+func watchableBeneath(nc net.Conn) watchable {
+	switch c := nc.(type) {
+	case *tls.Conn:
+		if socket := newDirect(c.NetConn(), new(TCP)); socket != nil && socket.Watchable() {
+			return socket
+		}
+	case watchable: // connections of tests
+		return c
+	}
+	return nil
 }
 
 // survivesDeadline reports whether nc can be written to again after a write deadline
@@ -76,6 +99,21 @@ func (c *blocking) Progress() (mark uint32, ok bool) { return progressOf(innermo
 
 // PeerClosed implements Conn, for TCP beneath any number of wrappers.
 func (c *blocking) PeerClosed() bool { return peerHasClosed(innermost(c.Conn)) }
+
+// Watchable implements Conn.
+func (c *blocking) Watchable() bool { return c.beneath != nil }
+
+// Watch implements Conn.
+func (c *blocking) Watch(w *Watcher, waker Waker) bool {
+	return c.beneath != nil && c.beneath.Watch(w, waker)
+}
+
+// Unwatch implements Conn.
+func (c *blocking) Unwatch(w *Watcher) {
+	if c.beneath != nil {
+		c.beneath.Unwatch(w)
+	}
+}
 
 // SetWriteDeadline aborts the connection at t if an expired deadline would make it
 // unusable. The zero time removes the deadline.

@@ -23,8 +23,9 @@ const countsAbortedWrites = true
 // goroutine in the runtime's poller. A writer that is parked holds the descriptor's
 // write lock, so a second writer would block.
 type TCP struct {
-	conn *net.TCPConn
-	raw  syscall.RawConn
+	conn    *net.TCPConn
+	raw     syscall.RawConn
+	watched bool // the Watcher's epoll instance has the descriptor
 }
 
 // newDirect returns inPlace, or nil if nc is not plain TCP.

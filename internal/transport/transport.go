@@ -46,9 +46,23 @@ type Conn interface {
 	// its input may not have been read. False may also mean that this cannot be told,
 	// as for connections that are not TCP or TLS on TCP. Any goroutine may call it.
 	PeerClosed() bool
+	// Watchable reports whether Watch may succeed. The result never changes.
+	Watchable() bool
+	// Watch makes a call of waker.Wake, on any goroutine, as soon as there is input or
+	// Read would fail for another reason than a deadline. It calls Wake once, perhaps
+	// before it returns, and perhaps although there is no input. It may be called when a
+	// Read has just ended with os.ErrDeadlineExceeded; from then on nothing may read until
+	// Wake or Unwatch is called. It reports whether the connection is watched. The
+	// connection may be closed only after Wake or Unwatch.
+	Watch(w *Watcher, waker Waker) bool
+	// Unwatch ends Watch. A call of Wake that has begun may still be running.
+	Unwatch(w *Watcher)
 	// Abort closes the connection and does not wait for anything.
 	Abort()
 }
+
+// Waker is a connection that waits for Wake. See Conn.Watch.
+type Waker interface{ Wake() }
 
 // New returns the transport of nc:
 //

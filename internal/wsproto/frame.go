@@ -73,3 +73,19 @@ func ControlFrame(opcode byte, payload []byte) []byte {
 	payload = payload[:min(len(payload), MaxControlPayload)]
 	return append(AppendHeader(make([]byte, 0, 2+len(payload)), opcode, len(payload)), payload...)
 }
+
+// IsControl reports whether first is the first byte of a control frame.
+func IsControl(first byte) bool { return first&opcodeBits >= OpClose }
+
+// MaskedControlSize returns the size of a client's control frame with this second byte.
+func MaskedControlSize(second byte) int { return 2 + maskSize + int(second&lengthBits) }
+
+// ControlPayload returns the payload of a client's control frame, which must be complete.
+func ControlPayload(frame []byte) string {
+	var payload [MaxControlPayload]byte
+	mask, masked := frame[2:2+maskSize], frame[2+maskSize:]
+	for i := range masked {
+		payload[i] = masked[i] ^ mask[i%maskSize]
+	}
+	return string(payload[:len(masked)])
+}

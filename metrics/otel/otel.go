@@ -63,6 +63,7 @@ type instrument struct {
 
 var instruments = []instrument{
 	{name: "connections", unit: "{connection}", upDown: true, description: "Clients that are connected.", values: func(st *websocket.Stats) []figure { return single(st.ActiveConnections) }},
+	{name: "hibernating_connections", unit: "{connection}", upDown: true, description: "Connections that hibernate: they have no goroutine and no buffers.", values: func(st *websocket.Stats) []figure { return single(st.Hibernating) }},
 	{name: "channels", unit: "{channel}", upDown: true, description: "Channels that have members.", values: func(st *websocket.Stats) []figure { return single(st.TotalChannels) }},
 	{name: "rooms", unit: "{room}", upDown: true, description: "Rooms that have members.", values: func(st *websocket.Stats) []figure { return single(st.TotalRooms) }},
 	{name: "active_handshakes", unit: "{handshake}", upDown: true, description: "Handshakes under way.", values: func(st *websocket.Stats) []figure { return single(st.PendingHandshakes) }},

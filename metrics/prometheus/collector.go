@@ -56,6 +56,7 @@ func newDesc(name, help string, labels ...string) *prometheus.Desc {
 // singles are the metrics of every hub without labels.
 var singles = []single{
 	gauge("connections", "Clients that are connected.", func(st *websocket.Stats) int { return st.ActiveConnections }),
+	gauge("hibernating_connections", "Connections that hibernate: they have no goroutine and no buffers.", func(st *websocket.Stats) int64 { return st.Hibernating }),
 	gauge("channels", "Channels that have members.", func(st *websocket.Stats) int { return st.TotalChannels }),
 	gauge("rooms", "Rooms that have members.", func(st *websocket.Stats) int { return st.TotalRooms }),
 	gauge("pending_handshakes", "Handshakes under way.", func(st *websocket.Stats) int { return st.PendingHandshakes }),

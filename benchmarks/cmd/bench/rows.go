@@ -582,7 +582,7 @@ func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
 		return nil, err
 	}
 	select { // time for the HTTP handlers to return and release their buffers
-	case <-time.After(pick(b, 2*time.Second, 500*time.Millisecond)):
+	case <-time.After(pick(b, 8*time.Second, 500*time.Millisecond)):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
