@@ -23,7 +23,7 @@ const (
 //
 // An address proves nothing: many people share one behind NAT, and one person may have
 // many. RemoteAddr may be called at any time, also after the connection has ended.
-func (c *Client) RemoteAddr() netip.Addr { return c.hub.clientAddress(c.request) }
+func (c *Client) RemoteAddr() netip.Addr { return c.hub.clientAddress(c.addressed()) }
 
 // clientAddress returns the address of the client that sent r; see Client.RemoteAddr.
 //
@@ -65,6 +65,14 @@ func (h *Hub) addressText(r *http.Request) string {
 		return addr.String()
 	}
 	return r.RemoteAddr
+}
+
+// addressed returns a request that has what clientAddress needs.
+func (c *Client) addressed() *http.Request {
+	if len(c.hub.proxies) == 0 {
+		return c.kept.base
+	}
+	return c.Request()
 }
 
 // trusted reports whether addr is one of Config.TrustedProxies.

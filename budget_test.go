@@ -61,7 +61,7 @@ func hostileKinds() []hostile {
 	unfinished = unfinished[:len(unfinished)-1]
 	return []hostile{
 		{name: "headers", headers: []string{"Cookie: a=" + longText(7<<10), "X-Large: " + longText(7<<10)}, each: 14 << 10},
-		{name: "many headers", headers: manyHeaders(90), each: 8 << 10},
+		{name: "many headers", headers: manyHeaders(90), each: 1 << 10},
 		{name: "unfinished message", act: func(p *rawPeer, _ *websocket.Client) { p.write(unfinished) }, each: 63 << 10},
 		{name: "unfinished fragments", act: func(p *rawPeer, _ *websocket.Client) {
 			p.write(frameOf(textOp, longText(20<<10)) + frameOf(contOp, longText(20<<10)))

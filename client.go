@@ -43,12 +43,11 @@ type Client struct {
 	hub   *Hub
 	codec *guardedCodec
 
-	request       *http.Request
-	cancelRequest context.CancelFunc
-	frameworkCtx  atomic.Pointer[Context] // set until onConnect has returned
-	expires       atomic.Int64            // hub clock, or 0
-	closeErr      atomic.Pointer[CloseError]
-	charged       atomic.Int64 // bytes of the hub's budget that are held for this client alone
+	kept         keptRequest
+	frameworkCtx atomic.Pointer[Context] // set until onConnect has returned
+	expires      atomic.Int64            // hub clock, or 0
+	closeErr     atomic.Pointer[CloseError]
+	charged      atomic.Int64 // bytes of the hub's budget that are held for this client alone
 
 	// Owned by the readPump. The shard reads handling, shutdown reads calling.
 	handling atomic.Bool   // the readPump handles a message and does not read
@@ -91,21 +90,22 @@ func (c *Client) Codec() Codec { return c.codec.Codec }
 // the header fields that only the handshake needs: Connection, Upgrade and
 // Sec-WebSocket-Key, -Version and -Extensions. Its context is that
 // of Client.Context. It may be called and used at any time, also after the connection
-// has ended. It must not be changed.
+// has ended. Each call makes a new Request, which costs about a microsecond: the hub keeps
+// a compact form. What it refers to must not be changed.
 //
 // PathValue works for patterns of net/http, and of chi from 5.0.12 on. After OnConnect
 // has returned, the context of a router such as chi's cannot be reached through the
 // request, because the router reuses it: chi.URLParam then returns "". Copy what is
 // needed later in OnConnect, for example with SetMetadata. That also holds for values
 // that refer to such a context.
-func (c *Client) Request() *http.Request { return c.request }
+func (c *Client) Request() *http.Request { return c.kept.request(c.Context()) }
 
 // Context returns a context for work that is done for this client. It has the values
 // that middleware stored in the context of the handshake's request, except for the
 // contexts of routers, see Request. It is cancelled as soon as the hub begins to close
 // the connection or notices that the peer has closed it, also while a callback of the
 // client runs. It may be called at any time.
-func (c *Client) Context() context.Context { return c.request.Context() }
+func (c *Client) Context() context.Context { return c.kept.context() }
 
 // FrameworkContext returns the context that was passed to Hub.ServeHTTP, such as gin's.
 // After OnConnect has returned it returns nil, because frameworks reuse their contexts.

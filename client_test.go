@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +173,62 @@ func TestRequestContextEndsWithConnection(t *testing.T) {
 			hub.stop()
 		})
 	})
+}
+
+// TestRequestIsTheHandshakes compares Client.Request, which the hub keeps in a compact form, with
+// the request that the handler got.
+func TestRequestIsTheHandshakes(t *testing.T) {
+	hidden := []string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions"}
+	handlers := map[string]func(http.Handler) http.Handler{
+		"plain":    func(h http.Handler) http.Handler { return h },
+		"stripped": func(h http.Handler) http.Handler { return http.StripPrefix("/a", h) },
+		"changed": func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.URL.Fragment, r.URL.User = "top", url.User("ann")
+				r.Host, r.RemoteAddr = "other.test", "192.0.2.1:7"
+				r.Header["X-Several"] = []string{"", "a\nb", strings.Repeat("long", 300)}
+				r.SetPathValue("room", "lobby")
+				_ = r.ParseForm()
+				h.ServeHTTP(w, r)
+			})
+		},
+		"pattern": func(h http.Handler) http.Handler {
+			mux := http.NewServeMux()
+			mux.Handle("GET /a/{room...}", h)
+			return mux
+		},
+	}
+	for name, wrap := range handlers {
+		for _, target := range []string{"/a/", "/a/b?id=1&x=%20", "/a/b?", "/a/%2F%41/c", "/a//b", "/a/*?", "/a/é", "http://hub.test/a/b?c=d"} {
+			if name == "pattern" && target == "/a//b" {
+				continue // ServeMux redirects it
+			}
+			synctest.Test(t, func(t *testing.T) {
+				hub := runFake(t, paths[0], websocket.DefaultConfig)
+				var want *http.Request
+				h := hubtest.Serve(t, hub.Hub, wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					want = r.Clone(r.Context())
+					hub.Handler().ServeHTTP(w, r)
+				})))
+				server, client := testnet.Pair(1 << 16)
+				served := h.ServeConn(server)
+				peer := rawOver(t, client, strings.Replace(handshakeOf("X-One: 1", "Cookie: a=b", "Cookie: c=d"), "GET /", "GET "+target, 1)).requireOpen()
+				<-served
+				got := onlyClient(t, hub).Request()
+				for _, field := range hidden {
+					want.Header.Del(field)
+				}
+				require.Equal(t, want.Header, got.Header, "%s %s", name, target)
+				require.Equal(t, want.URL, got.URL, "%s %s", name, target)
+				require.Equal(t, want.Form, got.Form)
+				require.Equal(t, []string{want.Method, want.Proto, want.Host, want.RemoteAddr, want.RequestURI, want.Pattern, want.PathValue("room")},
+					[]string{got.Method, got.Proto, got.Host, got.RemoteAddr, got.RequestURI, got.Pattern, got.PathValue("room")})
+				require.Equal(t, got.URL, onlyClient(t, hub).Request().URL)
+				_ = peer.nc.Close()
+				hub.stop()
+			})
+		}
+	}
 }
 
 func TestKeysSetInOnConnectHoldForTheFirstFrame(t *testing.T) {

@@ -265,16 +265,16 @@ func (c *Client) ended() {
 	c.shard.counters.closes[i][by].Add(1)
 	level := e.logLevel()
 	fields := []slog.Attr{
-		slog.Int("code", e.Code), peerText("reason", e.Reason), slog.String("by", side), peerText("client", c.ID), peerText("address", c.hub.addressText(c.request)),
+		slog.Int("code", e.Code), peerText("reason", e.Reason), slog.String("by", side), peerText("client", c.ID), peerText("address", c.hub.addressText(c.addressed())),
 		slog.Duration("age", time.Duration(c.hub.clock()-c.connectedAt).Round(time.Millisecond)), slog.Uint64("dropped", uint64(c.dropped.Load())),
 	}
 	if e.Err != nil && e.Code != CloseAbnormalClosure { // otherwise it is the reason
 		fields = append(fields, peerText("error", e.Err.Error()))
 	}
 	if level == slog.LevelDebug {
-		c.hub.log(c.Context(), level, "connection closed", fields...)
+		c.hub.log(&c.kept.values, level, "connection closed", fields...)
 	} else {
-		c.hub.logFields(c.Context(), fmt.Sprintf("closed by %s: %d", side, closeCodes[i]), level, "connection closed", fields...)
+		c.hub.logFields(&c.kept.values, fmt.Sprintf("closed by %s: %d", side, closeCodes[i]), level, "connection closed", fields...)
 	}
 }
 

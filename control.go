@@ -182,7 +182,7 @@ func (c *Client) authorize(m *Message, action Action, target string) bool {
 func (c *Client) refusal(action Action, target string, err error) (code, text string) {
 	code, text, ok := requestRefusal(err)
 	if !ok {
-		c.hub.logFields(c.Context(), "Authorize failed", slog.LevelError, "Authorize failed",
+		c.hub.logFields(&c.kept.values, "Authorize failed", slog.LevelError, "Authorize failed",
 			slog.String("action", string(action)), peerText("target", target), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 	return code, text
@@ -255,7 +255,7 @@ func (c *Client) replyError(m *Message, target, code, text string) {
 		Data: c.codec.encodeError(code, text),
 	}, toClients)
 	if err := c.hub.events.send(context.Background(), c, p); err != nil {
-		c.hub.log(c.Context(), slog.LevelDebug, "error reply not sent", peerText("client", c.ID), peerText("error", err.Error()))
+		c.hub.log(&c.kept.values, slog.LevelDebug, "error reply not sent", peerText("client", c.ID), peerText("error", err.Error()))
 	}
 }
 

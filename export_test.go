@@ -42,17 +42,11 @@ func (h *Hub) HeldByMessages() int64 {
 	for i := range h.ids.stripes {
 		for _, c := range h.ids.snapshot(i) {
 			if c.registered {
-				n -= c.requestSize() + int64(len(c.members.list))*membershipCost + int64(len(c.info))
+				n -= c.kept.size() + int64(len(c.members.list))*membershipCost + int64(len(c.info))
 			}
 		}
 	}
 	return n
-}
-
-// requestSize returns what keepRequest has charged.
-func (c *Client) requestSize() int64 {
-	_, size := compactHeader(c.request.Header)
-	return size + int64(requestCost+2*len(c.request.RequestURI)+len(c.request.Host))
 }
 
 // ClientSize is the size of a Client in bytes.

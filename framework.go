@@ -97,17 +97,11 @@ type keptContext struct {
 	recycled atomic.Bool // the handler has returned
 }
 
-// keptKey is the key under which a keptContext returns itself.
-type keptKey struct{}
-
 func (*keptContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (*keptContext) Done() <-chan struct{}       { return nil }
 func (*keptContext) Err() error                  { return nil }
 
 func (k *keptContext) Value(key any) any {
-	if key == (keptKey{}) {
-		return k
-	}
 	value := k.values.Value(key)
 	if k.recycled.Load() && isRecycled(value) {
 		return nil

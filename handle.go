@@ -141,7 +141,7 @@ func (c *Client) replyOf(typ string, result any, err error) *Message {
 	}
 	code, text, ok := requestRefusal(err)
 	if !ok {
-		c.hub.logFields(c.Context(), "handler failed", slog.LevelError, "handler failed", peerText("type", typ), peerText("client", c.ID), peerText("error", err.Error()))
+		c.hub.logFields(&c.kept.values, "handler failed", slog.LevelError, "handler failed", peerText("type", typ), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 	return c.errorReply(code, text)
 }

@@ -93,7 +93,7 @@ func (c *Client) learnFeatures(data []byte) {
 // sendReply sends a reply to a request of this client.
 func (c *Client) sendReply(reply *Message) {
 	if err := c.hub.events.reply(context.Background(), c, c.hub.newPublication(reply, toClients)); err != nil {
-		c.hub.log(c.Context(), slog.LevelDebug, "reply not sent", peerText("id", reply.ID), peerText("client", c.ID), peerText("error", err.Error()))
+		c.hub.log(&c.kept.values, slog.LevelDebug, "reply not sent", peerText("id", reply.ID), peerText("client", c.ID), peerText("error", err.Error()))
 	}
 }
 

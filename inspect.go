@@ -106,7 +106,7 @@ func (h *Hub) Inspect(clientID string) (ClientInfo, error) {
 		return ClientInfo{}, ErrClientNotFound
 	}
 	info := ClientInfo{
-		ID: c.ID, User: c.User(), RemoteAddr: c.hub.addressText(c.request), Codec: c.codec.name,
+		ID: c.ID, User: c.User(), RemoteAddr: c.hub.addressText(c.addressed()), Codec: c.codec.name,
 		Compression: c.deflates, Sealed: c.openKeys.Load() != nil, ConnectedAt: h.timeOf(c.connectedAt),
 		Topics: []TopicInfo{}, Losses: []LossInfo{}, // not null in JSON
 	}

@@ -170,7 +170,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if keys != nil {
 		opened, err := keys.Open(b)
 		if err != nil {
-			c.hub.log(c.Context(), slog.LevelDebug, "message does not open", peerText("client", c.ID), slog.String("error", err.Error()))
+			c.hub.log(&c.kept.values, slog.LevelDebug, "message does not open", peerText("client", c.ID), slog.String("error", err.Error()))
 			c.conn.closeNow(ClosePolicyViolation, "message does not open")
 			return
 		}
@@ -181,7 +181,7 @@ func (c *Client) handle(messageType int, b []byte) {
 	if err := c.codec.Unmarshal(b, m); err != nil {
 		if c.hub.config.IgnoreMalformed {
 			c.shard.counters.messagesIgnored.Add(1)
-			c.hub.log(c.Context(), slog.LevelDebug, "message ignored", peerText("client", c.ID), peerText("error", err.Error()))
+			c.hub.log(&c.kept.values, slog.LevelDebug, "message ignored", peerText("client", c.ID), peerText("error", err.Error()))
 			return
 		}
 		c.conn.closeNow(CloseInvalidPayloadData, err.Error())

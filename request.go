@@ -2,8 +2,11 @@ package websocket
 
 import (
 	"context"
+	"encoding/binary"
 	"net/http"
+	"net/url"
 	"strings"
+	"sync/atomic"
 )
 
 // maxHeaderFields is the maximum number of header fields of a handshake. A browser sends
@@ -40,61 +43,147 @@ var handshakeFields = map[string]bool{
 	"Sec-Websocket-Key": true, "Sec-Websocket-Version": true, "Sec-Websocket-Extensions": true,
 }
 
-// keepRequest stores a copy of the handshake's request for Client.Request. The copy has
-// no body, and its context does not end with the server's handler but with the
-// connection. It counts against the memory budget until endRequest is called.
+// keptRequest is a handshake's request in a compact form, and the client's context.
+type keptRequest struct {
+	base   *http.Request // without Header, and without URL if that follows from RequestURI
+	header string        // see packHeader
+	values keptContext
+	ctx    atomic.Pointer[clientContext] // made when it is asked for
+	ended  atomic.Bool                   // endRequest has been called
+}
+
+// clientContext is the context of Client.Context.
+type clientContext struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// keepRequest keeps the handshake's request for Client.Request, without its body. It counts
+// against the memory budget until endRequest is called.
 func (c *Client) keepRequest(r *http.Request) {
-	ctx, cancel := context.WithCancel(&keptContext{values: r.Context()})
-	kept := r.WithContext(ctx)
-	kept.Body = http.NoBody
-	kept.GetBody = nil
-	kept.Response = nil
-	kept.MultipartForm = nil
-	kept.Trailer = nil
-	var size int64
-	kept.Header, size = compactHeader(r.Header)
-	size += int64(requestCost + 2*len(r.RequestURI) + len(r.Host)) // the URL repeats the request's
-	c.request, c.cancelRequest = kept, cancel
+	kept := &c.kept
+	kept.values.values = r.Context()
+	base := r.WithContext(&kept.values)
+	base.Body = http.NoBody
+	base.GetBody = nil
+	base.Response = nil
+	base.MultipartForm = nil
+	base.Trailer = nil
+	base.Header = nil
+	if hasPlainURL(r) {
+		base.URL = nil
+	}
+	kept.base, kept.header = base, packHeader(r.Header)
+	size := kept.size()
 	c.requestCharge.Store(uint32(size))
 	c.charge(size) // last, because reclaim may end a client that holds much
 }
 
-// endRequest ends the context of the request. Client.Close and the connection both call it.
+// size returns what the request is charged.
+func (k *keptRequest) size() int64 {
+	return int64(requestCost + 2*len(k.base.RequestURI) + len(k.base.Host) + len(k.header)) // an URL that is kept repeats the request's
+}
+
+// hasPlainURL reports whether the URL of r is what its RequestURI means and nothing in it is
+// escaped. Middleware may have changed it.
+func hasPlainURL(r *http.Request) bool {
+	u := r.URL
+	path, query, found := strings.Cut(r.RequestURI, "?")
+	return strings.HasPrefix(path, "/") && !strings.Contains(path, "%") &&
+		*u == url.URL{Path: path, RawQuery: query, ForceQuery: found && query == ""}
+}
+
+// request returns the request with its header and URL.
+func (k *keptRequest) request(ctx context.Context) *http.Request {
+	r := k.base.WithContext(ctx)
+	r.Header = unpackHeader(k.header)
+	if r.URL == nil {
+		r.URL, _ = url.ParseRequestURI(r.RequestURI) // never fails, see hasPlainURL
+	}
+	return r
+}
+
+// context returns the context that endRequest cancels.
+func (k *keptRequest) context() context.Context {
+	if ctx := k.ctx.Load(); ctx != nil {
+		return ctx
+	}
+	ctx := &clientContext{}
+	ctx.Context, ctx.cancel = context.WithCancel(&k.values)
+	if !k.ctx.CompareAndSwap(nil, ctx) {
+		ctx.cancel()
+		return k.ctx.Load()
+	}
+	if k.ended.Load() { // endRequest may have come before the swap
+		ctx.cancel()
+	}
+	return ctx
+}
+
+// endRequest ends the client's context. Client.Close and the connection both call it.
 func (c *Client) endRequest() {
-	c.cancelRequest()
+	c.kept.ended.Store(true)
+	if ctx := c.kept.ctx.Load(); ctx != nil {
+		ctx.cancel()
+	}
 	c.charge(-int64(c.requestCharge.Swap(0)))
 }
 
-// compactHeader returns a copy of header without handshakeFields, and its size. All values
-// are parts of one string, and share no memory with header.
-func compactHeader(header http.Header) (http.Header, int64) {
-	fields, values, size := 0, 0, 0
-	for name, vs := range header {
+// packHeader returns header without handshakeFields in one string: for each value the name
+// and the value, each behind its length.
+func packHeader(header http.Header) string {
+	size := 0
+	for name, values := range header {
 		if handshakeFields[name] {
 			continue
 		}
-		fields++
-		for _, v := range vs {
-			values++
-			size += len(v)
+		for _, v := range values {
+			size += len(name) + len(v) + 2*binary.MaxVarintLen16
 		}
 	}
-	var text strings.Builder
-	text.Grow(size)
-	compact := make(http.Header, fields)
-	all := make([]string, 0, values)
-	for name, vs := range header {
+	if size == 0 {
+		return ""
+	}
+	buf := getBuffer(size)
+	defer putBuffer(buf)
+	for name, values := range header {
 		if handshakeFields[name] {
 			continue
 		}
-		from := len(all)
-		for _, v := range vs {
-			at := text.Len()
-			text.WriteString(v)
-			all = append(all, text.String()[at:])
+		for _, v := range values {
+			for _, s := range [...]string{name, v} {
+				buf.b = binary.AppendUvarint(buf.b, uint64(len(s)))
+				buf.b = append(buf.b, s...)
+			}
 		}
-		compact[name] = all[from:len(all):len(all)]
-		size += len(name)
 	}
-	return compact, int64(size + fieldCost*values)
+	return string(buf.b)
+}
+
+// unpackHeader returns the header that packHeader has packed.
+func unpackHeader(packed string) http.Header {
+	header := http.Header{}
+	next := func() string {
+		size, n := uvarint(packed)
+		s := packed[n : n+size]
+		packed = packed[n+size:]
+		return s
+	}
+	for packed != "" {
+		name := next()
+		header[name] = append(header[name], next())
+	}
+	return header
+}
+
+// uvarint is binary.Uvarint for a string that has one.
+func uvarint(s string) (value, n int) {
+	for shift := 0; ; shift += 7 {
+		b := s[n]
+		value |= int(b&0x7f) << shift
+		n++
+		if b < 0x80 {
+			return value, n
+		}
+	}
 }

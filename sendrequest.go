@@ -165,7 +165,7 @@ func (c *Client) takeAnswer(m *Message) {
 	delete(r.waiting, m.ID)
 	r.mu.Unlock()
 	if !ok {
-		c.hub.log(c.Context(), slog.LevelDebug, "answer discarded, because no request waits for it", peerText("id", m.ID), peerText("client", c.ID))
+		c.hub.log(&c.kept.values, slog.LevelDebug, "answer discarded, because no request waits for it", peerText("id", m.ID), peerText("client", c.ID))
 		return
 	}
 	answers <- m.Clone() // has room

@@ -332,10 +332,9 @@ func (h *Hub) connect(c *Client, fc Context) {
 	if c.replaced.Load() {
 		c.replace() // a newer client took the ID over before c was registered
 	}
-	kept := c.request.Context().Value(keptKey{}).(*keptContext)
 	defer func() {
 		c.frameworkCtx.Store(nil)
-		kept.recycled.Store(true) // the router recycles its contexts when the handler has returned
+		c.kept.values.recycled.Store(true) // the router recycles its contexts when the handler has returned
 		h.events.unhold(c)
 	}()
 	if fc != nil {
