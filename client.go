@@ -90,15 +90,24 @@ func (c *Client) Codec() Codec { return c.codec.Codec }
 // the header fields that only the handshake needs: Connection, Upgrade and
 // Sec-WebSocket-Key, -Version and -Extensions. Its context is that
 // of Client.Context. It may be called and used at any time, also after the connection
-// has ended. Each call makes a new Request, which costs about a microsecond: the hub keeps
-// a compact form. What it refers to must not be changed.
+// has ended. It must not be changed. The hub keeps a compact form: a call outside the
+// client's callbacks makes a new Request, which costs about a microsecond.
 //
 // PathValue works for patterns of net/http, and of chi from 5.0.12 on. After OnConnect
 // has returned, the context of a router such as chi's cannot be reached through the
 // request, because the router reuses it: chi.URLParam then returns "". Copy what is
 // needed later in OnConnect, for example with SetMetadata. That also holds for values
 // that refer to such a context.
-func (c *Client) Request() *http.Request { return c.kept.request(c.Context()) }
+func (c *Client) Request() *http.Request {
+	if r := c.kept.recent.Load(); r != nil {
+		return r
+	}
+	r := c.kept.request()
+	if c.handling.Load() {
+		c.kept.recent.Store(r)
+	}
+	return r
+}
 
 // Context returns a context for work that is done for this client. It has the values
 // that middleware stored in the context of the handshake's request, except for the

@@ -20,26 +20,25 @@ import (
 // as much as the kernel accepts at once. When something is left over, a writePump
 // goroutine owns the socket until nothing is queued any more.
 type conn struct {
-	mu          sync.Mutex // guards the fields of this block, but not reads from socket
-	state       connState
-	held        bool // onConnect has not returned: nothing is written
-	pumping     bool // a writePump owns the socket
-	pingQueued  bool
-	hibernating bool      // there is no readPump: the socket is watched
-	peerEnded   bool      // the peer has closed: its earlier messages are still handled
-	form        form      // the form of messages for this client; set by the shard
-	keys        *pipeline // the client's own keys, or nil; set by the shard
-	socket      transport.Conn
-	tcp         transport.TCP // what socket points to for plain TCP
-	pumpDone    *sync.Cond    // made by finish, which waits for pumping to become false
-	queue       ring          // messages that the socket has not accepted
-	queued      int64         // cost of queue, of losses and of what the writePump is writing
-	excess      int64         // the part of queued that does not count while the socket accepts bytes
-	losses      *losses       // dropped and not announced yet; nil before the first
-	tail        []byte        // rest of a partly written frame; it is written before all else
-	tailOf      *publication  // the message that tail ends, or nil for a control frame
-	closeFrame  []byte        // set by startClosing
-	cursors     *cursorSet    // topics that the client is fed from their histories; see cursor.go
+	mu         sync.Mutex // guards the fields of this block, but not reads from socket
+	state      connState
+	held       bool // onConnect has not returned: nothing is written
+	pumping    bool // a writePump owns the socket
+	pingQueued bool
+	peerEnded  bool      // the peer has closed: its earlier messages are still handled
+	form       form      // the form of messages for this client; set by the shard
+	keys       *pipeline // the client's own keys, or nil; set by the shard
+	socket     transport.Conn
+	tcp        transport.TCP // what socket points to for plain TCP
+	pumpDone   *sync.Cond    // made by finish, which waits for pumping to become false
+	queue      ring          // messages that the socket has not accepted
+	queued     int64         // cost of queue, of losses and of what the writePump is writing
+	excess     int64         // the part of queued that does not count while the socket accepts bytes
+	losses     *losses       // dropped and not announced yet; nil before the first
+	tail       []byte        // rest of a partly written frame; it is written before all else
+	tailOf     *publication  // the message that tail ends, or nil for a control frame
+	closeFrame []byte        // set by startClosing
+	cursors    *cursorSet    // topics that the client is fed from their histories; see cursor.go
 	// closingSeen is when reclaim first saw the connection closing, in milliseconds of the
 	// hub clock, or 0. It is 32 bits long to keep Client small, as is pumpCharged.
 	closingSeen uint32
@@ -49,13 +48,14 @@ type conn struct {
 	net.Conn
 	client *Client
 
-	upgraded  atomic.Bool
-	callbacks callbacks // what the hub's callbackWatch sees
-	ahead     atomic.Pointer[readAhead]
-	silence   sync.Mutex   // guards closing, and the read deadline while that is false
-	closing   bool         // the connection has left connOpen
-	in        *reader      // owned by the readPump; nil while the connection hibernates
-	lastRead  atomic.Int64 // hub clock of the last byte received, or of the start of the current read
+	upgraded    atomic.Bool
+	callbacks   callbacks // what the hub's callbackWatch sees
+	ahead       atomic.Pointer[readAhead]
+	silence     sync.Mutex   // guards closing and hibernating, and the read deadline while closing is false
+	closing     bool         // the connection has left connOpen
+	hibernating bool         // there is no readPump: the socket is watched
+	in          *reader      // owned by the readPump; nil while the connection hibernates
+	lastRead    atomic.Int64 // hub clock of the last byte received, or of the start of the current read
 	// progressAt is 0 while nothing is queued. Otherwise it is the hub clock when the
 	// socket last accepted a byte, or when queueing began.
 	progressAt atomic.Int64

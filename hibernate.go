@@ -239,38 +239,38 @@ func (c *conn) silentUntil() int64 {
 }
 
 // hibernate ends the work of the readPump, which must not use the client any more, unless
-// the connection is closing, is being written to or cannot be watched.
+// the connection is closing or cannot be watched.
 func (c *conn) hibernate() bool {
 	in, h := c.in, c.client.hub
-	if !c.mu.TryLock() { // a codec of the application may hold it for long
-		return false
-	}
-	defer c.mu.Unlock()
-	if c.state != connOpen {
+	c.silence.Lock()
+	defer c.silence.Unlock()
+	if c.closing {
 		in.wait = 0
 		return false
 	}
-	in.endTimeout()
-	c.in, c.hibernating = nil, true
+	c.in = nil
 	if !c.socket.Watch(&h.watcher, c) {
-		c.in, c.hibernating = in, false
-		in.wait = 0
+		c.in, in.wait = in, 0
 		return false
 	}
+	c.hibernating = true
 	c.client.shard.counters.hibernating.Add(1)
+	c.client.kept.recent.Store(nil)
+	in.endTimeout()
 	in.source.conn = nil
 	h.upgrader.readers.Put(in)
 	return true
 }
 
-// Wake starts a readPump if the connection hibernates.
+// Wake starts a readPump if the connection hibernates. It does not wait for mu, which a
+// codec of the application may hold for long: other connections wait to be woken.
 func (c *conn) Wake() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.silence.Lock()
+	defer c.silence.Unlock()
 	c.wake()
 }
 
-// wake is Wake for callers that hold mu.
+// wake is Wake for callers that hold silence.
 func (c *conn) wake() {
 	if c.hibernating {
 		c.hibernating = false
@@ -279,16 +279,15 @@ func (c *conn) wake() {
 	}
 }
 
-// endSilence makes the connection stay awake. The caller holds mu, and has moved the state
-// out of connOpen.
+// endSilence makes the connection stay awake. It is called when the state has left connOpen.
 func (c *conn) endSilence() {
 	if c.client.hub.config.HibernateAfter <= 0 || !c.socket.Watchable() {
 		return
 	}
 	c.silence.Lock()
+	defer c.silence.Unlock()
 	c.closing = true
 	_ = c.Conn.SetReadDeadline(time.Time{}) // fails only on a broken connection
-	c.silence.Unlock()
 	if c.hibernating {
 		c.socket.Unwatch(&c.client.hub.watcher)
 		c.wake()

@@ -215,3 +215,26 @@ func TestHibernationOnSockets(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowCodecDoesNotDelayWaking has a codec that does not return while it encodes for a
+// hibernating client. The client's own messages are handled meanwhile.
+func TestSlowCodecDoesNotDelayWaking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := newGateCodec()
+		config := gate.config()
+		config.HibernateAfter, config.PongWait, config.PingPeriod = 10*time.Second, time.Hour, 0
+		handled := make(chan string)
+		hub := startFake(t, paths[0], config, gate.open, func(h *websocket.Hub) {
+			h.SetCallbacks(nil, nil, func(c *websocket.Client, m *websocket.Message) { handled <- m.Type })
+		})
+		peer := hub.connect(1<<16, nil)
+		time.Sleep(longSilence)
+		requireHibernating(t, hub.Hub, 1)
+		require.NoError(t, onlyClient(t, hub).Send(&websocket.Message{Type: "gate"}))
+		<-gate.entered
+		require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(`{"type":"hello"}`)))
+		require.Equal(t, "hello", <-handled)
+		close(gate.open)
+		hub.stop()
+	})
+}

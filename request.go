@@ -50,6 +50,7 @@ type keptRequest struct {
 	values keptContext
 	ctx    atomic.Pointer[clientContext] // made when it is asked for
 	ended  atomic.Bool                   // endRequest has been called
+	recent atomic.Pointer[http.Request]  // what Client.Request has returned in a callback; dropped when the connection hibernates
 }
 
 // clientContext is the context of Client.Context.
@@ -94,8 +95,8 @@ func hasPlainURL(r *http.Request) bool {
 }
 
 // request returns the request with its header and URL.
-func (k *keptRequest) request(ctx context.Context) *http.Request {
-	r := k.base.WithContext(ctx)
+func (k *keptRequest) request() *http.Request {
+	r := k.base.WithContext(k.context())
 	r.Header = unpackHeader(k.header)
 	if r.URL == nil {
 		r.URL, _ = url.ParseRequestURI(r.RequestURI) // never fails, see hasPlainURL
