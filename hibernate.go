@@ -203,10 +203,20 @@ func (c *conn) readSocket(b []byte) (int, error) {
 	}
 }
 
+// hibernateSteps is the number of steps of Config.HibernateAfter. Read deadlines are rounded
+// up to whole steps, so that many connections hibernate at once: a process that has nothing
+// else to do need not wake for each.
+const hibernateSteps = 32
+
 // timeSilence sets the read deadline at which the connection may hibernate.
 func (c *conn) timeSilence() {
+	h := c.client.hub
+	due := c.silentUntil()
+	if step := int64(h.config.HibernateAfter) / hibernateSteps; !c.in.brief {
+		due += step - 1 - (due-1)%step
+	}
 	c.in.sooner = false
-	c.in.timed = c.setDeadline(time.Now().Add(time.Duration(c.silentUntil() - c.client.hub.clock())))
+	c.in.timed = c.setDeadline(time.Now().Add(time.Duration(due - h.clock())))
 	if !c.in.timed {
 		c.in.wait = 0
 	}

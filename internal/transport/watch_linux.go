@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // Watcher tells when watched connections have input. It has an epoll instance of its own,
@@ -17,6 +18,7 @@ type Watcher struct {
 	epoll  *os.File
 	fd     int     // of epoll
 	wakers []Waker // by descriptor; nil for those that are not watched
+	event  syscall.EpollEvent // an argument, which would escape to the heap
 	closed bool
 	done   chan struct{} // closed by run
 }
@@ -64,17 +66,46 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	ready := make([]Waker, 0, len(events))
 	_ = raw.Read(func(fd uintptr) bool { // returns when the file is closed
 		for {
-			n, err := syscall.EpollWait(int(fd), events, 0)
-			if err != nil && err != syscall.EINTR || n == 0 {
-				return false
-			}
-			ready = w.take(events[:max(n, 0)], ready[:0])
+			n := epollWait(int(fd), events)
+			ready = w.take(events[:n], ready[:0])
 			for _, waker := range ready {
 				waker.Wake()
 			}
 			clear(ready)
+			if n < len(events) { // the runtime's poller reports every later event
+				return false
+			}
 		}
 	})
+}
+
+// epollWait returns the number of events that have occurred. It does not wait. The call is
+// short, see Conn.TryWrite about raw calls.
+func epollWait(fd int, events []syscall.EpollEvent) int {
+	for {
+		n, errno := epollCall(syscall.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0)
+		if errno != syscall.EINTR {
+			return max(n, 0) // any other error ends Watcher.run: the file is closed
+		}
+	}
+}
+
+// epollCtl is like syscall.EpollCtl.
+func epollCtl(epoll, op, fd int, event *syscall.EpollEvent) bool {
+	_, errno := epollCall(syscall.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(event)))
+	return errno == 0
+}
+
+// epollCall makes a system call that does not wait, a raw one if that pays.
+//
+//go:uintptrescapes
+func epollCall(trap, a, b, c, d uintptr) (int, syscall.Errno) {
+	call := syscall.Syscall6
+	if rawPays() {
+		call = syscall.RawSyscall6
+	}
+	n, _, errno := call(trap, a, b, c, d, 0, 0)
+	return int(n), errno
 }
 
 // take appends to ready the wakers of events, which are watched no more.
@@ -110,11 +141,12 @@ func (w *Watcher) add(fd int, waker Waker, known bool) bool {
 	if known {
 		op = syscall.EPOLL_CTL_MOD
 	}
-	err := syscall.EpollCtl(w.fd, op, fd, &syscall.EpollEvent{Events: inputEvents, Fd: int32(fd)})
-	if err != nil {
+	w.event = syscall.EpollEvent{Events: inputEvents, Fd: int32(fd)}
+	ok := epollCtl(w.fd, op, fd, &w.event)
+	if !ok {
 		w.wakers[fd] = nil
 	}
-	return err == nil
+	return ok
 }
 
 // remove stops watching fd.
@@ -125,17 +157,38 @@ func (w *Watcher) remove(fd int) {
 		return
 	}
 	w.wakers[fd] = nil
-	_ = syscall.EpollCtl(w.fd, syscall.EPOLL_CTL_DEL, fd, nil) // fails only for a bad descriptor
+	_ = epollCtl(w.fd, syscall.EPOLL_CTL_DEL, fd, nil) // fails only for a bad descriptor
 }
 
 // Watchable implements Conn.
 func (t *TCP) Watchable() bool { return true }
 
+// watchCall holds the arguments and the result of one call of RawConn.Control, whose
+// function value is made once.
+type watchCall struct {
+	run   func(fd uintptr) // the method watch
+	w     *Watcher
+	waker Waker
+	known bool
+	ok    bool
+}
+
+var watchCalls = sync.Pool{New: func() any {
+	c := &watchCall{}
+	c.run = c.watch
+	return c
+}}
+
+func (c *watchCall) watch(fd uintptr) { c.ok = c.w.add(int(fd), c.waker, c.known) }
+
 // Watch implements Conn.
 func (t *TCP) Watch(w *Watcher, waker Waker) bool {
-	ok := false
-	err := t.raw.Control(func(fd uintptr) { ok = w.add(int(fd), waker, t.watched) }) // the descriptor stays open meanwhile
-	ok = ok && err == nil
+	c := watchCalls.Get().(*watchCall)
+	c.w, c.waker, c.known, c.ok = w, waker, t.watched, false
+	err := t.raw.Control(c.run) // the descriptor stays open meanwhile
+	ok := c.ok && err == nil
+	c.w, c.waker = nil, nil
+	watchCalls.Put(c)
 	t.watched = t.watched || ok
 	return ok
 }

@@ -24,6 +24,7 @@ type spec struct {
 const (
 	ours       = "ours"
 	ordinary   = "ours-ordinary"
+	awake      = "ours-awake"
 	oursNATS   = "ours-nats"
 	bare       = "bare"
 	joined     = "joined"
@@ -37,6 +38,7 @@ const (
 var specs = []spec{
 	{name: ours, dialect: api.DialectEnvelope, subprotocol: "json", start: 4000},
 	{name: ordinary, dialect: api.DialectEnvelope, subprotocol: "json"},
+	{name: awake, dialect: api.DialectEnvelope, subprotocol: "json"},
 	{name: oursNATS, dialect: api.DialectEnvelope, subprotocol: "json"},
 	{name: bare, dialect: api.DialectRaw, floor: true, start: 128},
 	{name: joined, dialect: api.DialectRaw, floor: true},
@@ -174,10 +176,22 @@ func init() { // an initializer of rows would refer to itself through the functi
 			run:   churnRow,
 		},
 		{
-			name: "idle", title: "memory per idle connection",
+			name: "idle", title: "memory per idle connection, ten seconds after all have connected; the variant is their number",
 			systems: withoutJoined, columns: idleColumns,
-			goals: []goal{{metric: mIdle, ref: gws, factor: 1}},
+			goals: idleGoals(),
 			run:   idle,
+		},
+		{
+			name: "wake", title: "1,000 of 10,000 silent clients send at once, 128 bytes; each gets its message back",
+			systems: []string{ours, awake, bare, gws}, columns: pacedColumns,
+			goals: []goal{{metric: mP99, ref: awake, factor: 1.5}, {metric: mLost, factor: 0}},
+			run:   wake,
+		},
+		{
+			name: "rare", title: "each of 10,000 clients sends a message of 128 bytes every 10 s and gets it back",
+			systems: []string{ours, awake, bare, gws}, columns: pacedColumns,
+			goals: []goal{{metric: mCPU, ref: awake, factor: 1.15}, {metric: mLost, factor: 0}},
+			run:   rare,
 		},
 		{
 			name: "history", title: "messages of 128 bytes to a channel of 1,000 clients with history, and to another without, in turn: 1,000 at once, or 50/s; and 1,000 at once to channels of 10",
@@ -567,8 +581,53 @@ func churnRow(ctx context.Context, b *bench, s spec) ([]result, error) {
 	return []result{{sample: m, note: res.First}}, nil
 }
 
-func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
-	n := pick(b, 5*b.clients, b.clients)
+// idleCounts are the numbers of connections in the row idle.
+func idleCounts(b *bench) []int { return []int{10 * b.clients, 100 * b.clients} }
+
+func idleVariant(n int) string {
+	if n%1000 != 0 {
+		return strconv.Itoa(n)
+	}
+	return strconv.Itoa(n/1000) + ",000"
+}
+
+func idleGoals() (goals []goal) {
+	for _, n := range []int{10_000, 100_000} {
+		goals = append(goals,
+			goal{variant: idleVariant(n), metric: mIdle, factor: 3000},
+			goal{variant: idleVariant(n), metric: mIdle, ref: gws, factor: 1 / 2.5},
+			goal{variant: idleVariant(n), metric: mRoutines, factor: 0.001})
+	}
+	return goals
+}
+
+func idle(ctx context.Context, b *bench, s spec) (all []result, err error) {
+	for _, n := range idleCounts(b) {
+		r := result{variant: idleVariant(n)}
+		if limit := openFiles(); limit < uint64(n)+100 {
+			r.note = fmt.Sprintf("%d connections need as many open files: the limit of a process is %d here (ulimit -Hn)", n, limit)
+		} else if r.sample, err = idleWith(ctx, b, s, n); err != nil {
+			return all, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// hibernation is the time after which silent connections hibernate, with some to spare.
+func hibernation(b *bench) time.Duration { return pick(b, 10*time.Second, 7*time.Second) }
+
+// pause waits for d.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func idleWith(ctx context.Context, b *bench, s spec, n int) (sample, error) {
 	p, err := b.start(ctx, s, setup{clients: n})
 	if err != nil {
 		return nil, err
@@ -581,20 +640,60 @@ func idle(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, err
 	}
-	select { // time for the HTTP handlers to return and release their buffers
-	case <-time.After(pick(b, 8*time.Second, 500*time.Millisecond)):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := pause(ctx, hibernation(b)); err != nil {
+		return nil, err
 	}
 	if err := p.srv.Call(ctx, "/usage", true, &after); err != nil {
 		return nil, err
 	}
 	per := func(a, b float64) float64 { return (a - b) / float64(n) }
-	return []result{{sample: sample{
+	return sample{
 		mIdle:     per(float64(after.InUse), float64(before.InUse)),
 		mIdleRSS:  per(float64(after.RSS), float64(before.RSS)),
 		mRoutines: per(float64(after.Goroutines), float64(before.Goroutines)),
-	}}}, nil
+	}, nil
+}
+
+// alone connects clients that are each the only member of their room.
+func (b *bench) alone(ctx context.Context, s spec, n int) (*pair, error) {
+	return b.connected(ctx, s, setup{clients: n, targets: n})
+}
+
+// wake makes a tenth of the clients send as fast as the load generator can.
+func wake(ctx context.Context, b *bench, s spec) ([]result, error) {
+	p, err := b.alone(ctx, s, 10*b.clients)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	send := func() (sample, error) {
+		return p.echo(ctx, 1e6, time.Duration(b.clients)*time.Microsecond)
+	}
+	if _, err := send(); err != nil { // warms up
+		return nil, err
+	}
+	if err := pause(ctx, hibernation(b)); err != nil {
+		return nil, err
+	}
+	m, err := send()
+	return one(result{sample: m, note: p.note}, err)
+}
+
+func rare(ctx context.Context, b *bench, s spec) ([]result, error) {
+	p, err := b.alone(ctx, s, 10*b.clients)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	if err := pause(ctx, hibernation(b)); err != nil {
+		return nil, err
+	}
+	rate := float64(b.clients) // each of the 10 * b.clients every 10 seconds
+	if _, err := p.echo(ctx, rate, pick(b, 10*time.Second, time.Second)); err != nil { // warms up
+		return nil, err
+	}
+	m, err := p.echo(ctx, rate, pick(b, 20*time.Second, 2*time.Second))
+	return one(result{sample: m, note: p.note}, err)
 }
 
 func members(ctx context.Context, b *bench, s spec) (all []result, err error) {

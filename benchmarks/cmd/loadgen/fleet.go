@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	maxClients = 20000
+	maxClients = 100_000
+	perAddress = 20_000   // clients of one local address, which has about 28,000 free ports
 	dialers    = 64       // handshakes under way at once
 	maxMessage = 16 << 20 // far more than any row sends
 )
@@ -151,6 +152,9 @@ func (f *fleet) dialAll(clients []*client, dial func(*client) error) (err error)
 func (f *fleet) dial(c *client) error {
 	stalled := c.id < c.opt.Stalled
 	d := net.Dialer{Timeout: 10 * time.Second}
+	if c.id >= perAddress { // 127.0.0.2 and so on; only Linux has them without configuration
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+c.id/perAddress))}
+	}
 	if stalled {
 		d.Control = smallBuffer
 	}

@@ -37,6 +37,8 @@ type options struct {
 	history int
 	// subscribe leaves it to the clients to subscribe. All connections then count as members.
 	subscribe bool
+	// awake keeps connections from hibernating.
+	awake bool
 	// presence tells the members of target 0 about each other.
 	presence bool
 	// engine is the URL of the engine of a cluster, or empty. All targets then have a

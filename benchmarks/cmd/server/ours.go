@@ -24,6 +24,10 @@ import (
 func init() {
 	systems["ours"] = newOurs
 	systems["ours-nats"] = newOurs
+	systems["ours-awake"] = func(opt options) (system, error) {
+		opt.awake = true
+		return newOurs(opt)
+	}
 	systems["ours-ordinary"] = func(opt options) (system, error) {
 		transport.DisableRaw()
 		return newOurs(opt)
@@ -46,6 +50,9 @@ func newOurs(opt options) (system, error) {
 			}
 			return o
 		}
+	}
+	if opt.awake {
+		cfg.HibernateAfter = -1
 	}
 	cfg.Broker = newBroker(opt)
 	if err := cfg.Validate(); err != nil {
