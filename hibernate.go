@@ -17,6 +17,10 @@ import (
 // which starts a readPump again. A connection wakes too when the hub begins to close it,
 // and does not hibernate any more then.
 //
+// A client that wakes after a long silence will probably be silent again: it hibernates as
+// soon as its input is used up. If more comes soon after that, the silence was short, and the
+// connection stays awake for HibernateAfter.
+//
 // The read deadline ends the readPump's wait. The goroutine that reads sets it while the
 // connection is open, and startLinger after that.
 
@@ -29,10 +33,10 @@ type reader struct {
 	source source        // what br reads from
 
 	idle   bool  // the current read may end to hibernate: no message has begun
-	timed  bool  // the read deadline is set
+	timed  bool  // the read deadline is that of timeSilence
 	sooner bool  // it is to be set anew
-	woken  bool  // the connection has hibernated, and no message has come since
-	brief  bool  // nothing but control frames has come since the connection woke
+	brief  bool  // the connection hibernates as soon as its input is used up
+	heard  bool  // something has been read since the reader was taken
 	wait   int64 // how long the connection has to be silent, in nanoseconds; 0 if it never hibernates
 }
 
@@ -118,12 +122,21 @@ var spareHandshake = http.Header{
 	"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
 }
 
+// awaken makes c, which has hibernated, use a spare reader.
+func (u *upgrader) awaken(c *conn) {
+	in := u.spareReader()
+	in.begin(c)
+	if in.brief = c.client.hub.clock()-c.lastRead.Load() >= int64(c.client.hub.config.HibernateAfter); in.brief {
+		c.setDeadline(time.Time{}) // the old one has passed
+	}
+}
+
 // begin makes c use the reader.
 func (in *reader) begin(c *conn) {
 	config := &c.client.hub.config
 	in.inbound.begin(config, c.client.deflates)
 	in.source.conn = c
-	in.timed, in.sooner, in.woken, in.brief, in.wait = false, false, false, false, 0
+	in.timed, in.sooner, in.brief, in.heard, in.wait = false, false, false, false, 0
 	if after := int64(config.HibernateAfter); after > 0 && c.socket.Watchable() {
 		in.wait = after + rand.Int64N(after/4+1) // so that many do not hibernate at the same moment
 	}
@@ -136,6 +149,12 @@ func (in *reader) begin(c *conn) {
 func (c *Client) nextFrame() error {
 	in := c.conn.in
 	for {
+		if c.conn.inputIsUsedUp() {
+			c.conn.replyToPing()
+			if c.conn.hibernate() {
+				return errHibernating
+			}
+		}
 		in.idle = true
 		first, err := in.br.Peek(1)
 		in.idle = false
@@ -148,16 +167,20 @@ func (c *Client) nextFrame() error {
 		case err != nil:
 			return err
 		case !wsproto.IsControl(first[0]) || first[0] == wsproto.FinalBit|wsproto.OpClose:
-			in.brief, in.woken = false, false
 			return nil
 		}
 		if err := c.readControl(); err != nil {
 			return err
 		}
-		if in.woken {
-			in.brief, in.sooner = true, true
-		}
 	}
+}
+
+// inputIsUsedUp reports whether the connection hibernates without another read. On a
+// connection that is not direct only a read shows that TLS has nothing left.
+func (c *conn) inputIsUsedUp() bool {
+	in := c.in
+	return in.brief && in.heard && in.wait > 0 && in.br.Buffered() == 0 && in.violation == nil &&
+		c.socket.Direct() && c.silentUntil() <= c.client.hub.clock()
 }
 
 // readControl reads a ping or a pong, whose header is checked.
@@ -186,10 +209,13 @@ func (c *Client) readControl() error {
 func (c *conn) readSocket(b []byte) (int, error) {
 	for {
 		in := c.in
-		if in.idle && in.wait > 0 && (!in.timed || in.sooner) {
+		if in.idle && in.wait > 0 && (in.sooner || !in.timed && !in.brief) {
 			c.timeSilence()
 		}
 		n, err := c.readAhead(b)
+		if n > 0 && !in.heard {
+			in.heard, in.sooner = true, in.brief
+		}
 		if n > 0 || err == nil || !in.timed || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
@@ -197,6 +223,7 @@ func (c *conn) readSocket(b []byte) (int, error) {
 		if in.idle && in.wait > 0 && c.silentUntil() <= c.client.hub.clock() {
 			return 0, errSilent
 		}
+		in.brief = false
 		if !in.idle {
 			c.setDeadline(time.Time{})
 		}
@@ -234,19 +261,23 @@ func (c *conn) setDeadline(t time.Time) bool {
 }
 
 // silentUntil returns the hub clock at which the connection may hibernate if nothing comes.
-// A reader that goes to the pool loses its rate limits, so they must have no debt. After
-// control frames alone the connection hibernates at once.
+// A reader that goes to the pool loses its rate limits, so they must have no debt. After a
+// long silence a small one does not matter.
 func (c *conn) silentUntil() int64 {
 	in := c.in
-	due := int64(max(in.messages.ahead, in.bytes.ahead))
+	debt := int64(max(in.messages.ahead, in.bytes.ahead))
 	if in.limitedSince != 0 {
-		due = max(due, in.lastLimited+int64(floodBreak)+1)
+		debt = max(debt, in.lastLimited+int64(floodBreak)+1)
 	}
-	if !in.brief {
-		due = max(due, c.lastRead.Load()+in.wait)
+	if in.brief {
+		return debt - int64(briefDebt)
 	}
-	return due
+	return max(debt, c.lastRead.Load()+in.wait)
 }
+
+// briefDebt is the debt that a connection loses when it hibernates without having been
+// silent.
+const briefDebt = 100 * time.Millisecond
 
 // hibernate ends the work of the readPump, which must not use the client any more, unless
 // the connection is closing or cannot be watched.
@@ -285,7 +316,7 @@ func (c *conn) wake() {
 	if c.hibernating {
 		c.hibernating = false
 		c.client.shard.counters.hibernating.Add(-1)
-		go c.client.readPump() // ends when the connection hibernates again, or with it
+		c.client.hub.pumps.start(c.client)
 	}
 }
 

@@ -44,6 +44,7 @@ func TestHibernation(t *testing.T) {
 			requireHibernating(t, hub.Hub, 0)
 			time.Sleep(4 * time.Second)
 			requireHibernating(t, hub.Hub, 1)
+			time.Sleep(2 * time.Second) // idle goroutines end
 			require.Less(t, runtime.NumGoroutine(), awake)
 
 			require.NoError(t, hub.Broadcast([]byte("to all")))
@@ -52,11 +53,16 @@ func TestHibernation(t *testing.T) {
 			require.Equal(t, "to all", string(b))
 			requireHibernating(t, hub.Hub, 1)
 
-			for _, text := range []string{"a", strings.Repeat("b", 10_000)} {
+			send := func(text string) {
 				require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(text)))
 				_, b, err := peer.ReadMessage()
 				require.NoError(t, err)
 				require.Equal(t, text, string(b))
+			}
+			for _, text := range []string{"a", strings.Repeat("b", 10_000)} {
+				send(text)
+				requireHibernating(t, hub.Hub, 1) // again, because the silence was long
+				send(text)
 				time.Sleep(9 * time.Second)
 				requireHibernating(t, hub.Hub, 0)
 				time.Sleep(4 * time.Second)

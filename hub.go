@@ -43,6 +43,7 @@ type Hub struct {
 	budget     budget
 	watch      callbackWatch
 	watcher    transport.Watcher // of hibernating connections
+	pumps      pumps
 	drops      dropReports
 	unsent     unsentReports
 
@@ -105,6 +106,7 @@ func NewHub(logger Logger, config Config) *Hub {
 		drained:   make(chan struct{}),
 		drops:     dropReports{wake: make(chan struct{}, 1)},
 		unsent:    unsentReports{wake: make(chan struct{}, 1)},
+		pumps:     newPumps(),
 	}
 	h.events = newEventLog(&h.config, &h.budget)
 	switch s := config.Security; {

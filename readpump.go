@@ -24,8 +24,7 @@ func (c *Client) readPump() {
 		}
 	}()
 	if c.conn.in == nil {
-		c.hub.upgrader.spareReader().begin(&c.conn)
-		c.conn.in.woken = true
+		c.hub.upgrader.awaken(&c.conn)
 	}
 	if err = c.readMessages(); !errors.Is(err, errHibernating) {
 		c.discardInput()

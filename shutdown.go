@@ -74,6 +74,7 @@ func (h *Hub) endAll() (stuck []string) {
 	h.events.appendAll(entryStop)
 	h.running.Wait()
 	h.watcher.Close()
+	h.pumps.close()
 	h.events.closeHistories()
 	h.events.closePresences()
 	if h.node != nil && !h.node.stop() {

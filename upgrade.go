@@ -84,7 +84,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, fc Context) bool {
 		return false
 	}
 	c.shard.counters.handshakes.observe(c.connectedAt - began)
-	defer func() { go c.readPump() }() // ends with the connection
+	defer h.pumps.start(c)
 	h.connect(c, fc)
 	return true
 }

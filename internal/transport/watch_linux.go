@@ -16,8 +16,8 @@ import (
 type Watcher struct {
 	mu     sync.Mutex
 	epoll  *os.File
-	fd     int     // of epoll
-	wakers []Waker // by descriptor; nil for those that are not watched
+	fd     int                // of epoll
+	wakers []Waker            // by descriptor; nil for those that are not watched
 	event  syscall.EpollEvent // an argument, which would escape to the heap
 	closed bool
 	done   chan struct{} // closed by run

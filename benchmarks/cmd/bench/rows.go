@@ -688,7 +688,7 @@ func rare(ctx context.Context, b *bench, s spec) ([]result, error) {
 	if err := pause(ctx, hibernation(b)); err != nil {
 		return nil, err
 	}
-	rate := float64(b.clients) // each of the 10 * b.clients every 10 seconds
+	rate := float64(b.clients)                                                         // each of the 10 * b.clients every 10 seconds
 	if _, err := p.echo(ctx, rate, pick(b, 10*time.Second, time.Second)); err != nil { // warms up
 		return nil, err
 	}
