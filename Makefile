@@ -28,8 +28,8 @@ test-browser: ## test the chat and the page for operators in a browser (CHROMIUM
 test-deploy: ## run the files of docs/deploy.md (nginx, haproxy and caddy must be installed; Linux)
 	cd test/deploy && go vet ./... && go test -count=1 ./...
 
-race: ## test with the race detector, in random order
-	go test -race -shuffle=on ./...
+race: ## test with the race detector, in random order, with connections that hibernate whenever they can
+	HIBERNATE_AFTER=1ms go test -race -shuffle=on ./...
 
 lint: ## gofmt, go vet and golangci-lint over all modules (.golangci.yml)
 	@unformatted=$$(find . -name '*.go' -not -path '*/node_modules/*' -exec gofmt -l {} +); \

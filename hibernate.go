@@ -126,7 +126,8 @@ var spareHandshake = http.Header{
 func (u *upgrader) awaken(c *conn) {
 	in := u.spareReader()
 	in.begin(c)
-	if in.brief = c.client.hub.clock()-c.lastRead.Load() >= int64(c.client.hub.config.HibernateAfter); in.brief {
+	silence := time.Duration(c.client.hub.clock() - c.lastRead.Load())
+	if in.brief = silence >= max(c.client.hub.config.HibernateAfter, 10*briefDebt); in.brief {
 		c.setDeadline(time.Time{}) // the old one has passed
 	}
 }
@@ -275,8 +276,8 @@ func (c *conn) silentUntil() int64 {
 	return max(debt, c.lastRead.Load()+in.wait)
 }
 
-// briefDebt is the debt that a connection loses when it hibernates without having been
-// silent.
+// briefDebt is the debt that a connection may lose when it hibernates as soon as its input is
+// used up. It has been silent for at least ten times as long before.
 const briefDebt = 100 * time.Millisecond
 
 // hibernate ends the work of the readPump, which must not use the client any more, unless
