@@ -3,6 +3,7 @@ package websocket
 import (
 	"bufio"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -138,7 +139,7 @@ func (in *reader) begin(c *conn) {
 	in.inbound.begin(config, c.client.deflates)
 	in.source.conn = c
 	in.timed, in.sooner, in.brief, in.heard, in.wait = false, false, false, false, 0
-	if after := int64(config.HibernateAfter); after > 0 && c.socket.Watchable() {
+	if after := int64(min(config.HibernateAfter, math.MaxInt64/4)); after > 0 && c.socket.Watchable() {
 		in.wait = after + rand.Int64N(after/4+1) // so that many do not hibernate at the same moment
 	}
 	c.in = in
@@ -284,6 +285,10 @@ const briefDebt = 100 * time.Millisecond
 // the connection is closing or cannot be watched.
 func (c *conn) hibernate() bool {
 	in, h := c.in, c.client.hub
+	if !c.ahead.Load().isIdle() { // its input would not be noticed
+		in.brief = false
+		return false
+	}
 	c.silence.Lock()
 	defer c.silence.Unlock()
 	if c.closing {

@@ -245,3 +245,27 @@ func TestSlowCodecDelaysNoOtherClient(t *testing.T) {
 	close(gate.open)
 	require.Equal(t, "slow", b.messages.take(t).client.ID)
 }
+
+// TestInputReadAheadIsNoticed has a callback that runs for so long that the hub reads ahead. What
+// comes behind it must be handled, although the client was silent before.
+func TestInputReadAheadIsNoticed(t *testing.T) {
+	t.Parallel()
+	config := websocket.DefaultConfig
+	config.HibernateAfter = time.Second
+	returned := make(chan struct{}, 2)
+	b := setup(t, config, options{onMessage: func(_ *websocket.Client, m *websocket.Message) {
+		if m.Type == "slow" {
+			time.Sleep(time.Second) // four times the interval of the callbackWatch
+		}
+		returned <- struct{}{}
+	}})
+	p, _ := b.connect(t, dialing{})
+	time.Sleep(2 * time.Second) // a long silence
+	p.send(t, wire{Type: "slow"})
+	await(t, returned)
+	for range 3 {
+		time.Sleep(10 * time.Millisecond)
+		p.send(t, wire{Type: "own"})
+		await(t, returned)
+	}
+}

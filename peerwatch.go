@@ -182,6 +182,16 @@ func (a *readAhead) dropBuf(c *conn) {
 	a.buf, a.charged = nil, 0
 }
 
+// isIdle reports whether a, which may be nil, neither reads nor holds input.
+func (a *readAhead) isIdle() bool {
+	if a == nil {
+		return true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.reading && len(a.buf) == 0 && a.err == nil && !a.timedOut
+}
+
 // endAhead drops the input that was read ahead, when the readPump reads no more.
 func (c *conn) endAhead() {
 	a := c.ahead.Load()
