@@ -1,8 +1,12 @@
 package websocket
 
 import (
+	"bufio"
 	"bytes"
+	"net/http"
 	"testing"
+
+	flatbuffers "github.com/google/flatbuffers/go"
 )
 
 // BenchmarkPools compares each pool with allocating every time, to show that the pool
@@ -35,6 +39,32 @@ func BenchmarkPools(b *testing.B) {
 		{"buffer",
 			func() { putBuffer(getBuffer(4096)) },
 			func() { sink = make([]byte, 0, 4096) },
+		},
+		{"inbound message",
+			func() { m := inboundPool.Get().(*Message); *m = Message{}; inboundPool.Put(m) },
+			func() { sink = new(Message) },
+		},
+		{"read buffer",
+			func() {
+				br, ok := h.upgrader.buffers.Get().(*bufio.Reader)
+				if !ok {
+					br = bufio.NewReaderSize(nil, h.upgrader.bufferSize)
+				}
+				br.Reset(nil)
+				h.upgrader.buffers.Put(br)
+			},
+			func() { sink = bufio.NewReaderSize(nil, h.upgrader.bufferSize) },
+		},
+		{"reader",
+			func() { h.upgrader.readers.Put(h.upgrader.spareReader()) },
+			func() {
+				r := &http.Request{Method: http.MethodGet, Header: spareHandshake}
+				sink, _ = h.upgrader.newReader(nil, nil, r, bufio.NewWriterSize(nil, 16), nil)
+			},
+		},
+		{"flatbuffers builder",
+			func() { builderPool.Put(builderPool.Get()) },
+			func() { sink = flatbuffers.NewBuilder(1024) },
 		},
 		{"batch",
 			func() { pumpWritePool.Get().(*pumpWrite).recycle() },
