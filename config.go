@@ -143,8 +143,9 @@ type Config struct {
 	// client can write these fields too, so every listed proxy must add the address of its
 	// peer to X-Forwarded-For, or else add it to Forwarded and remove X-Forwarded-For; and
 	// no client may connect from a listed address. Client.RemoteAddr, Refusal.RemoteAddr,
-	// the log and MaxClientsPerAddress use the result. Defaults to nil: the address is that
-	// of the connection's peer.
+	// the log and MaxClientsPerAddress use the result. A proxy that connects through a Unix
+	// socket has no address and is never trusted. Defaults to nil: the address is that of
+	// the connection's peer.
 	TrustedProxies []string
 	// OnRefuse is called for every handshake that is refused, before the response is
 	// written and on the goroutine of the handler. It may be called at any time, also

@@ -192,8 +192,8 @@ func TestStructuredLogger(t *testing.T) {
 		require.Len(t, lines, 1)
 		origin := lines[0]["origin"].(string)
 		require.True(t, strings.HasPrefix(origin, "https://evil.example\nERROR \uFFFD\u00e9\u00e9"), origin)
-		require.True(t, strings.HasSuffix(origin, "\u00e9"), origin)
-		require.LessOrEqual(t, len(origin), 204)
+		require.True(t, strings.HasSuffix(origin, "\u00e9..."), origin)
+		require.LessOrEqual(t, len(origin), 207)
 		delete(lines[0], "origin")
 		delete(lines[0], "error")
 		require.Equal(t, map[string]any{

@@ -145,7 +145,10 @@ func (t logText) String() string {
 
 // LogValue implements slog.LogValuer.
 func (t logText) LogValue() slog.Value {
-	s, _ := t.cut()
+	s, longer := t.cut()
+	if longer {
+		s += "..."
+	}
 	return slog.StringValue(s)
 }
 
