@@ -42,6 +42,12 @@ type entry struct {
 	Summary map[string]tally.Spread `json:"summary"`
 }
 
+// has reports whether a metric was measured.
+func (e *entry) has(metric string) bool {
+	_, ok := e.Summary[metric]
+	return ok
+}
+
 // goalResult is the comparison of one figure with its goal.
 type goalResult struct {
 	Row     string  `json:"row"`
@@ -110,6 +116,9 @@ func (r *report) compare(row string, g goal) goalResult {
 		sign = "at least"
 	}
 	mine := r.find(row, g.variant, ours)
+	if mine != nil && !mine.has(g.metric) {
+		mine = nil
+	}
 	if g.ref == "" {
 		v.Goal = fmt.Sprintf("%s %.3g", sign, g.factor)
 		if mine != nil {
