@@ -264,6 +264,9 @@ func (c *Client) ended() {
 	i := closeIndex(e.Code)
 	c.shard.counters.closes[i][by].Add(1)
 	level := e.logLevel()
+	if !c.hub.logger.enabled(&c.kept.values, level) {
+		return
+	}
 	fields := []slog.Attr{
 		slog.Int("code", e.Code), peerText("reason", e.Reason), slog.String("by", side), peerText("client", c.ID), peerText("address", c.hub.addressText(c.addressed())),
 		slog.Duration("age", time.Duration(c.hub.clock()-c.connectedAt).Round(time.Millisecond)), slog.Uint64("dropped", uint64(c.dropped.Load())),

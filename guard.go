@@ -137,13 +137,29 @@ func (g *guardedCodec) encodeGap(gap Gap) []byte {
 type guardedLogger struct {
 	l          Logger
 	structured StructuredLogger // l, or nil
+	filter     levelFilter      // l, or nil
 	once       sync.Once
 }
 
 func newGuardedLogger(l Logger) *guardedLogger {
 	g := &guardedLogger{l: l}
 	g.structured, _ = l.(StructuredLogger)
+	g.filter, _ = l.(levelFilter)
 	return g
+}
+
+// levelFilter is an optional interface of a Logger.
+type levelFilter interface {
+	Enabled(ctx context.Context, level slog.Level) bool
+}
+
+// enabled reports whether the Logger wants lines of a level. One that does not say gets all.
+func (g *guardedLogger) enabled(ctx context.Context, level slog.Level) (wanted bool) {
+	if g.filter == nil {
+		return true
+	}
+	defer g.recover()
+	return g.filter.Enabled(ctx, level)
 }
 
 // log logs a line with fields. A StructuredLogger gets them as attributes, and another

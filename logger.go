@@ -25,7 +25,8 @@ type Logger interface {
 //
 // Strings from clients are valid UTF-8, of at most 200 bytes, but not escaped: the
 // handlers of log/slog do that. ctx has the values of the handshake's request; it may be
-// done. SlogLogger's result implements StructuredLogger.
+// done. If the Logger also has the method Enabled of *slog.Logger, the hub asks it before it
+// makes a line about the end of a connection. SlogLogger's result has both.
 type StructuredLogger interface {
 	Logger
 	LogAttrs(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
@@ -46,6 +47,11 @@ func (s slogLogger) Debugf(format string, args ...any)   { s.logf(slog.LevelDebu
 func (s slogLogger) Infof(format string, args ...any)    { s.logf(slog.LevelInfo, format, args) }
 func (s slogLogger) Warningf(format string, args ...any) { s.logf(slog.LevelWarn, format, args) }
 func (s slogLogger) Errorf(format string, args ...any)   { s.logf(slog.LevelError, format, args) }
+
+// Enabled reports whether lines of a level are logged.
+func (s slogLogger) Enabled(ctx context.Context, level slog.Level) bool {
+	return s.l.Enabled(ctx, level)
+}
 
 // LogAttrs implements StructuredLogger.
 func (s slogLogger) LogAttrs(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
