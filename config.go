@@ -64,9 +64,10 @@ type Config struct {
 	PingInterval time.Duration
 	// HibernateAfter is the time of silence after which a connection hibernates: its
 	// goroutine and buffers are freed until the client sends something. For each silence
-	// the hub adds up to a quarter at random. Nothing else changes: messages to the client,
-	// pings, expiry and all calls work as before. A connection hibernates only between two
-	// messages, and only if the operating system can watch it: TCP and TLS on Linux, without
+	// the hub adds up to a quarter at random. A client that has sent nothing since its
+	// handshake hibernates after a fifth of that, and one that sends something after a longer
+	// silence as soon as that is handled. Nothing else changes: messages to the client, pings,
+	// expiry and all calls work as before. A connection hibernates only between two messages, and only if the operating system can watch it: TCP and TLS on Linux, without
 	// a wrapper of the application's around it. A ping or pong wakes it for a moment.
 	// Defaults to 5 s; negative means never.
 	HibernateAfter time.Duration

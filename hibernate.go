@@ -274,8 +274,17 @@ func (c *conn) silentUntil() int64 {
 	if in.brief {
 		return debt - int64(briefDebt)
 	}
-	return max(debt, c.lastRead.Load()+in.wait)
+	wait := in.wait
+	if !in.heard {
+		wait /= mutePart
+	}
+	return max(debt, c.lastRead.Load()+wait)
 }
+
+// mutePart is the part of HibernateAfter after which a client that has sent nothing since
+// its handshake hibernates: it probably only listens. When many come at once, fewer of them
+// are awake at the same time.
+const mutePart = 5
 
 // briefDebt is the debt that a connection may lose when it hibernates as soon as its input is
 // used up. It has been silent for at least ten times as long before.

@@ -40,9 +40,9 @@ func TestHibernation(t *testing.T) {
 			hub := runEcho(t, p, hibernating())
 			peer := hub.connect(1<<16, codecHeader(rawText.name))
 			awake := runtime.NumGoroutine()
-			time.Sleep(9 * time.Second)
+			time.Sleep(1900 * time.Millisecond)
 			requireHibernating(t, hub.Hub, 0)
-			time.Sleep(4 * time.Second)
+			time.Sleep(1100 * time.Millisecond) // a fifth of 12.5 s, rounded up
 			requireHibernating(t, hub.Hub, 1)
 			time.Sleep(2 * time.Second) // idle goroutines end
 			require.Less(t, runtime.NumGoroutine(), awake)
@@ -59,6 +59,7 @@ func TestHibernation(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, text, string(b))
 			}
+			time.Sleep(longSilence)
 			for _, text := range []string{"a", strings.Repeat("b", 10_000)} {
 				send(text)
 				requireHibernating(t, hub.Hub, 1) // again, because the silence was long
