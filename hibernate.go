@@ -82,6 +82,7 @@ func (u *upgrader) newReader(c *conn, w http.ResponseWriter, r *http.Request, bw
 	if in.br == nil {
 		in.br = bufio.NewReaderSize(nil, u.bufferSize)
 	}
+	in.br.Reset(&in.source)
 	ws, err := u.gorilla.Upgrade(&hijacked{w, &in.source, bufio.NewReadWriter(in.br, bw)}, r, header)
 	if err != nil {
 		return nil, err
