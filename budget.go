@@ -57,6 +57,7 @@ func (c *Client) charge(n int64) {
 // them with the heap.
 const (
 	requestCost    = 1024 // the http.Request, its URL and its contexts
+	fieldCost      = 96   // a header field of an http.Request: its element of the map, and its slice
 	membershipCost = 128  // a membership in all lists and indexes
 	partCost       = 96
 	topicCost      = 160 // a topic in the directory

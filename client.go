@@ -90,8 +90,9 @@ func (c *Client) Codec() Codec { return c.codec.Codec }
 // the header fields that only the handshake needs: Connection, Upgrade and
 // Sec-WebSocket-Key, -Version and -Extensions. Its context is that
 // of Client.Context. It may be called and used at any time, also after the connection
-// has ended. It must not be changed. The hub keeps a compact form: a call outside the
-// client's callbacks makes a new Request, which costs about a microsecond.
+// has ended. It must not be changed. The hub keeps a compact form, and most calls outside
+// OnConnect and OnMessage make a new Request, which costs about a microsecond: a program that
+// parses a form, for example, keeps the result of one call.
 //
 // PathValue works for patterns of net/http, and of chi from 5.0.12 on. After OnConnect
 // has returned, the context of a router such as chi's cannot be reached through the
@@ -104,7 +105,7 @@ func (c *Client) Request() *http.Request {
 	}
 	r := c.kept.request()
 	if c.handling.Load() {
-		c.kept.recent.Store(r)
+		c.cacheRequest(r)
 	}
 	return r
 }

@@ -63,12 +63,13 @@ type Config struct {
 	PongTimeout  time.Duration
 	PingInterval time.Duration
 	// HibernateAfter is the time of silence after which a connection hibernates: its
-	// goroutine and buffers are freed until the client sends something. For each silence
-	// the hub adds up to a quarter at random. A client that has sent nothing since its
+	// goroutine and buffers, except those of TLS, are freed until the client sends something.
+	// The hub adds up to a quarter at random, and rounds up to 1/32. A client that has sent nothing since its
 	// handshake hibernates after a fifth of that, and one that sends something after a longer
 	// silence as soon as that is handled. Nothing else changes: messages to the client, pings,
 	// expiry and all calls work as before. A connection hibernates only between two messages, and only if the operating system can watch it: TCP and TLS on Linux, without
-	// a wrapper of the application's around it. A ping or pong wakes it for a moment.
+	// a wrapper of the application's around it. A ping or pong wakes it for a moment. That
+	// the application itself has closed the net.Conn is noticed at the next write to it.
 	// Defaults to 5 s; negative means never.
 	HibernateAfter time.Duration
 

@@ -11,7 +11,9 @@ func (h *Hub) Started() <-chan struct{} { return h.started }
 
 // SetUsualHibernateAfter sets the default of Config.HibernateAfter. It is called before
 // any test runs.
-func SetUsualHibernateAfter(after time.Duration) { usualHibernateAfter = after }
+func SetUsualHibernateAfter(after time.Duration) {
+	usualHibernateAfter, briefDebt = after, min(briefDebt, after/10)
+}
 
 // Unsent returns the number of messages that are addressed but not sent. Benchmarks call
 // it often: it reads fewer counters than Stats.
@@ -42,6 +44,9 @@ func (h *Hub) HeldByMessages() int64 {
 	for i := range h.ids.stripes {
 		for _, c := range h.ids.snapshot(i) {
 			if c.registered {
+				if r := c.kept.recent.Load(); r != nil {
+					n -= cachedSize(r)
+				}
 				n -= c.kept.size() + int64(len(c.members.list))*membershipCost + int64(len(c.info))
 			}
 		}

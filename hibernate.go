@@ -22,8 +22,8 @@ import (
 // soon as its input is used up. If more comes soon after that, the silence was short, and the
 // connection stays awake for HibernateAfter.
 //
-// The read deadline ends the readPump's wait. The goroutine that reads sets it while the
-// connection is open, and startLinger after that.
+// The read deadline ends the readPump's wait. The goroutine that reads, which may be that of
+// watchPeer, sets it while the connection is open, and startLinger after that.
 
 // reader is what a connection needs while it has a readPump. Between two messages it holds
 // nothing of the connection, so that another one can use it.
@@ -130,7 +130,11 @@ func (u *upgrader) awaken(c *conn) {
 	in.begin(c)
 	silence := time.Duration(c.client.hub.clock() - c.lastRead.Load())
 	if in.brief = silence >= max(c.client.hub.config.HibernateAfter, 10*briefDebt); in.brief {
-		c.setDeadline(time.Time{}) // the old one has passed
+		var deadline time.Time                       // the old one has passed
+		if in.timed = !c.socket.Direct(); in.timed { // TLS may have nothing for the application in what has come
+			deadline = time.Now().Add(time.Duration(in.wait))
+		}
+		in.timed = c.setDeadline(deadline) && in.timed
 	}
 }
 
@@ -288,8 +292,8 @@ func (c *conn) silentUntil() int64 {
 const mutePart = 5
 
 // briefDebt is the debt that a connection may lose when it hibernates as soon as its input is
-// used up. It has been silent for at least ten times as long before.
-const briefDebt = 100 * time.Millisecond
+// used up. It has been silent for at least ten times as long before. Tests change it.
+var briefDebt = 100 * time.Millisecond
 
 // hibernate ends the work of the readPump, which must not use the client any more, unless
 // the connection is closing or cannot be watched.
@@ -307,12 +311,17 @@ func (c *conn) hibernate() bool {
 	}
 	c.in = nil
 	if !c.socket.Watch(&h.watcher, c) {
-		c.in, in.wait = in, 0
+		c.in, in.wait, in.timed = in, 0, false
+		_ = c.Conn.SetReadDeadline(time.Time{}) // it may have passed
 		return false
+	}
+	if c.client.handling.Load() { // no read has followed the last message
+		c.lastRead.Store(h.clock())
+		c.client.handling.Store(false)
 	}
 	c.hibernating = true
 	c.client.shard.counters.hibernating.Add(1)
-	c.client.kept.recent.Store(nil)
+	c.client.dropRequest()
 	in.endTimeout()
 	in.source.conn = nil
 	h.upgrader.readers.Put(in)

@@ -11,14 +11,17 @@ import (
 
 	gorilla "github.com/gorilla/websocket"
 	websocket "github.com/maoxiaoyue/hypgo-websocket"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/testnet"
+	"github.com/maoxiaoyue/hypgo-websocket/internal/transport"
 	"github.com/stretchr/testify/require"
 )
 
 // hibernating is a Config whose connections hibernate after ten seconds of silence, at most
-// 12.5, and are not pinged meanwhile.
+// 12.9, and are not pinged meanwhile.
 func hibernating() websocket.Config {
 	config := rawConfig()
 	config.HibernateAfter = 10 * time.Second
+	config.MessageRate, config.ByteRate = -1, -1 // a client has no debt
 	config.PongWait = time.Hour
 	config.PingPeriod = 0
 	return config
@@ -269,4 +272,77 @@ func TestInputReadAheadIsNoticed(t *testing.T) {
 		p.send(t, wire{Type: "own"})
 		await(t, returned)
 	}
+}
+
+// TestSilentPeerAfterMessage has a peer that falls silent for ever behind a message that has
+// woken its connection.
+func TestSilentPeerAfterMessage(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			hub := runEcho(t, p, hibernating())
+			peer := hub.connect(1<<16, codecHeader(rawText.name))
+			c := onlyClient(t, hub.fakeHub)
+			time.Sleep(longSilence)
+			requireHibernating(t, hub.Hub, 1)
+			require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte("x")))
+			_, _, err := peer.ReadMessage()
+			require.NoError(t, err)
+			requireHibernating(t, hub.Hub, 1)
+			peer.server.Silence()
+			time.Sleep(2 * time.Hour) // PongWait is one hour
+			require.Equal(t, websocket.CloseTimeout, websocket.CloseStatus(c.CloseError()))
+			hub.stop()
+		})
+	})
+}
+
+// unwatched is a connection that the operating system cannot watch, for example because the
+// process has no more descriptors.
+type unwatched struct{ *testnet.Conn }
+
+func (unwatched) Watch(*transport.Watcher, transport.Waker) bool { return false }
+
+func TestConnectionThatCannotBeWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := runEcho(t, paths[0], hibernating())
+		server, client := testnet.Pair(1 << 16)
+		served := hub.acceptOn(unwatched{server})
+		ws, _, err := dialOver(client, codecHeader(rawText.name))
+		require.NoError(t, err)
+		<-served
+		for range 3 {
+			time.Sleep(longSilence)
+			requireHibernating(t, hub.Hub, 0)
+			require.NoError(t, ws.WriteMessage(gorilla.TextMessage, []byte("x")))
+			_, _, err := ws.ReadMessage()
+			require.NoError(t, err)
+		}
+		hub.stop()
+	})
+}
+
+// TestHibernationAfterLongCallback has a callback that runs for longer than HibernateAfter,
+// so that the hub reads ahead past the read deadline.
+func TestHibernationAfterLongCallback(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			hub := runFake(t, p, hibernating(), func(h *websocket.Hub) {
+				h.SetCallbacks(nil, nil, func(c *websocket.Client, m *websocket.Message) {
+					if string(m.Data) == "slow" {
+						time.Sleep(20 * time.Second)
+					}
+					_ = c.Send(&websocket.Message{Data: m.Data})
+				})
+			})
+			peer := hub.connect(1<<16, codecHeader(rawText.name))
+			for _, text := range []string{"slow", "a", "slow", "b"} {
+				require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte(text)))
+				_, _, err := peer.ReadMessage()
+				require.NoError(t, err)
+				time.Sleep(30 * time.Minute)
+				requireHibernating(t, hub.Hub, 1)
+			}
+			hub.stop()
+		})
+	})
 }

@@ -155,14 +155,18 @@ func (c *conn) readAhead(b []byte) (int, error) {
 		return c.socket.Read(b)
 	}
 	a.mu.Lock()
-	for a.reading && len(a.buf) == 0 && a.err == nil {
+	for a.reading && !a.timedOut && len(a.buf) == 0 && a.err == nil {
 		a.delivered.Wait() // for the read that has begun
 	}
 	n, err := copy(b, a.buf), a.err
-	if a.timedOut && n == 0 && err == nil {
-		err = os.ErrDeadlineExceeded
+	if a.timedOut { // the deadline has been removed
+		a.timedOut = false
+		if n == 0 && err == nil {
+			err = os.ErrDeadlineExceeded
+		} else {
+			c.in.sooner = true // there may be no deadline
+		}
 	}
-	a.timedOut = false
 	a.buf = a.buf[n:]
 	if len(a.buf) > 0 {
 		err = nil
@@ -262,7 +266,8 @@ func (a *readAhead) readOnce(c *conn) {
 	a.mu.Unlock()
 	n, err := c.socket.Read(b)
 	a.mu.Lock()
-	if a.timedOut = errors.Is(err, os.ErrDeadlineExceeded); a.timedOut {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		a.timedOut = true
 		c.setDeadline(time.Time{})
 		err = nil
 	}

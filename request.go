@@ -107,6 +107,9 @@ func (k *keptRequest) request() *http.Request {
 // context returns the context that endRequest cancels.
 func (k *keptRequest) context() context.Context {
 	if ctx := k.ctx.Load(); ctx != nil {
+		if k.ended.Load() {
+			ctx.cancel() // endRequest may be about to
+		}
 		return ctx
 	}
 	ctx := &clientContext{}
@@ -121,12 +124,40 @@ func (k *keptRequest) context() context.Context {
 	return ctx
 }
 
+// cacheRequest keeps r for later calls of Request, until the connection hibernates or ends.
+// It counts against the memory budget.
+func (c *Client) cacheRequest(r *http.Request) {
+	if c.kept.recent.CompareAndSwap(nil, r) {
+		c.charge(cachedSize(r))
+		if c.kept.ended.Load() {
+			c.dropRequest()
+		}
+	}
+}
+
+// dropRequest drops what cacheRequest has kept.
+func (c *Client) dropRequest() {
+	if r := c.kept.recent.Swap(nil); r != nil {
+		c.charge(-cachedSize(r))
+	}
+}
+
+// cachedSize returns what cacheRequest charges. The texts are those of the compact form.
+func cachedSize(r *http.Request) int64 {
+	values := 0
+	for _, vs := range r.Header {
+		values += len(vs)
+	}
+	return int64(requestCost + fieldCost*values)
+}
+
 // endRequest ends the client's context. Client.Close and the connection both call it.
 func (c *Client) endRequest() {
 	c.kept.ended.Store(true)
 	if ctx := c.kept.ctx.Load(); ctx != nil {
 		ctx.cancel()
 	}
+	c.dropRequest()
 	c.charge(-int64(c.requestCharge.Swap(0)))
 }
 

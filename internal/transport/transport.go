@@ -51,8 +51,8 @@ type Conn interface {
 	// Watch makes a call of waker.Wake, on any goroutine, as soon as there is input or
 	// Read would fail for another reason than a deadline. It calls Wake once, perhaps
 	// before it returns, and perhaps although there is no input. It may be called when a
-	// Read has just ended with os.ErrDeadlineExceeded; from then on nothing may read until
-	// Wake or Unwatch is called. It reports whether the connection is watched. The
+	// Read has just ended with os.ErrDeadlineExceeded, and at any time if the Conn is
+	// Direct; from then on nothing may read until Wake or Unwatch is called. It reports whether the connection is watched. The
 	// connection may be closed only after Wake or Unwatch.
 	Watch(w *Watcher, waker Waker) bool
 	// Unwatch ends Watch. A call of Wake that has begun may still be running.

@@ -114,7 +114,8 @@ func (w *Watcher) take(events []syscall.EpollEvent, ready []Waker) []Waker {
 	defer w.mu.Unlock()
 	for _, e := range events {
 		// An event may be older than the connection that has its descriptor now. Then this
-		// wakes a connection that has no input, which does no harm.
+		// wakes a connection that has no input, which stays awake until it has some: at the
+		// latest the pong of the next ping.
 		if fd := int(e.Fd); fd < len(w.wakers) && w.wakers[fd] != nil {
 			ready = append(ready, w.wakers[fd])
 			w.wakers[fd] = nil
