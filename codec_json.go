@@ -233,13 +233,13 @@ func decodeBase64(raw []byte) ([]byte, error) {
 		}
 		text = []byte(s)
 	}
-	if len(text) == 0 {
-		return nil, nil
-	}
 	payload := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Decode(payload, text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: json: data: %v", ErrMalformed, err)
+	}
+	if n == 0 { // of nothing, or of line breaks, which base64 skips
+		return nil, nil
 	}
 	return payload[:n], nil
 }
