@@ -179,7 +179,8 @@ type Config struct {
 	// The OnConnect, OnMessage, Authorize and OnDisconnect calls of one client run one
 	// after the other. Those of different clients run at the same time. They do not
 	// delay the delivery of messages to other clients. They may call any method of the
-	// hub, but must not wait for Hub.Shutdown. Defaults to nil.
+	// hub, but must not wait for Hub.Shutdown. Their goroutines serve other clients later,
+	// so a callback undoes runtime.LockOSThread and labels of profiles. Defaults to nil.
 	OnConnect func(c *Client)
 	// OnDisconnect is called once for each client, after its connection and its
 	// memberships have ended and its last OnMessage has returned. Client.CloseError
