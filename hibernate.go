@@ -221,7 +221,7 @@ func (c *conn) readSocket(b []byte) (int, error) {
 		}
 		n, err := c.readAhead(b)
 		if n > 0 && !in.heard {
-			in.heard, in.sooner = true, in.brief
+			in.heard, in.sooner = true, in.sooner || in.brief
 		}
 		if n > 0 || err == nil || !in.timed || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
@@ -347,12 +347,12 @@ func (c *conn) wake() {
 
 // endSilence makes the connection stay awake. It is called when the state has left connOpen.
 func (c *conn) endSilence() {
-	if c.client.hub.config.HibernateAfter <= 0 || !c.socket.Watchable() {
-		return
-	}
 	c.silence.Lock()
 	defer c.silence.Unlock()
 	c.closing = true
+	if c.client.hub.config.HibernateAfter <= 0 || !c.socket.Watchable() {
+		return // no read deadline is set
+	}
 	_ = c.Conn.SetReadDeadline(time.Time{}) // fails only on a broken connection
 	if c.hibernating {
 		c.socket.Unwatch(&c.client.hub.watcher)

@@ -346,3 +346,31 @@ func TestHibernationAfterLongCallback(t *testing.T) {
 		})
 	})
 }
+
+// TestPeerDoesNotAnswerCloseInCallback closes a client while its callback runs for long. The
+// peer does not answer. The end of the wait for it comes while the hub reads ahead.
+func TestPeerDoesNotAnswerCloseInCallback(t *testing.T) {
+	for _, after := range []time.Duration{-1, 10 * time.Second} {
+		onBothPaths(t, func(t *testing.T, p path) {
+			synctest.Test(t, func(t *testing.T) {
+				config := hibernating()
+				config.HibernateAfter = after
+				ended := make(chan struct{})
+				hub := runFake(t, p, config, func(h *websocket.Hub) {
+					h.SetCallbacks(nil, func(*websocket.Client) { close(ended) }, func(*websocket.Client, *websocket.Message) { time.Sleep(10 * time.Second) })
+				})
+				peer := hub.connect(1<<16, codecHeader(rawText.name))
+				require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte("x")))
+				time.Sleep(time.Second)
+				require.NoError(t, onlyClient(t, hub).Close(4000, ""))
+				time.Sleep(20 * time.Second)
+				select {
+				case <-ended:
+				default:
+					require.Fail(t, "the connection has not ended")
+				}
+				hub.stop()
+			})
+		})
+	}
+}
