@@ -49,6 +49,7 @@ func runChurn(o options) []string {
 		}
 		fmt.Println("hub idle:     ", idle)
 		fmt.Println("idle again:   ", again)
+		idle.goroutines++ // since a connection has hibernated
 		faults = append(faults, again.compare("idle again", idle, churnTolerance)...)
 	}()
 	end := measure(before.goroutines)
