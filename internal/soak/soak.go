@@ -36,7 +36,7 @@ func runSoak(o options) []string {
 		}
 		idle := measure(math.MaxInt)
 		runClients(o, res, servers)
-		again := measure(idle.goroutines)
+		again := measure(idle.goroutines + len(servers))
 		res.report(servers)
 		for _, s := range servers {
 			faults = append(faults, s.checkTotals()...)
