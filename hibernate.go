@@ -104,8 +104,8 @@ func (u *upgrader) newReader(c *conn, w http.ResponseWriter, r *http.Request, bw
 	return in, nil
 }
 
-// spareReader returns a reader for a connection that wakes. If the pool is empty, it makes one with a
-// handshake that nobody has asked for: gorilla has no other way.
+// spareReader returns a reader for a connection that wakes. If the pool is empty, it makes one
+// with a handshake that nobody has asked for: gorilla has no other way.
 func (u *upgrader) spareReader() *reader {
 	if in, ok := u.readers.Get().(*reader); ok {
 		return in
@@ -130,11 +130,11 @@ func (u *upgrader) awaken(c *conn) {
 	in.begin(c)
 	silence := time.Duration(c.client.hub.clock() - c.lastRead.Load())
 	if in.brief = silence >= max(c.client.hub.config.HibernateAfter, 10*briefDebt); in.brief {
-		var deadline time.Time                       // the old one has passed
-		if in.timed = !c.socket.Direct(); in.timed { // TLS may have nothing for the application in what has come
+		var deadline time.Time  // the old one has passed
+		if !c.socket.Direct() { // TLS may have nothing for the application in what has come
 			deadline = time.Now().Add(time.Duration(in.wait))
 		}
-		in.timed = c.setDeadline(deadline) && in.timed
+		in.timed = c.setDeadline(deadline) && !deadline.IsZero()
 	}
 }
 

@@ -253,25 +253,27 @@ func TestSlowCodecDelaysNoOtherClient(t *testing.T) {
 // TestInputReadAheadIsNoticed has a callback that runs for so long that the hub reads ahead. What
 // comes behind it must be handled, although the client was silent before.
 func TestInputReadAheadIsNoticed(t *testing.T) {
-	t.Parallel()
-	config := websocket.DefaultConfig
-	config.HibernateAfter = time.Second
-	returned := make(chan struct{}, 2)
-	b := setup(t, config, options{onMessage: func(_ *websocket.Client, m *websocket.Message) {
-		if m.Type == "slow" {
-			time.Sleep(time.Second) // four times the interval of the callbackWatch
-		}
-		returned <- struct{}{}
-	}})
-	p, _ := b.connect(t, dialing{})
-	time.Sleep(2 * time.Second) // a long silence
-	p.send(t, wire{Type: "slow"})
-	await(t, returned)
-	for range 3 {
-		time.Sleep(10 * time.Millisecond)
-		p.send(t, wire{Type: "own"})
-		await(t, returned)
-	}
+	onBothPaths(t, func(t *testing.T, p path) {
+		synctest.Test(t, func(t *testing.T) {
+			returned := 0
+			hub := runFake(t, p, hibernating(), func(h *websocket.Hub) {
+				h.SetCallbacks(nil, nil, func(*websocket.Client, *websocket.Message) {
+					time.Sleep(time.Second) // four times the interval of the callbackWatch
+					returned++
+				})
+			})
+			peer := hub.connect(1<<16, codecHeader(rawText.name))
+			time.Sleep(longSilence)
+			requireHibernating(t, hub.Hub, 1)
+			for i := range 3 {
+				require.NoError(t, peer.WriteMessage(gorilla.TextMessage, []byte("x")))
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				require.Equal(t, i+1, returned)
+			}
+			hub.stop()
+		})
+	})
 }
 
 // TestSilentPeerAfterMessage has a peer that falls silent for ever behind a message that has

@@ -268,13 +268,15 @@ type pipe struct {
 
 	readBy, writeBy deadline
 	waker           transport.Waker // see Conn.Watch; nil if the reader's end is not watched
+	readers         int             // calls of read that wait
 }
 
-// notify wakes all that wait for a change. The caller holds mu.
+// notify wakes all that wait for a change. The caller holds mu. As with epoll, what a waiting
+// read takes is not reported to the waker.
 func (p *pipe) notify() {
 	p.changed.Broadcast()
 	ended := p.wasReset || p.readerClosed || p.left == 0
-	if p.waker != nil && (ended || !p.silent && p.rate != 0 && (len(p.buf) > 0 || p.writerClosed)) {
+	if p.waker != nil && p.readers == 0 && (ended || !p.silent && p.rate != 0 && (len(p.buf) > 0 || p.writerClosed)) {
 		go p.waker.Wake() // on a goroutine of its own, because the caller may hold its lock
 		p.waker = nil
 	}
@@ -329,7 +331,9 @@ func (p *pipe) read(b []byte) (int, error) {
 		case p.writerClosed:
 			return 0, io.EOF
 		}
+		p.readers++
 		p.changed.Wait()
+		p.readers--
 	}
 }
 
