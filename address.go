@@ -67,7 +67,7 @@ func (h *Hub) addressText(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// addressed returns a request that has what clientAddress needs.
+// addressed returns a request with the fields that clientAddress reads.
 func (c *Client) addressed() *http.Request {
 	if len(c.hub.proxies) == 0 {
 		return c.kept.base

@@ -49,7 +49,7 @@ type conn struct {
 	client *Client
 
 	upgraded    atomic.Bool
-	callbacks   callbacks // what the hub's callbackWatch sees
+	callbacks   callbacks // read by the hub's callbackWatch
 	ahead       atomic.Pointer[readAhead]
 	silence     sync.Mutex   // guards closing and hibernating, and the read deadline while closing is false
 	closing     bool         // the connection has left connOpen

@@ -25,13 +25,13 @@ import (
 // The read deadline ends the readPump's wait. The goroutine that reads, which may be that of
 // watchPeer, sets it while the connection is open, and startLinger after that.
 
-// reader is what a connection needs while it has a readPump. Between two messages it holds
+// reader is the incoming side of a connection that is awake. Between two messages it holds
 // nothing of the connection, so that another one can use it.
 type reader struct {
 	inbound
 	ws     *websocket.Conn
-	br     *bufio.Reader // what ws reads from
-	source source        // what br reads from
+	br     *bufio.Reader // ws reads from it
+	source source        // br reads from it
 
 	idle   bool  // the current read may end to hibernate: no message has begun
 	timed  bool  // the read deadline is that of timeSilence
@@ -105,7 +105,7 @@ func (u *upgrader) newReader(c *conn, w http.ResponseWriter, r *http.Request, bw
 }
 
 // spareReader returns a reader for a connection that wakes. If the pool is empty, it makes one
-// with a handshake that nobody has asked for: gorilla has no other way.
+// with a handshake that has no client: gorilla has no other way.
 func (u *upgrader) spareReader() *reader {
 	if in, ok := u.readers.Get().(*reader); ok {
 		return in
@@ -131,7 +131,7 @@ func (u *upgrader) awaken(c *conn) {
 	silence := time.Duration(c.client.hub.clock() - c.lastRead.Load())
 	if in.brief = silence >= max(c.client.hub.config.HibernateAfter, 10*briefDebt); in.brief {
 		var deadline time.Time  // the old one has passed
-		if !c.socket.Direct() { // TLS may have nothing for the application in what has come
+		if !c.socket.Direct() { // the input may be half a record of TLS
 			deadline = time.Now().Add(time.Duration(in.wait))
 		}
 		in.timed = c.setDeadline(deadline) && !deadline.IsZero()

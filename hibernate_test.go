@@ -250,8 +250,8 @@ func TestSlowCodecDelaysNoOtherClient(t *testing.T) {
 	require.Equal(t, "slow", b.messages.take(t).client.ID)
 }
 
-// TestInputReadAheadIsNoticed has a callback that runs for so long that the hub reads ahead. What
-// comes behind it must be handled, although the client was silent before.
+// TestInputReadAheadIsNoticed has a callback that runs for so long that the hub reads ahead. The
+// next messages must be handled, although the client was silent before.
 func TestInputReadAheadIsNoticed(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, p path) {
 		synctest.Test(t, func(t *testing.T) {

@@ -148,7 +148,7 @@ func (a *readAhead) waitForCopy() {
 	defer a.mu.Unlock()
 }
 
-// readAhead is a read from the socket, but returns first what was read ahead.
+// readAhead reads from the socket, but returns first the bytes that were read ahead.
 func (c *conn) readAhead(b []byte) (int, error) {
 	a := c.ahead.Load()
 	if a == nil {

@@ -50,7 +50,7 @@ type keptRequest struct {
 	values keptContext
 	ctx    atomic.Pointer[clientContext] // made when it is asked for
 	ended  atomic.Bool                   // endRequest has been called
-	recent atomic.Pointer[http.Request]  // what Client.Request has returned in a callback; dropped when the connection hibernates
+	recent atomic.Pointer[http.Request]  // the result of Client.Request in a callback; dropped when the connection hibernates
 }
 
 // clientContext is the context of Client.Context.
@@ -80,12 +80,12 @@ func (c *Client) keepRequest(r *http.Request) {
 	c.charge(size) // last, because reclaim may end a client that holds much
 }
 
-// size returns what the request is charged.
+// size returns the charge for the request.
 func (k *keptRequest) size() int64 {
 	return int64(requestCost + 2*len(k.base.RequestURI) + len(k.base.Host) + len(k.header)) // an URL that is kept repeats the request's
 }
 
-// hasPlainURL reports whether the URL of r is what its RequestURI means and nothing in it is
+// hasPlainURL reports whether the URL of r follows from its RequestURI, and nothing in it is
 // escaped. Middleware may have changed it.
 func hasPlainURL(r *http.Request) bool {
 	u := r.URL
@@ -135,14 +135,14 @@ func (c *Client) cacheRequest(r *http.Request) {
 	}
 }
 
-// dropRequest drops what cacheRequest has kept.
+// dropRequest drops the request that cacheRequest keeps.
 func (c *Client) dropRequest() {
 	if r := c.kept.recent.Swap(nil); r != nil {
 		c.charge(-cachedSize(r))
 	}
 }
 
-// cachedSize returns what cacheRequest charges. The texts are those of the compact form.
+// cachedSize returns the charge of cacheRequest. The texts are those of the compact form.
 func cachedSize(r *http.Request) int64 {
 	values := 0
 	for _, vs := range r.Header {

@@ -271,8 +271,8 @@ type pipe struct {
 	readers         int             // calls of read that wait
 }
 
-// notify wakes all that wait for a change. The caller holds mu. As with epoll, what a waiting
-// read takes is not reported to the waker.
+// notify wakes all that wait for a change. The caller holds mu. As with epoll, bytes that a
+// waiting read takes are not reported to the waker.
 func (p *pipe) notify() {
 	p.changed.Broadcast()
 	ended := p.wasReset || p.readerClosed || p.left == 0

@@ -28,7 +28,7 @@ type blocking struct {
 	mu           sync.Mutex
 	writeTimeout *time.Timer   // set by SetWriteDeadline; nil if none runs
 	aborted      chan struct{} // made by Abort if it needs a goroutine, which closes it
-	beneath      watchable     // what Watch watches, or nil
+	beneath      watchable     // the part of Conn that can be watched, or nil
 }
 
 // watchable is a part of Conn.
@@ -41,7 +41,7 @@ func newBlocking(nc net.Conn) *blocking {
 	return &blocking{Conn: nc, survives: survivesDeadline(nc), beneath: watchableBeneath(nc)}
 }
 
-// watchableBeneath returns what tells whether nc has input, or nil. Under TLS that is the
+// watchableBeneath returns the part of nc that tells whether there is input, or nil. Under TLS that is the
 // socket: a read that ended with a deadline has found no complete record in the buffers of
 // TLS. Other wrappers may have buffers of their own.
 func watchableBeneath(nc net.Conn) watchable {
